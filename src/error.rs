@@ -1,0 +1,307 @@
+//! Why a job did not run, or did not end: the causes, and the errors that carry them.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use crate::workload::Workload;
+
+/// Why a pool gave no result for a job.
+///
+/// Every cause but [`Panicked`](Self::Panicked) and [`CutOff`](Self::CutOff) means that the job never began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The queue was at its capacity.
+    QueueFull,
+    /// The job waited in the queue for the whole queue timeout.
+    QueueTimeout,
+    /// The pool is overloaded and chose this job to be refused.
+    Shed,
+    /// The job's own deadline passed before it began.
+    DeadlineExceeded,
+    /// The pool is draining: it finishes what it has and takes nothing new.
+    Draining,
+    /// The pool has no worker and none could be started.
+    NoWorkers,
+    /// No pool has this name.
+    UnknownPool,
+    /// The job panicked.
+    Panicked,
+    /// The job began, and was dropped before it ended.
+    CutOff,
+}
+
+/// A job that a pool refused or could not finish: which pool, why, and when to try again.
+///
+/// The layer turns it into an HTTP or gRPC answer; services that speak neither get it as an error.
+#[derive(Clone, Debug)]
+pub struct Rejection {
+    pool: Workload,
+    cause: Cause,
+    retry_after: Option<Duration>,
+}
+
+/// No pool has this name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownPool {
+    name: Workload,
+    known: Vec<Workload>,
+}
+
+/// A closure or future that gave no value: refused, cut off, or panicked.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum JobError {
+    /// The pool refused it, or dropped it before it ended.
+    Rejected(Rejection),
+    /// It panicked.
+    Panicked(Panic),
+    /// No pool has the name that was asked for.
+    UnknownPool(UnknownPool),
+}
+
+/// The error of a service whose rejections are errors: its own, or the pool's.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OffloadError<E> {
+    /// The pool refused the request, or its handler panicked.
+    Rejected(Rejection),
+    /// The service itself failed.
+    Inner(E),
+}
+
+/// The value that a job panicked with.
+pub struct Panic {
+    payload: Box<dyn Any + Send>,
+}
+
+// === impl Cause ===
+
+impl Cause {
+    /// The cause as one word of lower case and underscores: the `reason` of an answer.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::Shed => "shed",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Draining => "draining",
+            Self::NoWorkers => "no_workers",
+            Self::UnknownPool => "unknown_pool",
+            Self::Panicked => "panicked",
+            Self::CutOff => "cut_off",
+        }
+    }
+
+    /// Whether the job may have begun. If not, running it again elsewhere is safe.
+    #[must_use]
+    pub const fn started(self) -> bool {
+        matches!(self, Self::Panicked | Self::CutOff)
+    }
+
+    const fn sentence(self) -> &'static str {
+        match self {
+            Self::QueueFull => "its queue is full",
+            Self::QueueTimeout => "the job waited longer than the queue timeout",
+            Self::Shed => "it is overloaded",
+            Self::DeadlineExceeded => "the job's deadline passed before it began",
+            Self::Draining => "it is shutting down",
+            Self::NoWorkers => "it has no worker and none could be started",
+            Self::UnknownPool => "there is no such pool",
+            Self::Panicked => "the job panicked",
+            Self::CutOff => "the job was cut off",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+// === impl Rejection ===
+
+impl Rejection {
+    pub(crate) const fn new(pool: Workload, cause: Cause, retry_after: Option<Duration>) -> Self {
+        Self { pool, cause, retry_after }
+    }
+
+    /// The pool that refused.
+    #[must_use]
+    pub const fn pool(&self) -> &Workload {
+        &self.pool
+    }
+
+    /// Why it refused.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// When to try again, where waiting helps.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Whether the job may have begun; see [`Cause::started`].
+    #[must_use]
+    pub const fn started(&self) -> bool {
+        self.cause.started()
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pool `{}` gave no answer: {}", self.pool, self.cause.sentence())
+    }
+}
+
+impl Error for Rejection {}
+
+// === impl UnknownPool ===
+
+impl UnknownPool {
+    pub(crate) const fn new(name: Workload, known: Vec<Workload>) -> Self {
+        Self { name, known }
+    }
+
+    /// The name that was asked for.
+    #[must_use]
+    pub const fn name(&self) -> &Workload {
+        &self.name
+    }
+
+    /// The names there are.
+    #[must_use]
+    pub fn known(&self) -> &[Workload] {
+        &self.known
+    }
+}
+
+impl fmt::Display for UnknownPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no pool `{}`; the pools are ", self.name)?;
+        for (index, name) in self.known.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}`{name}`")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for UnknownPool {}
+
+// === impl JobError ===
+
+impl JobError {
+    /// Whether the pool refused the job, so that it never began.
+    #[must_use]
+    pub const fn is_rejected(&self) -> bool {
+        matches!(self, Self::Rejected(_))
+    }
+
+    /// Whether the job panicked.
+    #[must_use]
+    pub const fn is_panic(&self) -> bool {
+        matches!(self, Self::Panicked(_))
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(rejection) => rejection.fmt(f),
+            Self::Panicked(panic) => panic.fmt(f),
+            Self::UnknownPool(unknown) => unknown.fmt(f),
+        }
+    }
+}
+
+impl Error for JobError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Rejected(rejection) => Some(rejection),
+            Self::Panicked(_) => None,
+            Self::UnknownPool(unknown) => Some(unknown),
+        }
+    }
+}
+
+impl From<Rejection> for JobError {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<UnknownPool> for JobError {
+    fn from(unknown: UnknownPool) -> Self {
+        Self::UnknownPool(unknown)
+    }
+}
+
+// === impl OffloadError ===
+
+impl<E: fmt::Display> fmt::Display for OffloadError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(rejection) => rejection.fmt(f),
+            Self::Inner(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for OffloadError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Rejected(_) => None,
+            Self::Inner(error) => error.source(),
+        }
+    }
+}
+
+// === impl Panic ===
+
+impl Panic {
+    pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
+        Self { payload }
+    }
+
+    /// What was said: the message of `panic!`, where it was one.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        let payload = &*self.payload;
+        payload
+            .downcast_ref::<&'static str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("a value that is no text")
+    }
+
+    /// The value itself, for [`std::panic::resume_unwind`].
+    #[must_use]
+    pub fn into_payload(self) -> Box<dyn Any + Send> {
+        self.payload
+    }
+
+    /// Goes on with the panic on this thread.
+    pub fn resume(self) -> ! {
+        std::panic::resume_unwind(self.payload)
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the job panicked: {}", self.message())
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Panic").field(&self.message()).finish()
+    }
+}
