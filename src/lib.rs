@@ -1,5 +1,7 @@
 //! Tower middleware that runs each request's handler in a workload pool.
 
+#[doc(hidden)]
+pub mod admission;
 mod error;
 mod workload;
 
