@@ -2,10 +2,10 @@
 //! span, and the dispatcher if it is a scoped one.
 
 use tokio::runtime::{EnterGuard, Handle};
+use tracing::Span;
 use tracing::dispatcher::{self, Dispatch};
 use tracing::span::Entered;
 use tracing::subscriber::DefaultGuard;
-use tracing::Span;
 
 #[derive(Debug)]
 pub(crate) struct JobContext {

@@ -20,8 +20,8 @@ use std::collections::{HashMap, VecDeque};
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::admission::{Admission, Gone, Key, Moment, Offer, Outcome, Place, Settings, Snapshot};
 use super::task::Task;
+use crate::admission::{Admission, Gone, Key, Moment, Offer, Outcome, Place, Settings, Snapshot};
 use crate::error::Cause;
 use crate::sync::{Mutex, MutexGuard, Thread, current, lock, park_timeout};
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::job::Answer;
+use super::job::{Answer, Ticket};
 use crate::error::JobError;
 
 /// A job in a pool. Dropping it cancels the job: one that is queued leaves the queue at once and never starts, one in
@@ -16,6 +16,7 @@ use crate::error::JobError;
 pub(crate) struct Pending<T> {
     /// Gone once the result was taken.
     answer: Option<Answer<T>>,
+    ticket: Arc<Ticket>,
 }
 
 /// A job that was submitted with [`submit_to_pool`](crate::Pools::submit_to_pool).
@@ -50,8 +51,8 @@ struct Unpark(Thread);
 // === impl Pending ===
 
 impl<T> Pending<T> {
-    pub(super) const fn new(answer: Answer<T>) -> Self {
-        Self { answer: Some(answer) }
+    pub(super) const fn new(answer: Answer<T>, ticket: Arc<Ticket>) -> Self {
+        Self { answer: Some(answer), ticket }
     }
 
     fn detach(mut self) {
@@ -66,14 +67,11 @@ impl<T> Future for Pending<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = self.answer.as_mut().expect("a job's result is taken once");
-        let Poll::Ready(value) = Pin::new(&mut *answer).poll(cx) else { return Poll::Pending };
+        let Poll::Ready(value) = Pin::new(answer).poll(cx) else { return Poll::Pending };
         let result = match value.and_then(super::job::Shielded::into_inner) {
             Some(Ok(value)) => Ok(value),
             Some(Err(panic)) => Err(JobError::Panicked(panic)),
-            None => {
-                let meta = answer.metadata();
-                Err(JobError::Rejected(meta.shared.rejection(meta.cause())))
-            }
+            None => Err(JobError::Rejected(self.ticket.rejection())),
         };
         self.answer = None;
         Poll::Ready(result)
@@ -85,8 +83,7 @@ impl<T> Drop for Pending<T> {
         if let Some(answer) = &self.answer
             && !answer.is_finished()
         {
-            let meta = answer.metadata();
-            meta.shared.cancel(meta.key);
+            self.ticket.cancel();
         }
     }
 }
@@ -111,7 +108,7 @@ impl<T> JobHandle<T> {
     ///
     /// Says why the job gave no value: it was refused while it was queued, cut off, or it panicked.
     pub fn wait(mut self) -> Result<T, JobError> {
-        block_on(Pin::new(&mut self), None).expect("without a time limit there is a result")
+        block_on(&mut self)
     }
 
     /// Blocks this thread until the job has ended, or for `limit`.
@@ -120,7 +117,7 @@ impl<T> JobHandle<T> {
     ///
     /// The handle itself if the time is up: the job goes on, and can be waited for again.
     pub fn wait_timeout(mut self, limit: Duration) -> Result<Result<T, JobError>, Self> {
-        block_on(Pin::new(&mut self), Some(limit)).ok_or(self)
+        block_on_until(Pin::new(&mut self), Instant::now().checked_add(limit)).ok_or(self)
     }
 
     /// Gives the job up: if it is queued it never starts, if it is in flight it is dropped at its next await. Code that
@@ -184,12 +181,15 @@ impl Wake for Unpark {
     }
 }
 
+/// Polls `future` on this thread until it is ready.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    block_on_until(pin!(future), None).expect("without a limit there is an output")
+}
+
 /// Polls `future` on this thread until it is ready or the time is up.
-fn block_on<F: Future>(future: Pin<&mut F>, limit: Option<Duration>) -> Option<F::Output> {
-    let until = limit.and_then(|limit| Instant::now().checked_add(limit));
+fn block_on_until<F: Future>(mut future: Pin<&mut F>, until: Option<Instant>) -> Option<F::Output> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut cx = Context::from_waker(&waker);
-    let mut future = pin!(future);
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
             return Some(output);

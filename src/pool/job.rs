@@ -11,20 +11,20 @@ use async_task::{Runnable, ScheduleInfo, WithInfo};
 use pin_project::{pin_project, pinned_drop};
 
 use super::context::JobContext;
-use super::shared::Shared;
 use super::permit::Permit;
+use super::shared::Shared;
 use crate::admission::{Key, Outcome};
-use crate::error::{Cause, Panic};
+use crate::error::{Cause, Panic, Rejection};
 
 /// A job that a worker can poll once.
-pub(crate) type Work = Runnable<Meta>;
+pub(crate) type Work = Runnable<Arc<Ticket>>;
 
 /// The caller's end of a job.
-pub(crate) type Answer<T> = async_task::FallibleTask<Shielded<Result<T, Panic>>, Meta>;
+pub(crate) type Answer<T> = async_task::FallibleTask<Shielded<Result<T, Panic>>, Arc<Ticket>>;
 
 /// What both the worker's and the caller's end of a job know of it.
 #[derive(Debug)]
-pub(crate) struct Meta {
+pub(crate) struct Ticket {
     pub(crate) shared: Arc<Shared>,
     pub(crate) key: Key,
     /// Why the pool ended the job without starting it: a [`Cause`] as a number, or zero.
@@ -51,35 +51,45 @@ pub(crate) struct Shielded<T>(Option<T>);
 pub(crate) fn build<F>(
     future: F,
     context: JobContext,
-    permit: Option<Permit>,
+    permit: Permit,
     outcome_of: fn(&F::Output) -> Outcome,
 ) -> (Work, Answer<F::Output>)
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let meta = Meta { shared: permit.shared().clone(), key: permit.key(), ended: AtomicU8::new(0) };
+    let ticket = permit.ticket().clone();
     let job = Job { future: Some(future), context, permit: Some(permit), outcome_of };
     let schedule = WithInfo(|work: Work, info: ScheduleInfo| {
-        let shared = work.metadata().shared.clone();
-        shared.ready(work, info.woken_while_running);
+        let ticket = work.metadata().clone();
+        ticket.shared.ready(work, info.woken_while_running);
     });
-    let (work, answer) = async_task::Builder::new().metadata(meta).spawn(|_| job, schedule);
+    let (work, answer) = async_task::Builder::new().metadata(ticket).spawn(|_| job, schedule);
     (work, answer.fallible())
 }
 
-// === impl Meta ===
+// === impl Ticket ===
 
-impl Meta {
+impl Ticket {
+    pub(crate) const fn new(shared: Arc<Shared>, key: Key) -> Self {
+        Self { shared, key, ended: AtomicU8::new(0) }
+    }
+
     /// Notes why the job will not start, to be read by its caller.
     pub(crate) fn end(&self, cause: Cause) {
         self.ended.store(code(cause), Ordering::Release);
     }
 
-    /// Why the job ended without a value.
-    pub(crate) fn cause(&self) -> Cause {
+    /// The job ended without a value.
+    pub(crate) fn rejection(&self) -> Rejection {
         let ended = self.ended.load(Ordering::Acquire);
-        ENDINGS.into_iter().find(|&cause| code(cause) == ended).unwrap_or(Cause::CutOff)
+        let cause = ENDINGS.into_iter().find(|&cause| code(cause) == ended).unwrap_or(Cause::CutOff);
+        self.shared.rejection(cause)
+    }
+
+    /// The caller has left: a job that is queued leaves the queue.
+    pub(crate) fn cancel(&self) {
+        self.shared.cancel(self.key);
     }
 }
 

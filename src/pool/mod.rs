@@ -21,9 +21,9 @@ pub use self::handle::JobHandle;
 pub use self::stats::{ActiveTask, PoolStats};
 pub use self::submit::Pool;
 
-pub(crate) use self::handle::Pending;
+pub(crate) use self::handle::{Pending, block_on};
 pub(crate) use self::nice::check as check_nice;
 pub(crate) use self::shared::Plan;
-pub(crate) use self::stats::ratio;
+
 pub(crate) use self::submit::{Submission, always_ok};
 pub(crate) use self::task::name_of;

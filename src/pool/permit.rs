@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use super::shared::Shared;
+use super::job::Ticket;
 use super::task::Task;
-use crate::admission::{Key, Moment, Outcome};
+use crate::admission::{Moment, Outcome};
 
 /// A job's place in its pool. While the job is queued the permit stands for its place in the queue.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    shared: Arc<Shared>,
-    key: Key,
+    ticket: Arc<Ticket>,
     submitted: Moment,
     began: Option<Moment>,
     /// Present while tasks are logged.
@@ -26,33 +25,29 @@ struct End {
 }
 
 impl Permit {
-    pub(crate) fn new(shared: Arc<Shared>, key: Key, submitted: Moment, task: Option<Task>) -> Self {
+    pub(crate) const fn new(ticket: Arc<Ticket>, submitted: Moment, task: Option<Task>) -> Self {
         // Until it is told otherwise, a job that is dropped was cancelled.
         let end = End { outcome: Outcome::Cancelled, on_worker: false };
-        Self { shared, key, submitted, began: None, task, end }
+        Self { ticket, submitted, began: None, task, end }
     }
 
-    pub(crate) const fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
-    pub(crate) const fn key(&self) -> Key {
-        self.key
+    pub(crate) const fn ticket(&self) -> &Arc<Ticket> {
+        &self.ticket
     }
 
     /// The job is polled; only its first poll counts.
     pub(crate) fn begin(&mut self) {
         if self.began.is_none() {
-            let now = self.shared.now();
+            let now = self.ticket.shared.now();
             self.began = Some(now);
-            self.shared.began(self.key, now, now.since(self.submitted), self.task.as_ref());
+            self.ticket.shared.began(self.ticket.key, now, now.since(self.submitted), self.task.as_ref());
         }
     }
 
     /// The job has ended, on the worker that polled it. `failure` is what a panic said.
     pub(crate) fn end(mut self, outcome: Outcome, failure: Option<&str>) {
         if let (Some(task), Some(began)) = (&self.task, self.began) {
-            task.log_end(&self.shared.name, self.shared.now().since(began), outcome, failure);
+            task.log_end(&self.ticket.shared.name, self.ticket.shared.now().since(began), outcome, failure);
         }
         self.end = End { outcome, on_worker: true };
     }
@@ -60,12 +55,12 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let now = self.shared.now();
+        let now = self.ticket.shared.now();
         let ran = self.began.map(|began| now.since(began));
         if self.end.on_worker {
-            self.shared.finish_on_worker(now, self.key, self.end.outcome, ran);
+            self.ticket.shared.finish_on_worker(now, self.ticket.key, self.end.outcome, ran);
         } else {
-            self.shared.finish(now, self.key, self.end.outcome, ran);
+            self.ticket.shared.finish(now, self.ticket.key, self.end.outcome, ran);
         }
     }
 }

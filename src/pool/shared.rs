@@ -71,7 +71,8 @@ impl Shared {
         let now = self.now();
         let (instant, tasks) = self.dispatch.instant_with_tasks();
         let Instantaneous { admission, workers, workers_max, busy } = instant;
-        let mut active_tasks: Vec<_> = tasks.into_iter().map(|(began, task)| task.active_for(now.since(began))).collect();
+        let mut active_tasks: Vec<_> =
+            tasks.into_iter().map(|(began, task)| task.active_for(now.since(began))).collect();
         active_tasks.sort_by_key(|task| task.task_id);
         PoolStats {
             name: self.name.clone(),
@@ -139,8 +140,9 @@ impl Shared {
     }
 
     pub(super) fn rejection(&self, cause: Cause) -> Rejection {
-        let retry = matches!(cause, Cause::QueueFull | Cause::QueueTimeout | Cause::Shed | Cause::Draining | Cause::NoWorkers)
-            .then(|| self.dispatch.retry_after(self.now()));
+        let retry =
+            matches!(cause, Cause::QueueFull | Cause::QueueTimeout | Cause::Shed | Cause::Draining | Cause::NoWorkers)
+                .then(|| self.dispatch.retry_after(self.now()));
         Rejection::new(self.name.clone(), cause, retry)
     }
 

@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use super::context::JobContext;
 use super::handle::Pending;
-use super::job;
+use super::job::{self, Ticket};
 use super::permit::Permit;
 use super::shared::{Plan, Shared};
 use super::stats::PoolStats;
@@ -78,8 +78,9 @@ impl Pool {
         let (offered, after) = shared.dispatch.offer(now, Offer::default(), |key, instant| {
             let task = function.map(|function| Task { id: instant.admission.counts.submitted, function });
             log = task.clone().map(|task| (task, instant.busy, instant.admission.queued));
-            let permit = Permit::new(shared.clone(), key, now, task);
-            job::build(future, context, permit, outcome_of)
+            let ticket = Arc::new(Ticket::new(shared.clone(), key));
+            let (work, answer) = job::build(future, context, Permit::new(ticket.clone(), now, task), outcome_of);
+            (work, Pending::new(answer, ticket))
         });
         shared.settle(after);
         shared.touched();
@@ -87,7 +88,7 @@ impl Pool {
             task.log_submission(&shared.name, busy, queued);
         }
         match offered {
-            Ok(answer) => Ok(Pending::new(answer)),
+            Ok(pending) => Ok(pending),
             Err((cause, retry_after)) => {
                 let waiting_helps = !matches!(cause, Cause::DeadlineExceeded);
                 Err(Rejection::new(shared.name.clone(), cause, waiting_helps.then_some(retry_after)))
@@ -105,11 +106,13 @@ impl Pool {
         self.shared().dispatch.poll_idle(watcher)
     }
 
-    /// Tells the callers of all queued jobs that the pool drains.
-    pub(crate) fn give_up_queue(&self) {
+    /// Tells the callers of all queued jobs that the pool drains; how many there were.
+    pub(crate) fn give_up_queue(&self) -> u64 {
         let shared = self.shared();
         let after = shared.dispatch.evict_all(shared.now(), Cause::Draining);
+        let given_up = after.gone.len() as u64;
         shared.settle(after);
+        given_up
     }
 
     /// Lets the workers end as soon as they find nothing to do.
