@@ -63,7 +63,7 @@ impl Config {
     /// Sets the section `app`.
     ///
     /// # Errors
-    /// If the value has no form in YAML.
+    /// If the value is no mapping (a struct or a map) or has no form in YAML.
     pub fn with_app(mut self, value: impl Serialize) -> Result<Self, ConfigError> {
         let failed = |error| ConfigError::new(format!("{error}")).at_key("app").caused_by(error);
         let value = serde_yaml::to_value(value).map_err(failed)?;

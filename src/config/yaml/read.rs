@@ -1,6 +1,6 @@
 //! The walk over the nodes of a file: it fills the settings and notes every mistake.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -34,10 +34,14 @@ pub(super) fn read(root: &Node) -> (Config, Vec<Mistake>) {
     (config, mistakes)
 }
 
-/// The value of the entry `app`, for the application to read.
+/// The value of the entry `app`, for the application to read. An empty one counts as none.
 pub(super) fn app(root: &Node) -> Option<&Node> {
     let Data::Mapping(entries) = &root.data else { return None };
-    entries.iter().find(|(key, _)| matches!(&key.data, Data::Text(text) if text == "app")).map(|(_, value)| value)
+    entries
+        .iter()
+        .find(|(key, _)| matches!(&key.data, Data::Text(text) if text == "app"))
+        .map(|(_, value)| value)
+        .filter(|value| !matches!(value.data, Data::Null))
 }
 
 #[derive(Default)]
@@ -191,7 +195,12 @@ impl Reader {
     fn routes(&mut self, section: &Entry<'_>, pools: &ThreadPools) -> Vec<Route> {
         let mut routes = Vec::new();
         let mut entries: Vec<Entry<'_>> = Vec::new();
+        let mut given = HashSet::new();
         for entry in self.section(section) {
+            if !given.insert(entry.name) {
+                // The same key twice was noted before.
+                continue;
+            }
             let Data::Text(pool) = &entry.value.data else {
                 let known: Vec<&str> = pools.iter().map(|(name, _)| name.as_str()).collect();
                 let remedy = format!("give one of {}", list(&known));
@@ -199,8 +208,6 @@ impl Reader {
                 continue;
             };
             match Route::parse(entry.name, Workload::from(pool.as_str())) {
-                // The same key twice was noted before.
-                Ok(_) if entries.iter().any(|earlier| earlier.name == entry.name) => {}
                 Ok(route) => {
                     routes.push(route);
                     entries.push(entry);

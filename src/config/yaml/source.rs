@@ -10,6 +10,10 @@ use crate::config::error::{ConfigError, Position};
 /// The most bytes that a configuration may have. No honest one comes near.
 const LONGEST: u64 = 1024 * 1024;
 
+/// The most brackets and braces. The parser's time grows with the square of how deep these are nested, and it comes to
+/// its end before a depth can be seen.
+const MOST_BRACKETS: usize = 10_000;
+
 /// A text and its name.
 #[derive(Clone)]
 pub(super) struct Source {
@@ -62,6 +66,9 @@ impl Source {
     fn check(&self) -> Result<(), ConfigError> {
         if self.text.len() as u64 > LONGEST {
             return Err(ConfigError::new("this is larger than 1 MiB, which no configuration needs to be"));
+        }
+        if self.text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() > MOST_BRACKETS {
+            return Err(ConfigError::new("this has more than 10000 brackets, which no configuration needs"));
         }
         // The parser would refuse these as well, but without a line.
         let body = self.text.strip_prefix('\u{feff}').unwrap_or(&self.text);

@@ -121,10 +121,8 @@ fn failed(error: serde_yaml::Error, walk: &Walk) -> ConfigError {
 
 impl ConfigError {
     fn at_key_path(self, path: &[String]) -> Self {
-        if path.is_empty() {
-            return self;
-        }
-        self.at_key(path.iter().fold(String::new(), |parent, key| join(&parent, key)))
+        let key = path.iter().filter(|key| !key.is_empty()).fold(String::new(), |parent, key| join(&parent, key));
+        if key.is_empty() { self } else { self.at_key(key) }
     }
 }
 
@@ -231,7 +229,8 @@ impl<'de> Visitor<'de> for NodeSeed<'_> {
         let at = self.0.begin()?;
         let mut entries = Vec::new();
         loop {
-            self.0.path.push("?".to_owned());
+            // Not yet known, but as deep as the value.
+            self.0.path.push(String::new());
             let Some(key) = mapping.next_key_seed(NodeSeed(&mut *self.0))? else { break };
             self.0.path.pop();
             self.0.path.push(key.data.as_key());
