@@ -2,6 +2,7 @@
 
 #[doc(hidden)]
 pub mod admission;
+mod body;
 mod config;
 mod error;
 mod layer;
@@ -10,10 +11,12 @@ mod pool;
 mod pools;
 mod reject;
 mod select;
+mod stats;
 mod sync;
 mod timer;
 mod workload;
 
+pub use crate::body::Whole;
 pub use crate::config::{
     Config, ConfigError, General, Performance, PoolConfig, Route, ServerConfig, ThreadPools, Workers,
 };
@@ -23,4 +26,7 @@ pub use crate::pool::{ActiveTask, JobHandle, Pool, PoolStats};
 pub use crate::pools::{BatchExecutor, BuildError, DrainReport, IntoJob, PoolDrain, Pools, PoolsBuilder};
 pub use crate::reject::{Errors, Protocol, Reject, RejectWith, ResponseBody, Responses};
 pub use crate::select::{ByExtension, ByFn, ByRoute, Or, Select, Target};
+pub use crate::stats::StatsService;
+#[cfg(feature = "prometheus")]
+pub use crate::stats::{InstallError, MetricsService};
 pub use crate::workload::{Cpu, Db, Embedding, Inference, Io, Marker, PoolName, Workload};
