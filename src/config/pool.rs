@@ -1,7 +1,5 @@
 //! The settings of one pool, and of all of them by name.
 
-#![expect(clippy::needless_pass_by_value, reason = "a name is given by value, since markers are values")]
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! A route, and the pool that its requests run in.
 
-#![expect(clippy::needless_pass_by_value, reason = "a name is given by value, since markers are values")]
-
 use std::collections::HashMap;
 use std::fmt;
 
