@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::span;
+use super::span::{self, LONGEST};
 
 /// The range of a whole number.
 #[derive(Debug)]
@@ -32,8 +32,6 @@ pub(crate) const PORT: Count = Count { min: 0, max: u16::MAX as i128, zero: "", 
 
 /// The shortest time that means something: the tick of Tokio's timers.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
-/// The longest time that is not taken for a slip of the unit.
-pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest name of a pool, in bytes.
 const LONGEST_NAME: usize = 32;
