@@ -87,7 +87,8 @@ mod workload;
 
 pub use crate::body::Whole;
 pub use crate::config::{
-    Config, ConfigError, General, Performance, PoolConfig, Route, ServerConfig, ThreadPools, Workers,
+    Concurrency, Config, ConfigError, General, Malformed, Performance, PoolConfig, Queue, QueueTarget, Route,
+    ServerConfig, ThreadPools, Trust, Workers,
 };
 pub use crate::error::{Cause, JobError, OffloadError, Panic, Rejection, UnknownPool};
 pub use crate::layer::{PoolLayer, PoolService, ResponseFuture};
