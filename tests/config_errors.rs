@@ -227,8 +227,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "zero bound, whose order says nothing",
-        "performance:\n  thread_pools:\n    cpu: {concurrency: {min: 2, max: 0}}\n",
-        "<yaml>:3:38: performance.thread_pools.cpu.concurrency.max: a limit of 0 would admit no job; give a number from 1 to 1000000",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: {min: 99, max: 0}}\n",
+        "<yaml>:3:39: performance.thread_pools.cpu.concurrency.max: a limit of 0 would admit no job; give a number from 1 to 1000000",
     ),
     (
         "zero least limit",
