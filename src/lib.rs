@@ -10,6 +10,7 @@ mod pool;
 mod pools;
 mod reject;
 mod select;
+mod shield;
 mod sync;
 mod timer;
 mod workload;
