@@ -31,6 +31,10 @@ pub struct Settings {
 pub struct Offer {
     /// The moment after which the job is of no use to its caller.
     pub deadline: Option<Moment>,
+    /// How important the job is.
+    pub level: crate::terms::Priority,
+    /// A hash of whoever asks.
+    pub caller: Option<u64>,
 }
 
 /// Where an admitted job stands.
