@@ -3,8 +3,10 @@
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::shield;
 use crate::workload::Workload;
 
 /// Why a pool gave no result for a job.
@@ -74,7 +76,10 @@ pub enum OffloadError<E> {
 
 /// The value that a job panicked with.
 pub struct Panic {
-    payload: Box<dyn Any + Send>,
+    message: String,
+    /// Behind a lock only so that the error can be shared between threads.
+    /// Taken only by [`into_payload`](Self::into_payload).
+    payload: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 // === impl Cause ===
@@ -268,29 +273,42 @@ impl<E: Error + 'static> Error for OffloadError<E> {
 
 impl Panic {
     pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
-        Self { payload }
+        let message = payload
+            .downcast_ref::<&'static str>()
+            .map(|&message| message.to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a value that is no text".to_owned());
+        Self { message, payload: Mutex::new(Some(payload)) }
     }
 
     /// What was said: the message of `panic!`, where it was one.
     #[must_use]
     pub fn message(&self) -> &str {
-        let payload = &*self.payload;
-        payload
-            .downcast_ref::<&'static str>()
-            .copied()
-            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("a value that is no text")
+        &self.message
     }
 
     /// The value itself, for [`std::panic::resume_unwind`].
     #[must_use]
-    pub fn into_payload(self) -> Box<dyn Any + Send> {
-        self.payload
+    pub fn into_payload(mut self) -> Box<dyn Any + Send> {
+        self.take().expect("the value is taken once, and this takes `self`")
     }
 
     /// Goes on with the panic on this thread.
     pub fn resume(self) -> ! {
-        std::panic::resume_unwind(self.payload)
+        std::panic::resume_unwind(self.into_payload())
+    }
+
+    fn take(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.payload.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// The value may panic when it is dropped; that ends here.
+impl Drop for Panic {
+    fn drop(&mut self) {
+        if let Some(payload) = self.take() {
+            shield::drop_payload(payload);
+        }
     }
 }
 

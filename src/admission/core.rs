@@ -120,7 +120,7 @@ impl<T> Admission<T> {
             let newest_first = self.shed_late(now, level, gone);
             let run = self.pace.run();
             let Some(index) = self.lanes.get(level).next(run, newest_first) else { continue };
-            if let Some(cause) = self.over(now, index) {
+            if let Some(cause) = self.unfit(now, index) {
                 self.evict(index, cause, gone);
                 continue;
             }
@@ -293,7 +293,7 @@ impl<T> Admission<T> {
         let slot = self.slab.at_mut(index);
         let waited = now.since(slot.since);
         (slot.state, slot.since, slot.mark) = (State::InFlight, now, mark);
-        let job = slot.job.take().expect("a queued job was stored under the lock that it was queued under");
+        let job = slot.job.take().expect("a job without payload is unfit to start");
         let share = slot.share;
         self.lanes.get(level).started(share, run);
         Taken { key, job, waited }
@@ -344,9 +344,12 @@ impl<T> Admission<T> {
         timeout.into_iter().chain(deadline).min_by_key(|(due, ..)| *due)
     }
 
-    /// Why this job must not start any more.
-    fn over(&self, now: Moment, index: u32) -> Option<Cause> {
+    /// Why this job must not start.
+    fn unfit(&self, now: Moment, index: u32) -> Option<Cause> {
         let slot = self.slab.at(index);
+        if slot.job.is_none() {
+            return Some(Cause::CutOff);
+        }
         if slot.deadline.is_some_and(|deadline| deadline <= now) {
             return Some(Cause::DeadlineExceeded);
         }
@@ -357,8 +360,8 @@ impl<T> Admission<T> {
         let key = self.slab.key(index);
         self.unlink(index);
         self.counts.refused(cause);
-        let job = self.slab.remove(index).expect("a queued job was stored under the lock that it was queued under");
-        gone.push(Gone { key, job, cause });
+        // A payload is missing only if whoever queued the job failed before it was stored.
+        gone.extend(self.slab.remove(index).map(|job| Gone { key, job, cause }));
     }
 
     /// Takes a job out of the queue; what becomes of its slot is the caller's.

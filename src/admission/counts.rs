@@ -64,6 +64,20 @@ impl Counts {
         self.ok + self.error + self.panicked + self.cancelled + self.shed + self.expired + self.rejected
     }
 
+    /// The results by name, as metrics and JSON show them.
+    #[must_use]
+    pub const fn by_result(&self) -> [(&'static str, u64); 7] {
+        [
+            ("ok", self.ok),
+            ("error", self.error),
+            ("panicked", self.panicked),
+            ("cancelled", self.cancelled),
+            ("shed", self.shed),
+            ("expired", self.expired),
+            ("rejected", self.rejected),
+        ]
+    }
+
     pub(super) fn finished(&mut self, outcome: Outcome) {
         *match outcome {
             Outcome::Ok => &mut self.ok,

@@ -258,7 +258,7 @@ impl Search {
     }
 
     fn next_phase(&mut self, now: Moment, number: u32) {
-        if number > 0 && number % 2 == 0 {
+        if number > 0 && number.is_multiple_of(2) {
             match self.verdict() {
                 Some(direction) => return self.move_limit(direction),
                 None if self.is_settled() => return self.settle(),

@@ -107,6 +107,7 @@ fn row(name: &str, score: &Score, best: f64) {
 }
 
 #[test]
+#[ignore = "prints tables"]
 fn an_adaptive_limit_stays_within_a_fifth_of_the_best_fixed_one() {
     for scenario in scenarios() {
         let (best, goodput) = scenario.best_fixed(1);
