@@ -1,0 +1,72 @@
+//! A server that runs out of file descriptors goes on with those it has.
+#![cfg(target_os = "linux")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
+use tower_offload::{Config, Pools, server};
+
+use crate::harness::{FOR_EVER, hello};
+
+const CHILD: &str = "TOWER_OFFLOAD_TEST_DESCRIPTORS";
+/// How many descriptors the child may have, its own dozen included.
+const LIMIT: usize = 40;
+const WARNING: &str = "cannot accept connections for now";
+
+/// The child's side: not a test by itself.
+#[test]
+fn serve_until_killed() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    tracing_subscriber::fmt().with_writer(std::io::stdout).with_ansi(false).init();
+    let mut config = Config::default();
+    config.server.port = 0;
+    config.server.header_read_timeout = FOR_EVER;
+    config.performance.keep_alive_timeout = FOR_EVER;
+    server::runtime(&config).unwrap().block_on(server::serve(hello(), &Pools::default(), &config)).unwrap();
+}
+
+fn exchange(stream: &mut TcpStream) {
+    stream.set_read_timeout(Some(FOR_EVER)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let mut answer = [0; 5];
+    while &answer != b"hello" {
+        answer.rotate_left(1);
+        stream.read_exact(&mut answer[4..]).unwrap();
+    }
+}
+
+#[test]
+fn running_out_of_descriptors_is_survived_and_said_once() {
+    let executable = std::env::current_exe().unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", &format!("ulimit -n {LIMIT} && exec \"$0\" \"$@\"")])
+        .arg(executable)
+        .args(["--exact", "descriptors::serve_until_killed", "--nocapture"])
+        .env(CHILD, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let listening = lines.find(|line| line.contains("listening")).unwrap();
+    let address = listening.rsplit("address=").next().unwrap().trim().to_owned();
+
+    let mut first = TcpStream::connect(&address).unwrap();
+    exchange(&mut first);
+    // These wait in the backlog, all but the first few.
+    let crowd: Vec<_> = (0..2 * LIMIT).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    lines.find(|line| line.contains(WARNING)).unwrap();
+    exchange(&mut first);
+    drop(crowd);
+
+    let again = lines.find(|line| !line.contains("DEBUG")).unwrap();
+    assert!(again.contains("accepting connections again"), "{again}");
+    exchange(&mut first);
+    exchange(&mut TcpStream::connect(&address).unwrap());
+    child.kill().unwrap();
+    let warnings = lines.filter(|line| line.contains(WARNING)).count();
+    child.wait().unwrap();
+    assert!(warnings <= 3, "said {warnings} times more");
+}

@@ -1,0 +1,80 @@
+//! What is served, and in which protocol.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tower_offload::server::{ServeError, Server};
+use tower_offload::{Config, Pools};
+
+use crate::harness::{TestServer, exchange, hello, read_to, request, send, soon};
+
+#[tokio::test]
+async fn http1_serves_several_requests_on_one_connection() {
+    let server = TestServer::start(hello(), |_| {}).await;
+    let mut stream = server.connect().await;
+    for _ in 0..3 {
+        assert!(exchange(&mut stream).await.starts_with("HTTP/1.1 200 OK\r\n"));
+    }
+}
+
+#[tokio::test]
+async fn http1_serves_pipelined_requests_in_order() {
+    let server = TestServer::start(hello(), |_| {}).await;
+    let mut stream = server.connect().await;
+    send(&mut stream, "/").await;
+    send(&mut stream, "/missing").await;
+    send(&mut stream, "/").await;
+    let answers = read_to(&mut stream, "hello").await + &read_to(&mut stream, "hello").await;
+    let statuses: Vec<_> = answers.lines().filter(|line| line.contains("HTTP/1.1")).collect();
+    assert_eq!(
+        statuses,
+        ["HTTP/1.1 200 OK", "HTTP/1.1 404 Not Found", "helloHTTP/1.1 200 OK"].map(|s| s.trim_start_matches("hello"))
+    );
+}
+
+#[tokio::test]
+async fn http2_is_served_with_prior_knowledge() {
+    let server = TestServer::start(hello(), |_| {}).await;
+    let (mut client, _connection) = server.http2(|_| {}).await;
+    let response = soon(client.send_request(request(server.address, "/"))).await.unwrap();
+    assert_eq!(response.version(), http::Version::HTTP_2);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+}
+
+#[tokio::test]
+async fn any_tower_service_can_be_served() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = tower::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
+        let path = request.uri().path().to_owned();
+        Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from(path))))
+    });
+    let pools = Pools::default();
+    tokio::spawn(Server::new(&Config::default(), &pools).listener(listener).serve(service));
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    send(&mut stream, "/some/path").await;
+    read_to(&mut stream, "\r\n\r\n/some/path").await;
+}
+
+#[tokio::test]
+async fn a_malformed_request_gets_a_400_that_arrives() {
+    let server = TestServer::start(hello(), |_| {}).await;
+    let mut stream = server.connect().await;
+    // More than the server reads: without lingering, its close would reset the connection and destroy the answer.
+    stream.write_all(b"GET / HTTP/1.1\r\nbad header\r\n\r\n").await.unwrap();
+    stream.write_all(&[b'x'; 4096]).await.ok();
+    assert!(read_to(&mut stream, "\r\n").await.starts_with("HTTP/1.1 400 Bad Request\r\n"));
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_an_error_that_names_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = Config::default();
+    config.server.port = taken.local_addr().unwrap().port();
+    let error = Server::new(&config, &Pools::default()).serve(hello()).await.unwrap_err();
+    assert!(matches!(error, ServeError::Bind { address, .. } if address == taken.local_addr().unwrap()));
+    assert!(error.to_string().contains("another process listens there"), "{error}");
+}
