@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::workload::Workload;
@@ -74,7 +75,9 @@ pub enum OffloadError<E> {
 
 /// The value that a job panicked with.
 pub struct Panic {
-    payload: Box<dyn Any + Send>,
+    message: String,
+    /// Behind a lock only so that the error can be shared between threads.
+    payload: Mutex<Box<dyn Any + Send>>,
 }
 
 // === impl Cause ===
@@ -268,29 +271,29 @@ impl<E: Error + 'static> Error for OffloadError<E> {
 
 impl Panic {
     pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
-        Self { payload }
+        let message = payload
+            .downcast_ref::<&'static str>()
+            .map(|&message| message.to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a value that is no text".to_owned());
+        Self { message, payload: Mutex::new(payload) }
     }
 
     /// What was said: the message of `panic!`, where it was one.
     #[must_use]
     pub fn message(&self) -> &str {
-        let payload = &*self.payload;
-        payload
-            .downcast_ref::<&'static str>()
-            .copied()
-            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("a value that is no text")
+        &self.message
     }
 
     /// The value itself, for [`std::panic::resume_unwind`].
     #[must_use]
     pub fn into_payload(self) -> Box<dyn Any + Send> {
-        self.payload
+        self.payload.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes on with the panic on this thread.
     pub fn resume(self) -> ! {
-        std::panic::resume_unwind(self.payload)
+        std::panic::resume_unwind(self.into_payload())
     }
 }
 

@@ -1,9 +1,22 @@
 //! Tower middleware that runs each request's handler in a workload pool.
 
+#[doc(hidden)]
+pub mod admission;
+mod config;
 mod error;
+pub mod metrics;
+mod pool;
+mod pools;
+mod sync;
+mod timer;
 mod workload;
 
+pub use crate::config::{
+    Config, ConfigError, General, Performance, PoolConfig, Route, ServerConfig, ThreadPools, Workers,
+};
 pub use crate::error::{Cause, JobError, OffloadError, Panic, Rejection, UnknownPool};
+pub use crate::pool::{ActiveTask, JobHandle, Pool, PoolStats};
+pub use crate::pools::{BatchExecutor, BuildError, DrainReport, IntoJob, PoolDrain, Pools, PoolsBuilder};
 pub use crate::workload::{Cpu, Db, Embedding, Inference, Io, Marker, PoolName, Workload};
 
 mod standin;

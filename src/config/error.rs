@@ -1,0 +1,158 @@
+//! What is wrong with a configuration, and where.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+/// A configuration that cannot be used: where the mistake is, what it is, and what would be right.
+///
+/// It reads like a compiler's message, with as many of its parts as are known:
+///
+/// ```text
+/// config.yaml:12:18: performance.thread_pools.cpu_workers: 0 workers could never run a job; give a number from 1 to 4096, or `auto`
+/// ```
+///
+/// A file with several mistakes gives one error that shows them all, a line for each. The methods speak of the first;
+/// [`others`](Self::others) holds the rest.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ConfigError {
+    inner: Box<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    file: Option<Arc<str>>,
+    position: Option<Position>,
+    key: Option<String>,
+    message: String,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+    others: Vec<ConfigError>,
+}
+
+/// A place in a text, both numbers from 1; the column counts characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+}
+
+impl ConfigError {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self {
+            inner: Box::new(Inner {
+                file: None,
+                position: None,
+                key: None,
+                message: message.into(),
+                source: None,
+                others: Vec::new(),
+            }),
+        }
+    }
+
+    /// One error for all of `mistakes`, or none if there are none.
+    pub(crate) fn all(mut mistakes: Vec<Self>) -> Result<(), Self> {
+        if mistakes.is_empty() {
+            return Ok(());
+        }
+        let mut first = mistakes.remove(0);
+        first.inner.others = mistakes;
+        Err(first)
+    }
+
+    pub(crate) fn at_key(mut self, key: impl Into<String>) -> Self {
+        self.inner.key = Some(key.into());
+        self
+    }
+
+    /// The file, or whatever else the text came from.
+    #[must_use]
+    pub fn file(&self) -> Option<&str> {
+        self.inner.file.as_deref()
+    }
+
+    /// The line in the file, from 1.
+    #[must_use]
+    pub fn line(&self) -> Option<usize> {
+        self.inner.position.map(|position| position.line)
+    }
+
+    /// The column in the line, in characters, from 1.
+    #[must_use]
+    pub fn column(&self) -> Option<usize> {
+        self.inner.position.map(|position| position.column)
+    }
+
+    /// The full key, such as `performance.thread_pools.cpu.nice`.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.inner.key.as_deref()
+    }
+
+    /// What is wrong and what would be right, without the place.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.inner.message
+    }
+
+    /// The further mistakes of the same configuration.
+    #[must_use]
+    pub fn others(&self) -> &[Self] {
+        &self.inner.others
+    }
+}
+
+#[cfg(feature = "config")]
+impl ConfigError {
+    pub(crate) fn at(mut self, position: Option<Position>) -> Self {
+        self.inner.position = position;
+        self
+    }
+
+    /// Names the file, here and in the further mistakes.
+    pub(crate) fn in_file(mut self, file: &Arc<str>) -> Self {
+        self.inner.file = Some(Arc::clone(file));
+        for other in &mut self.inner.others {
+            other.inner.file = Some(Arc::clone(file));
+        }
+        self
+    }
+
+    pub(crate) fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.inner.source = Some(Arc::new(source));
+        self
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.file(), self.inner.position) {
+            (Some(file), Some(Position { line, column })) => write!(f, "{file}:{line}:{column}: ")?,
+            (Some(file), None) => write!(f, "{file}: ")?,
+            (None, Some(Position { line, column })) => write!(f, "{line}:{column}: ")?,
+            (None, None) => {}
+        }
+        if let Some(key) = self.key() {
+            write!(f, "{key}: ")?;
+        }
+        f.write_str(self.message())?;
+        for other in self.others() {
+            write!(f, "\n{other}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The same text as [`Display`](fmt::Display), because `main` shows the error that it returns in this form.
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Error for ConfigError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.inner.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,14 @@
+//! The settings of the library: plain data, the rules it obeys, and its YAML form.
+
+mod error;
+mod nearest;
+mod pool;
+mod route;
+mod rules;
+mod settings;
+mod span;
+
+pub use self::error::ConfigError;
+pub use self::pool::{PoolConfig, ThreadPools, Workers};
+pub use self::route::Route;
+pub use self::settings::{Config, General, Performance, ServerConfig};

@@ -1,0 +1,213 @@
+//! The settings of one pool, and of all of them by name.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::error::ConfigError;
+use super::rules;
+use crate::workload::{PoolName, Workload};
+
+/// How many threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Workers {
+    /// As many as the machine has cores for this process. In YAML: `auto`.
+    #[default]
+    Auto,
+    /// This many.
+    Count(usize),
+}
+
+/// The settings of one pool.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_offload::PoolConfig;
+///
+/// let thumbnails = PoolConfig::new(4).queue_capacity(64).queue_timeout(Duration::from_secs(2));
+/// assert_eq!(thumbnails.concurrency_limit(), 4);
+/// thumbnails.validate("thumbnails")?;
+/// # Ok::<(), tower_offload::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolConfig {
+    /// The most threads that the pool starts.
+    pub workers: Workers,
+    /// The most jobs in flight at once; as many as there are workers, if nothing is said. More than that serves
+    /// handlers that mostly await: a job that awaits is in flight but holds no worker.
+    pub concurrency: Option<usize>,
+    /// The most jobs that wait. With 0, a job that finds the pool busy is refused at once.
+    pub queue_capacity: usize,
+    /// The longest time that a job waits before it is refused.
+    pub queue_timeout: Duration,
+    /// How long a worker stays without work before its thread ends.
+    pub keep_alive: Duration,
+    /// The niceness of the pool's threads, from -20 (most urgent) to 19 (least); Linux only. Values below the
+    /// process's own need a privilege.
+    pub nice: Option<i32>,
+}
+
+/// The settings of all pools, by name. The five built-in pools always stand; further ones can be added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadPools {
+    pools: BTreeMap<Workload, PoolConfig>,
+}
+
+// === impl Workers ===
+
+impl Workers {
+    /// The number of threads, with `Auto` resolved on this machine.
+    #[must_use]
+    pub fn count(self) -> usize {
+        match self {
+            Self::Count(count) => count,
+            Self::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+
+    pub(super) fn check(self, rule: &rules::Count) -> Result<(), String> {
+        match self {
+            Self::Auto => Ok(()),
+            Self::Count(count) => rule.check(count as i128),
+        }
+    }
+}
+
+impl From<usize> for Workers {
+    fn from(count: usize) -> Self {
+        Self::Count(count)
+    }
+}
+
+// === impl PoolConfig ===
+
+impl PoolConfig {
+    /// A pool of so many workers, with the defaults for the rest.
+    #[must_use]
+    pub const fn new(workers: usize) -> Self {
+        Self::with_workers(Workers::Count(workers))
+    }
+
+    /// A pool with a worker for each core, with the defaults for the rest.
+    #[must_use]
+    pub const fn auto() -> Self {
+        Self::with_workers(Workers::Auto)
+    }
+
+    const fn with_workers(workers: Workers) -> Self {
+        Self {
+            workers,
+            concurrency: None,
+            queue_capacity: 1000,
+            queue_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(60),
+            nice: None,
+        }
+    }
+
+    /// Sets the most jobs in flight at once.
+    #[must_use]
+    pub const fn concurrency(mut self, limit: usize) -> Self {
+        self.concurrency = Some(limit);
+        self
+    }
+
+    /// Sets the most jobs that wait.
+    #[must_use]
+    pub const fn queue_capacity(mut self, capacity: usize) -> Self {
+        self.queue_capacity = capacity;
+        self
+    }
+
+    /// Sets the longest time that a job waits.
+    #[must_use]
+    pub const fn queue_timeout(mut self, timeout: Duration) -> Self {
+        self.queue_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a worker stays without work.
+    #[must_use]
+    pub const fn keep_alive(mut self, idle: Duration) -> Self {
+        self.keep_alive = idle;
+        self
+    }
+
+    /// Sets the niceness of the pool's threads.
+    #[must_use]
+    pub const fn nice(mut self, nice: i32) -> Self {
+        self.nice = Some(nice);
+        self
+    }
+
+    /// The most jobs in flight at once, with the default resolved.
+    #[must_use]
+    pub fn concurrency_limit(&self) -> usize {
+        self.concurrency.unwrap_or_else(|| self.workers.count())
+    }
+
+    /// Checks the name and every setting against the rules that a file obeys.
+    ///
+    /// # Errors
+    /// Names each setting that is out of range, with what would be right.
+    pub fn validate(&self, name: impl PoolName) -> Result<(), ConfigError> {
+        let mut mistakes = Vec::new();
+        self.check(name.pool_name(), &mut mistakes);
+        ConfigError::all(mistakes)
+    }
+
+    pub(super) fn check(&self, name: &str, mistakes: &mut Vec<ConfigError>) {
+        let key = format!("performance.thread_pools.{name}");
+        if let Err(message) = rules::check_name(name) {
+            mistakes.push(ConfigError::new(message).at_key(key.clone()));
+        }
+        let checks = [
+            ("workers", self.workers.check(&rules::WORKERS)),
+            ("concurrency", self.concurrency.map_or(Ok(()), |limit| rules::CONCURRENCY.check(limit as i128))),
+            ("queue_capacity", rules::QUEUE_CAPACITY.check(self.queue_capacity as i128)),
+            ("queue_timeout", rules::check_time(self.queue_timeout)),
+            ("keep_alive", rules::check_time(self.keep_alive)),
+            ("nice", self.nice.map_or(Ok(()), |nice| rules::NICE.check(nice.into()))),
+        ];
+        for (field, result) in checks {
+            if let Err(message) = result {
+                mistakes.push(ConfigError::new(message).at_key(format!("{key}.{field}")));
+            }
+        }
+    }
+}
+
+// === impl ThreadPools ===
+
+/// The five built-in pools: `io` 50, `cpu` 30, `inference` 20, `embedding` 15 and `db` 25 workers.
+impl Default for ThreadPools {
+    fn default() -> Self {
+        let built_in = [
+            (Workload::IO, 50),
+            (Workload::CPU, 30),
+            (Workload::INFERENCE, 20),
+            (Workload::EMBEDDING, 15),
+            (Workload::DB, 25),
+        ];
+        Self { pools: built_in.into_iter().map(|(name, workers)| (name, PoolConfig::new(workers))).collect() }
+    }
+}
+
+impl ThreadPools {
+    /// The settings of one pool.
+    #[must_use]
+    pub fn get(&self, name: impl PoolName) -> Option<&PoolConfig> {
+        self.pools.get(name.pool_name())
+    }
+
+    /// Adds a pool, or sets the one that has this name.
+    pub fn set(&mut self, name: impl PoolName, pool: PoolConfig) {
+        self.pools.insert(name.to_workload(), pool);
+    }
+
+    /// All pools, ordered by name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Workload, &PoolConfig)> {
+        self.pools.iter()
+    }
+}

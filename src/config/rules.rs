@@ -1,0 +1,95 @@
+//! What each setting may be: the ranges, and the words that say so. Files and values built in code obey the same.
+
+use std::time::Duration;
+
+use super::span;
+
+/// The range of a whole number.
+#[derive(Debug)]
+pub(crate) struct Count {
+    pub(crate) min: i128,
+    pub(crate) max: i128,
+    /// Why zero is refused, where it is.
+    pub(crate) zero: &'static str,
+    /// What else than a number may stand there.
+    pub(crate) or: &'static str,
+}
+
+pub(crate) const WORKERS: Count =
+    Count { min: 1, max: 4096, zero: "0 workers could never run a job", or: ", or `auto`" };
+
+pub(crate) const SERVER_WORKERS: Count =
+    Count { min: 1, max: 1024, zero: "0 threads could never serve a connection", or: ", or `auto`" };
+
+pub(crate) const CONCURRENCY: Count = Count { min: 1, max: 1_000_000, zero: "a limit of 0 would admit no job", or: "" };
+
+pub(crate) const QUEUE_CAPACITY: Count = Count { min: 0, max: 1_000_000, zero: "", or: "" };
+
+pub(crate) const NICE: Count = Count { min: -20, max: 19, zero: "", or: "" };
+
+#[cfg(feature = "config")]
+pub(crate) const PORT: Count = Count { min: 0, max: u16::MAX as i128, zero: "", or: "" };
+
+/// The shortest time that means something: the tick of Tokio's timers.
+pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
+/// The longest time that is not taken for a slip of the unit.
+pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The longest name of a pool, in bytes.
+const LONGEST_NAME: usize = 32;
+
+impl Count {
+    /// What may be given.
+    pub(crate) fn remedy(&self) -> String {
+        format!("give a number from {} to {}{}", self.min, self.max, self.or)
+    }
+
+    pub(crate) fn check(&self, number: i128) -> Result<(), String> {
+        if (self.min..=self.max).contains(&number) {
+            return Ok(());
+        }
+        let fault = if number == 0 {
+            self.zero.to_owned()
+        } else if number < 0 && self.min >= 0 {
+            format!("{number} is negative")
+        } else if number < self.min {
+            format!("{number} is less than {}", self.min)
+        } else {
+            format!("{number} is more than {}", self.max)
+        };
+        Err(format!("{fault}; {}", self.remedy()))
+    }
+}
+
+/// What may be given where a time is due.
+pub(crate) const TIME_REMEDY: &str = "give a time from 1ms to 24h, such as `30` (seconds) or `250ms`";
+
+pub(crate) fn check_time(time: Duration) -> Result<(), String> {
+    let fault = if time.is_zero() {
+        "0 is no time at all".to_owned()
+    } else if time < SHORTEST {
+        format!("{} is shorter than 1ms", span::in_words(time))
+    } else if time > LONGEST {
+        format!("{} is longer than 24h", span::in_words(time))
+    } else {
+        return Ok(());
+    };
+    Err(format!("{fault}; {TIME_REMEDY}"))
+}
+
+/// Names become parts of thread names and values of metric labels, so they are kept plain.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
+    let fault = if name.is_empty() {
+        "a pool must have a name".to_owned()
+    } else if name.len() > LONGEST_NAME {
+        format!("the pool's name is longer than {LONGEST_NAME} characters")
+    } else if !name.starts_with(|first: char| first.is_ascii_lowercase()) || !name.bytes().all(plain) {
+        format!("{name:?} is no name for a pool")
+    } else if name == "workers" || name.ends_with("_workers") {
+        return Err(format!("{name:?} is no name for a pool, because `NAME_workers` sets the workers of pool NAME"));
+    } else {
+        return Ok(());
+    };
+    Err(format!("{fault}; use a lower-case letter, then lower-case letters, digits, `_` and `-`"))
+}

@@ -1,0 +1,156 @@
+//! All settings, as plain data with the documented defaults.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::error::ConfigError;
+use super::pool::{PoolConfig, ThreadPools, Workers};
+use super::route::{self, Route};
+use super::rules;
+use crate::workload::PoolName;
+
+/// All settings. [`Default`] gives the documented defaults; every field can be changed.
+///
+/// ```
+/// use tower_offload::{Config, Cpu, PoolConfig, Route};
+///
+/// let config = Config::default()
+///     .pool(Cpu, PoolConfig::auto().queue_capacity(100))
+///     .pool("thumbnails", PoolConfig::new(4))
+///     .route(Route::new("POST /v1/thumbnails", "thumbnails")?);
+/// config.validate()?;
+/// # Ok::<(), tower_offload::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// What is shown.
+    pub general: General,
+    /// The pools, and which requests they get.
+    pub performance: Performance,
+    /// Where and how the server listens.
+    pub server: ServerConfig,
+}
+
+/// What is shown. In YAML: `general`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct General {
+    /// Whether jobs are logged and listed one by one, and the `/health/thread-pools` endpoints exist. Off by default.
+    pub verbose: bool,
+}
+
+/// The pools, and which requests they get. In YAML: `performance`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Performance {
+    /// The runtime threads that accept and serve connections; a thread for each core by default.
+    pub workers: Workers,
+    /// How long an idle connection is kept; 30 s by default.
+    pub keep_alive_timeout: Duration,
+    /// The pools by name.
+    pub thread_pools: ThreadPools,
+    /// Which routes run in which pool; none by default.
+    pub routes: Vec<Route>,
+}
+
+/// Where and how the server listens. In YAML: `server`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// The address to listen on; 127.0.0.1 by default.
+    pub host: IpAddr,
+    /// The port to listen on; 3000 by default. With 0, the system picks a free one.
+    pub port: u16,
+    /// How long a graceful shutdown may take, connections and pools together, before the rest is cut off; 30 s by
+    /// default.
+    pub shutdown_timeout: Duration,
+    /// How long a client may take to send a request's header; 10 s by default.
+    pub header_read_timeout: Duration,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Adds a pool, or sets the one that has this name.
+    #[must_use]
+    pub fn pool(mut self, name: impl PoolName, pool: PoolConfig) -> Self {
+        self.performance.thread_pools.set(name, pool);
+        self
+    }
+
+    /// Adds a route.
+    #[must_use]
+    pub fn route(mut self, route: Route) -> Self {
+        self.performance.routes.push(route);
+        self
+    }
+
+    /// Sets whether jobs are logged and listed one by one.
+    #[must_use]
+    pub fn verbose(mut self, verbose: bool) -> Self {
+        self.general.verbose = verbose;
+        self
+    }
+
+    /// Checks every setting against the rules that a file obeys.
+    ///
+    /// # Errors
+    /// Names each setting that is out of range, each route to a pool that does not exist, and each pair of routes that
+    /// exclude each other, with what would be right.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut mistakes = Vec::new();
+        let mut note = |key: &str, result: Result<(), String>| {
+            if let Err(message) = result {
+                mistakes.push(ConfigError::new(message).at_key(key));
+            }
+        };
+        let Performance { workers, keep_alive_timeout, thread_pools, routes } = &self.performance;
+        note("performance.workers", workers.check(&rules::SERVER_WORKERS));
+        note("performance.keep_alive_timeout", rules::check_time(*keep_alive_timeout));
+        note("server.shutdown_timeout", rules::check_time(self.server.shutdown_timeout));
+        note("server.header_read_timeout", rules::check_time(self.server.header_read_timeout));
+        for (name, pool) in thread_pools.iter() {
+            pool.check(name.as_str(), &mut mistakes);
+        }
+        for fault in route::faults(routes, thread_pools) {
+            let key = format!("performance.routes.{}", routes[fault.index]);
+            mistakes.push(ConfigError::new(fault.message).at_key(key));
+        }
+        ConfigError::all(mistakes)
+    }
+}
+
+// === impl Performance ===
+
+impl Default for Performance {
+    fn default() -> Self {
+        Self {
+            workers: Workers::Auto,
+            keep_alive_timeout: Duration::from_secs(30),
+            thread_pools: ThreadPools::default(),
+            routes: Vec::new(),
+        }
+    }
+}
+
+// === impl ServerConfig ===
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 3000,
+            shutdown_timeout: Duration::from_secs(30),
+            header_read_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// The address and the port as one.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+}

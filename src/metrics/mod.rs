@@ -1,0 +1,38 @@
+//! What a pool shows to the `metrics` facade: every name, unit and help text, once.
+//!
+//! Counters and gauges are not counted here: they are set from one reading of the pool, so that in every scrape
+//! *submitted = Σ results + queued + in flight*. Only the two histograms are recorded job by job, through handles that
+//! are resolved once for each pool.
+
+#[cfg(feature = "metrics")]
+mod facade;
+#[cfg(feature = "metrics")]
+mod names;
+
+#[cfg(feature = "metrics")]
+pub(crate) use self::facade::{JobTimes, publish};
+#[cfg(feature = "metrics")]
+pub use self::names::{DURATION_BUCKETS, HISTOGRAMS};
+
+#[cfg(not(feature = "metrics"))]
+mod off;
+#[cfg(not(feature = "metrics"))]
+pub(crate) use self::off::{JobTimes, publish};
+
+/// One reading of a pool, in the numbers that its metrics show.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read only by the metrics"))]
+pub(crate) struct Reading<'a> {
+    pub(crate) pool: &'a crate::workload::Workload,
+    pub(crate) workers: usize,
+    pub(crate) workers_max: usize,
+    pub(crate) busy: usize,
+    pub(crate) in_flight: usize,
+    pub(crate) concurrency_limit: usize,
+    pub(crate) queue_depth: usize,
+    pub(crate) queue_capacity: usize,
+    pub(crate) utilization: f64,
+    /// By value of the label `result`.
+    pub(crate) results: [(&'static str, u64); 7],
+    pub(crate) submitted: u64,
+}

@@ -1,0 +1,40 @@
+//! The names, units and help texts of the metrics.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+pub(super) const WORKERS: &str = "workload_pool_workers";
+pub(super) const WORKERS_MAX: &str = "workload_pool_workers_max";
+pub(super) const WORKERS_BUSY: &str = "workload_pool_workers_busy";
+pub(super) const IN_FLIGHT: &str = "workload_pool_in_flight";
+pub(super) const CONCURRENCY_LIMIT: &str = "workload_pool_concurrency_limit";
+pub(super) const QUEUE_DEPTH: &str = "workload_pool_queue_depth";
+pub(super) const QUEUE_CAPACITY: &str = "workload_pool_queue_capacity";
+pub(super) const UTILIZATION: &str = "workload_pool_utilization_ratio";
+pub(super) const SUBMITTED: &str = "workload_pool_jobs_submitted_total";
+pub(super) const JOBS: &str = "workload_pool_jobs_total";
+pub(super) const QUEUE_WAIT: &str = "workload_pool_queue_wait_seconds";
+pub(super) const RUN: &str = "workload_pool_run_seconds";
+
+/// The histograms of a pool, by name: for an exporter that is to be given their buckets.
+pub const HISTOGRAMS: [&str; 2] = [QUEUE_WAIT, RUN];
+
+/// Bucket bounds for [`HISTOGRAMS`], in seconds: from what an idle pool costs to what a queue timeout allows.
+pub const DURATION_BUCKETS: [f64; 17] = [
+    0.000_025, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+    30.0,
+];
+
+pub(super) fn describe() {
+    describe_gauge!(WORKERS, Unit::Count, "Threads of the pool");
+    describe_gauge!(WORKERS_MAX, Unit::Count, "Threads the pool may have");
+    describe_gauge!(WORKERS_BUSY, Unit::Count, "Threads of the pool that are polling a job");
+    describe_gauge!(IN_FLIGHT, Unit::Count, "Jobs that were admitted and have not ended");
+    describe_gauge!(CONCURRENCY_LIMIT, Unit::Count, "Jobs that may be in flight at once");
+    describe_gauge!(QUEUE_DEPTH, Unit::Count, "Jobs that wait for a permit");
+    describe_gauge!(QUEUE_CAPACITY, Unit::Count, "Jobs that may wait for a permit");
+    describe_gauge!(UTILIZATION, "Busy threads as a share of the threads the pool may have");
+    describe_counter!(SUBMITTED, Unit::Count, "Jobs that were submitted, whatever became of them");
+    describe_counter!(JOBS, Unit::Count, "Jobs that ended, by result");
+    describe_histogram!(QUEUE_WAIT, Unit::Seconds, "Time from a job's submission to its first poll");
+    describe_histogram!(RUN, Unit::Seconds, "Time from a job's first poll to its end");
+}

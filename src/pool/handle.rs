@@ -1,0 +1,203 @@
+//! The caller's end of a job: a future that is also a thing to wait for.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use super::job::{Answer, Ticket};
+use crate::error::JobError;
+
+/// A job in a pool. Dropping it cancels the job: one that is queued leaves the queue at once and never starts, one in
+/// flight is dropped at its next await.
+pub(crate) struct Pending<T> {
+    /// Gone once the result was taken.
+    answer: Option<Answer<T>>,
+    ticket: Arc<Ticket>,
+}
+
+/// A job that was submitted with [`submit_to_pool`](crate::Pools::submit_to_pool).
+///
+/// It can be awaited, or waited for by code that blocks. Dropping it lets the job go on by itself;
+/// [`cancel`](Self::cancel) does not.
+///
+/// ```
+/// use tower_offload::{Cpu, Pools};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pools = Pools::default();
+/// let sum = pools.submit_to_pool(Cpu, || (1..=10).sum::<u32>())?;
+/// assert_eq!(sum.wait()?, 55);
+/// # Ok(())
+/// # }
+/// ```
+pub struct JobHandle<T> {
+    state: State<T>,
+}
+
+enum State<T> {
+    Pending(Pending<T>),
+    /// The job ran where it was submitted.
+    Ended(Result<T, JobError>),
+    Taken,
+}
+
+/// Wakes a thread that waits.
+struct Unpark(Thread);
+
+// === impl Pending ===
+
+impl<T> Pending<T> {
+    pub(super) const fn new(answer: Answer<T>, ticket: Arc<Ticket>) -> Self {
+        Self { answer: Some(answer), ticket }
+    }
+
+    fn detach(mut self) {
+        if let Some(answer) = self.answer.take() {
+            answer.detach();
+        }
+    }
+}
+
+impl<T> Future for Pending<T> {
+    type Output = Result<T, JobError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = self.answer.as_mut().expect("a job's result is taken once");
+        let Poll::Ready(value) = Pin::new(answer).poll(cx) else { return Poll::Pending };
+        let result = match value.and_then(super::job::Shielded::into_inner) {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(panic)) => Err(JobError::Panicked(panic)),
+            None => Err(JobError::Rejected(self.ticket.rejection())),
+        };
+        self.answer = None;
+        Poll::Ready(result)
+    }
+}
+
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        if let Some(answer) = &self.answer
+            && !answer.is_finished()
+        {
+            self.ticket.cancel();
+        }
+    }
+}
+
+// === impl JobHandle ===
+
+impl<T> JobHandle<T> {
+    pub(crate) const fn pending(pending: Pending<T>) -> Self {
+        Self { state: State::Pending(pending) }
+    }
+
+    pub(crate) const fn ended(result: Result<T, JobError>) -> Self {
+        Self { state: State::Ended(result) }
+    }
+
+    /// Blocks this thread until the job has ended.
+    ///
+    /// Not for async code, whose thread it would block: await the handle there. A job that waits for another job of its
+    /// own pool, submitted from elsewhere, may wait for a worker that it holds itself, up to the queue timeout.
+    ///
+    /// # Errors
+    ///
+    /// Says why the job gave no value: it was refused while it was queued, cut off, or it panicked.
+    pub fn wait(mut self) -> Result<T, JobError> {
+        block_on(&mut self)
+    }
+
+    /// Blocks this thread until the job has ended, or for `limit`.
+    ///
+    /// # Errors
+    ///
+    /// The handle itself if the time is up: the job goes on, and can be waited for again.
+    pub fn wait_timeout(mut self, limit: Duration) -> Result<Result<T, JobError>, Self> {
+        block_on_until(Pin::new(&mut self), Instant::now().checked_add(limit)).ok_or(self)
+    }
+
+    /// Gives the job up: if it is queued it never starts, if it is in flight it is dropped at its next await. Code that
+    /// blocks or computes cannot be interrupted, and goes on to its end.
+    pub fn cancel(mut self) {
+        self.state = State::Taken;
+    }
+
+    /// Whether the result is there.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        match &self.state {
+            State::Pending(pending) => pending.answer.as_ref().is_none_or(Answer::is_finished),
+            State::Ended(_) | State::Taken => true,
+        }
+    }
+}
+
+impl<T> Unpin for JobHandle<T> {}
+
+impl<T> Future for JobHandle<T> {
+    type Output = Result<T, JobError>;
+
+    /// # Panics
+    ///
+    /// If it is polled again after it gave the result.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let State::Pending(pending) = &mut self.state {
+            let polled = Pin::new(pending).poll(cx);
+            if polled.is_ready() {
+                self.state = State::Taken;
+            }
+            return polled;
+        }
+        match std::mem::replace(&mut self.state, State::Taken) {
+            State::Ended(result) => Poll::Ready(result),
+            _ => panic!("`JobHandle` polled after it gave its result"),
+        }
+    }
+}
+
+impl<T> Drop for JobHandle<T> {
+    fn drop(&mut self) {
+        if let State::Pending(pending) = std::mem::replace(&mut self.state, State::Taken) {
+            pending.detach();
+        }
+    }
+}
+
+impl<T> fmt::Debug for JobHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobHandle").field("finished", &self.is_finished()).finish_non_exhaustive()
+    }
+}
+
+// === impl Unpark ===
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Polls `future` on this thread until it is ready.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    block_on_until(pin!(future), None).expect("without a limit there is an output")
+}
+
+/// Polls `future` on this thread until it is ready or the time is up.
+fn block_on_until<F: Future>(mut future: Pin<&mut F>, until: Option<Instant>) -> Option<F::Output> {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+            return Some(output);
+        }
+        match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => return None,
+            Some(left) => thread::park_timeout(left),
+            None => thread::park(),
+        }
+    }
+}

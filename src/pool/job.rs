@@ -1,0 +1,176 @@
+//! A job: the future that a worker polls, the permit in it, and what its caller is told when it ends.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+
+use async_task::{Runnable, ScheduleInfo, WithInfo};
+use pin_project::{pin_project, pinned_drop};
+
+use super::context::JobContext;
+use super::permit::Permit;
+use super::shared::Shared;
+use crate::admission::{Key, Outcome};
+use crate::error::{Cause, Panic, Rejection};
+
+/// A job that a worker can poll once.
+pub(crate) type Work = Runnable<Arc<Ticket>>;
+
+/// The caller's end of a job.
+pub(crate) type Answer<T> = async_task::FallibleTask<Shielded<Result<T, Panic>>, Arc<Ticket>>;
+
+/// What both the worker's and the caller's end of a job know of it.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) key: Key,
+    /// Why the pool ended the job without starting it: a [`Cause`] as a number, or zero.
+    ended: AtomicU8,
+}
+
+/// A future with its permit and its context.
+#[pin_project(PinnedDrop)]
+struct Job<F: Future> {
+    #[pin]
+    future: Option<F>,
+    context: JobContext,
+    permit: Option<Permit>,
+    outcome_of: fn(&F::Output) -> Outcome,
+}
+
+/// A value whose destructor may panic without harm to the thread that drops it.
+///
+/// `async-task` ends the process when a future or a value of a task panics as it is dropped.
+#[derive(Debug)]
+pub(crate) struct Shielded<T>(Option<T>);
+
+/// Puts `future` and its permit into a job that a worker of the permit's pool can poll.
+pub(crate) fn build<F>(
+    future: F,
+    context: JobContext,
+    permit: Permit,
+    outcome_of: fn(&F::Output) -> Outcome,
+) -> (Work, Answer<F::Output>)
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let ticket = permit.ticket().clone();
+    let job = Job { future: Some(future), context, permit: Some(permit), outcome_of };
+    let schedule = WithInfo(|work: Work, info: ScheduleInfo| {
+        let ticket = work.metadata().clone();
+        ticket.shared.ready(work, info.woken_while_running);
+    });
+    let (work, answer) = async_task::Builder::new().metadata(ticket).spawn(|_| job, schedule);
+    (work, answer.fallible())
+}
+
+// === impl Ticket ===
+
+impl Ticket {
+    pub(crate) const fn new(shared: Arc<Shared>, key: Key) -> Self {
+        Self { shared, key, ended: AtomicU8::new(0) }
+    }
+
+    /// Notes why the job will not start, to be read by its caller.
+    pub(crate) fn end(&self, cause: Cause) {
+        self.ended.store(code(cause), Ordering::Release);
+    }
+
+    /// The job ended without a value.
+    pub(crate) fn rejection(&self) -> Rejection {
+        let ended = self.ended.load(Ordering::Acquire);
+        let cause = ENDINGS.into_iter().find(|&cause| code(cause) == ended).unwrap_or(Cause::CutOff);
+        self.shared.rejection(cause)
+    }
+
+    /// The caller has left: a job that is queued leaves the queue.
+    pub(crate) fn cancel(&self) {
+        self.shared.cancel(self.key);
+    }
+}
+
+/// The causes for which a pool ends a job that it had admitted.
+const ENDINGS: [Cause; 5] =
+    [Cause::QueueTimeout, Cause::Shed, Cause::DeadlineExceeded, Cause::Draining, Cause::NoWorkers];
+
+fn code(cause: Cause) -> u8 {
+    ENDINGS.into_iter().zip(1..).find_map(|(ending, code)| (ending == cause).then_some(code)).unwrap_or(0)
+}
+
+// === impl Job ===
+
+impl<F: Future> Future for Job<F> {
+    type Output = Shielded<Result<F::Output, Panic>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(permit) = this.permit {
+            permit.begin();
+        }
+        // What surrounds the poll is the application's too: a subscriber may panic when a span is entered.
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let _in_context = this.context.enter();
+            this.future.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(cx))
+        }));
+        let (result, outcome) = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(value)) => {
+                let outcome = (this.outcome_of)(&value);
+                (Ok(value), outcome)
+            }
+            Err(payload) => (Err(Panic::new(payload)), Outcome::Panicked),
+        };
+        // The future goes first, then the permit, and then the caller is told: who has an answer finds the place free.
+        drop_in_context(this.context, || this.future.set(None));
+        if let Some(permit) = this.permit.take() {
+            permit.end(outcome, result.as_ref().err().map(Panic::message));
+        }
+        Poll::Ready(Shielded(Some(result)))
+    }
+}
+
+#[pinned_drop]
+impl<F: Future> PinnedDrop for Job<F> {
+    fn drop(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        if this.future.is_some() {
+            drop_in_context(this.context, || this.future.set(None));
+        }
+    }
+}
+
+fn drop_in_context(context: &JobContext, drops: impl FnOnce()) {
+    drop_shielded(|| {
+        let _in_context = context.enter();
+        drops();
+    });
+}
+
+// === impl Shielded ===
+
+impl<T> Shielded<T> {
+    pub(crate) fn into_inner(mut self) -> Option<T> {
+        self.0.take()
+    }
+}
+
+impl<T> Drop for Shielded<T> {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            drop_shielded(|| self.0 = None);
+        }
+    }
+}
+
+/// Drops something of the user's; a panic on the way is reported by the panic hook and ends here.
+fn drop_shielded(drops: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(drops)) {
+        // The value of a panic may itself panic when it is dropped; the value of that second panic is left alone.
+        let second = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        std::mem::forget(second);
+    }
+}

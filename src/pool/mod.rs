@@ -1,0 +1,29 @@
+//! One pool: its workers, its queue, the jobs in it, and the numbers it shows.
+//!
+//! `submit` builds a job around a future and offers it to `dispatch`, which asks `admission` under the pool's one lock.
+//! A `worker` polls the job. The `permit` inside the job comes home when the job is dropped, and the `handle` gives
+//! the result to the caller.
+
+mod context;
+mod dispatch;
+mod handle;
+mod job;
+mod nice;
+mod permit;
+mod publish;
+mod shared;
+mod stats;
+mod submit;
+mod task;
+mod worker;
+
+pub use self::handle::JobHandle;
+pub use self::stats::{ActiveTask, PoolStats};
+pub use self::submit::Pool;
+
+pub(crate) use self::handle::{Pending, block_on};
+pub(crate) use self::nice::check as check_nice;
+pub(crate) use self::shared::Plan;
+
+pub(crate) use self::submit::{Submission, always_ok};
+pub(crate) use self::task::name_of;

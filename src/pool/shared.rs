@@ -1,0 +1,239 @@
+//! What a pool's handles, workers and jobs have in common, and what is done when its lock has been released.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::dispatch::{After, Call, Dispatch, From, Instantaneous};
+use super::job::Work;
+use super::publish::Publisher;
+use super::stats::PoolStats;
+use super::task::Task;
+use super::{nice, worker};
+use crate::admission::{Gone, Key, Moment, Outcome, Settings};
+use crate::error::{Cause, Rejection};
+use crate::metrics::{self, JobTimes};
+use crate::timer::{self, Alarm};
+use crate::workload::Workload;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) name: Workload,
+    /// Tells pools apart, also those of the same name.
+    pub(crate) id: u64,
+    pub(crate) verbose: bool,
+    pub(super) dispatch: Dispatch<Work>,
+    times: JobTimes,
+    origin: Instant,
+    keep_alive: Duration,
+    nice: Option<i32>,
+    start_failed: AtomicBool,
+    publisher: Arc<Publisher>,
+    this: Weak<Self>,
+}
+
+/// What a pool is made of.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) name: Workload,
+    pub(crate) workers: usize,
+    pub(crate) admission: Settings,
+    pub(crate) keep_alive: Duration,
+    pub(crate) nice: Option<i32>,
+    pub(crate) verbose: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(plan: Plan) -> Arc<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Arc::new_cyclic(|this| Self {
+            id,
+            verbose: plan.verbose,
+            dispatch: Dispatch::new(plan.admission, id, plan.workers, cores),
+            times: JobTimes::of(&plan.name),
+            origin: Instant::now(),
+            keep_alive: plan.keep_alive,
+            nice: plan.nice,
+            start_failed: AtomicBool::new(false),
+            publisher: Publisher::new(this.clone()),
+            this: this.clone(),
+            name: plan.name,
+        })
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        Moment::default() + self.origin.elapsed()
+    }
+
+    pub(super) fn stats(&self) -> PoolStats {
+        let now = self.now();
+        let (instant, tasks) = self.dispatch.instant_with_tasks();
+        let Instantaneous { admission, workers, workers_max, busy } = instant;
+        let mut active_tasks: Vec<_> =
+            tasks.into_iter().map(|(began, task)| task.active_for(now.since(began))).collect();
+        active_tasks.sort_by_key(|task| task.task_id);
+        PoolStats {
+            name: self.name.clone(),
+            workers,
+            max_workers: workers_max,
+            active_threads: busy,
+            in_flight: admission.in_flight,
+            concurrency_limit: admission.limit,
+            queued_tasks: admission.queued,
+            queue_capacity: admission.capacity,
+            counts: admission.counts,
+            active_tasks,
+        }
+    }
+
+    /// Brings the numbers of this instant to the recorder of the metrics.
+    pub(super) fn publish(&self) {
+        self.times.refresh();
+        metrics::publish(&self.stats().reading());
+    }
+
+    /// The numbers have changed.
+    pub(super) fn touched(&self) {
+        self.publisher.touch();
+    }
+
+    /// A job in flight wants to be polled again.
+    pub(super) fn ready(&self, work: Work, by_itself: bool) {
+        let call = self.dispatch.ready(self.now(), work, by_itself);
+        self.call(call);
+    }
+
+    pub(super) fn next(&self, seat: usize, from: From) -> Option<Work> {
+        self.dispatch.next(seat, from, self.keep_alive, || self.now(), |after| self.settle(after))
+    }
+
+    pub(super) fn began(&self, key: Key, now: Moment, waited: Duration, task: Option<&Task>) {
+        self.times.record_wait(waited);
+        if let Some(task) = task {
+            self.dispatch.began(key, now, task.clone());
+        }
+    }
+
+    pub(super) fn finish(&self, now: Moment, key: Key, outcome: Outcome, ran: Option<Duration>) {
+        let after = self.dispatch.finish(now, key, outcome, ran);
+        self.ran(ran);
+        self.settle(after);
+    }
+
+    pub(super) fn finish_on_worker(&self, now: Moment, key: Key, outcome: Outcome, ran: Option<Duration>) {
+        let (next, after) = self.dispatch.finish_and_take(now, key, outcome, ran);
+        if let Some(work) = next {
+            worker::keep(work);
+        }
+        self.ran(ran);
+        self.settle(after);
+    }
+
+    /// Takes a queued job out whose caller has left.
+    pub(super) fn cancel(&self, key: Key) {
+        let (job, after) = self.dispatch.cancel(self.now(), key);
+        drop(job);
+        self.touched();
+        self.settle(after);
+    }
+
+    pub(super) fn rejection(&self, cause: Cause) -> Rejection {
+        let retry =
+            matches!(cause, Cause::QueueFull | Cause::QueueTimeout | Cause::Shed | Cause::Draining | Cause::NoWorkers)
+                .then(|| self.dispatch.retry_after(self.now()));
+        Rejection::new(self.name.clone(), cause, retry)
+    }
+
+    pub(super) fn renice(&self) {
+        if let Some(nice) = self.nice
+            && let Err(error) = nice::set(nice)
+        {
+            tracing::warn!(target: "tower_offload", pool = %self.name, %error, "a worker could not be given nice {nice}");
+        }
+    }
+
+    /// Lets the workers end once they find nothing to do.
+    pub(super) fn close(&self) {
+        for thread in self.dispatch.close() {
+            thread.unpark();
+        }
+    }
+
+    /// Does what has to be done without the lock.
+    pub(super) fn settle(&self, after: After<Work>) {
+        let After { call, gone, watchers, arm } = after;
+        self.call(call);
+        for gone in gone {
+            self.send_off(gone);
+        }
+        for watcher in watchers {
+            watcher.wake();
+        }
+        if let Some(at) = arm {
+            let this: Weak<Self> = self.this.clone();
+            timer::arm(self.instant_of(at), this);
+        }
+    }
+
+    fn call(&self, call: Call) {
+        match call {
+            Call::Nobody => {}
+            Call::Unpark(thread) => thread.unpark(),
+            Call::Start(seat) => self.start(seat),
+        }
+    }
+
+    fn start(&self, seat: usize) {
+        let Some(this) = self.this.upgrade() else { return };
+        let Err(error) = worker::start(this, seat) else { return };
+        let workers = self.dispatch.instant().workers.saturating_sub(1);
+        if !self.start_failed.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                target: "tower_offload",
+                pool = %self.name, workers, %error,
+                "a worker's thread could not be started; the pool goes on with those it has"
+            );
+        }
+        let (ready, after) = self.dispatch.start_failed(self.now(), seat);
+        for work in ready {
+            work.metadata().end(Cause::NoWorkers);
+        }
+        self.settle(after);
+    }
+
+    /// Tells the caller of a queued job why it will not start.
+    fn send_off(&self, gone: Gone<Work>) {
+        gone.job.metadata().end(gone.cause);
+        if self.verbose {
+            tracing::warn!(target: "tower_offload", pool = %self.name, reason = %gone.cause, "a queued task was given up");
+        }
+        drop(gone.job);
+    }
+
+    fn ran(&self, ran: Option<Duration>) {
+        self.touched();
+        if let Some(ran) = ran {
+            self.times.record_run(ran);
+        }
+    }
+
+    fn instant_of(&self, moment: Moment) -> Instant {
+        self.origin + moment.since(Moment::default())
+    }
+}
+
+impl Alarm for Shared {
+    fn ring(self: Arc<Self>) -> Option<Instant> {
+        let (next, after) = self.dispatch.expire(self.now());
+        self.settle(after);
+        next.map(|at| self.instant_of(at))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.publish();
+    }
+}

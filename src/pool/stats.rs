@@ -1,0 +1,78 @@
+//! The numbers of a pool at one instant.
+
+use std::time::Duration;
+
+use crate::admission::Counts;
+use crate::metrics::Reading;
+use crate::workload::Workload;
+
+/// One pool at one instant: all numbers are read under the pool's lock, at once.
+///
+/// They obey *submitted = Σ results + queued + in flight*.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// The pool's name.
+    pub name: Workload,
+    /// Threads it has.
+    pub workers: usize,
+    /// Threads it may have.
+    pub max_workers: usize,
+    /// Threads that are polling a job.
+    pub active_threads: usize,
+    /// Jobs admitted and not ended; more than `active_threads` where jobs await something.
+    pub in_flight: usize,
+    /// Jobs that may be in flight at once.
+    pub concurrency_limit: usize,
+    /// Jobs that wait.
+    pub queued_tasks: usize,
+    /// Jobs that may wait.
+    pub queue_capacity: usize,
+    /// How many jobs were submitted, and how they ended.
+    pub counts: Counts,
+    /// The jobs that run, oldest first. Kept only while `verbose` is on.
+    pub active_tasks: Vec<ActiveTask>,
+}
+
+/// A job that has begun and not ended.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ActiveTask {
+    /// Its number: the pool's first job is 1.
+    pub task_id: u64,
+    /// The function, or the method and path of the request.
+    pub function: String,
+    /// Time since its first poll.
+    pub running_for: Duration,
+}
+
+impl PoolStats {
+    /// Busy threads as a share of the threads the pool may have, from 0 to 1.
+    #[must_use]
+    pub fn utilization(&self) -> f64 {
+        ratio(self.active_threads, self.max_workers)
+    }
+
+    pub(crate) fn reading(&self) -> Reading<'_> {
+        let counts = &self.counts;
+        Reading {
+            pool: &self.name,
+            workers: self.workers,
+            workers_max: self.max_workers,
+            busy: self.active_threads,
+            in_flight: self.in_flight,
+            concurrency_limit: self.concurrency_limit,
+            queue_depth: self.queued_tasks,
+            queue_capacity: self.queue_capacity,
+            utilization: self.utilization(),
+            results: counts.by_result(),
+            submitted: counts.submitted,
+        }
+    }
+}
+
+/// `part` of `whole`, from 0 to 1; 0 of nothing.
+#[expect(clippy::cast_precision_loss, reason = "no pool has 2^53 threads")]
+pub(crate) fn ratio(part: usize, whole: usize) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}

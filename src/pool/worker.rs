@@ -1,0 +1,57 @@
+//! The thread of a worker: it takes jobs and polls them until there is nothing to do for a while.
+
+use std::cell::RefCell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+
+use super::dispatch::From;
+use super::job::Work;
+use super::shared::Shared;
+
+thread_local! {
+    static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
+}
+
+/// The worker that this thread is.
+struct Here {
+    pool: u64,
+    /// Taken under the lock that ended the job before it.
+    next: Option<Work>,
+}
+
+/// Starts a thread for `seat`.
+pub(crate) fn start(shared: Arc<Shared>, seat: usize) -> io::Result<()> {
+    let name = format!("offload-{}-{}", shared.name, seat + 1);
+    thread::Builder::new().name(name).spawn(move || run(&shared, seat)).map(drop)
+}
+
+/// Whether this thread is a worker of the pool with this number.
+pub(crate) fn is_of(pool: u64) -> bool {
+    HERE.with_borrow(|here| here.as_ref().is_some_and(|here| here.pool == pool))
+}
+
+/// Keeps the next job of this worker, to be polled as soon as the one that has just ended has told its caller.
+pub(super) fn keep(work: Work) {
+    HERE.with_borrow_mut(|here| {
+        here.as_mut().expect("a job is polled to its end only by a worker").next = Some(work);
+    });
+}
+
+fn run(shared: &Arc<Shared>, seat: usize) {
+    HERE.set(Some(Here { pool: shared.id, next: None }));
+    shared.renice();
+    let mut from = From::Start;
+    while let Some(work) = kept().or_else(|| shared.next(seat, from)) {
+        from = From::Job;
+        // A job's own panic ends in the job. What comes as far as here is a panic of the application's subscriber.
+        let polled = catch_unwind(AssertUnwindSafe(|| work.run()));
+        drop(polled);
+    }
+    HERE.set(None);
+}
+
+fn kept() -> Option<Work> {
+    HERE.with_borrow_mut(|here| here.as_mut().and_then(|here| here.next.take()))
+}

@@ -1,0 +1,183 @@
+//! The pools of an application: made from the settings, found by name.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::builder::{BuildError, PoolsBuilder};
+use crate::admission::{Limit, Settings};
+use crate::config::{Config, PoolConfig, Route};
+use crate::error::UnknownPool;
+use crate::pool::{self, Plan, Pool, PoolStats};
+use crate::workload::{PoolName, Workload};
+
+/// The workload pools of an application. Cheap to clone; every clone is the same pools.
+///
+/// # Examples
+///
+/// Functions with any arguments and options run in a pool as closures that capture them:
+///
+/// ```
+/// use tower_offload::{Cpu, Pools};
+///
+/// struct Options { width: u32, keep_ratio: bool }
+///
+/// fn thumbnail(picture: &[u8], options: &Options) -> Vec<u8> {
+///     let length = if options.keep_ratio { options.width as usize } else { 8 };
+///     picture.iter().copied().take(length).collect()
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pools = Pools::default();
+/// let picture = vec![7; 64];
+/// let options = Options { width: 16, keep_ratio: true };
+///
+/// let small = pools.run_in_pool(Cpu, move || thumbnail(&picture, &options)).await?;
+/// assert_eq!(small.len(), 16);
+///
+/// // What the function returns is the value, an error of its own included.
+/// let parsed: Result<u32, _> = pools.run_in_pool("io", || "12x".parse::<u32>()).await?;
+/// assert!(parsed.is_err());
+///
+/// // A panic stays in its job, and comes back as an error.
+/// let failed = pools.run_in_pool("cpu", || -> u32 { panic!("no such picture") }).await;
+/// assert_eq!(failed.unwrap_err().to_string(), "the job panicked: no such picture");
+///
+/// // Futures run in a pool as well: each poll happens on one of its workers.
+/// let answer = pools.run_in_pool("io", async { 42 }).await?;
+/// assert_eq!(answer, 42);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Pools {
+    all: Arc<All>,
+}
+
+struct All {
+    /// Ordered by name.
+    pools: Vec<Pool>,
+    routes: Vec<Route>,
+    verbose: bool,
+    /// Everything runs where it stands.
+    disabled: bool,
+}
+
+impl Pools {
+    /// The pools of the settings. No thread starts before there is a job for it.
+    ///
+    /// # Errors
+    ///
+    /// If the settings are wrong, or a `nice` value may not be set.
+    pub fn new(config: &Config) -> Result<Self, BuildError> {
+        config.validate()?;
+        let verbose = config.general.verbose;
+        let mut pools = Vec::new();
+        for (name, settings) in config.performance.thread_pools.iter() {
+            if let Some(nice) = settings.nice {
+                pool::check_nice(nice).map_err(|source| BuildError::Nice { pool: name.clone(), nice, source })?;
+            }
+            pools.push(Pool::new(plan(name, settings, verbose)));
+        }
+        Ok(Self { all: Arc::new(All { pools, routes: config.performance.routes.clone(), verbose, disabled: false }) })
+    }
+
+    /// Makes pools in code.
+    #[must_use]
+    pub fn builder() -> PoolsBuilder {
+        PoolsBuilder::default()
+    }
+
+    /// No pools: every job runs where it stands, on the thread that awaits it, whatever the name of its pool. For code
+    /// that must also work without them.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_offload::JobError> {
+    /// let pools = tower_offload::Pools::disabled();
+    /// let here = std::thread::current().id();
+    /// assert_eq!(pools.run_in_pool("cpu", || std::thread::current().id()).await?, here);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn disabled() -> Self {
+        Self { all: Arc::new(All { pools: Vec::new(), routes: Vec::new(), verbose: false, disabled: true }) }
+    }
+
+    /// Whether these are no pools at all; see [`disabled`](Self::disabled).
+    #[must_use]
+    pub fn is_disabled(&self) -> bool {
+        self.all.disabled
+    }
+
+    /// Whether jobs are logged and listed one by one.
+    #[must_use]
+    pub fn is_verbose(&self) -> bool {
+        self.all.verbose
+    }
+
+    /// The pool of this name.
+    ///
+    /// # Errors
+    ///
+    /// If there is none: the error lists those there are.
+    pub fn get(&self, name: impl PoolName) -> Result<&Pool, UnknownPool> {
+        let found = self.all.pools.iter().find(|pool| pool.name().as_str() == name.pool_name());
+        found.ok_or_else(|| UnknownPool::new(name.to_workload(), self.names().cloned().collect()))
+    }
+
+    /// All pools, ordered by name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Pool> {
+        self.all.pools.iter()
+    }
+
+    /// The names of the pools, in order.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &Workload> {
+        self.iter().map(Pool::name)
+    }
+
+    /// The numbers of every pool, each at one instant, ordered by name.
+    #[must_use]
+    pub fn stats(&self) -> Vec<PoolStats> {
+        self.iter().map(Pool::stats).collect()
+    }
+
+    /// The routes of the settings.
+    pub(crate) fn routes(&self) -> &[Route] {
+        &self.all.routes
+    }
+
+    /// The pool to run in, or none if the job runs where it stands.
+    pub(super) fn choose(&self, name: impl PoolName) -> Result<Option<Pool>, UnknownPool> {
+        if self.is_disabled() { Ok(None) } else { self.get(name).cloned().map(Some) }
+    }
+}
+
+/// The five built-in pools with their defaults: `io` 50, `cpu` 30, `inference` 20, `embedding` 15 and `db` 25 workers.
+impl Default for Pools {
+    fn default() -> Self {
+        Self::new(&Config::default()).expect("the defaults are valid")
+    }
+}
+
+impl fmt::Debug for Pools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+fn plan(name: &Workload, settings: &PoolConfig, verbose: bool) -> Plan {
+    Plan {
+        name: name.clone(),
+        workers: settings.workers.count(),
+        admission: Settings {
+            limit: Limit::Fixed(settings.concurrency_limit()),
+            capacity: settings.queue_capacity,
+            timeout: settings.queue_timeout,
+        },
+        keep_alive: settings.keep_alive,
+        nice: settings.nice,
+        verbose,
+    }
+}

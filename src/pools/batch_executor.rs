@@ -1,0 +1,106 @@
+//! A batch: many jobs in one pool, of which only so many are submitted at once.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::sync::Semaphore;
+
+use super::{IntoJob, Pools, run};
+use crate::error::{JobError, UnknownPool};
+use crate::pool::Pool;
+use crate::workload::PoolName;
+
+/// Runs jobs in a pool, at most so many of this batch at once. Cheap to clone; every clone is the same batch.
+///
+/// ```
+/// use tower_offload::{Inference, Pools};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pools = Pools::default();
+/// let batch = pools.batch_executor(Inference, 10)?;
+/// let lengths = batch.run_all(["a", "bb", "ccc"].map(|text| move || text.len())).await;
+/// let lengths: Vec<usize> = lengths.into_iter().collect::<Result<_, _>>()?;
+/// assert_eq!(lengths, [1, 2, 3]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct BatchExecutor {
+    /// `None` where the pools are disabled.
+    pool: Option<Pool>,
+    slots: Arc<Semaphore>,
+    most: usize,
+}
+
+impl Pools {
+    /// A batch that has at most `max_concurrent` of its jobs in the pool, queued or in flight, at once.
+    ///
+    /// # Errors
+    ///
+    /// If there is no pool of this name.
+    pub fn batch_executor(&self, pool: impl PoolName, max_concurrent: usize) -> Result<BatchExecutor, UnknownPool> {
+        let most = max_concurrent.clamp(1, Semaphore::MAX_PERMITS);
+        Ok(BatchExecutor { pool: self.choose(pool)?, slots: Arc::new(Semaphore::new(most)), most })
+    }
+}
+
+impl BatchExecutor {
+    /// Runs one job of the batch: waits for its turn, then does as [`Pools::run_in_pool`] does.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Pools::run_in_pool`].
+    pub fn run<J, Kind>(&self, job: J) -> impl Future<Output = Result<J::Output, JobError>> + Send + use<J, Kind>
+    where
+        J: IntoJob<Kind>,
+    {
+        let Self { pool, slots, .. } = self.clone();
+        async move {
+            let _slot = slots.acquire_owned().await.expect("the batch's semaphore is never closed");
+            run::run(Ok(pool), job).await
+        }
+    }
+
+    /// Runs all jobs of an iterator, and gives their results in its order. One that fails does not stop the others.
+    ///
+    /// The iterator is asked for a job only when there is a place for it. Dropping the future cancels what is left.
+    pub async fn run_all<J, Kind>(&self, jobs: impl IntoIterator<Item = J>) -> Vec<Result<J::Output, JobError>>
+    where
+        J: IntoJob<Kind>,
+    {
+        let mut jobs = jobs.into_iter();
+        let mut results = Vec::new();
+        let mut running: Vec<(usize, Pin<Box<dyn Future<Output = _> + Send>>)> = Vec::new();
+        poll_fn(|cx| {
+            loop {
+                let before = running.len();
+                running.retain_mut(|(index, job)| match job.as_mut().poll(cx) {
+                    Poll::Ready(result) => {
+                        results[*index] = Some(result);
+                        false
+                    }
+                    Poll::Pending => true,
+                });
+                let mut started = false;
+                while running.len() < self.most
+                    && let Some(job) = jobs.next()
+                {
+                    running.push((results.len(), Box::pin(self.run(job))));
+                    results.push(None);
+                    started = true;
+                }
+                if running.is_empty() {
+                    return Poll::Ready(());
+                }
+                if !started && running.len() == before {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
+        results.into_iter().map(|result: Option<_>| result.expect("every job of the batch has ended")).collect()
+    }
+}

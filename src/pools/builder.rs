@@ -1,0 +1,94 @@
+//! Making pools in code, and why they could not be made.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use super::Pools;
+use crate::config::{Config, ConfigError, PoolConfig, Route};
+use crate::workload::{PoolName, Workload};
+
+/// Makes [`Pools`] in code. It starts from the defaults: the five built-in pools, no routes.
+#[derive(Clone, Debug, Default)]
+pub struct PoolsBuilder {
+    config: Config,
+}
+
+/// Why pools could not be made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The settings are wrong.
+    Config(ConfigError),
+    /// A pool's threads may not have the `nice` value that is asked for.
+    Nice {
+        /// The pool.
+        pool: Workload,
+        /// The value.
+        nice: i32,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+// === impl PoolsBuilder ===
+
+impl PoolsBuilder {
+    /// Adds a pool, or sets the one that has this name.
+    #[must_use]
+    pub fn pool(mut self, name: impl PoolName, pool: PoolConfig) -> Self {
+        self.config = self.config.pool(name, pool);
+        self
+    }
+
+    /// Adds a route for [`PoolLayer::by_route`](crate::PoolLayer::by_route).
+    #[must_use]
+    pub fn route(mut self, route: Route) -> Self {
+        self.config = self.config.route(route);
+        self
+    }
+
+    /// Sets whether jobs are logged and listed one by one, and whether the endpoints that show them exist.
+    #[must_use]
+    pub fn verbose(mut self, verbose: bool) -> Self {
+        self.config = self.config.verbose(verbose);
+        self
+    }
+
+    /// Makes the pools. No thread starts before there is a job for it.
+    ///
+    /// # Errors
+    ///
+    /// If the settings are wrong, or a `nice` value may not be set.
+    pub fn build(self) -> Result<Pools, BuildError> {
+        Pools::new(&self.config)
+    }
+}
+
+// === impl BuildError ===
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Nice { pool, nice, source } => {
+                write!(f, "the threads of pool `{pool}` cannot be given nice {nice}: {source}")
+            }
+        }
+    }
+}
+
+impl Error for BuildError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Config(error) => error.source(),
+            Self::Nice { source, .. } => Some(source),
+        }
+    }
+}
+
+impl From<ConfigError> for BuildError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}

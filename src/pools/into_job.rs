@@ -1,0 +1,72 @@
+//! What can run in a pool: a closure or a future.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// A closure or a future that can run in a pool.
+///
+/// `Kind` tells the two apart, and is always inferred.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot run in a pool",
+    note = "a job is a closure `FnOnce() -> T`, or a future; it and its value are `Send + 'static`"
+)]
+pub trait IntoJob<Kind>: Send + 'static {
+    /// The value of the job.
+    type Output: Send + 'static;
+    /// The job as a future.
+    type Future: Future<Output = Self::Output> + Send + 'static;
+
+    /// The job as a future that does its work when it is polled.
+    fn into_job(self) -> Self::Future;
+}
+
+/// The [`Kind`](IntoJob) of closures.
+#[derive(Debug)]
+pub struct ClosureKind;
+
+/// The [`Kind`](IntoJob) of futures.
+#[derive(Debug)]
+pub struct FutureKind;
+
+/// A closure that is called at the first poll.
+#[derive(Debug)]
+pub struct CallOnce<F>(Option<F>);
+
+impl<F, T> IntoJob<ClosureKind> for F
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    type Output = T;
+    type Future = CallOnce<F>;
+
+    fn into_job(self) -> CallOnce<F> {
+        CallOnce(Some(self))
+    }
+}
+
+impl<F> IntoJob<FutureKind> for F
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    type Output = F::Output;
+    type Future = F;
+
+    fn into_job(self) -> F {
+        self
+    }
+}
+
+// The closure is moved out before it is called, and is never pinned.
+impl<F> Unpin for CallOnce<F> {}
+
+impl<F: FnOnce() -> T, T> Future for CallOnce<F> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<T> {
+        let call = self.0.take().expect("a job is not polled after it has ended");
+        Poll::Ready(call())
+    }
+}

@@ -1,0 +1,14 @@
+//! All pools of an application: by name, for closures and futures, in batches, and their shutdown.
+
+mod all;
+mod batch_executor;
+mod builder;
+mod into_job;
+mod run;
+mod shutdown;
+
+pub use self::all::Pools;
+pub use self::batch_executor::BatchExecutor;
+pub use self::builder::{BuildError, PoolsBuilder};
+pub use self::into_job::IntoJob;
+pub use self::shutdown::{DrainReport, PoolDrain};

@@ -1,0 +1,160 @@
+//! One thread for everything in this crate that is due at a moment: the end of waiting in a queue, of a drain, and the
+//! regular care of the metrics.
+//!
+//! Pools work without Tokio and their own workers may all be busy, so neither can keep the time. The thread starts when
+//! something is due, and ends when nothing has been for a while.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Something that is due at a moment.
+pub(crate) trait Alarm: Send + Sync {
+    /// Called on the timer's thread, which it must not block; answers when to be called again.
+    fn ring(self: Arc<Self>) -> Option<Instant>;
+}
+
+struct Timer {
+    state: Mutex<State>,
+    sooner: Condvar,
+}
+
+struct State {
+    /// By moment; the number tells alarms of the same moment apart.
+    due: BTreeMap<(Instant, u64), Weak<dyn Alarm>>,
+    next_number: u64,
+    running: bool,
+    failed: bool,
+}
+
+static TIMER: Timer = Timer {
+    state: Mutex::new(State { due: BTreeMap::new(), next_number: 0, running: false, failed: false }),
+    sooner: Condvar::new(),
+};
+
+/// How long the thread stays when nothing is due.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Rings `alarm` at `at`, if it is still alive then.
+pub(crate) fn arm(at: Instant, alarm: Weak<dyn Alarm>) {
+    TIMER.arm(at, alarm);
+}
+
+/// Ends `span` from now.
+pub(crate) fn sleep(span: Duration) -> Sleep {
+    let bell = Arc::new(Bell::default());
+    let weak: Weak<Bell> = Arc::downgrade(&bell);
+    arm(Instant::now() + span, weak);
+    Sleep { bell }
+}
+
+/// A future that ends at its moment.
+pub(crate) struct Sleep {
+    bell: Arc<Bell>,
+}
+
+#[derive(Default)]
+struct Bell(Mutex<(bool, Option<Waker>)>);
+
+// === impl Timer ===
+
+impl Timer {
+    fn arm(&'static self, at: Instant, alarm: Weak<dyn Alarm>) {
+        let mut state = self.lock();
+        let first = state.due.first_key_value().is_none_or(|((first, _), _)| at < *first);
+        state.insert(at, alarm);
+        if !state.running {
+            self.start(&mut state);
+        } else if first {
+            self.sooner.notify_one();
+        }
+    }
+
+    fn start(&'static self, state: &mut State) {
+        match thread::Builder::new().name("offload-timer".to_owned()).spawn(|| self.run()) {
+            Ok(_) => {
+                state.running = true;
+                state.failed = false;
+            }
+            Err(error) if !state.failed => {
+                state.failed = true;
+                tracing::error!(target: "tower_offload", %error, "the timer's thread could not be started; \
+                    until it can, jobs learn that they are late only when a worker comes by");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn run(&self) {
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            while let Some(alarm) = state.pop(now) {
+                drop(state);
+                let again = alarm.upgrade().and_then(Alarm::ring);
+                state = self.lock();
+                if let Some(at) = again {
+                    state.insert(at, alarm);
+                }
+            }
+            let first = state.due.first_key_value().map(|((at, _), _)| *at);
+            let wait = first.map_or(KEEP_ALIVE, |at| at.saturating_duration_since(Instant::now()));
+            let (after, timeout) = self.sooner.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner);
+            state = after;
+            if timeout.timed_out() && state.due.is_empty() {
+                state.running = false;
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn insert(&mut self, at: Instant, alarm: Weak<dyn Alarm>) {
+        self.next_number += 1;
+        self.due.insert((at, self.next_number), alarm);
+    }
+
+    fn pop(&mut self, now: Instant) -> Option<Weak<dyn Alarm>> {
+        let entry = self.due.first_entry()?;
+        (entry.key().0 <= now).then(|| entry.remove())
+    }
+}
+
+// === impl Sleep ===
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.bell.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.0 {
+            return Poll::Ready(());
+        }
+        state.1 = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Alarm for Bell {
+    fn ring(self: Arc<Self>) -> Option<Instant> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = true;
+        let waker = state.1.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        None
+    }
+}
