@@ -7,6 +7,9 @@ mod error;
 pub mod metrics;
 mod pool;
 mod pools;
+#[cfg(feature = "server")]
+#[cfg_attr(docsrs, doc(cfg(feature = "server")))]
+pub mod server;
 mod sync;
 mod timer;
 mod workload;
@@ -18,8 +21,3 @@ pub use crate::error::{Cause, JobError, OffloadError, Panic, Rejection, UnknownP
 pub use crate::pool::{ActiveTask, JobHandle, Pool, PoolStats};
 pub use crate::pools::{BatchExecutor, BuildError, DrainReport, IntoJob, PoolDrain, Pools, PoolsBuilder};
 pub use crate::workload::{Cpu, Db, Embedding, Inference, Io, Marker, PoolName, Workload};
-
-mod standin;
-pub use standin::*;
-#[cfg(feature = "server")]
-pub mod server;

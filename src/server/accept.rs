@@ -4,34 +4,34 @@ use std::io;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
-use tracing::{debug, info, warn};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{debug, warn};
 
 use super::connections::Connections;
 
 /// How long to wait after an accept that failed for lack of resources, unless a connection closes before.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
+/// How long after one warning of it the next one may come.
+const WARN_AGAIN: Duration = Duration::from_secs(60);
+
+/// How long a handshake that is under way may take after the server stopped listening.
+const HANDSHAKE: Duration = Duration::from_millis(10);
+
 /// Accepts connections for ever.
 pub(super) async fn accept(listener: &TcpListener, connections: &Connections, serve: impl Fn(TcpStream)) -> ! {
-    let mut failures = 0_u64;
+    let mut warned: Option<Instant> = None;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                if failures > 0 {
-                    info!(target: "tower_offload", failures, "accepting connections again");
-                    failures = 0;
-                }
-                serve(stream);
-            }
+            Ok((stream, _)) => serve(stream),
             Err(error) if concerns_one_connection(&error) => {
                 debug!(target: "tower_offload", %error, "a connection was gone before it was accepted");
             }
             Err(error) => {
-                if failures == 0 {
+                if warned.is_none_or(|warned| warned.elapsed() >= WARN_AGAIN) {
                     warn!(target: "tower_offload", %error, "cannot accept connections for now; trying again");
+                    warned = Some(Instant::now());
                 }
-                failures += 1;
                 tokio::select! {
                     () = sleep(BACK_OFF) => {}
                     () = connections.one_closed() => {}
@@ -42,35 +42,42 @@ pub(super) async fn accept(listener: &TcpListener, connections: &Connections, se
 }
 
 /// Stops listening. Connections that clients have made already are accepted first.
-///
-/// # Errors
-/// The listener could not be taken from the runtime; it is closed then.
-pub(super) fn close(listener: TcpListener, serve: impl Fn(TcpStream)) -> io::Result<()> {
+pub(super) async fn close(listener: TcpListener, serve: impl Fn(TcpStream)) {
     refuse_new_ones(&listener);
-    let listener = listener.into_std()?;
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(true)?;
-                serve(TcpStream::from_std(stream)?);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted || concerns_one_connection(&error) => {}
-            // None is left, or no descriptor is left for it.
-            Err(_) => return Ok(()),
+    // The runtime only looks at the listener's queue when it was told that there is something in it; it needs to be
+    // asked until it was told for the last time.
+    let handshakes_end = Instant::now() + HANDSHAKE;
+    while let Ok(accepted) = timeout_at(handshakes_end, listener.accept()).await {
+        match accepted {
+            Ok((stream, _)) => serve(stream),
+            Err(error) if concerns_one_connection(&error) => {}
+            // No descriptor is left for the others.
+            Err(_) => return,
         }
     }
 }
 
-/// Has the kernel ignore new connections, so that none can be made between the last accept and the close, which would
-/// reset it. A client that is ignored tries again, and is refused by the closed port.
+/// Has the kernel ignore whoever asks for a connection now, so that none is made between the last accept and the close,
+/// which would reset it. Clients ask again after a second, and the closed port refuses them.
 #[cfg(target_os = "linux")]
 fn refuse_new_ones(listener: &TcpListener) {
     use socket2::{SockFilter, SockRef};
 
-    /// The classic BPF instruction `BPF_RET | BPF_K`: keep this many bytes of the packet.
+    // A classic BPF program; it sees segments from the TCP header on. One that has SYN set asks for a connection. The
+    // rest of a handshake must pass: its client takes the connection for made.
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_SET: u16 = 0x45;
     const RETURN: u16 = 0x06;
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    let program = [
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ];
     // Where the system does not allow it, the gap of a few microseconds stays open.
-    let _ = SockRef::from(listener).attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)]);
+    let _ = SockRef::from(listener).attach_filter(&program);
 }
 
 #[cfg(not(target_os = "linux"))]

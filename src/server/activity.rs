@@ -36,8 +36,11 @@ pub(super) enum Stage {
     Open,
     /// Finish what is in flight, then close.
     Draining,
-    /// HTTP was told to close, at this moment.
+    /// HTTP was told to close after what is in flight, at this moment.
     Closing(Instant),
+    /// HTTP was told to close, at this moment, with nothing in flight. HTTP/2 may still bring a request that the client
+    /// sent before it heard of it.
+    ClosingIdle(Instant),
 }
 
 /// What is to be done with a connection once its time has come.
@@ -88,8 +91,8 @@ pub(super) struct Activity {
     blocked: AtomicBool,
     /// The socket is asked to look for unread bytes.
     probing: AtomicBool,
-    /// The peer may still be sending, and has something of ours to read.
-    lingers: AtomicBool,
+    /// Our side ends because the connection is idle.
+    ends_idle: AtomicBool,
 }
 
 impl Activity {
@@ -103,7 +106,7 @@ impl Activity {
             ended: AtomicU64::new(NEVER),
             blocked: AtomicBool::new(false),
             probing: AtomicBool::new(false),
-            lingers: AtomicBool::new(true),
+            ends_idle: AtomicBool::new(false),
         }
     }
 
@@ -120,8 +123,10 @@ impl Activity {
         self.in_flight.fetch_sub(1, Ordering::Release);
     }
 
+    /// The requests in flight. A response that waits for the peer to read counts, though HTTP has all of it.
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Acquire)
+        let in_flight = self.in_flight.load(Ordering::Acquire);
+        if in_flight == 0 && self.blocked.load(Ordering::Relaxed) { 1 } else { in_flight }
     }
 
     pub(super) fn set_protocol(&self, protocol: Protocol) {
@@ -156,14 +161,14 @@ impl Activity {
         self.ended.store(self.now(), Ordering::Relaxed);
     }
 
-    /// Whether reading goes on for a while after our side ended.
-    pub(super) fn lingers(&self) -> bool {
-        self.lingers.load(Ordering::Relaxed)
+    /// The connection is closed because it is idle.
+    pub(super) fn end_idle(&self) {
+        self.ends_idle.store(true, Ordering::Relaxed);
     }
 
-    /// The connection is idle, so there is nothing to linger for.
-    pub(super) fn do_not_linger(&self) {
-        self.lingers.store(false, Ordering::Relaxed);
+    /// Whether reading goes on for a while after our side ended. Whoever is idle has nothing left to read.
+    pub(super) fn lingers(&self) -> bool {
+        !self.ends_idle.load(Ordering::Relaxed)
     }
 
     /// Asks the socket to look for unread bytes at its next read.
@@ -182,17 +187,17 @@ impl Activity {
         if let Some(ended) = self.moment(&self.ended) {
             return Due::At(ended + LINGER, Action::Drop);
         }
-        if self.in_flight() > 0 {
-            return if draining { Due::Now(Action::Close) } else { Due::Never };
-        }
         let idle_since = self.at(self.idle_since.load(Ordering::Relaxed));
-        if let Stage::Closing(since) = stage {
-            let grace = if self.blocked.load(Ordering::Relaxed) {
-                timeouts.keep_alive.max(CLOSING_GRACE)
-            } else {
-                CLOSING_GRACE
-            };
-            return Due::At(since.max(idle_since) + grace, Action::Drop);
+        match stage {
+            Stage::ClosingIdle(since) if self.in_flight.load(Ordering::Acquire) == 0 => {
+                return Due::At(since.max(idle_since) + CLOSING_GRACE, Action::Drop);
+            }
+            Stage::Draining if self.in_flight() > 0 => return Due::Now(Action::Close),
+            _ if self.in_flight() > 0 => return Due::Never,
+            Stage::Closing(since) | Stage::ClosingIdle(since) => {
+                return Due::At(since.max(idle_since) + CLOSING_GRACE, Action::Drop);
+            }
+            Stage::Open | Stage::Draining => {}
         }
         if let Some(head_since) = self.moment(&self.head_since) {
             let mut at = head_since + timeouts.header_read;

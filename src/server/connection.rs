@@ -117,10 +117,13 @@ impl Driver<'_> {
                     probed = true;
                 }
                 Some(action) => {
+                    let now = Instant::now();
                     if action == Action::CloseIdle {
-                        self.connection.activity.do_not_linger();
+                        self.stage = Stage::ClosingIdle(now);
+                        self.connection.activity.end_idle();
+                    } else {
+                        self.stage = Stage::Closing(now);
                     }
-                    self.stage = Stage::Closing(Instant::now());
                     http.as_mut().graceful_shutdown();
                 }
             }

@@ -11,7 +11,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::accept;
 use super::activity::Timeouts;
@@ -159,9 +159,7 @@ impl Server {
         };
         let begun = Instant::now();
         let deadline = begun + if shutdown.at_once { Duration::ZERO } else { config.server.shutdown_timeout };
-        if let Err(error) = accept::close(listener, serve) {
-            error!(target: "tower_offload", %error, "lost the connections that waited to be accepted");
-        }
+        accept::close(listener, serve).await;
         let open = connections.count();
         info!(
             target: "tower_offload",

@@ -55,14 +55,9 @@ impl ShutdownReport {
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { connections_finished, connections_cut_off, requests_cut_off, pools, took } = self;
-        write!(
-            f,
-            "connections finished: {connections_finished}, cut off: {connections_cut_off} with {requests_cut_off} \
-             requests; jobs finished: {}, cut off: {}; in {:.3} s",
-            pools.finished(),
-            pools.cut_off(),
-            took.as_secs_f64()
-        )
+        write!(f, "{connections_finished} connections finished")?;
+        write!(f, " and {connections_cut_off} cut off with {requests_cut_off} requests in flight")?;
+        write!(f, " in {:.3}s; {pools}", took.as_secs_f64())
     }
 }
 

@@ -60,13 +60,11 @@ fn running_out_of_descriptors_is_survived_and_said_once() {
     lines.find(|line| line.contains(WARNING)).unwrap();
     exchange(&mut first);
     drop(crowd);
-
-    let again = lines.find(|line| !line.contains("DEBUG")).unwrap();
-    assert!(again.contains("accepting connections again"), "{again}");
-    exchange(&mut first);
+    // The server works through the backlog, a few at a time.
     exchange(&mut TcpStream::connect(&address).unwrap());
+    exchange(&mut first);
     child.kill().unwrap();
-    let warnings = lines.filter(|line| line.contains(WARNING)).count();
+    let more_warnings = lines.filter(|line| line.contains(WARNING)).count();
     child.wait().unwrap();
-    assert!(warnings <= 3, "said {warnings} times more");
+    assert_eq!(more_warnings, 0);
 }

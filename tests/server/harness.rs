@@ -55,8 +55,18 @@ impl TestServer {
         Self { address, stop: Some(stop), cut_off: Some(cut_off), served }
     }
 
+    /// Begins the shutdown.
     pub(crate) fn stop(&mut self) {
         self.stop.take().expect("stopped once").send(()).expect("the server runs");
+    }
+
+    /// Begins the shutdown, and waits until the connections know. The app must serve `/` with `hello`, and one more
+    /// connection will be finished.
+    pub(crate) async fn stopped(&mut self) {
+        let mut idle = self.connect().await;
+        exchange(&mut idle).await;
+        self.stop();
+        closed(&mut idle).await;
     }
 
     pub(crate) fn cut_off(&mut self) {

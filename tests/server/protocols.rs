@@ -28,11 +28,8 @@ async fn http1_serves_pipelined_requests_in_order() {
     send(&mut stream, "/missing").await;
     send(&mut stream, "/").await;
     let answers = read_to(&mut stream, "hello").await + &read_to(&mut stream, "hello").await;
-    let statuses: Vec<_> = answers.lines().filter(|line| line.contains("HTTP/1.1")).collect();
-    assert_eq!(
-        statuses,
-        ["HTTP/1.1 200 OK", "HTTP/1.1 404 Not Found", "helloHTTP/1.1 200 OK"].map(|s| s.trim_start_matches("hello"))
-    );
+    let statuses: Vec<_> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+    assert_eq!(statuses, ["200", "404", "200"]);
 }
 
 #[tokio::test]

@@ -63,12 +63,11 @@ async fn a_websocket_is_cut_off_at_the_deadline() {
     let mut server = TestServer::start(app(), |config| config.server.shutdown_timeout = SHORT).await;
     let mut websocket = upgrade(&server).await;
     echo(&mut websocket, "one").await;
-    server.stop();
-    server.refuses().await;
+    server.stopped().await;
     echo(&mut websocket, "two").await;
     closed(&mut websocket).await;
     let report = server.report().await;
-    assert_eq!((report.connections_finished, report.connections_cut_off), (0, 1));
+    assert_eq!((report.connections_finished, report.connections_cut_off), (1, 1));
 }
 
 #[tokio::test]
@@ -76,9 +75,8 @@ async fn a_websocket_that_ends_in_time_is_finished() {
     let mut server = TestServer::start(app(), |_| {}).await;
     let mut websocket = upgrade(&server).await;
     echo(&mut websocket, "one").await;
-    server.stop();
-    server.refuses().await;
+    server.stopped().await;
     drop(websocket);
     let report = server.report().await;
-    assert_eq!((report.connections_finished, report.connections_cut_off), (1, 0));
+    assert_eq!((report.connections_finished, report.connections_cut_off), (2, 0));
 }
