@@ -1,6 +1,7 @@
 //! Accepts connections, and goes on doing so when the system has no more file descriptors.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -19,11 +20,15 @@ const WARN_AGAIN: Duration = Duration::from_secs(60);
 const HANDSHAKE: Duration = Duration::from_millis(10);
 
 /// Accepts connections for ever.
-pub(super) async fn accept(listener: &TcpListener, connections: &Connections, serve: impl Fn(TcpStream)) -> ! {
+pub(super) async fn accept(
+    listener: &TcpListener,
+    connections: &Connections,
+    serve: impl Fn(TcpStream, SocketAddr),
+) -> ! {
     let mut warned: Option<Instant> = None;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => serve(stream),
+            Ok((stream, peer)) => serve(stream, peer),
             Err(error) if concerns_one_connection(&error) => {
                 debug!(target: "tower_offload", %error, "a connection was gone before it was accepted");
             }
@@ -42,14 +47,14 @@ pub(super) async fn accept(listener: &TcpListener, connections: &Connections, se
 }
 
 /// Stops listening. Connections that clients have made already are accepted first.
-pub(super) async fn close(listener: TcpListener, serve: impl Fn(TcpStream)) {
+pub(super) async fn close(listener: TcpListener, serve: impl Fn(TcpStream, SocketAddr)) {
     refuse_new_ones(&listener);
     // The runtime only looks at the listener's queue when it was told that there is something in it; it needs to be
     // asked until it was told for the last time.
     let handshakes_end = Instant::now() + HANDSHAKE;
     while let Ok(accepted) = timeout_at(handshakes_end, listener.accept()).await {
         match accepted {
-            Ok((stream, _)) => serve(stream),
+            Ok((stream, peer)) => serve(stream, peer),
             Err(error) if concerns_one_connection(&error) => {}
             // No descriptor is left for the others.
             Err(_) => return,

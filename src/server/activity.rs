@@ -235,3 +235,137 @@ impl Activity {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const TIMEOUTS: Timeouts = Timeouts { keep_alive: Duration::from_secs(30), header_read: Duration::from_secs(10) };
+
+    fn open(activity: &Activity) -> Due {
+        activity.due(Stage::Open, &TIMEOUTS)
+    }
+
+    fn draining(activity: &Activity) -> Due {
+        activity.due(Stage::Draining, &TIMEOUTS)
+    }
+
+    fn drop_in(seconds: u64) -> Due {
+        Due::At(Instant::now() + Duration::from_secs(seconds), Action::Drop)
+    }
+
+    fn close_idle_in(seconds: u64) -> Due {
+        Due::At(Instant::now() + Duration::from_secs(seconds), Action::CloseIdle)
+    }
+
+    /// An HTTP/1 connection whose first request was served after a second.
+    async fn served() -> Activity {
+        let activity = Activity::new();
+        activity.set_protocol(Protocol::Http1);
+        activity.read();
+        activity.request_began();
+        advance(Duration::from_secs(1)).await;
+        activity.request_ended();
+        activity
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_header_is_due_from_the_arrival_of_the_connection() {
+        let activity = Activity::new();
+        assert_eq!(open(&activity), drop_in(10));
+        advance(Duration::from_secs(4)).await;
+        activity.set_protocol(Protocol::Http1);
+        activity.read();
+        assert_eq!(open(&activity), drop_in(6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_header_is_due_from_its_first_byte() {
+        let activity = served().await;
+        advance(Duration::from_secs(20)).await;
+        assert_eq!(open(&activity), close_idle_in(10));
+        activity.read();
+        assert_eq!(open(&activity), drop_in(10));
+        advance(Duration::from_secs(4)).await;
+        activity.read();
+        assert_eq!(open(&activity), drop_in(6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_due_while_a_request_is_in_flight() {
+        let activity = served().await;
+        activity.request_began();
+        activity.request_began();
+        assert_eq!(open(&activity), Due::Never);
+        activity.request_ended();
+        advance(Duration::from_secs(100)).await;
+        assert_eq!(open(&activity), Due::Never);
+        activity.request_ended();
+        assert_eq!(open(&activity), close_idle_in(30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_that_waits_for_its_reader_is_in_flight() {
+        let activity = served().await;
+        activity.write_blocked(true);
+        assert_eq!((open(&activity), activity.in_flight()), (Due::Never, 1));
+        advance(Duration::from_secs(100)).await;
+        activity.write_blocked(false);
+        assert_eq!((open(&activity), activity.in_flight()), (close_idle_in(30), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http2_waits_for_no_header_and_its_pings_do_not_count() {
+        let activity = Activity::new();
+        activity.set_protocol(Protocol::Http2);
+        advance(Duration::from_secs(7)).await;
+        activity.read();
+        activity.write_blocked(false);
+        assert_eq!(open(&activity), close_idle_in(23));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn draining_closes_what_is_idle_and_lets_what_is_in_flight_finish() {
+        let activity = served().await;
+        assert_eq!(draining(&activity), Due::Now(Action::CloseIdle));
+        activity.request_began();
+        assert_eq!(draining(&activity), Due::Now(Action::Close));
+        assert_eq!(activity.due(Stage::Closing(Instant::now()), &TIMEOUTS), Due::Never);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn draining_gives_a_new_connection_a_second_and_a_begun_header_its_time() {
+        let activity = Activity::new();
+        assert_eq!(draining(&activity), drop_in(1));
+        activity.set_protocol(Protocol::Http1);
+        activity.read();
+        assert_eq!(draining(&activity), drop_in(10));
+        let activity = served().await;
+        activity.read();
+        assert_eq!(draining(&activity), drop_in(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_answer_the_farewell_is_dropped() {
+        let activity = served().await;
+        let closing = Stage::ClosingIdle(Instant::now());
+        assert_eq!(activity.due(closing, &TIMEOUTS), drop_in(5));
+        // A farewell that cannot even be written is no request.
+        activity.write_blocked(true);
+        assert_eq!(activity.due(closing, &TIMEOUTS), drop_in(5));
+        // A request that HTTP/2 let in at the last moment is one.
+        activity.request_began();
+        assert_eq!(activity.due(closing, &TIMEOUTS), Due::Never);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lingering_is_bounded() {
+        let activity = served().await;
+        activity.ended();
+        assert_eq!(open(&activity), drop_in(1));
+        activity.request_began();
+        assert_eq!(open(&activity), drop_in(1));
+    }
+}

@@ -166,3 +166,82 @@ impl Driver<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::super::connections::Connections;
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A connection that is being served, and its client's end.
+    async fn served(connections: &Connections, timeouts: Timeouts) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let (connection, registration) = connections.open(peer);
+        let service = tower::service_fn(|_: Request<Incoming>| async {
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
+        });
+        let http = Http::new(timeouts);
+        tokio::spawn(async move { http.serve(stream, connection, registration, service).await });
+        client
+    }
+
+    async fn answer(client: &mut TcpStream) -> io::Result<String> {
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"hello") {
+            answer.push(client.read_u8().await?);
+        }
+        Ok(String::from_utf8(answer).unwrap())
+    }
+
+    /// On one thread the task that is told to finish runs before the runtime hears of the request that the kernel has.
+    #[tokio::test]
+    async fn a_request_that_only_the_kernel_knows_of_is_served_before_the_connection_is_closed() {
+        let connections = Connections::default();
+        let mut client = served(&connections, Timeouts { keep_alive: LONG, header_read: LONG }).await;
+        assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
+        answer(&mut client).await.unwrap();
+
+        assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
+        connections.give(Order::Finish);
+        let answer = answer(&mut client).await.unwrap();
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_arrives_together_with_the_keep_alive_timeout_is_served() {
+        let keep_alive = Duration::from_millis(50);
+        let connections = Connections::default();
+        let mut client = served(&connections, Timeouts { keep_alive, header_read: LONG }).await;
+        assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
+        answer(&mut client).await.unwrap();
+
+        // The runtime stands still meanwhile, and finds both when it goes on.
+        std::thread::sleep(2 * keep_alive);
+        assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
+        answer(&mut client).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn dropping_the_connections_ends_them() {
+        let connections = Connections::default();
+        let mut client = served(&connections, Timeouts { keep_alive: LONG, header_read: LONG }).await;
+        assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
+        answer(&mut client).await.unwrap();
+        drop(connections);
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    }
+}

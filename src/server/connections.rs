@@ -1,6 +1,7 @@
 //! The open connections: how many there are, and a way to tell all of them to finish or to end.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -46,6 +47,7 @@ struct Open {
 /// One open connection, shared by its socket, its requests and the task that serves it.
 #[derive(Debug)]
 pub(super) struct Connection {
+    pub(super) peer: SocketAddr,
     pub(super) activity: Activity,
     shared: Arc<Shared>,
     upgraded: AtomicBool,
@@ -80,8 +82,10 @@ pub(super) enum Side {
 // === impl Connections ===
 
 impl Connections {
-    pub(super) fn open(&self) -> (Arc<Connection>, Registration) {
+    /// Counts a new connection from `peer`.
+    pub(super) fn open(&self, peer: SocketAddr) -> (Arc<Connection>, Registration) {
         let connection = Arc::new(Connection {
+            peer,
             activity: Activity::new(),
             shared: Arc::clone(&self.shared),
             upgraded: AtomicBool::new(false),

@@ -23,7 +23,8 @@
 //! [`Server`] takes a listener, or a shutdown that is no signal.
 //!
 //! # Connections
-//! HTTP/1.1 and HTTP/2 with prior knowledge are told apart by the first bytes. HTTP/1.1 upgrades and HTTP/2's extended
+//! Every request carries its [`PeerAddr`]. HTTP/1.1 and HTTP/2 with prior knowledge are told apart by the first bytes.
+//! HTTP/1.1 upgrades and HTTP/2's extended
 //! CONNECT work, so WebSockets do.
 //!
 //! - An idle connection is closed after `performance.keep_alive_timeout`. Idle means that no request is in flight: none
@@ -66,6 +67,7 @@ mod signal;
 mod socket;
 
 pub use self::error::ServeError;
+pub use self::requests::PeerAddr;
 pub use self::runtime::runtime;
 pub use self::serve::{Server, serve};
 pub use self::shutdown::ShutdownReport;

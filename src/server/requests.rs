@@ -1,5 +1,6 @@
 //! Counts the requests in flight on one connection, from their header to the last byte of their response.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,6 +13,22 @@ use hyper_util::service::TowerToHyperService;
 use pin_project::pin_project;
 
 use super::connections::{Connection, Order};
+
+/// The address that a request's connection comes from: an extension of every request that the server serves.
+///
+/// It is the client's own address, or that of the last proxy before this server.
+///
+/// ```
+/// use axum::Extension;
+/// use tower_offload::server::PeerAddr;
+///
+/// async fn whoami(Extension(PeerAddr(address)): Extension<PeerAddr>) -> String {
+///     address.ip().to_string()
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(whoami));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddr(pub SocketAddr);
 
 /// A Tower service as hyper wants it, counting its requests.
 #[derive(Debug)]
@@ -64,7 +81,8 @@ where
     type Error = S::Error;
     type Future = CountedFuture<<TowerToHyperService<S> as hyper::service::Service<Request<Incoming>>>::Future>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(PeerAddr(self.connection.peer));
         self.connection.activity.request_began();
         CountedFuture {
             in_flight: Some(InFlight { connection: Arc::clone(&self.connection) }),

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,13 +144,13 @@ impl Server {
             keep_alive: config.performance.keep_alive_timeout,
             header_read: config.server.header_read_timeout,
         }));
-        let serve = |stream: TcpStream| {
+        let serve = |stream: TcpStream, peer: SocketAddr| {
             // Small responses must not wait for more to come.
             if let Err(error) = stream.set_nodelay(true) {
                 debug!(target: "tower_offload", %error, "cannot switch off Nagle's algorithm");
             }
             let (http, service) = (Arc::clone(&http), service.clone());
-            let (connection, registration) = connections.open();
+            let (connection, registration) = connections.open(peer);
             tokio::spawn(async move { http.serve(stream, connection, registration, service).await });
         };
 

@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 
+use axum::routing::get;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
-use tower_offload::server::{ServeError, Server};
+use tower_offload::server::{PeerAddr, ServeError, Server};
 use tower_offload::{Config, Pools};
 
 use crate::harness::{TestServer, exchange, hello, read_to, request, send, soon};
@@ -74,4 +76,16 @@ async fn an_address_in_use_is_an_error_that_names_it() {
     let error = Server::new(&config, &Pools::default()).serve(hello()).await.unwrap_err();
     assert!(matches!(error, ServeError::Bind { address, .. } if address == taken.local_addr().unwrap()));
     assert!(error.to_string().contains("another process listens there"), "{error}");
+}
+
+#[tokio::test]
+async fn a_request_carries_the_address_it_comes_from() {
+    async fn whoami(Extension(PeerAddr(address)): Extension<PeerAddr>) -> String {
+        format!("hello {address}!")
+    }
+    let server = TestServer::start(Router::new().route("/", get(whoami)), |_| {}).await;
+    let mut stream = server.connect().await;
+    send(&mut stream, "/").await;
+    let expected = format!("hello {}!", stream.local_addr().unwrap());
+    read_to(&mut stream, &expected).await;
 }

@@ -223,3 +223,45 @@ async fn a_client_that_does_not_read_is_cut_off_at_the_deadline() {
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
 }
+
+#[tokio::test]
+async fn jobs_that_no_request_waits_for_are_finished_after_the_connections() {
+    let pools = Pools::default();
+    let (gate, mut keeper) = gate();
+    let job = pools.submit_to_pool("io", async move { gate.pass().await }).unwrap();
+    keeper.entered().await;
+    let mut server = TestServer::with_pools(hello(), &pools, |_| {}).await;
+    server.stopped().await;
+    keeper.open();
+    let report = server.report().await;
+    soon(job).await.unwrap();
+    assert_eq!((report.pools.finished(), report.pools.cut_off()), (1, 0));
+    assert!(report.is_complete());
+}
+
+#[tokio::test]
+async fn jobs_that_take_too_long_are_cut_off_and_reported() {
+    let pools = Pools::default();
+    let (gate, mut keeper) = gate();
+    let _job = pools.submit_to_pool("io", async move { gate.pass().await }).unwrap();
+    keeper.entered().await;
+    let mut server = TestServer::with_pools(hello(), &pools, |config| config.server.shutdown_timeout = SHORT).await;
+    server.stop();
+    let report = server.report().await;
+    assert_eq!((report.pools.finished(), report.pools.cut_off()), (0, 1));
+    assert!(!report.is_complete());
+}
+
+#[tokio::test]
+async fn the_second_trigger_does_not_wait_for_jobs_either() {
+    let pools = Pools::default();
+    let (gate, mut keeper) = gate();
+    let _job = pools.submit_to_pool("io", async move { gate.pass().await }).unwrap();
+    keeper.entered().await;
+    let mut server = TestServer::with_pools(hello(), &pools, |_| {}).await;
+    server.stopped().await;
+    server.cut_off();
+    let report = server.report().await;
+    assert_eq!(report.pools.cut_off(), 1);
+    assert!(report.took < FOR_EVER, "{:?}", report.took);
+}
