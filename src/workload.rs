@@ -62,9 +62,9 @@ impl Workload {
 /// A type that stands for a pool: the `W` of [`PoolLayer<W>`](crate::PoolLayer).
 ///
 /// ```
-/// use tower_offload::{Config, Marker, PoolConfig, PoolLayer, Pools};
+/// use tower_offload::{Marker, PoolConfig, PoolLayer, Pools};
 ///
-/// #[derive(Clone, Copy, Debug)]
+/// #[derive(Clone, Copy, Debug, Default)]
 /// struct Thumbnails;
 /// impl Marker for Thumbnails {
 ///     const POOL: &'static str = "thumbnails";
@@ -76,7 +76,7 @@ impl Workload {
 /// # Ok(())
 /// # }
 /// ```
-pub trait Marker: Copy + Send + Sync + 'static {
+pub trait Marker: Copy + Default + Send + Sync + 'static {
     /// The name of the pool.
     const POOL: &'static str;
 }

@@ -7,6 +7,8 @@ mod route;
 mod rules;
 mod settings;
 mod span;
+#[cfg(feature = "config")]
+mod yaml;
 
 pub use self::error::ConfigError;
 pub use self::pool::{PoolConfig, ThreadPools, Workers};

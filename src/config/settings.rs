@@ -30,6 +30,8 @@ pub struct Config {
     pub performance: Performance,
     /// Where and how the server listens.
     pub server: ServerConfig,
+    #[cfg(feature = "config")]
+    pub(super) app: Option<super::yaml::App>,
 }
 
 /// What is shown. In YAML: `general`.

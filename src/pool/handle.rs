@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::job::{Answer, Ticket};
 use crate::error::JobError;
+use crate::workload::Workload;
 
 /// A job in a pool. Dropping it cancels the job: one that is queued leaves the queue at once and never starts, one in
 /// flight is dropped at its next await.
@@ -53,6 +54,11 @@ struct Unpark(Thread);
 impl<T> Pending<T> {
     pub(super) const fn new(answer: Answer<T>, ticket: Arc<Ticket>) -> Self {
         Self { answer: Some(answer), ticket }
+    }
+
+    /// The name of the pool.
+    pub(crate) fn pool(&self) -> &Workload {
+        &self.ticket.shared.name
     }
 
     fn detach(mut self) {

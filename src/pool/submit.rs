@@ -62,6 +62,11 @@ impl Pool {
         worker::is_of(self.shared().id)
     }
 
+    /// Whether jobs are logged and listed one by one.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.shared().verbose
+    }
+
     /// Brings a future into the pool, or says why not.
     pub(crate) fn submit<F, L>(&self, submission: Submission<F, L>) -> Result<Pending<F::Output>, Rejection>
     where

@@ -1,0 +1,384 @@
+//! The walk over the nodes of a file: it fills the settings and notes every mistake.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::tree::{Data, Node, join};
+use crate::config::nearest::{list, nearest};
+use crate::config::pool::{PoolConfig, ThreadPools, Workers};
+use crate::config::route::{self, Route};
+use crate::config::rules::{self, Count, TIME_REMEDY};
+use crate::config::settings::{Config, General, Performance, ServerConfig};
+use crate::config::span;
+use crate::workload::Workload;
+
+/// What is wrong at a node.
+#[derive(Debug)]
+pub(super) struct Mistake {
+    /// The number of the node.
+    pub(super) at: usize,
+    pub(super) key: String,
+    pub(super) message: String,
+    /// Another node, whose line is part of the message.
+    pub(super) other: Option<usize>,
+}
+
+/// The settings, and what is wrong with them. They are of use only if nothing is.
+pub(super) fn read(root: &Node) -> (Config, Vec<Mistake>) {
+    let mut reader = Reader::default();
+    reader.find_doubled(root, "");
+    let config = reader.config(root);
+    let mut mistakes = reader.mistakes;
+    mistakes.sort_by_key(|mistake| mistake.at);
+    (config, mistakes)
+}
+
+/// The value of the entry `app`, for the application to read. An empty one counts as none.
+pub(super) fn app(root: &Node) -> Option<&Node> {
+    let Data::Mapping(entries) = &root.data else { return None };
+    entries
+        .iter()
+        .find(|(key, _)| matches!(&key.data, Data::Text(text) if text == "app"))
+        .map(|(_, value)| value)
+        .filter(|value| !matches!(value.data, Data::Null))
+}
+
+#[derive(Default)]
+struct Reader {
+    mistakes: Vec<Mistake>,
+}
+
+/// An entry of a mapping, with its full key.
+struct Entry<'n> {
+    name: &'n str,
+    path: String,
+    key: &'n Node,
+    value: &'n Node,
+}
+
+impl Entry<'_> {
+    /// The node to point at when the value is wrong.
+    fn at(&self) -> usize {
+        // A value that is left out has no place of its own.
+        if matches!(self.value.data, Data::Null) { self.key.at } else { self.value.at }
+    }
+}
+
+impl Reader {
+    fn config(&mut self, root: &Node) -> Config {
+        let mut config = Config::default();
+        if matches!(root.data, Data::Null) {
+            self.note(root.at, "", "nothing is set here; write a setting, or do without the file");
+            return config;
+        }
+        for entry in self.entries(root, root.at, "") {
+            match entry.name {
+                "general" => self.general(&entry, &mut config.general),
+                "performance" => self.performance(&entry, &mut config.performance),
+                "server" => self.server(&entry, &mut config.server),
+                "app" => {
+                    self.section(&entry);
+                }
+                _ => self.unknown(&entry, &["general", "performance", "server", "app"]),
+            }
+        }
+        config
+    }
+
+    fn general(&mut self, section: &Entry<'_>, general: &mut General) {
+        for entry in self.section(section) {
+            match entry.name {
+                "verbose" => self.take(&entry, flag, &mut general.verbose),
+                _ => self.unknown(&entry, &["verbose"]),
+            }
+        }
+    }
+
+    fn server(&mut self, section: &Entry<'_>, server: &mut ServerConfig) {
+        for entry in self.section(section) {
+            match entry.name {
+                "host" => self.take(&entry, host, &mut server.host),
+                "port" => self.take(&entry, port, &mut server.port),
+                "shutdown_timeout" => self.take(&entry, time, &mut server.shutdown_timeout),
+                "header_read_timeout" => self.take(&entry, time, &mut server.header_read_timeout),
+                _ => self.unknown(&entry, &["host", "port", "shutdown_timeout", "header_read_timeout"]),
+            }
+        }
+    }
+
+    fn performance(&mut self, section: &Entry<'_>, performance: &mut Performance) {
+        let mut routes = None;
+        for entry in self.section(section) {
+            match entry.name {
+                "workers" => self.take(&entry, |data| workers(data, &rules::SERVER_WORKERS), &mut performance.workers),
+                "keep_alive_timeout" => self.take(&entry, time, &mut performance.keep_alive_timeout),
+                "thread_pools" => self.thread_pools(&entry, &mut performance.thread_pools),
+                "routes" => routes = Some(entry),
+                _ => self.unknown(&entry, &["workers", "keep_alive_timeout", "thread_pools", "routes"]),
+            }
+        }
+        // Routes name pools, which may stand below them.
+        if let Some(routes) = routes {
+            performance.routes = self.routes(&routes, &performance.thread_pools);
+        }
+    }
+
+    fn thread_pools(&mut self, section: &Entry<'_>, pools: &mut ThreadPools) {
+        let mut given: HashMap<&str, Entry<'_>> = HashMap::new();
+        for entry in self.section(section) {
+            let short = entry.name.strip_suffix("_workers");
+            let name = short.unwrap_or(entry.name);
+            if let (None, false) = (short, matches!(entry.value.data, Data::Mapping(_))) {
+                self.note(entry.at(), &entry.path, long_form_expected(&entry));
+                continue;
+            }
+            if let Err(message) = rules::check_name(name) {
+                self.note(entry.key.at, &entry.path, message);
+                continue;
+            }
+            if let Some(earlier) = given.get(name) {
+                // The same key twice was noted before.
+                if earlier.name != entry.name {
+                    let message = format!("pool `{name}` is also given as `{}`; keep one of the two", earlier.name);
+                    self.note_pair(entry.key.at, &entry.path, message, earlier.key.at);
+                }
+                continue;
+            }
+            let known = pools.get(name).cloned();
+            let mut pool = known.clone().unwrap_or_else(PoolConfig::auto);
+            if short.is_some() {
+                self.workers_alone(&entry, name, &mut pool.workers);
+            } else {
+                self.pool(&entry, &mut pool, known.is_some());
+            }
+            pools.set(name, pool);
+            given.insert(name, entry);
+        }
+    }
+
+    fn workers_alone(&mut self, entry: &Entry<'_>, name: &str, target: &mut Workers) {
+        if matches!(entry.value.data, Data::Mapping(_)) {
+            let message = format!("this key takes a number alone; for more settings write `{name}: {{workers: ...}}`");
+            return self.note(entry.at(), &entry.path, message);
+        }
+        self.take(entry, |data| workers(data, &rules::WORKERS), target);
+    }
+
+    fn pool(&mut self, section: &Entry<'_>, pool: &mut PoolConfig, built_in: bool) {
+        const KEYS: [&str; 6] = ["workers", "concurrency", "queue_capacity", "queue_timeout", "keep_alive", "nice"];
+        let mut counted = built_in;
+        for entry in self.section(section) {
+            match entry.name {
+                "workers" => {
+                    counted = true;
+                    self.take(&entry, |data| workers(data, &rules::WORKERS), &mut pool.workers);
+                }
+                "concurrency" => {
+                    self.take(&entry, |data| size(data, &rules::CONCURRENCY).map(Some), &mut pool.concurrency)
+                }
+                "queue_capacity" => {
+                    self.take(&entry, |data| size(data, &rules::QUEUE_CAPACITY), &mut pool.queue_capacity)
+                }
+                "queue_timeout" => self.take(&entry, time, &mut pool.queue_timeout),
+                "keep_alive" => self.take(&entry, time, &mut pool.keep_alive),
+                "nice" => self.take(&entry, |data| nice(data).map(Some), &mut pool.nice),
+                _ => self.unknown(&entry, &KEYS),
+            }
+        }
+        if !counted {
+            let message = format!("a pool of one's own needs `workers`; {}", rules::WORKERS.remedy());
+            self.note(section.key.at, &section.path, message);
+        }
+    }
+
+    fn routes(&mut self, section: &Entry<'_>, pools: &ThreadPools) -> Vec<Route> {
+        let mut routes = Vec::new();
+        let mut entries: Vec<Entry<'_>> = Vec::new();
+        let mut given = HashSet::new();
+        for entry in self.section(section) {
+            if !given.insert(entry.name) {
+                // The same key twice was noted before.
+                continue;
+            }
+            let Data::Text(pool) = &entry.value.data else {
+                let known: Vec<&str> = pools.iter().map(|(name, _)| name.as_str()).collect();
+                let remedy = format!("give one of {}", list(&known));
+                self.note(entry.at(), &entry.path, wrong(&entry.value.data, "the name of a pool", &remedy));
+                continue;
+            };
+            match Route::parse(entry.name, Workload::from(pool.as_str())) {
+                Ok(route) => {
+                    routes.push(route);
+                    entries.push(entry);
+                }
+                Err(message) => self.note(entry.key.at, &entry.path, message),
+            }
+        }
+        for fault in route::faults(&routes, pools) {
+            let entry = &entries[fault.index];
+            match fault.other {
+                Some(other) => self.note_pair(entry.key.at, &entry.path, fault.message, entries[other].key.at),
+                None => self.note(entry.at(), &entry.path, fault.message),
+            }
+        }
+        routes
+    }
+
+    /// Puts a value where it belongs, or notes why it cannot stand there.
+    fn take<T>(&mut self, entry: &Entry<'_>, read: impl FnOnce(&Data) -> Result<T, String>, target: &mut T) {
+        match read(&entry.value.data) {
+            Ok(value) => *target = value,
+            Err(message) => self.note(entry.at(), &entry.path, message),
+        }
+    }
+
+    fn section<'n>(&mut self, entry: &Entry<'n>) -> Vec<Entry<'n>> {
+        self.entries(entry.value, entry.at(), &entry.path)
+    }
+
+    /// The entries of a mapping. A section under which everything is commented out has none.
+    fn entries<'n>(&mut self, node: &'n Node, at: usize, path: &str) -> Vec<Entry<'n>> {
+        let mapping = match &node.data {
+            Data::Mapping(mapping) => mapping,
+            Data::Null => return Vec::new(),
+            other => {
+                self.note(at, path, wrong(other, "a mapping", "write `key: value` lines"));
+                return Vec::new();
+            }
+        };
+        let mut entries = Vec::with_capacity(mapping.len());
+        for (key, value) in mapping {
+            match &key.data {
+                Data::Text(name) => entries.push(Entry { name, path: join(path, &key.data.as_key()), key, value }),
+                other => self.note(key.at, path, wrong(other, "a key", "a key here is a word")),
+            }
+        }
+        entries
+    }
+
+    /// Notes each key that its mapping has twice, in the application's own section as well.
+    fn find_doubled(&mut self, node: &Node, path: &str) {
+        match &node.data {
+            Data::Mapping(entries) => {
+                let mut given = HashMap::new();
+                for (key, value) in entries {
+                    let name = key.data.as_key();
+                    let path = join(path, &name);
+                    // `1` and `"1"` are two keys.
+                    let kind = std::mem::discriminant(&key.data);
+                    if let Some(first) = given.insert((kind, name), key.at) {
+                        self.note_pair(key.at, &path, "the same key is given twice; keep one of the two", first);
+                    }
+                    self.find_doubled(value, &path);
+                }
+            }
+            Data::List(nodes) => {
+                for (index, node) in nodes.iter().enumerate() {
+                    self.find_doubled(node, &join(path, &format!("[{index}]")));
+                }
+            }
+            Data::Tagged(_, node) => self.find_doubled(node, path),
+            _ => {}
+        }
+    }
+
+    fn unknown(&mut self, entry: &Entry<'_>, known: &[&str]) {
+        let message = match nearest(entry.name, known) {
+            Some(near) => format!("this key is unknown; did you mean `{near}`?"),
+            None => format!("this key is unknown; the keys here are {}", list(known)),
+        };
+        self.note(entry.key.at, &entry.path, message);
+    }
+
+    fn note(&mut self, at: usize, key: &str, message: impl Into<String>) {
+        self.mistakes.push(Mistake { at, key: key.to_owned(), message: message.into(), other: None });
+    }
+
+    fn note_pair(&mut self, at: usize, key: &str, message: impl Into<String>, other: usize) {
+        self.mistakes.push(Mistake { at, key: key.to_owned(), message: message.into(), other: Some(other) });
+    }
+}
+
+/// Why a pool's key without `_workers` cannot have a value that is no mapping.
+fn long_form_expected(entry: &Entry<'_>) -> String {
+    const SHORT: [&str; 5] = ["io_workers", "cpu_workers", "inference_workers", "embedding_workers", "db_workers"];
+    let name = entry.name.escape_debug();
+    match nearest(entry.name, &SHORT) {
+        Some(near) => format!("this key is unknown; did you mean `{near}`?"),
+        None => wrong(
+            &entry.value.data,
+            "the settings of a pool",
+            &format!("write `{name}_workers: 4`, or `{name}: {{workers: 4}}`"),
+        ),
+    }
+}
+
+fn wrong(data: &Data, wanted: &str, remedy: &str) -> String {
+    match data {
+        Data::Null => format!("nothing is given; {remedy}"),
+        other => format!("{} is not {wanted}; {remedy}", other.shown()),
+    }
+}
+
+fn flag(data: &Data) -> Result<bool, String> {
+    match data {
+        Data::Bool(value) => Ok(*value),
+        other => Err(wrong(other, "true or false", "give `true` or `false`")),
+    }
+}
+
+fn number(data: &Data, rule: &Count) -> Result<i128, String> {
+    match data {
+        Data::Integer(number) => rule.check(*number).map(|()| *number),
+        other => Err(wrong(other, "a whole number", &rule.remedy())),
+    }
+}
+
+fn size(data: &Data, rule: &Count) -> Result<usize, String> {
+    narrow(data, rule)
+}
+
+fn nice(data: &Data) -> Result<i32, String> {
+    narrow(data, &rules::NICE)
+}
+
+fn port(data: &Data) -> Result<u16, String> {
+    narrow(data, &rules::PORT)
+}
+
+fn narrow<T: TryFrom<i128>>(data: &Data, rule: &Count) -> Result<T, String> {
+    number(data, rule)?.try_into().map_err(|_| rule.remedy())
+}
+
+fn workers(data: &Data, rule: &Count) -> Result<Workers, String> {
+    match data {
+        Data::Text(text) if text == "auto" => Ok(Workers::Auto),
+        other => size(other, rule).map(Workers::Count),
+    }
+}
+
+fn host(data: &Data) -> Result<IpAddr, String> {
+    const REMEDY: &str = "give one such as 127.0.0.1, or 0.0.0.0 for every interface";
+    match data {
+        Data::Text(text) => text.parse().map_err(|_| wrong(data, "an IP address", REMEDY)),
+        other => Err(wrong(other, "an IP address", REMEDY)),
+    }
+}
+
+fn time(data: &Data) -> Result<Duration, String> {
+    let time = match data {
+        Data::Integer(seconds) if *seconds < 0 => Err(format!("{seconds} is negative")),
+        Data::Integer(seconds) => {
+            u64::try_from(*seconds).map(Duration::from_secs).map_err(|_| format!("{seconds}s is longer than 24h"))
+        }
+        Data::Float(seconds) if *seconds < 0.0 => Err(format!("{seconds:?} is negative")),
+        Data::Float(seconds) if seconds.is_finite() => {
+            Duration::try_from_secs_f64(*seconds).map_err(|_| format!("{seconds:?}s is longer than 24h"))
+        }
+        Data::Text(text) => span::parse(text),
+        other => return Err(wrong(other, "a time", TIME_REMEDY)),
+    };
+    let time = time.map_err(|fault| format!("{fault}; {TIME_REMEDY}"))?;
+    rules::check_time(time).map(|()| time)
+}

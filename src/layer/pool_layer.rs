@@ -1,0 +1,252 @@
+//! `PoolLayer`: wraps a service so that its requests run in pools.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tower_layer::Layer;
+
+use super::service::PoolService;
+use crate::error::UnknownPool;
+use crate::pools::Pools;
+use crate::reject::{Errors, RejectWith, Responses};
+use crate::select::{ByExtension, ByFn, ByRoute, Choice, Or, Target};
+use crate::workload::{Marker, PoolName};
+
+/// Wraps any Tower service so that each request's handler runs in the workload pool that `W` selects.
+///
+/// `W` is a marker such as [`Cpu`](crate::Cpu) for one pool, or one of the selectors that the other constructors make.
+/// `R` answers the requests that a pool rejects. The layer is cheap to clone, and all clones share the same pools and so
+/// the same limits, also where axum applies it once for each route.
+///
+/// # What runs where
+///
+/// `call` of the wrapped service and every poll of its future run on the pool's workers, with the Tokio runtime, the
+/// `tracing` span and the dispatcher of the thread that polled the response future first. `poll_ready`, the response
+/// future and the response body stay with the connection. What a handler spawns itself (`tokio::spawn`, a WebSocket's
+/// `on_upgrade`) runs where it always did, and Tokio's task-locals do not reach the handler: put what it needs on the
+/// request's extensions.
+///
+/// # When a client leaves
+///
+/// If the response future is dropped, a request that is queued leaves the queue at once and its handler never runs. An
+/// async handler in flight is dropped at its next await. Code that blocks or computes goes on to its end, and counts
+/// against the limit until then.
+///
+/// # Panics
+///
+/// A handler's panic is answered with a status of 500, or goes on in the response future after
+/// [`resume_panics`](Self::resume_panics). The worker survives it.
+///
+/// # Example
+///
+/// ```
+/// use axum::{Router, routing::{get, post}};
+/// use tower_offload::{Cpu, PoolLayer, Pools};
+///
+/// async fn hash(body: String) -> String {
+///     // Burns CPU for a while; nobody else waits for it.
+///     body.bytes().fold(5381_u64, |hash, byte| hash.wrapping_mul(33) ^ u64::from(byte)).to_string()
+/// }
+///
+/// let pools = Pools::default();
+/// let app: Router = Router::new()
+///     .route("/hash", post(hash).layer(PoolLayer::<Cpu>::new(&pools)))
+///     .route("/health", get(|| async { "ok" }));
+/// ```
+pub struct PoolLayer<W, R = Responses> {
+    choice: Arc<Choice<W>>,
+    reject: R,
+    resume_panics: bool,
+}
+
+impl<M: Marker> PoolLayer<M> {
+    /// A layer for the pool that the marker `M` names.
+    ///
+    /// If there is no such pool, that is logged as an error here, and every request is answered with a status of 500:
+    /// [`try_new`](Self::try_new) tells it at the start.
+    #[must_use]
+    pub fn new(pools: &Pools) -> Self {
+        Self::try_new(pools).unwrap_or_else(|unknown| {
+            tracing::error!(target: "tower_offload", "a layer has no pool to run its requests in: {unknown}");
+            Self::for_marker(pools)
+        })
+    }
+
+    /// A layer for the pool that the marker `M` names.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such pool: the error lists those there are.
+    pub fn try_new(pools: &Pools) -> Result<Self, UnknownPool> {
+        if !pools.is_disabled() {
+            pools.get(M::POOL)?;
+        }
+        Ok(Self::for_marker(pools))
+    }
+
+    fn for_marker(pools: &Pools) -> Self {
+        Self::make(M::default(), Target::resolve(pools, M::POOL))
+    }
+}
+
+impl PoolLayer<ByRoute> {
+    /// A layer that selects by the `routes` of the settings. It sees whole paths only on the outermost router: inside
+    /// axum's `nest`, the prefix is gone.
+    #[must_use]
+    pub fn by_route(pools: &Pools) -> Self {
+        Self::make(ByRoute::new(pools), Target::Inline)
+    }
+}
+
+impl PoolLayer<ByExtension> {
+    /// A layer that selects by the [`Workload`](crate::Workload) that earlier middleware put on the request.
+    ///
+    /// ```
+    /// use axum::{Router, extract::Request, middleware::Next, routing::post};
+    /// use tower_offload::{PoolLayer, Pools, Workload};
+    ///
+    /// let pools = Pools::default();
+    /// let app: Router = Router::new()
+    ///     .route("/reports", post(|| async { "done" }))
+    ///     .layer(PoolLayer::by_extension(&pools))
+    ///     .layer(axum::middleware::from_fn(|mut request: Request, next: Next| async {
+    ///         if request.headers().contains_key("x-batch") {
+    ///             request.extensions_mut().insert(Workload::CPU);
+    ///         }
+    ///         next.run(request).await
+    ///     }));
+    /// ```
+    #[must_use]
+    pub fn by_extension(pools: &Pools) -> Self {
+        Self::make(ByExtension::new(pools.clone()), Target::Inline)
+    }
+}
+
+impl<F> PoolLayer<ByFn<F>> {
+    /// A layer that selects by a function of the request; `None` runs it inline.
+    ///
+    /// ```
+    /// use axum::extract::Request;
+    /// use tower_offload::{PoolLayer, Pools, Workload};
+    ///
+    /// let pools = Pools::default();
+    /// let layer = PoolLayer::by(&pools, |request: &Request| {
+    ///     request.uri().path().starts_with("/admin").then_some(Workload::IO)
+    /// });
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn by<Req, N>(pools: &Pools, function: F) -> Self
+    where
+        F: Fn(&Req) -> Option<N>,
+        N: PoolName,
+    {
+        Self::make(ByFn::new(pools.clone(), function), Target::Inline)
+    }
+}
+
+impl<W> PoolLayer<W> {
+    /// A layer with a selector of your own; see [`Select`](crate::Select).
+    #[must_use]
+    pub fn with(selector: W) -> Self {
+        Self::make(selector, Target::Inline)
+    }
+
+    fn make(selector: W, own: Target) -> Self {
+        Self { choice: Arc::new(Choice { selector, own }), reject: Responses, resume_panics: false }
+    }
+}
+
+impl<W, R> PoolLayer<W, R> {
+    /// Asks `other` for the requests that this layer would run inline. How rejections are answered stays as it is here.
+    ///
+    /// ```
+    /// use tower_offload::{Io, PoolLayer, Pools};
+    ///
+    /// let pools = Pools::default();
+    /// let layer = PoolLayer::by_extension(&pools).or(PoolLayer::by_route(&pools)).or(PoolLayer::<Io>::new(&pools));
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn or<V, S>(self, other: PoolLayer<V, S>) -> PoolLayer<Or<W, V>, R> {
+        let Self { choice, reject, resume_panics } = self;
+        let selector = Or::new(choice, other.choice);
+        PoolLayer { choice: Arc::new(Choice { selector, own: Target::Inline }), reject, resume_panics }
+    }
+
+    /// Answers rejections with what `function` makes of them: a response of the service's own type.
+    ///
+    /// ```
+    /// use axum::response::{IntoResponse, Response};
+    /// use tower_offload::{Cpu, PoolLayer, Pools, Rejection};
+    ///
+    /// let pools = Pools::default();
+    /// let layer = PoolLayer::<Cpu>::new(&pools)
+    ///     .reject_with(|rejection: Rejection| -> Response { (rejection.status(), "come back later").into_response() });
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn reject_with<F>(self, function: F) -> PoolLayer<W, RejectWith<F>> {
+        self.reject_by(RejectWith::new(function))
+    }
+
+    /// Gives rejections as errors: for services that do not speak HTTP.
+    ///
+    /// ```
+    /// use tower::{ServiceBuilder, ServiceExt, service_fn};
+    /// use tower_offload::{Cpu, OffloadError, PoolLayer, Pools};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), OffloadError<std::num::ParseIntError>> {
+    /// let pools = Pools::default();
+    /// let service = ServiceBuilder::new()
+    ///     .layer(PoolLayer::<Cpu>::new(&pools).errors())
+    ///     .service(service_fn(|text: &'static str| async move { text.parse::<i32>() }));
+    /// assert_eq!(service.clone().oneshot("12").await?, 12);
+    /// assert!(matches!(service.oneshot("twelve").await, Err(OffloadError::Inner(_))));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn errors(self) -> PoolLayer<W, Errors> {
+        self.reject_by(Errors)
+    }
+
+    /// Answers rejections in a way of your own; see [`Reject`](crate::Reject).
+    #[must_use]
+    pub fn reject_by<S>(self, reject: S) -> PoolLayer<W, S> {
+        PoolLayer { choice: self.choice, reject, resume_panics: self.resume_panics }
+    }
+
+    /// Lets a handler's panic go on in the response future, for example to a `CatchPanicLayer` around this one.
+    #[must_use]
+    pub fn resume_panics(mut self) -> Self {
+        self.resume_panics = true;
+        self
+    }
+}
+
+impl<S, W, R: Clone> Layer<S> for PoolLayer<W, R> {
+    type Service = PoolService<S, W, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        PoolService::new(inner, self.choice.clone(), self.reject.clone(), self.resume_panics)
+    }
+}
+
+impl<W, R: Clone> Clone for PoolLayer<W, R> {
+    fn clone(&self) -> Self {
+        Self { choice: self.choice.clone(), reject: self.reject.clone(), resume_panics: self.resume_panics }
+    }
+}
+
+impl<W: fmt::Debug, R: fmt::Debug> fmt::Debug for PoolLayer<W, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolLayer")
+            .field("selector", &self.choice.selector)
+            .field("own", &self.choice.own)
+            .field("reject", &self.reject)
+            .field("resume_panics", &self.resume_panics)
+            .finish()
+    }
+}

@@ -1,0 +1,75 @@
+//! The response body of a service behind the layer: its own, or that of a rejection.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project::pin_project;
+
+/// The response body of a service behind a [`PoolLayer`](crate::PoolLayer): frames, trailers and size are those of the
+/// service's own body, unless the pool rejected the request.
+#[derive(Debug)]
+#[pin_project]
+pub struct ResponseBody<B> {
+    #[pin]
+    state: State<B>,
+}
+
+#[derive(Debug)]
+#[pin_project(project = StateProj)]
+enum State<B> {
+    Inner {
+        #[pin]
+        body: B,
+    },
+    /// Taken when it was sent.
+    Own { bytes: Option<Bytes> },
+}
+
+impl<B> ResponseBody<B> {
+    pub(super) const fn inner(body: B) -> Self {
+        Self { state: State::Inner { body } }
+    }
+
+    pub(super) fn own(bytes: Bytes) -> Self {
+        Self { state: State::Own { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) } }
+    }
+}
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body,
+    B::Data: From<Bytes>,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.project().state.project() {
+            StateProj::Inner { body } => body.poll_frame(cx),
+            StateProj::Own { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes.into())))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.state {
+            State::Inner { body } => body.is_end_stream(),
+            State::Own { bytes } => bytes.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.state {
+            State::Inner { body } => body.size_hint(),
+            State::Own { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+        }
+    }
+}
+
+/// An empty body of the service's own.
+impl<B: Default> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self::inner(B::default())
+    }
+}

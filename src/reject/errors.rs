@@ -1,0 +1,28 @@
+//! Rejections as typed errors, for services that do not speak HTTP.
+
+use super::Reject;
+use crate::error::{OffloadError, Rejection};
+
+/// Answers rejections with [`OffloadError::Rejected`]; the service's own errors are [`OffloadError::Inner`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Errors;
+
+impl<Req, Res, Err> Reject<Req, Res, Err> for Errors {
+    type Hint = ();
+    type Response = Res;
+    type Error = OffloadError<Err>;
+
+    fn hint(&self, _request: &Req) {}
+
+    fn reject(&self, _hint: (), rejection: Rejection) -> Result<Res, Self::Error> {
+        Err(OffloadError::Rejected(rejection))
+    }
+
+    fn pass(&self, response: Res) -> Res {
+        response
+    }
+
+    fn fail(&self, error: Err) -> Self::Error {
+        OffloadError::Inner(error)
+    }
+}

@@ -1,0 +1,88 @@
+//! What a caller is told when the pool gives no answer: an HTTP or gRPC response, an error, or what the user makes of it.
+
+mod body;
+mod cause;
+mod errors;
+mod function;
+mod responses;
+
+use crate::error::Rejection;
+
+pub use self::body::ResponseBody;
+pub use self::errors::Errors;
+pub use self::function::RejectWith;
+pub use self::responses::{Protocol, Responses};
+
+/// Turns a [`Rejection`] into what the caller of a service gets.
+///
+/// [`Responses`] is the default; [`Errors`] is for services that do not speak HTTP; [`RejectWith`] holds a function of
+/// the user's. Write your own if the answer depends on the request:
+///
+/// ```
+/// use http::{Request, Response, StatusCode};
+/// use tower_offload::{Reject, Rejection};
+///
+/// /// Browsers get a page, everybody else a bare status.
+/// #[derive(Clone)]
+/// struct Pages;
+///
+/// impl<B, E> Reject<Request<B>, Response<String>, E> for Pages {
+///     type Hint = bool;
+///     type Response = Response<String>;
+///     type Error = E;
+///
+///     fn hint(&self, request: &Request<B>) -> bool {
+///         request.headers().get("accept").is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"))
+///     }
+///
+///     fn reject(&self, html: bool, rejection: Rejection) -> Result<Response<String>, E> {
+///         let page = if html { format!("<h1>{rejection}</h1>") } else { String::new() };
+///         let mut response = Response::new(page);
+///         *response.status_mut() = rejection.status();
+///         Ok(response)
+///     }
+///
+///     fn pass(&self, response: Response<String>) -> Response<String> {
+///         response
+///     }
+///
+///     fn fail(&self, error: E) -> E {
+///         error
+///     }
+/// }
+/// ```
+pub trait Reject<Req, Res, Err>: Clone {
+    /// What is to be remembered of a request, which is gone when it is rejected.
+    type Hint;
+    /// The response of the whole.
+    type Response;
+    /// The error of the whole.
+    type Error;
+
+    /// Takes from the request what the answer will need.
+    fn hint(&self, request: &Req) -> Self::Hint;
+
+    /// The answer to a request that was rejected.
+    ///
+    /// # Errors
+    ///
+    /// If rejections are errors here.
+    fn reject(&self, hint: Self::Hint, rejection: Rejection) -> Result<Self::Response, Self::Error>;
+
+    /// A response of the service itself, in the type of the whole.
+    fn pass(&self, response: Res) -> Self::Response;
+
+    /// An error of the service itself, in the type of the whole.
+    fn fail(&self, error: Err) -> Self::Error;
+
+    /// Whether the service's answer counts as an error in the pool's numbers: by default, if it is one.
+    fn failed(result: &Result<Res, Err>) -> bool {
+        result.is_err()
+    }
+
+    /// How the request is called in the task log: by default, by its type.
+    fn describe(&self, request: &Req) -> String {
+        let _ = request;
+        crate::pool::name_of::<Req>()
+    }
+}

@@ -1,0 +1,128 @@
+//! Rejections as HTTP responses: `application/problem+json` (RFC 9457), or for gRPC a trailers-only response.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Request, Response};
+use http_body::Body;
+use serde_json::json;
+
+use super::cause::answer_to;
+use super::{Reject, ResponseBody};
+use crate::error::Rejection;
+
+/// Answers rejections with responses, so that the service's error type stays as it is. This is the default.
+///
+/// A request with `content-type: application/grpc` gets a gRPC status without a body. Every other one gets a problem
+/// document with `pool`, `reason` and `started`, which is `false` if the handler never began, so that a client knows
+/// that trying again is safe; with a status of 503 comes a `Retry-After` in whole seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Responses;
+
+/// Whom the answer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// Any HTTP client.
+    Http,
+    /// A gRPC client.
+    Grpc,
+}
+
+impl<B, RB, E> Reject<Request<B>, Response<RB>, E> for Responses
+where
+    RB: Body,
+    RB::Data: From<Bytes>,
+{
+    type Hint = Protocol;
+    type Response = Response<ResponseBody<RB>>;
+    type Error = E;
+
+    fn hint(&self, request: &Request<B>) -> Protocol {
+        match request.headers().get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc")) {
+            // `application/grpc-web` is another protocol.
+            Some([] | [b'+' | b';', ..]) => Protocol::Grpc,
+            _ => Protocol::Http,
+        }
+    }
+
+    fn reject(&self, hint: Protocol, rejection: Rejection) -> Result<Self::Response, E> {
+        Ok(match hint {
+            Protocol::Http => problem(&rejection).map(ResponseBody::own),
+            Protocol::Grpc => grpc_status(&rejection).map(|()| ResponseBody::own(Bytes::new())),
+        })
+    }
+
+    fn pass(&self, response: Response<RB>) -> Self::Response {
+        response.map(ResponseBody::inner)
+    }
+
+    fn fail(&self, error: E) -> E {
+        error
+    }
+
+    fn failed(result: &Result<Response<RB>, E>) -> bool {
+        result.as_ref().map_or(true, |response| response.status().is_server_error())
+    }
+
+    fn describe(&self, request: &Request<B>) -> String {
+        format!("{} {}", request.method(), request.uri().path())
+    }
+}
+
+fn problem(rejection: &Rejection) -> Response<Bytes> {
+    let status = rejection.status();
+    let document = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": rejection.to_string(),
+        "pool": rejection.pool().as_str(),
+        "reason": rejection.cause().as_str(),
+        "started": rejection.started(),
+    });
+    let mut response = Response::new(document.to_string().into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(wait) = rejection.retry_after() {
+        headers.insert(RETRY_AFTER, whole_seconds(wait).into());
+    }
+    response
+}
+
+fn grpc_status(rejection: &Rejection) -> Response<()> {
+    let mut response = Response::new(());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(answer_to(rejection.cause()).1 as u16));
+    // A name that is no header text is an unknown one, and is left to the log.
+    let message = HeaderValue::try_from(percent_encoded(&rejection.to_string()));
+    headers.extend(message.ok().map(|message| (http::HeaderName::from_static("grpc-message"), message)));
+    if let Some(wait) = rejection.retry_after() {
+        // How a server tells when to try again: gRFC A6.
+        headers.insert("grpc-retry-pushback-ms", millis(wait).into());
+    }
+    response
+}
+
+/// As the gRPC protocol wants `grpc-message`: bytes other than the visible ones of ASCII, and `%`, are encoded.
+fn percent_encoded(message: &str) -> String {
+    let mut encoded = String::with_capacity(message.len());
+    for &byte in message.as_bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(byte.into()),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+fn millis(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,33 @@
+//! By extension: a request runs in the pool that earlier middleware named on it.
+
+use std::fmt;
+
+use http::Request;
+
+use super::{Select, Target};
+use crate::pools::Pools;
+use crate::workload::Workload;
+
+/// Selects by the [`Workload`] among a request's extensions; without one, the request runs inline.
+#[derive(Clone)]
+pub struct ByExtension {
+    pools: Pools,
+}
+
+impl ByExtension {
+    pub(crate) const fn new(pools: Pools) -> Self {
+        Self { pools }
+    }
+}
+
+impl<B> Select<Request<B>> for ByExtension {
+    fn select(&self, request: &Request<B>, _own: &Target) -> Target {
+        request.extensions().get::<Workload>().map_or(Target::Inline, |name| Target::resolve(&self.pools, name))
+    }
+}
+
+impl fmt::Debug for ByExtension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByExtension").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,29 @@
+//! Where a request runs.
+
+use crate::pool::Pool;
+use crate::pools::Pools;
+use crate::workload::{PoolName, Workload};
+
+/// Where a request runs. Cheap to clone.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Target {
+    /// Where it stands: no pool was chosen.
+    Inline,
+    /// In this pool.
+    Pool(Pool),
+    /// Nowhere: this is the name of no pool. The request is answered with a status of 500.
+    Unknown(Workload),
+}
+
+impl Target {
+    pub(crate) fn resolve(pools: &Pools, name: impl PoolName) -> Self {
+        if pools.is_disabled() {
+            return Self::Inline;
+        }
+        match pools.get(&name.to_workload()) {
+            Ok(pool) => Self::Pool(pool.clone()),
+            Err(unknown) => Self::Unknown(unknown.name().clone()),
+        }
+    }
+}

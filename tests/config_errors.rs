@@ -1,0 +1,453 @@
+//! Each broken configuration, with the exact words of its error.
+
+use tower_offload::Config;
+
+const CASES: &[(&str, &str, &str)] = &[
+    (
+        "unknown section",
+        "perfomance:\n  workers: 4\n",
+        "<yaml>:1:1: perfomance: this key is unknown; did you mean `performance`?",
+    ),
+    (
+        "unknown section, nothing near",
+        "# c\nlogging: {}\n",
+        "<yaml>:2:1: logging: this key is unknown; the keys here are `general`, `performance`, `server` and `app`",
+    ),
+    (
+        "unknown general key",
+        "general:\n  # why\n  verbos: true\n",
+        "<yaml>:3:3: general.verbos: this key is unknown; did you mean `verbose`?",
+    ),
+    (
+        "unknown pool key",
+        "performance:\n  thread_pools:\n    cpu: {workers: 4, que_capacity: 3}\n",
+        "<yaml>:3:23: performance.thread_pools.cpu.que_capacity: this key is unknown; did you mean `queue_capacity`?",
+    ),
+    (
+        "flag as text",
+        "general: {verbose: \"yes\"}\n",
+        "<yaml>:1:20: general.verbose: the text \"yes\" is not true or false; give `true` or `false`",
+    ),
+    (
+        "flag as yes",
+        "general:\n  verbose: yes\n",
+        "<yaml>:2:12: general.verbose: the text \"yes\" is not true or false; give `true` or `false`",
+    ),
+    (
+        "section as list",
+        "general:\n  - verbose\n",
+        "<yaml>:2:3: general: a list is not a mapping; write `key: value` lines",
+    ),
+    (
+        "section as text",
+        "performance: fast\n",
+        "<yaml>:1:14: performance: the text \"fast\" is not a mapping; write `key: value` lines",
+    ),
+    ("root as list", "- general\n", "<yaml>:1:1: a list is not a mapping; write `key: value` lines"),
+    ("root as text", "hello\n", "<yaml>:1:1: the text \"hello\" is not a mapping; write `key: value` lines"),
+    (
+        "zero workers",
+        "performance:\n  thread_pools:\n    io_workers: 50\n    cpu_workers: 0 # none\n",
+        "<yaml>:4:18: performance.thread_pools.cpu_workers: 0 workers could never run a job; give a number from 1 to 4096, or `auto`",
+    ),
+    (
+        "negative workers",
+        "performance:\n  thread_pools:\n    cpu_workers: -3\n",
+        "<yaml>:3:18: performance.thread_pools.cpu_workers: -3 is negative; give a number from 1 to 4096, or `auto`",
+    ),
+    (
+        "absurd workers",
+        "performance:\n  thread_pools:\n    cpu_workers: 99999999999999999999999\n",
+        "<yaml>:3:18: performance.thread_pools.cpu_workers: 99999999999999999999999 is more than 4096; give a number from 1 to 4096, or `auto`",
+    ),
+    (
+        "absurder workers",
+        "performance:\n  thread_pools:\n    cpu_workers: 999999999999999999999999999999999999999999999\n",
+        "<yaml>:3:18: performance.thread_pools.cpu_workers: `1e45` is not a whole number; give a number from 1 to 4096, or `auto`",
+    ),
+    (
+        "float workers",
+        "performance:\n  thread_pools:\n    cpu_workers: 2.5\n",
+        "<yaml>:3:18: performance.thread_pools.cpu_workers: `2.5` is not a whole number; give a number from 1 to 4096, or `auto`",
+    ),
+    (
+        "NaN workers",
+        "performance:\n  thread_pools:\n    cpu_workers: .nan\n",
+        "<yaml>:3:18: performance.thread_pools.cpu_workers: `NaN` is not a whole number; give a number from 1 to 4096, or `auto`",
+    ),
+    (
+        "infinite workers",
+        "performance:\n  thread_pools:\n    cpu_workers: .inf\n",
+        "<yaml>:3:18: performance.thread_pools.cpu_workers: `inf` is not a whole number; give a number from 1 to 4096, or `auto`",
+    ),
+    (
+        "quoted workers",
+        "performance:\n  thread_pools:\n    cpu_workers: \"30\"\n",
+        "<yaml>:3:18: performance.thread_pools.cpu_workers: the text \"30\" is not a whole number; give a number from 1 to 4096, or `auto`",
+    ),
+    (
+        "null workers",
+        "performance:\n  thread_pools:\n    cpu_workers:\n    io_workers: 3\n",
+        "<yaml>:3:5: performance.thread_pools.cpu_workers: nothing is given; give a number from 1 to 4096, or `auto`",
+    ),
+    (
+        "short form with mapping",
+        "performance:\n  thread_pools:\n    cpu_workers: {workers: 3}\n",
+        "<yaml>:3:18: performance.thread_pools.cpu_workers: this key takes a number alone; for more settings write `cpu: {workers: ...}`",
+    ),
+    (
+        "long form with number",
+        "performance:\n  thread_pools:\n    cpu: 3\n",
+        "<yaml>:3:10: performance.thread_pools.cpu: `3` is not the settings of a pool; write `cpu_workers: 4`, or `cpu: {workers: 4}`",
+    ),
+    (
+        "long form empty",
+        "performance:\n  thread_pools:\n    cpu:\n",
+        "<yaml>:3:5: performance.thread_pools.cpu: nothing is given; write `cpu_workers: 4`, or `cpu: {workers: 4}`",
+    ),
+    (
+        "short form misspelt",
+        "performance:\n  thread_pools:\n    cpu_worker: 3\n",
+        "<yaml>:3:17: performance.thread_pools.cpu_worker: this key is unknown; did you mean `cpu_workers`?",
+    ),
+    (
+        "both forms",
+        "performance:\n  thread_pools:\n    cpu_workers: 3\n    cpu:\n      nice: 5\n",
+        "<yaml>:4:5: performance.thread_pools.cpu: pool `cpu` is also given as `cpu_workers`; keep one of the two (the other is on line 3)",
+    ),
+    (
+        "doubled key",
+        "performance:\n  thread_pools:\n    cpu_workers: 3\n    io_workers: 4\n    cpu_workers: 3\n",
+        "<yaml>:5:5: performance.thread_pools.cpu_workers: the same key is given twice; keep one of the two (the other is on line 3)",
+    ),
+    (
+        "doubled section",
+        "general: {verbose: true}\nserver: {port: 1}\n\"general\": {}\n",
+        "<yaml>:3:1: general: the same key is given twice; keep one of the two (the other is on line 1)",
+    ),
+    (
+        "doubled in app",
+        "app:\n  files:\n    - {a: 1, b: 2, a: 3}\n",
+        "<yaml>:3:20: app.files[0].a: the same key is given twice; keep one of the two (the other is on line 3)",
+    ),
+    (
+        "own pool without workers",
+        "performance:\n  thread_pools:\n    thumbs: {nice: 3}\n",
+        "<yaml>:3:5: performance.thread_pools.thumbs: a pool of one's own needs `workers`; give a number from 1 to 4096, or `auto`",
+    ),
+    (
+        "bad pool name",
+        "performance:\n  thread_pools:\n    Thumbs_workers: 3\n",
+        "<yaml>:3:5: performance.thread_pools.Thumbs_workers: \"Thumbs\" is no name for a pool; use a lower-case letter, then lower-case letters, digits, `_` and `-`",
+    ),
+    (
+        "long pool name",
+        "performance:\n  thread_pools:\n    a234567890123456789012345678901234567890: {workers: 1}\n",
+        "<yaml>:3:5: performance.thread_pools.a234567890123456789012345678901234567890: the pool's name is longer than 32 characters; use a lower-case letter, then lower-case letters, digits, `_` and `-`",
+    ),
+    (
+        "empty pool name",
+        "performance:\n  thread_pools:\n    _workers: 3\n",
+        "<yaml>:3:5: performance.thread_pools._workers: a pool must have a name; use a lower-case letter, then lower-case letters, digits, `_` and `-`",
+    ),
+    (
+        "zero concurrency",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: 0}\n",
+        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: a limit of 0 would admit no job; give a number from 1 to 1000000",
+    ),
+    (
+        "absurd queue",
+        "performance:\n  thread_pools:\n    cpu: {queue_capacity: 1000001}\n",
+        "<yaml>:3:27: performance.thread_pools.cpu.queue_capacity: 1000001 is more than 1000000; give a number from 0 to 1000000",
+    ),
+    (
+        "negative queue",
+        "performance:\n  thread_pools:\n    cpu: {queue_capacity: -1}\n",
+        "<yaml>:3:27: performance.thread_pools.cpu.queue_capacity: -1 is negative; give a number from 0 to 1000000",
+    ),
+    (
+        "nice too high",
+        "performance:\n  thread_pools:\n    cpu:\n      nice: 20\n",
+        "<yaml>:4:13: performance.thread_pools.cpu.nice: 20 is more than 19; give a number from -20 to 19",
+    ),
+    (
+        "nice too low",
+        "performance:\n  thread_pools:\n    cpu:\n      nice: -21\n",
+        "<yaml>:4:13: performance.thread_pools.cpu.nice: -21 is less than -20; give a number from -20 to 19",
+    ),
+    (
+        "server workers",
+        "performance:\n  workers: 0\n",
+        "<yaml>:2:12: performance.workers: 0 threads could never serve a connection; give a number from 1 to 1024, or `auto`",
+    ),
+    (
+        "server workers text",
+        "performance:\n  workers: four\n",
+        "<yaml>:2:12: performance.workers: the text \"four\" is not a whole number; give a number from 1 to 1024, or `auto`",
+    ),
+    (
+        "zero time",
+        "performance:\n  keep_alive_timeout: 0\n",
+        "<yaml>:2:23: performance.keep_alive_timeout: 0 is no time at all; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "negative time",
+        "performance:\n  keep_alive_timeout: -1.5\n",
+        "<yaml>:2:23: performance.keep_alive_timeout: -1.5 is negative; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "negative text time",
+        "performance:\n  keep_alive_timeout: -5s\n",
+        "<yaml>:2:23: performance.keep_alive_timeout: `-5s` is negative; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "NaN time",
+        "performance:\n  keep_alive_timeout: .NaN\n",
+        "<yaml>:2:23: performance.keep_alive_timeout: `NaN` is not a time; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "infinite time",
+        "performance:\n  keep_alive_timeout: -.inf\n",
+        "<yaml>:2:23: performance.keep_alive_timeout: -inf is negative; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "absurd time",
+        "performance:\n  keep_alive_timeout: 90000\n",
+        "<yaml>:2:23: performance.keep_alive_timeout: 90000s is longer than 24h; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "more absurd time",
+        "performance:\n  keep_alive_timeout: 1e300\n",
+        "<yaml>:2:23: performance.keep_alive_timeout: 1e300s is longer than 24h; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "short time",
+        "performance:\n  keep_alive_timeout: 10us\n",
+        "<yaml>:2:23: performance.keep_alive_timeout: 10us is shorter than 1ms; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "time without unit",
+        "performance:\n  keep_alive_timeout: '30'\n",
+        "<yaml>:2:23: performance.keep_alive_timeout: `30` is text without a unit; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "time with strange unit",
+        "performance:\n  keep_alive_timeout: 30 days\n",
+        "<yaml>:2:23: performance.keep_alive_timeout: `days` is no unit of time (there are h, m, s, ms, us and ns); give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "no time",
+        "performance:\n  keep_alive_timeout: soon\n",
+        "<yaml>:2:23: performance.keep_alive_timeout: `soon` is no time; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "time list",
+        "performance:\n  keep_alive_timeout: [30]\n",
+        "<yaml>:2:23: performance.keep_alive_timeout: a list is not a time; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "port",
+        "server:\n  port: 65536\n",
+        "<yaml>:2:9: server.port: 65536 is more than 65535; give a number from 0 to 65535",
+    ),
+    (
+        "host",
+        "server:\n  host: localhost\n",
+        "<yaml>:2:9: server.host: the text \"localhost\" is not an IP address; give one such as 127.0.0.1, or 0.0.0.0 for every interface",
+    ),
+    (
+        "host number",
+        "server:\n  host: 127.0\n",
+        "<yaml>:2:9: server.host: `127.0` is not an IP address; give one such as 127.0.0.1, or 0.0.0.0 for every interface",
+    ),
+    (
+        "unknown pool",
+        "performance:\n  routes:\n    GET /a: cpuu\n",
+        "<yaml>:3:13: performance.routes.GET /a: there is no pool `cpuu`; the pools are `cpu`, `db`, `embedding`, `inference` and `io`",
+    ),
+    (
+        "pool in route is a number",
+        "performance:\n  routes:\n    GET /a: 3\n",
+        "<yaml>:3:13: performance.routes.GET /a: `3` is not the name of a pool; give one of `cpu`, `db`, `embedding`, `inference` and `io`",
+    ),
+    (
+        "routes as list",
+        "performance:\n  routes:\n    - GET /a\n",
+        "<yaml>:3:5: performance.routes: a list is not a mapping; write `key: value` lines",
+    ),
+    (
+        "equal routes",
+        "performance:\n  routes:\n    GET /a/{x}: cpu\n    POST /a/{x}: cpu\n    GET /a/{y}: io\n",
+        "<yaml>:5:5: performance.routes.GET /a/{y}: this is the same route as `GET /a/{x}`; keep one of the two (the other is on line 3)",
+    ),
+    (
+        "equal routes by case",
+        "performance:\n  routes:\n    GET /a: cpu\n    get /a: io\n",
+        "<yaml>:4:5: performance.routes.get /a: this is the same route as `GET /a`; keep one of the two (the other is on line 3)",
+    ),
+    (
+        "equal routes literally",
+        "performance:\n  routes:\n    GET /a: cpu\n    GET /a: io\n",
+        "<yaml>:4:5: performance.routes.GET /a: the same key is given twice; keep one of the two (the other is on line 3)",
+    ),
+    (
+        "overlapping routes",
+        "performance:\n  routes:\n    /a/{x}: cpu\n    /a/{*y}: io\n",
+        "<yaml>:4:5: performance.routes./a/{*y}: no path could tell this route from `/a/{x}`; keep one of the two (the other is on line 3)",
+    ),
+    (
+        "old parameter",
+        "performance:\n  routes:\n    GET /a/:id: cpu\n",
+        "<yaml>:3:5: performance.routes.GET /a/:id: `:id` is the old syntax for a parameter; write `{id}`",
+    ),
+    (
+        "old wildcard",
+        "performance:\n  routes:\n    /files/*path: cpu\n",
+        "<yaml>:3:5: performance.routes./files/*path: `*path` is the old syntax for a parameter; write `{*path}`",
+    ),
+    (
+        "no slash",
+        "performance:\n  routes:\n    v1/hash: cpu\n",
+        "<yaml>:3:5: performance.routes.v1/hash: a path begins with `/`; write `/v1/hash`",
+    ),
+    (
+        "method alone",
+        "performance:\n  routes:\n    POST: cpu\n",
+        "<yaml>:3:5: performance.routes.POST: a path must follow the method; write `POST /path`",
+    ),
+    (
+        "unknown method",
+        "performance:\n  routes:\n    PSOT /a: cpu\n",
+        "<yaml>:3:5: performance.routes.PSOT /a: `PSOT` is no known method; did you mean `POST`?",
+    ),
+    (
+        "unknowable method",
+        "performance:\n  routes:\n    FETCHALL /a: cpu\n",
+        "<yaml>:3:5: performance.routes.FETCHALL /a: `FETCHALL` is no known method; write a method such as `GET` or `POST`, or the path alone for all methods",
+    ),
+    (
+        "braces",
+        "performance:\n  routes:\n    '/a/{id': cpu\n",
+        "<yaml>:3:5: performance.routes./a/{id: its braces do not match or hold no name; write `/{id}`, and `{{` or `}}` for a brace itself",
+    ),
+    (
+        "two parameters",
+        "performance:\n  routes:\n    '/a/{x}-{y}': cpu\n",
+        "<yaml>:3:5: performance.routes./a/{x}-{y}: a segment has one parameter at most, and nothing after it; write `/{a}/{b}`",
+    ),
+    (
+        "catch-all inside",
+        "performance:\n  routes:\n    '/a/{*x}/b': cpu\n",
+        "<yaml>:3:5: performance.routes./a/{*x}/b: a parameter that takes the rest of the path stands alone at its end; write `/files/{*path}`",
+    ),
+    (
+        "query",
+        "performance:\n  routes:\n    '/a?b=c': cpu\n",
+        "<yaml>:3:5: performance.routes./a?b=c: a path has no '?'; a route is a method and a path, nothing more",
+    ),
+    ("empty", "", "<yaml>:1:1: nothing is set here; write a setting, or do without the file"),
+    ("comments only", "# nothing\n", "<yaml>:2:1: nothing is set here; write a setting, or do without the file"),
+    (
+        "two documents",
+        "general: {verbose: true}\n---\nserver: {port: 1}\n",
+        "<yaml>:3:1: a second document begins here; keep one, without `---` between",
+    ),
+    (
+        "fault after the document",
+        "general: {verbose: true}\n...\n%bad\n",
+        "<yaml>:3:5: this is not YAML: found unknown directive name, while scanning a directive at line 3 column 1",
+    ),
+    (
+        "syntax",
+        "general:\n  verbose: true\n bad: [\n",
+        "<yaml>:3:2: this is not YAML: did not find expected key, while parsing a block mapping",
+    ),
+    (
+        "tab",
+        "general:\n\tverbose: true\n",
+        "<yaml>:2:1: this is not YAML: found character that cannot start any token, while scanning for the next token",
+    ),
+    (
+        "unclosed",
+        "general: {verbose: true\n",
+        "<yaml>:2:1: this is not YAML: did not find expected ',' or '}', while parsing a flow mapping at line 1 column 10",
+    ),
+    ("unknown alias", "general: *nowhere\n", "<yaml>:1:10: this is not YAML: unknown anchor"),
+    (
+        "tag",
+        "performance:\n  workers: !big 4\n",
+        "<yaml>:2:12: performance.workers: a value with the tag `!big` is not a whole number; give a number from 1 to 1024, or `auto`",
+    ),
+    (
+        "core tag on number",
+        "performance:\n  workers: !!python/object:os.system 4\n",
+        "<yaml>:2:12: performance.workers: a tag has no meaning here; leave it out",
+    ),
+    (
+        "core tag on mapping",
+        "server:\n  port: 1\ngeneral: !!python/x {verbose: true}\n",
+        "<yaml>:3:10: general: a tag has no meaning here; leave it out",
+    ),
+    (
+        "verbatim tag",
+        "general: !<tag:yaml.org,2002:python> {verbose: true}\n",
+        "<yaml>:1:24: general: a tag has no meaning here; leave it out",
+    ),
+    (
+        "control character",
+        "general:\n  verbose: \u{7}true\n",
+        "<yaml>:2:12: the character U+0007 may not stand in YAML; leave it out, or write it as an escape in double quotes",
+    ),
+    ("number as key", "server:\n  3000: port\n", "<yaml>:2:3: server: `3000` is not a key; a key here is a word"),
+    ("list as key", "? [a, b]\n: 3\n", "<yaml>:1:3: a list is not a key; a key here is a word"),
+    (
+        "CRLF",
+        "general:\r\n  verbose: true\r\n\r\nserver:\r\n  # c\r\n  port: many\r\n",
+        "<yaml>:6:9: server.port: the text \"many\" is not a whole number; give a number from 0 to 65535",
+    ),
+    (
+        "quoted key",
+        "\"general\":\n  'verbose'  :   3\n",
+        "<yaml>:2:18: general.verbose: `3` is not true or false; give `true` or `false`",
+    ),
+    (
+        "after block scalar",
+        "app:\n  text: |\n    a\n    b: c\n\n  more: >\n    x\ngeneral:\n  verbose: 1\n",
+        "<yaml>:9:12: general.verbose: `1` is not true or false; give `true` or `false`",
+    ),
+    (
+        "umlauts before",
+        "app: {name: 'äöü'}\nserver: {host: \"äö\", port: -1}\n",
+        "<yaml>:2:16: server.host: the text \"äö\" is not an IP address; give one such as 127.0.0.1, or 0.0.0.0 for every interface\n<yaml>:2:28: server.port: -1 is negative; give a number from 0 to 65535",
+    ),
+    (
+        "flow over lines",
+        "server: {\n  host: 127.0.0.1,\n  # c\n  port: -1\n}\n",
+        "<yaml>:4:9: server.port: -1 is negative; give a number from 0 to 65535",
+    ),
+    (
+        "value on the next line",
+        "server:\n  port:\n    -1\n",
+        "<yaml>:3:5: server.port: -1 is negative; give a number from 0 to 65535",
+    ),
+    (
+        "alias value",
+        "app: {n: &n -1}\nserver:\n  port: *n\n",
+        "<yaml>:1:10: server.port: -1 is negative; give a number from 0 to 65535",
+    ),
+    (
+        "merge key",
+        "general: &g {verbose: true}\nserver:\n  <<: *g\n",
+        "<yaml>:3:3: server.<<: this key is unknown; the keys here are `host`, `port`, `shutdown_timeout` and `header_read_timeout`",
+    ),
+];
+
+#[test]
+fn every_broken_configuration_gets_its_error() {
+    for (name, text, expected) in CASES {
+        match Config::from_yaml(text) {
+            Ok(config) => panic!("{name}: was read as {config:?}"),
+            Err(error) => assert_eq!(error.to_string(), *expected, "{name}"),
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Configuration files: those that load, those that cannot be read, and those that attack the reader.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tower_offload::{Config, ConfigError, Cpu, Db, Embedding, Inference, Io, PoolConfig, Route, Workers};
+
+const FIRST_FORM: &str = "\
+general:
+  verbose: true
+performance:
+  workers: 4
+  keep_alive_timeout: 30
+  thread_pools:
+    io_workers: 50
+    cpu_workers: 30
+    inference_workers: 20
+    embedding_workers: 15
+    db_workers: 25
+";
+
+fn refused(text: &str) -> ConfigError {
+    match Config::from_yaml(text) {
+        Ok(config) => panic!("was read as {config:?}"),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn the_fixed_first_form_sets_every_key() {
+    let config = Config::from_yaml(FIRST_FORM).unwrap();
+    assert!(config.general.verbose);
+    assert_eq!(config.performance.workers, Workers::Count(4));
+    assert_eq!(config.performance.keep_alive_timeout, Duration::from_secs(30));
+    let pools = &config.performance.thread_pools;
+    assert_eq!(pools.get(Io), Some(&PoolConfig::new(50)));
+    assert_eq!(pools.get(Cpu), Some(&PoolConfig::new(30)));
+    assert_eq!(pools.get(Inference), Some(&PoolConfig::new(20)));
+    assert_eq!(pools.get(Embedding), Some(&PoolConfig::new(15)));
+    assert_eq!(pools.get(Db), Some(&PoolConfig::new(25)));
+    assert_eq!(pools.iter().len(), 5);
+}
+
+#[test]
+fn the_long_form_sets_every_key_and_unnamed_pools_keep_their_defaults() {
+    let text = "\
+performance:
+  workers: auto
+  keep_alive_timeout: 1.5
+  routes:
+    post /v1/embeddings: embedding
+    /files/{*path}: thumbnails
+  thread_pools:
+    cpu_workers: auto
+    thumbnails:
+      workers: 4
+      concurrency: 8
+      queue_capacity: 0
+      queue_timeout: 250ms
+      keep_alive: 2m
+      nice: -5
+    db:
+      queue_timeout: \"0.5 s\"
+server:
+  host: '::1'
+  port: 0
+  shutdown_timeout: 1h
+  header_read_timeout: 1500us
+";
+    let config = Config::from_yaml(text).unwrap();
+    let performance = &config.performance;
+    assert_eq!(performance.workers, Workers::Auto);
+    assert_eq!(performance.keep_alive_timeout, Duration::from_millis(1500));
+    let thumbnails = PoolConfig::new(4)
+        .concurrency(8)
+        .queue_capacity(0)
+        .queue_timeout(Duration::from_millis(250))
+        .keep_alive(Duration::from_secs(120))
+        .nice(-5);
+    assert_eq!(performance.thread_pools.get("thumbnails"), Some(&thumbnails));
+    assert_eq!(performance.thread_pools.get(Cpu), Some(&PoolConfig::auto()));
+    assert_eq!(
+        performance.thread_pools.get(Db),
+        Some(&PoolConfig::new(25).queue_timeout(Duration::from_millis(500))),
+        "what the long form leaves out keeps the pool's own default"
+    );
+    assert_eq!(performance.thread_pools.get(Io), Some(&PoolConfig::new(50)));
+    assert_eq!(
+        performance.routes,
+        [Route::new("POST /v1/embeddings", Embedding).unwrap(), Route::new("/files/{*path}", "thumbnails").unwrap()]
+    );
+    assert_eq!(config.server.address(), "[::1]:0".parse().unwrap());
+    assert_eq!(config.server.shutdown_timeout, Duration::from_secs(3600));
+    assert_eq!(config.server.header_read_timeout, Duration::from_micros(1500));
+}
+
+#[test]
+fn the_configuration_at_the_root_begins_with_the_fixed_form_and_loads() {
+    let text = include_str!("../config.yaml");
+    let plain = |text: &str| -> Vec<String> {
+        text.lines()
+            .map(|line| line.split(" #").next().unwrap_or_default().trim_end().to_owned())
+            .filter(|line| !line.is_empty() && !line.trim_start().starts_with('#'))
+            .collect()
+    };
+    let fixed = plain(FIRST_FORM);
+    assert_eq!(plain(text)[..fixed.len()], fixed[..]);
+    let config = Config::load(concat!(env!("CARGO_MANIFEST_DIR"), "/config.yaml")).unwrap();
+    assert_eq!(config, Config::from_yaml(text).unwrap());
+    assert!(!config.performance.routes.is_empty());
+}
+
+#[test]
+fn what_is_commented_out_in_the_configuration_at_the_root_can_be_switched_on() {
+    let text: String = include_str!("../config.yaml")
+        .lines()
+        .map(|line| match line.find("#: ") {
+            Some(at) => format!("{}{}\n", &line[..at], &line[at + 3..]),
+            None => format!("{line}\n"),
+        })
+        .collect();
+    let config = Config::from_yaml(&text).unwrap();
+    assert!(config.performance.thread_pools.get("thumbnails").is_some());
+}
+
+#[test]
+fn sections_without_content_keep_the_defaults() {
+    let config =
+        Config::from_yaml("general:\nperformance:\n  thread_pools:\n    # io_workers: 50\n  routes:\n").unwrap();
+    assert_eq!(config, Config::default());
+}
+
+#[test]
+fn a_missing_file_is_an_error_only_if_it_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yaml");
+    let error = Config::load(&path).unwrap_err();
+    assert_eq!(error.to_string(), format!("{}: there is no such file; create it, or name another", path.display()));
+    assert!(error.source().is_some());
+    assert_eq!(Config::load_or_default(&path).unwrap(), Config::default());
+
+    std::fs::write(&path, "general: {verbos: true}").unwrap();
+    let error = Config::load_or_default(&path).unwrap_err();
+    assert_eq!(error.file(), Some(path.display().to_string().as_str()));
+    assert_eq!((error.line(), error.column(), error.key()), (Some(1), Some(11), Some("general.verbos")));
+}
+
+#[test]
+fn a_directory_is_named_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    for result in [Config::load(folder.path()), Config::load_or_default(folder.path())] {
+        let error = result.unwrap_err();
+        let expected = format!("{}: this is a directory; name the file in it", folder.path().display());
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf_8_have_their_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("latin1.yaml");
+    std::fs::write(&path, b"general:\r\n  # \xc3\xa4 \xe4\r\n  verbose: true\r\n").unwrap();
+    let error = Config::load(&path).unwrap_err();
+    let expected = format!("{}:2:7: the byte 0xe4 is not UTF-8; save the file as UTF-8", path.display());
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over() {
+    assert!(Config::from_yaml("\u{feff}general: {verbose: true}\n").unwrap().general.verbose);
+}
+
+#[test]
+fn all_mistakes_are_shown_at_once_in_the_order_of_the_file() {
+    let error = refused("general: {verbose: 1}\nserver:\n  port: -1\nperformance:\n  workers: 0\n");
+    let lines: Vec<_> = std::iter::once(&error).chain(error.others()).map(ConfigError::line).collect();
+    assert_eq!(lines, [Some(1), Some(3), Some(5)]);
+    assert_eq!(error.to_string().lines().count(), 3);
+}
+
+#[test]
+fn a_flood_of_mistakes_is_cut_short() {
+    let mut text = "general:\n".to_owned();
+    for index in 0..20_000 {
+        let _ = writeln!(text, "  key{index}: 1");
+    }
+    let error = refused(&text);
+    assert_eq!(error.others().len(), 16);
+    assert_eq!(error.others()[15].message(), "19984 more mistakes follow");
+}
+
+#[test]
+fn a_file_beyond_every_need_is_refused() {
+    let error = refused(&"#".repeat(1024 * 1024 + 1));
+    assert_eq!(error.to_string(), "<yaml>: this is larger than 1 MiB, which no configuration needs to be");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_without_an_end_is_refused() {
+    let error = Config::load("/dev/zero").unwrap_err();
+    assert!(error.to_string().contains("larger than 1 MiB"), "{error}");
+}
+
+#[test]
+fn brackets_without_end_are_refused_before_they_are_parsed() {
+    for text in ["[".repeat(1_000_000), "{a: ".repeat(250_000)] {
+        assert!(refused(&text).message().contains("more than 10000 brackets"));
+    }
+}
+
+#[test]
+fn an_empty_section_of_the_application_counts_as_none() {
+    assert_eq!(Config::from_yaml("app:\n").unwrap(), Config::default());
+    assert_eq!(
+        Config::default().with_app([1]).unwrap_err().message(),
+        "a list is not a mapping; write `key: value` lines"
+    );
+}
+
+#[test]
+fn aliases_that_explode_are_refused() {
+    let mut text = "app:\n  a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..20 {
+        let inner = vec![format!("*a{}", level - 1); 10].join(", ");
+        let _ = writeln!(text, "  a{level}: &a{level} [{inner}]");
+    }
+    let error = refused(&text);
+    assert!(error.message().contains("more than 50000 values"), "{error}");
+    assert!(error.key().is_some_and(|key| key.starts_with("app.a")), "{error}");
+    assert!(error.line().is_some());
+}
+
+#[test]
+fn aliases_of_a_long_text_are_refused() {
+    let text = format!("app:\n  a: &a {}\n  b: [{}]\n", "x".repeat(500_000), "*a, ".repeat(100));
+    assert!(refused(&text).message().contains("more than 4 MiB of text"));
+}
+
+#[test]
+fn an_alias_of_itself_is_refused() {
+    assert!(refused("app: &a\n  b: *a\n").message().contains("nested more than 32 deep"));
+}
+
+#[test]
+fn deep_nesting_is_refused() {
+    for text in ["app: ".to_owned() + &"[".repeat(2_000), "app: ".to_owned() + &"{a: ".repeat(2_000)] {
+        let error = refused(&text);
+        assert!(error.line().is_some(), "{error}");
+    }
+    let mut block = String::new();
+    for depth in 0..200 {
+        let _ = writeln!(block, "{}a:", " ".repeat(depth));
+    }
+    let error = refused(&block.replacen("a:", "app:", 1));
+    assert_eq!((error.line(), error.message().contains("32 deep")), (Some(33), true), "{error}");
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    database: String,
+    #[serde(default)]
+    files: Vec<Folder>,
+    mode: Option<Mode>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Folder {
+    path: String,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum Mode {
+    Fast(u8),
+    Slow,
+}
+
+#[test]
+fn the_application_reads_its_own_section() {
+    let text = "app:\n  database: notes.db\n  mode: !Fast 3\ngeneral: {verbose: true}\n";
+    let settings: Settings = Config::from_yaml(text).unwrap().app().unwrap();
+    assert_eq!(settings, Settings { database: "notes.db".into(), files: vec![], mode: Some(Mode::Fast(3)) });
+}
+
+#[test]
+fn what_the_application_refuses_has_its_place() {
+    let cases = [
+        (
+            "general: {}\napp:\n  # c\n  databse: x\n",
+            "<yaml>:4:3: app: unknown field `databse`, expected one of `database`, `files`, `mode`",
+        ),
+        (
+            "app:\n  database: x\n  files:\n    - path: [3]\n",
+            "<yaml>:4:13: app.files[0].path: invalid type: sequence, expected a string",
+        ),
+        ("\napp:\n  files: []\n", "<yaml>:3:3: app: missing field `database`"),
+        ("general: {}\n", "app: missing field `database`; add the section `app` with what is missing"),
+    ];
+    for (text, expected) in cases {
+        let error = Config::from_yaml(text).unwrap().app::<Settings>().unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn the_section_of_the_application_can_be_set_in_code() {
+    let settings =
+        || Settings { database: "a: b\n".into(), files: vec![Folder { path: "x".into() }], mode: Some(Mode::Slow) };
+    let config = Config::default().with_app(settings()).unwrap();
+    assert_eq!(config.app::<Settings>().unwrap(), settings());
+    let again = Config::from_yaml(&config.to_yaml().unwrap()).unwrap();
+    assert_eq!(again, config);
+    assert_eq!(again.app::<Settings>().unwrap(), settings());
+}
+
+#[test]
+fn values_built_in_code_obey_the_same_rules() {
+    let config = Config::default()
+        .pool("Thumbs", PoolConfig::new(0).queue_timeout(Duration::ZERO).nice(40))
+        .route(Route::new("GET /a/{x}", "nowhere").unwrap())
+        .route(Route::new("GET /a/{y}", Cpu).unwrap());
+    let error = config.validate().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "performance.thread_pools.Thumbs: \"Thumbs\" is no name for a pool; use a lower-case letter, then lower-case \
+         letters, digits, `_` and `-`\n\
+         performance.thread_pools.Thumbs.workers: 0 workers could never run a job; give a number from 1 to 4096, or \
+         `auto`\n\
+         performance.thread_pools.Thumbs.queue_timeout: 0 is no time at all; give a time from 1ms to 24h, such as \
+         `30` (seconds) or `250ms`\n\
+         performance.thread_pools.Thumbs.nice: 40 is more than 19; give a number from -20 to 19\n\
+         performance.routes.GET /a/{x}: there is no pool `nowhere`; the pools are `Thumbs`, `cpu`, `db`, \
+         `embedding`, `inference` and `io`\n\
+         performance.routes.GET /a/{y}: this is the same route as `GET /a/{x}`; keep one of the two"
+    );
+    assert_eq!(config.to_yaml().unwrap_err().to_string(), error.to_string());
+    assert!(PoolConfig::new(1).validate("a_workers").is_err());
+}
+
+#[test]
+fn pools_that_differ_in_their_workers_alone_are_written_in_short() {
+    let config = Config::default().pool(Cpu, PoolConfig::new(7)).pool(Io, PoolConfig::auto().nice(3));
+    let text = config.to_yaml().unwrap();
+    assert!(text.contains("    cpu_workers: 7\n"), "{text}");
+    assert!(text.contains("    io:\n      workers: auto\n"), "{text}");
+    assert_eq!(Config::from_yaml(&text).unwrap(), config);
+}

@@ -1,0 +1,229 @@
+//! What holds for every configuration: none makes the reader panic, and what is written is read as it was.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tower_offload::{Config, PoolConfig, Route, Workers};
+
+fn time() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        (1_000_000u64..=86_400_000_000_000).prop_map(Duration::from_nanos),
+        (1u64..=86_400_000).prop_map(Duration::from_millis),
+        (1u64..=86_400).prop_map(Duration::from_secs),
+    ]
+}
+
+fn workers(most: usize) -> impl Strategy<Value = Workers> {
+    prop_oneof![Just(Workers::Auto), (1..=most).prop_map(Workers::Count)]
+}
+
+prop_compose! {
+    fn pool()(
+        workers in workers(4096),
+        concurrency in proptest::option::of(1usize..=1_000_000),
+        queue in 0usize..=1_000_000,
+        timeout in time(),
+        keep_alive in time(),
+        nice in proptest::option::of(-20i32..=19),
+        plain in any::<bool>(),
+    ) -> PoolConfig {
+        let mut pool = PoolConfig::auto();
+        pool.workers = workers;
+        if !plain {
+            pool.concurrency = concurrency;
+            pool.queue_capacity = queue;
+            pool.queue_timeout = timeout;
+            pool.keep_alive = keep_alive;
+            pool.nice = nice;
+        }
+        pool
+    }
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof!["(io|cpu|inference|embedding|db|true|null|on|y|e5)", "[a-z][a-z0-9_-]{0,20}"]
+        .prop_filter("that ending is taken", |name: &String| name != "workers" && !name.ends_with("_workers"))
+}
+
+fn pattern() -> impl Strategy<Value = String> {
+    "((GET|POST|DELETE|propfind) )?/[a-z'\"!&*:,.ä-]{0,6}(/\\{[a-z]{1,4}\\})?(/[a-z#]{1,4})?(/\\{\\*[a-z]{1,4}\\})?"
+}
+
+fn app() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<f64>().prop_map(Into::into),
+        "[ -~äöü\n\t]{0,12}".prop_map(Into::into),
+        "(true|null|~|0x1f|1e3|\\.nan|!!str a|!x|<<|- a|a: b|#c|'|\"|yes|012|--- a)".prop_map(Into::into),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            proptest::collection::btree_map("[ -~]{0,6}", inner, 0..4)
+                .prop_map(|entries| serde_json::Value::Object(entries.into_iter().collect())),
+        ]
+    })
+}
+
+prop_compose! {
+    fn config()(
+        verbose in any::<bool>(),
+        workers in workers(1024),
+        times in [time(), time(), time()],
+        host in any::<IpAddr>(),
+        port in any::<u16>(),
+        pools in proptest::collection::btree_map(name(), pool(), 0..5),
+        patterns in proptest::collection::vec((pattern(), any::<proptest::sample::Index>()), 0..6),
+        app in proptest::option::of(proptest::collection::btree_map("[ -~]{0,6}", app(), 0..4)),
+    ) -> Config {
+        let mut config = Config::default().verbose(verbose);
+        config.performance.workers = workers;
+        [config.performance.keep_alive_timeout, config.server.shutdown_timeout, config.server.header_read_timeout]
+            = times;
+        config.server.host = host;
+        config.server.port = port;
+        for (name, pool) in pools {
+            config = config.pool(name, pool);
+        }
+        let names: Vec<_> = config.performance.thread_pools.iter().map(|(name, _)| name.clone()).collect();
+        for (pattern, index) in patterns {
+            let Ok(route) = Route::new(&pattern, index.get(&names)) else { continue };
+            let with_it = config.clone().route(route);
+            if with_it.validate().is_ok() {
+                config = with_it;
+            }
+        }
+        match app {
+            Some(app) => config.with_app(app).expect("JSON is YAML"),
+            None => config,
+        }
+    }
+}
+
+/// Pieces that a configuration is made of, and pieces that break one.
+fn yaml_like() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("performance:\n"),
+        Just("  thread_pools:\n"),
+        Just("    cpu_workers: 3\n"),
+        Just("    cpu: {nice: 3}\n"),
+        Just("  routes:\n"),
+        Just("    GET /a/{x}: cpu\n"),
+        Just("    '/{{{a}}}': io\n"),
+        Just("general:\n"),
+        Just("  verbose: true\n"),
+        Just("app:\n"),
+        Just("---\n"),
+        Just("...\n"),
+        Just("&a "),
+        Just("*a"),
+        Just("!!x "),
+        Just("!<y> "),
+        Just("!z "),
+        Just("? "),
+        Just(": "),
+        Just("- "),
+        Just("["),
+        Just("]"),
+        Just("{"),
+        Just("}"),
+        Just(", "),
+        Just("\n"),
+        Just("  "),
+        Just("\t"),
+        Just("|\n"),
+        Just(">-\n"),
+        Just("'"),
+        Just("\""),
+        Just("# "),
+        Just(".nan"),
+        Just("-1"),
+        Just("1e999"),
+        Just("<<: "),
+        Just("%TAG ! !!\n"),
+        Just("\r\n"),
+        Just("\u{feff}"),
+        Just("ä"),
+        Just("\u{85}"),
+        Just("\u{2028}"),
+        Just("\\"),
+        Just("~"),
+        Just("@"),
+        Just("`"),
+    ];
+    proptest::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+}
+
+/// Reads, and if it is refused, asks for every place.
+fn read(text: &str) {
+    match Config::from_yaml(text) {
+        Ok(config) => {
+            let again = Config::from_yaml(&config.to_yaml().unwrap()).unwrap();
+            assert_eq!(again.performance, config.performance);
+            let _ = config.app::<serde_json::Value>();
+        }
+        Err(error) => {
+            let lines = text.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']).count();
+            for error in std::iter::once(&error).chain(error.others()) {
+                assert!(error.line().is_none_or(|line| (1..=lines + 1).contains(&line)), "{error}");
+                assert!(!error.message().is_empty() && !error.message().contains("too large"), "{error}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_written_is_read_as_it_was(config in config()) {
+        let text = config.to_yaml().unwrap();
+        prop_assert_eq!(Config::from_yaml(&text).map_err(|error| format!("{error}\n{text}")), Ok(config));
+    }
+
+    #[test]
+    fn no_text_panics(text in any::<String>()) {
+        read(&text);
+    }
+
+    #[test]
+    fn no_yaml_panics(text in yaml_like()) {
+        read(&text);
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.yaml");
+        std::fs::write(&path, bytes).unwrap();
+        if let Err(error) = Config::load(&path) {
+            prop_assert!(error.file().is_some());
+        }
+    }
+
+    #[test]
+    fn no_route_panics(patterns in proptest::collection::vec("(GET |pOsT )?/?[a{}*:/é ]{0,12}", 0..8)) {
+        let mut config = Config::default();
+        for pattern in patterns {
+            if let Ok(route) = Route::new(&pattern, "cpu") {
+                prop_assert_eq!(&Route::new(&route.to_string(), "cpu").unwrap(), &route);
+                config = config.route(route);
+            }
+        }
+        let _ = config.validate();
+    }
+
+    #[test]
+    fn times_are_read_in_every_unit(count in 1u64..=24, unit in 0usize..6) {
+        let (name, nanos, scale) = [
+            ("ns", 1, 1_000_000), ("us", 1_000, 1_000), ("ms", 1_000_000, 1), ("s", 1_000_000_000, 1),
+            ("m", 60_000_000_000, 1), ("h", 3_600_000_000_000, 1),
+        ][unit];
+        let text = format!("performance:\n  keep_alive_timeout: {}{name}\n", count * scale);
+        let config = Config::from_yaml(&text).unwrap();
+        prop_assert_eq!(config.performance.keep_alive_timeout, Duration::from_nanos(count * scale * nanos));
+    }
+}
