@@ -36,6 +36,8 @@ pub(super) async fn accept(
                 if warned.is_none_or(|warned| warned.elapsed() >= WARN_AGAIN) {
                     warn!(target: "tower_offload", %error, "cannot accept connections for now; trying again");
                     warned = Some(Instant::now());
+                } else {
+                    debug!(target: "tower_offload", %error, "still cannot accept connections");
                 }
                 tokio::select! {
                     () = sleep(BACK_OFF) => {}

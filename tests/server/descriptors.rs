@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tower_offload::{Config, Pools, server};
 
@@ -13,6 +14,7 @@ const CHILD: &str = "TOWER_OFFLOAD_TEST_DESCRIPTORS";
 /// How many descriptors the child may have, its own dozen included.
 const LIMIT: usize = 40;
 const WARNING: &str = "cannot accept connections for now";
+const AGAIN: &str = "still cannot accept connections";
 
 /// The child's side: not a test by itself.
 #[test]
@@ -20,7 +22,11 @@ fn serve_until_killed() {
     if std::env::var_os(CHILD).is_none() {
         return;
     }
-    tracing_subscriber::fmt().with_writer(std::io::stdout).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter("tower_offload=debug")
+        .with_writer(std::io::stdout)
+        .with_ansi(false)
+        .init();
     let mut config = Config::default();
     config.server.port = 0;
     config.server.header_read_timeout = FOR_EVER;
@@ -59,6 +65,12 @@ fn running_out_of_descriptors_is_survived_and_said_once() {
     let crowd: Vec<_> = (0..2 * LIMIT).map(|_| TcpStream::connect(&address).unwrap()).collect();
     lines.find(|line| line.contains(WARNING)).unwrap();
     exchange(&mut first);
+    // It does not spin: nothing closes, so it tries again ten times a second.
+    let starved = Instant::now();
+    for _ in 0..5 {
+        lines.find(|line| line.contains(AGAIN)).unwrap();
+    }
+    assert!(starved.elapsed() >= Duration::from_millis(250), "five attempts in {:?}", starved.elapsed());
     drop(crowd);
     // The server works through the backlog, a few at a time.
     exchange(&mut TcpStream::connect(&address).unwrap());
