@@ -242,6 +242,7 @@ mod tests {
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
         drop(connections);
-        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        let closed = tokio::time::timeout(LONG / 2, client.read(&mut [0])).await.expect("closed at once");
+        assert_eq!(closed.unwrap(), 0);
     }
 }

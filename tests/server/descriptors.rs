@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tower_offload::{Config, Pools, server};
@@ -34,6 +34,16 @@ fn serve_until_killed() {
     server::runtime(&config).unwrap().block_on(server::serve(hello(), &Pools::default(), &config)).unwrap();
 }
 
+/// A process that does not outlive the test, however it ends.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 fn exchange(stream: &mut TcpStream) {
     stream.set_read_timeout(Some(FOR_EVER)).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
@@ -47,7 +57,7 @@ fn exchange(stream: &mut TcpStream) {
 #[test]
 fn running_out_of_descriptors_is_survived_and_said_once() {
     let executable = std::env::current_exe().unwrap();
-    let mut child = Command::new("sh")
+    let child = Command::new("sh")
         .args(["-c", &format!("ulimit -n {LIMIT} && exec \"$0\" \"$@\"")])
         .arg(executable)
         .args(["--exact", "descriptors::serve_until_killed", "--nocapture"])
@@ -55,7 +65,8 @@ fn running_out_of_descriptors_is_survived_and_said_once() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut child = Killed(child);
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     let listening = lines.find(|line| line.contains("listening")).unwrap();
     let address = listening.rsplit("address=").next().unwrap().trim().to_owned();
 
@@ -75,8 +86,7 @@ fn running_out_of_descriptors_is_survived_and_said_once() {
     // The server works through the backlog, a few at a time.
     exchange(&mut TcpStream::connect(&address).unwrap());
     exchange(&mut first);
-    child.kill().unwrap();
+    child.0.kill().unwrap();
     let more_warnings = lines.filter(|line| line.contains(WARNING)).count();
-    child.wait().unwrap();
     assert_eq!(more_warnings, 0);
 }
