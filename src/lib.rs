@@ -80,6 +80,9 @@ mod pool;
 mod pools;
 mod reject;
 mod select;
+#[cfg(feature = "server")]
+#[cfg_attr(docsrs, doc(cfg(feature = "server")))]
+pub mod server;
 mod shield;
 mod stats;
 mod sync;
