@@ -331,6 +331,12 @@ impl<T> Dispatch<T> {
         self.lock().admission.retry_after(now)
     }
 
+    /// How many workers are on their way.
+    #[cfg(all(test, tower_offload_loom))]
+    pub(super) fn waking(&self) -> usize {
+        self.lock().crew.waking
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         lock(&self.state)
     }
