@@ -37,6 +37,8 @@ struct State<T> {
     /// Jobs with a permit that want to be polled: they were just admitted, or were woken.
     ready: VecDeque<T>,
     crew: Crew,
+    /// Nothing new is taken.
+    draining: bool,
     /// Nobody can submit any more; workers end when they find nothing to do.
     closed: bool,
     /// Who waits for the moment at which nothing is queued or in flight.
@@ -59,7 +61,7 @@ struct Crew {
     present: usize,
     waking: usize,
     busy: usize,
-    /// No thread could be started; none is tried before this moment.
+    /// No thread could be started; no further one is tried before this moment.
     barren_until: Moment,
 }
 
@@ -95,6 +97,8 @@ pub(crate) enum Call {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Instantaneous {
     pub(crate) admission: Snapshot,
+    pub(crate) overloaded: bool,
+    pub(crate) draining: bool,
     pub(crate) workers: usize,
     pub(crate) workers_max: usize,
     pub(crate) busy: usize,
@@ -128,6 +132,7 @@ impl<T> Dispatch<T> {
             admission: Admission::new(settings, seed),
             ready: VecDeque::new(),
             crew,
+            draining: false,
             closed: false,
             watchers: Vec::new(),
             tasks: HashMap::new(),
@@ -148,12 +153,12 @@ impl<T> Dispatch<T> {
         let mut state = self.lock();
         let offered = match state.admission.offer(now, offer, &mut gone) {
             Ok(Place::InFlight(key)) => {
-                let (job, made) = make(key, &state.instant());
+                let (job, made) = make(key, &state.instant(now));
                 state.ready.push_back(job);
                 Ok(made)
             }
             Ok(Place::Queued(key)) => {
-                let (job, made) = make(key, &state.instant());
+                let (job, made) = make(key, &state.instant(now));
                 state.admission.store(key, job);
                 Ok(made)
             }
@@ -264,19 +269,21 @@ impl<T> Dispatch<T> {
         (ready, after)
     }
 
-    /// Ends the waiting of the jobs that are late; answers when to call again.
-    pub(crate) fn expire(&self, now: Moment) -> (Option<Moment>, After<T>) {
+    /// Ends the waiting of the jobs that are late.
+    pub(crate) fn expire(&self, now: Moment) -> After<T> {
         let mut gone = Vec::new();
         let mut state = self.lock();
         state.admission.expire(now, &mut gone);
-        state.armed = state.admission.next_expiry();
-        let (next, after) = (state.armed, state.after(now, gone));
-        (next, after)
+        // An alarm that an earlier one has overtaken rings too; it does not ask for another.
+        state.armed = state.armed.filter(|&armed| now < armed);
+        state.after(now, gone)
     }
 
     /// Refuses every further offer.
     pub(crate) fn drain(&self) {
-        self.lock().admission.drain();
+        let mut state = self.lock();
+        state.draining = true;
+        state.admission.drain();
     }
 
     /// Ends the waiting of every queued job.
@@ -296,10 +303,11 @@ impl<T> Dispatch<T> {
 
     /// Whether nothing is queued or in flight; if something is, `watcher` is woken when that has changed.
     pub(crate) fn poll_idle(&self, watcher: &Waker) -> bool {
+        let watcher = watcher.clone();
         let mut state = self.lock();
         let idle = state.admission.is_idle();
-        if !idle && !state.watchers.iter().any(|other| other.will_wake(watcher)) {
-            state.watchers.push(watcher.clone());
+        if !idle && !state.watchers.iter().any(|other| other.will_wake(&watcher)) {
+            state.watchers.push(watcher);
         }
         idle
     }
@@ -309,18 +317,24 @@ impl<T> Dispatch<T> {
         self.lock().tasks.insert(key, (now, task));
     }
 
-    pub(crate) fn instant(&self) -> Instantaneous {
-        self.lock().instant()
+    pub(crate) fn instant(&self, now: Moment) -> Instantaneous {
+        self.lock().instant(now)
     }
 
     /// The instant, and the tasks that run in it with the moments they began at.
-    pub(crate) fn instant_with_tasks(&self) -> (Instantaneous, Vec<(Moment, Task)>) {
+    pub(crate) fn instant_with_tasks(&self, now: Moment) -> (Instantaneous, Vec<(Moment, Task)>) {
         let state = self.lock();
-        (state.instant(), state.tasks.values().cloned().collect())
+        (state.instant(now), state.tasks.values().cloned().collect())
     }
 
     pub(crate) fn retry_after(&self, now: Moment) -> Duration {
         self.lock().admission.retry_after(now)
+    }
+
+    /// How many workers are on their way.
+    #[cfg(all(test, tower_offload_loom))]
+    pub(super) fn waking(&self) -> usize {
+        self.lock().crew.waking
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -361,9 +375,11 @@ impl<T> State<T> {
         if more && waking < self.crew.most_waking { self.crew.call(now) } else { Call::Nobody }
     }
 
-    fn instant(&self) -> Instantaneous {
+    fn instant(&self, now: Moment) -> Instantaneous {
         Instantaneous {
             admission: self.admission.snapshot(),
+            overloaded: self.admission.is_overloaded(now),
+            draining: self.draining,
             workers: self.crew.present,
             workers_max: self.crew.most,
             busy: self.crew.busy,
@@ -378,7 +394,8 @@ impl Crew {
         if let Some(thread) = self.call_sleeper() {
             return Call::Unpark(thread);
         }
-        if self.present >= self.most || now < self.barren_until {
+        // Without any worker a start is tried in any case: if it fails, the jobs that wait for it are answered.
+        if self.present >= self.most || (self.present > 0 && now < self.barren_until) {
             return Call::Nobody;
         }
         let free = self.seats.iter().position(Option::is_none).unwrap_or(self.seats.len());
