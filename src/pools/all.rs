@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::builder::{BuildError, PoolsBuilder};
-use crate::admission::{Limit, Settings};
-use crate::config::{Config, PoolConfig, Route};
+use crate::admission::{Bounds, Discipline, Limit, Settings};
+use crate::config::{Concurrency, Config, PoolConfig, Queue, Route};
 use crate::error::UnknownPool;
 use crate::pool::{self, Plan, Pool, PoolStats};
 use crate::workload::{PoolName, Workload};
@@ -175,9 +175,17 @@ fn plan(name: &Workload, settings: &PoolConfig, verbose: bool) -> Plan {
         name: name.clone(),
         workers: settings.workers.count(),
         admission: Settings {
-            limit: Limit::Fixed(settings.concurrency_limit()),
+            limit: match settings.concurrency {
+                Concurrency::Adaptive { min, max } => Limit::Adaptive { min, max },
+                Concurrency::Workers | Concurrency::Fixed(_) => Limit::Fixed(settings.concurrency_limit()),
+            },
             capacity: settings.queue_capacity,
             timeout: settings.queue_timeout,
+            discipline: match settings.queue {
+                Queue::Fifo => Discipline::Fifo,
+                Queue::Adaptive => Discipline::Adaptive,
+            },
+            target: Bounds { min: settings.queue_target.min, max: settings.queue_target.max },
             ..Settings::default()
         },
         keep_alive: settings.keep_alive,
