@@ -193,3 +193,40 @@ fn plan(name: &Workload, settings: &PoolConfig, verbose: bool) -> Plan {
         verbose,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn admission(settings: &PoolConfig) -> Settings {
+        plan(&Workload::CPU, settings, false).admission
+    }
+
+    #[test]
+    fn admission_goes_by_what_the_settings_say() {
+        let (low, high) = (Duration::from_millis(20), Duration::from_millis(40));
+        let settings = PoolConfig::new(4)
+            .adaptive_concurrency(2..=64)
+            .queue_capacity(7)
+            .queue_timeout(Duration::from_secs(3))
+            .queue(Queue::Fifo)
+            .queue_target(low..=high);
+        let expected = Settings {
+            limit: Limit::Adaptive { min: 2, max: 64 },
+            capacity: 7,
+            timeout: Duration::from_secs(3),
+            discipline: Discipline::Fifo,
+            target: Bounds { min: low, max: high },
+            ..Settings::default()
+        };
+        assert_eq!(admission(&settings), expected);
+        assert_eq!(admission(&PoolConfig::new(4).concurrency(9)), Settings::fixed(9));
+    }
+
+    #[test]
+    fn the_defaults_of_the_settings_are_those_of_admission() {
+        assert_eq!(admission(&PoolConfig::new(4)), Settings::fixed(4));
+    }
+}
