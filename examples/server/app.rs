@@ -13,12 +13,12 @@ use tower_http::services::ServeDir;
 use tower_http::trace::TraceLayer;
 use tower_offload::{Inference, InstallError, MetricsService, PoolLayer, Pools, StatsService, Workload};
 
-use crate::body::read_first;
-use crate::model::{self, Digits};
-use crate::notes::{self, Notes};
-use crate::passwords;
-use crate::problem::{self, Problem};
-use crate::settings::Settings;
+use super::body::read_first;
+use super::model::{self, Digits};
+use super::notes::{self, Notes};
+use super::passwords;
+use super::problem::{self, Problem};
+use super::settings::Settings;
 
 /// What the handlers work with.
 pub(crate) struct Parts {
@@ -45,15 +45,13 @@ pub(crate) fn app(parts: Parts, pools: &Pools) -> Result<Router, InstallError> {
 
     // By type: a marker names the pool of one handler.
     let by_type = Router::new()
-        .route("/v1/classify", post(model::classify).layer(PoolLayer::<Inference>::new(pools)))
+        .route("/v1/classify", post(model::classify).route_layer(PoolLayer::<Inference>::new(pools)))
         .with_state(Arc::clone(&digits));
 
     // By extension: middleware looks at the request and names the pool on it.
-    let by_extension = Router::new()
-        .route("/v1/embeddings", post(model::embeddings))
-        .with_state(digits)
-        .route_layer(PoolLayer::by_extension(pools))
-        .route_layer(from_fn(name_pool));
+    let embeddings =
+        post(model::embeddings).route_layer(PoolLayer::by_extension(pools)).route_layer(from_fn(name_pool));
+    let by_extension = Router::new().route("/v1/embeddings", embeddings).with_state(digits);
 
     Ok(Router::new()
         .merge(by_route)

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONNECTION, CONTENT_LENGTH};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::problem::Problem;
+use super::problem::Problem;
 
 /// The largest body, in bytes.
 pub(crate) const MAX_BODY: usize = 256 * 1024;
@@ -23,14 +24,23 @@ pub(crate) async fn read_first(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > MAX_BODY) {
-        return too_large().into_response();
+        return unread(too_large(), &parts);
     }
     match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY)).await {
         Ok(Ok(bytes)) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
-        Ok(Err(error)) if is_limit(&error) => too_large().into_response(),
-        Ok(Err(_)) => Problem::bad_request("the body could not be read to its end").into_response(),
-        Err(_) => Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took longer than 10 s to arrive").into_response(),
+        Ok(Err(error)) if is_limit(&error) => unread(too_large(), &parts),
+        Ok(Err(_)) => unread(Problem::bad_request("the body could not be read to its end"), &parts),
+        Err(_) => unread(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took longer than 10 s to arrive"), &parts),
     }
+}
+
+/// Refuses a body that is not read to its end. The connection cannot carry another request then, and HTTP/1 has to say so.
+fn unread(problem: Problem, request: &Parts) -> Response {
+    let mut response = problem.into_response();
+    if request.version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn too_large() -> Problem {

@@ -23,11 +23,11 @@ use tower_offload::{Config, Pools};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::app::Parts;
-use crate::model::Digits;
-use crate::notes::Notes;
-use crate::options::{HELP, Options};
-use crate::settings::Settings;
+use self::app::Parts;
+use self::model::Digits;
+use self::notes::Notes;
+use self::options::{HELP, Options};
+use self::settings::Settings;
 
 fn main() -> ExitCode {
     match run() {

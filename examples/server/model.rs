@@ -7,8 +7,8 @@ use axum::extract::State;
 use rten::{Model, NodeId, RunOptions, ThreadPool, Value};
 use serde::{Deserialize, Serialize};
 
-use crate::body::Json;
-use crate::problem::Problem;
+use super::body::Json;
+use super::problem::Problem;
 
 /// The pixels of an input, 8 rows of 8.
 const PIXELS: usize = 64;

@@ -10,9 +10,9 @@ use axum::response::IntoResponse;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
-use crate::body::Json;
-use crate::problem::Problem;
-use crate::query::{Path as PathOf, Query};
+use super::body::Json;
+use super::problem::Problem;
+use super::query::{Path as PathOf, Query};
 
 /// The longest note, in bytes.
 const MAX_TEXT: usize = 64 * 1024;

@@ -5,8 +5,8 @@ use argon2::password_hash::{Error, PasswordHasher, PasswordVerifier};
 use argon2::{Argon2, Params};
 use serde::{Deserialize, Serialize};
 
-use crate::body::Json;
-use crate::problem::Problem;
+use super::body::Json;
+use super::problem::Problem;
 
 /// The longest password, in bytes.
 const MAX_PASSWORD: usize = 1024;

@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, Path as AxumPath, Query as AxumQuery};
 
-use crate::problem::Problem;
+use super::problem::Problem;
 
 /// The parameter of the path.
 #[derive(Debug, FromRequestParts)]
