@@ -1,6 +1,7 @@
 //! The example server as its users meet it: the real program, asked over HTTP, stopped, killed and misconfigured.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
 
 mod example {
     pub(crate) mod process;
