@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::shield;
 use crate::workload::Workload;
 
 /// Why a pool gave no result for a job.
@@ -77,7 +78,8 @@ pub enum OffloadError<E> {
 pub struct Panic {
     message: String,
     /// Behind a lock only so that the error can be shared between threads.
-    payload: Mutex<Box<dyn Any + Send>>,
+    /// Taken only by [`into_payload`](Self::into_payload).
+    payload: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 // === impl Cause ===
@@ -276,7 +278,7 @@ impl Panic {
             .map(|&message| message.to_owned())
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "a value that is no text".to_owned());
-        Self { message, payload: Mutex::new(payload) }
+        Self { message, payload: Mutex::new(Some(payload)) }
     }
 
     /// What was said: the message of `panic!`, where it was one.
@@ -287,13 +289,26 @@ impl Panic {
 
     /// The value itself, for [`std::panic::resume_unwind`].
     #[must_use]
-    pub fn into_payload(self) -> Box<dyn Any + Send> {
-        self.payload.into_inner().unwrap_or_else(PoisonError::into_inner)
+    pub fn into_payload(mut self) -> Box<dyn Any + Send> {
+        self.take().expect("the value is taken once, and this takes `self`")
     }
 
     /// Goes on with the panic on this thread.
     pub fn resume(self) -> ! {
         std::panic::resume_unwind(self.into_payload())
+    }
+
+    fn take(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.payload.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// The value may panic when it is dropped; that ends here.
+impl Drop for Panic {
+    fn drop(&mut self) {
+        if let Some(payload) = self.take() {
+            shield::drop_payload(payload);
+        }
     }
 }
 

@@ -80,6 +80,7 @@ mod pool;
 mod pools;
 mod reject;
 mod select;
+mod shield;
 mod stats;
 mod sync;
 mod timer;

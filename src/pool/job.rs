@@ -15,6 +15,7 @@ use super::permit::Permit;
 use super::shared::Shared;
 use crate::admission::{Key, Outcome};
 use crate::error::{Cause, Panic, Rejection};
+use crate::shield::shielded;
 
 /// A job that a worker can poll once.
 pub(crate) type Work = Runnable<Arc<Ticket>>;
@@ -36,7 +37,7 @@ pub(crate) struct Ticket {
 struct Job<F: Future> {
     #[pin]
     future: Option<F>,
-    context: JobContext,
+    context: Shielded<JobContext>,
     permit: Option<Permit>,
     outcome_of: fn(&F::Output) -> Outcome,
 }
@@ -59,6 +60,7 @@ where
     F::Output: Send + 'static,
 {
     let ticket = permit.ticket().clone();
+    let context = Shielded::new(context);
     let job = Job { future: Some(future), context, permit: Some(permit), outcome_of };
     let schedule = WithInfo(|work: Work, info: ScheduleInfo| {
         let ticket = work.metadata().clone();
@@ -113,23 +115,32 @@ impl<F: Future> Future for Job<F> {
         }
         // What surrounds the poll is the application's too: a subscriber may panic when a span is entered.
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            let _in_context = this.context.enter();
-            this.future.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(cx))
+            let _in_context = this.context.get().map(JobContext::enter);
+            let polled = this.future.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(cx));
+            polled.map(|value| {
+                let outcome = (this.outcome_of)(&value);
+                (value, outcome)
+            })
         }));
         let (result, outcome) = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(value)) => {
-                let outcome = (this.outcome_of)(&value);
-                (Ok(value), outcome)
-            }
+            Ok(Poll::Ready((value, outcome))) => (Ok(value), outcome),
             Err(payload) => (Err(Panic::new(payload)), Outcome::Panicked),
         };
+        let result = Shielded::new(result);
         // The future goes first, then the permit, and then the caller is told: who has an answer finds the place free.
-        drop_in_context(this.context, || this.future.set(None));
-        if let Some(permit) = this.permit.take() {
-            permit.end(outcome, result.as_ref().err().map(Panic::message));
+        let permit = this.permit.take();
+        in_context(this.context, || {
+            shielded(|| this.future.set(None));
+            if let Some(permit) = &permit {
+                let failure = result.get().and_then(|result| result.as_ref().err());
+                permit.log_end(outcome, failure.map(Panic::message));
+            }
+        });
+        if let Some(permit) = permit {
+            permit.end(outcome);
         }
-        Poll::Ready(Shielded(Some(result)))
+        Poll::Ready(result)
     }
 }
 
@@ -138,21 +149,29 @@ impl<F: Future> PinnedDrop for Job<F> {
     fn drop(self: Pin<&mut Self>) {
         let mut this = self.project();
         if this.future.is_some() {
-            drop_in_context(this.context, || this.future.set(None));
+            in_context(this.context, || this.future.set(None));
         }
     }
 }
 
-fn drop_in_context(context: &JobContext, drops: impl FnOnce()) {
-    drop_shielded(|| {
-        let _in_context = context.enter();
-        drops();
+fn in_context(context: &Shielded<JobContext>, call: impl FnOnce()) {
+    shielded(|| {
+        let _in_context = context.get().map(JobContext::enter);
+        call();
     });
 }
 
 // === impl Shielded ===
 
 impl<T> Shielded<T> {
+    const fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    const fn get(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+
     pub(crate) fn into_inner(mut self) -> Option<T> {
         self.0.take()
     }
@@ -161,16 +180,7 @@ impl<T> Shielded<T> {
 impl<T> Drop for Shielded<T> {
     fn drop(&mut self) {
         if self.0.is_some() {
-            drop_shielded(|| self.0 = None);
+            shielded(|| self.0 = None);
         }
-    }
-}
-
-/// Drops something of the user's; a panic on the way is reported by the panic hook and ends here.
-fn drop_shielded(drops: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(drops)) {
-        // The value of a panic may itself panic when it is dropped; the value of that second panic is left alone.
-        let second = catch_unwind(AssertUnwindSafe(|| drop(payload)));
-        std::mem::forget(second);
     }
 }

@@ -44,11 +44,15 @@ impl Permit {
         }
     }
 
-    /// The job has ended, on the worker that polled it. `failure` is what a panic said.
-    pub(crate) fn end(mut self, outcome: Outcome, failure: Option<&str>) {
+    /// Logs that the job has ended. `failure` is what a panic said.
+    pub(crate) fn log_end(&self, outcome: Outcome, failure: Option<&str>) {
         if let (Some(task), Some(began)) = (&self.task, self.began) {
             task.log_end(&self.ticket.shared.name, self.ticket.shared.now().since(began), outcome, failure);
         }
+    }
+
+    /// The job has ended, on the worker that polled it.
+    pub(crate) fn end(mut self, outcome: Outcome) {
         self.end = End { outcome, on_worker: true };
     }
 }

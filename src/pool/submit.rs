@@ -15,6 +15,7 @@ use super::task::Task;
 use super::worker;
 use crate::admission::{Offer, Outcome};
 use crate::error::{Cause, Rejection};
+use crate::shield::shielded;
 use crate::workload::Workload;
 
 /// One workload pool. Cheap to clone; every clone is the same pool.
@@ -87,11 +88,12 @@ impl Pool {
             let (work, answer) = job::build(future, context, Permit::new(ticket.clone(), now, task), outcome_of);
             (work, Pending::new(answer, ticket))
         });
+        // Before a worker is called, so that on a pool at rest this line comes before the one that tells the end.
+        if let Some((task, busy, queued)) = log {
+            shielded(|| task.log_submission(&shared.name, busy, queued));
+        }
         shared.settle(after);
         shared.touched();
-        if let Some((task, busy, queued)) = log {
-            task.log_submission(&shared.name, busy, queued);
-        }
         match offered {
             Ok(pending) => Ok(pending),
             Err((cause, retry_after)) => {
