@@ -262,9 +262,13 @@ async fn sigterm_answers_what_is_in_flight_and_exits_with_0() {
             tokio::spawn(async move { client.post("/v1/notes", &json!({ "text": format!("n{number}") })).await })
         })
         .collect();
-    while observer.get("/health/thread-pools").await.ok()["pools"]["db"]["active_tasks"].as_array().unwrap().len() < 8 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    let all_in_flight = async {
+        let in_flight = |pools: Value| pools["pools"]["db"]["active_tasks"].as_array().map_or(0, Vec::len);
+        while in_flight(observer.get("/health/thread-pools").await.ok()) < 8 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), all_in_flight).await.expect("a request is not in its pool");
     server.terminate();
     server.closed_its_port().await;
     assert!(requests.iter().all(|request| !request.is_finished()));
