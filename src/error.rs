@@ -11,7 +11,7 @@ use crate::workload::Workload;
 
 /// Why a pool gave no result for a job.
 ///
-/// Every cause but [`Panicked`](Self::Panicked) and [`CutOff`](Self::CutOff) means that the job never began.
+/// [`Rejection::started`] says whether the job had begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
@@ -21,7 +21,7 @@ pub enum Cause {
     QueueTimeout,
     /// The pool is overloaded and chose this job to be refused.
     Shed,
-    /// The job's own deadline passed before it began.
+    /// The job's own deadline passed.
     DeadlineExceeded,
     /// The pool is draining: it finishes what it has and takes nothing new.
     Draining,
@@ -43,6 +43,7 @@ pub struct Rejection {
     pool: Workload,
     cause: Cause,
     retry_after: Option<Duration>,
+    started: bool,
 }
 
 /// No pool has this name.
@@ -101,9 +102,7 @@ impl Cause {
         }
     }
 
-    /// Whether the job may have begun. If not, running it again elsewhere is safe.
-    #[must_use]
-    pub const fn started(self) -> bool {
+    const fn started(self) -> bool {
         matches!(self, Self::Panicked | Self::CutOff)
     }
 
@@ -112,7 +111,7 @@ impl Cause {
             Self::QueueFull => "its queue is full",
             Self::QueueTimeout => "the job waited longer than the queue timeout",
             Self::Shed => "it is overloaded",
-            Self::DeadlineExceeded => "the job's deadline passed before it began",
+            Self::DeadlineExceeded => "the job's deadline has passed",
             Self::Draining => "it is shutting down",
             Self::NoWorkers => "it has no worker and none could be started",
             Self::UnknownPool => "there is no such pool",
@@ -132,7 +131,7 @@ impl fmt::Display for Cause {
 
 impl Rejection {
     pub(crate) const fn new(pool: Workload, cause: Cause, retry_after: Option<Duration>) -> Self {
-        Self { pool, cause, retry_after }
+        Self { pool, cause, retry_after, started: cause.started() }
     }
 
     /// The pool that refused.
@@ -153,10 +152,14 @@ impl Rejection {
         self.retry_after
     }
 
-    /// Whether the job may have begun; see [`Cause::started`].
+    /// Whether the job may have begun. If not, running it again is safe.
     #[must_use]
     pub const fn started(&self) -> bool {
-        self.cause.started()
+        self.started
+    }
+
+    pub(crate) fn with_started(self, started: bool) -> Self {
+        Self { started, ..self }
     }
 }
 

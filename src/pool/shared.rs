@@ -234,6 +234,11 @@ impl Shared {
         }
     }
 
+    /// The pool's own count of an instant; the pool's start for one before it.
+    pub(super) fn moment_of(&self, instant: Instant) -> Moment {
+        Moment::default() + instant.saturating_duration_since(self.origin)
+    }
+
     /// `None` if it is further than the clock can tell.
     fn instant_of(&self, moment: Moment) -> Option<Instant> {
         self.origin.checked_add(moment.since(Moment::default()))
