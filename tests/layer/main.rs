@@ -1,0 +1,5 @@
+//! The layer on real services: what runs where, what stays as it was, and what a caller is told.
+
+mod axum_places;
+mod fixtures;
+mod selection;
