@@ -1,7 +1,77 @@
-//! Tower middleware that runs each request's handler in a workload pool.
+//! Tower middleware that runs each request's handler in a *workload pool*, so that one that burns CPU, blocks on a disk
+//! or runs a model does not stall all the others.
+//!
+//! An async server polls every handler on the same few runtime threads. [`PoolLayer`] wraps a route, a router or any
+//! Tower service, and runs its requests on the threads of a pool: `io`, `cpu`, `inference`, `embedding`, `db`, or your
+//! own. Every pool has its own threads, its own concurrency limit and its own bounded queue; it refuses cheaply what it
+//! cannot take, and shows itself to Prometheus.
+//!
+//! ```
+//! use axum::{Router, routing::{get, post}};
+//! use tower_offload::{Cpu, PoolLayer, Pools, StatsService};
+//!
+//! async fn digest(body: String) -> String {
+//!     // Plain blocking code: it runs on a thread of the `cpu` pool.
+//!     (0..100).fold(body, |text, _| format!("{:x}", text.len() * 31)).to_string()
+//! }
+//!
+//! let pools = Pools::default();
+//! let app: Router = Router::new()
+//!     .route("/digest", post(digest).layer(PoolLayer::<Cpu>::new(&pools)))
+//!     .route("/health", get(|| async { "ok" }))
+//!     .nest_service("/health/thread-pools", StatsService::new(&pools));
+//! ```
+//!
+//! # A request's way
+//!
+//! ```text
+//!  connection's task (Tokio)                          pool                      worker (OS thread)
+//!  ─────────────────────────                          ────                      ──────────────────
+//!  PoolService::call ── select ──┐
+//!  ResponseFuture::poll ── submit ──► admission: permit now ───► ready ──────────► call the handler,
+//!        ▲                            │      or queue ─────────► (a permit is free) poll its future
+//!        │                            └──── or reject                                │
+//!        │◄──────────── rejection ──────────┘                                        │
+//!        │◄──────────────────────── response, and the permit comes home ◄────────────┘
+//! ```
+//!
+//! A worker that polls a future to `Pending` gives the thread to the next job; a job that is woken goes ahead of the
+//! queue. Handlers see the Tokio runtime they were submitted from, so timers, sockets and `tokio::spawn` work, and they
+//! may block as they like: no runtime thread ever runs them.
+//!
+//! # Where to look
+//!
+//! | for | see |
+//! |---|---|
+//! | wrapping a service, and what runs where | [`PoolLayer`] |
+//! | choosing the pool: by type, route, extension, closure | [`PoolLayer`], [`Select`] |
+//! | what a refused caller gets | [`Responses`], [`Reject`], [`Cause`] |
+//! | closures, futures and batches without HTTP | [`Pools::run_in_pool`], [`Pools::submit_to_pool`], [`BatchExecutor`] |
+//! | settings, from YAML or in code | [`Config`], [`PoolConfig`], [`Pools::builder`] |
+//! | numbers: JSON, log, Prometheus | [`StatsService`], [`Pools::log_current_status`], `MetricsService` |
+//! | a server with a graceful shutdown | `server::serve` |
+//!
+//! # Features
+//!
+//! | feature | default | brings |
+//! |---|---|---|
+//! | `config` | yes | [`Config`] from YAML and back |
+//! | `metrics` | yes | the pools' metrics, through the `metrics` facade |
+//! | `prometheus` | | `MetricsService`, over `metrics-exporter-prometheus` |
+//! | `server` | | `server::serve`, over hyper |
+//!
+//! # Limits
+//!
+//! - Blocking or computing code cannot be interrupted. If its client leaves it goes on, and counts against the limit
+//!   until it ends.
+//! - A job of pool A that blocks on a job of pool B, which blocks on A, waits for a worker it holds itself. Submitting
+//!   to the pool one is in runs inline; longer circles end with the queue timeout.
+//! - Under `tokio::time::pause`, Tokio takes a runtime that waits for a pool as idle, and moves the clock on.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[doc(hidden)]
 pub mod admission;
+mod body;
 mod config;
 mod error;
 mod layer;
@@ -10,10 +80,12 @@ mod pool;
 mod pools;
 mod reject;
 mod select;
+mod stats;
 mod sync;
 mod timer;
 mod workload;
 
+pub use crate::body::Whole;
 pub use crate::config::{
     Config, ConfigError, General, Performance, PoolConfig, Route, ServerConfig, ThreadPools, Workers,
 };
@@ -23,4 +95,7 @@ pub use crate::pool::{ActiveTask, JobHandle, Pool, PoolStats};
 pub use crate::pools::{BatchExecutor, BuildError, DrainReport, IntoJob, PoolDrain, Pools, PoolsBuilder};
 pub use crate::reject::{Errors, Protocol, Reject, RejectWith, ResponseBody, Responses};
 pub use crate::select::{ByExtension, ByFn, ByRoute, Or, Select, Target};
+pub use crate::stats::StatsService;
+#[cfg(feature = "prometheus")]
+pub use crate::stats::{InstallError, MetricsService};
 pub use crate::workload::{Cpu, Db, Embedding, Inference, Io, Marker, PoolName, Workload};

@@ -174,10 +174,10 @@ fn a_byte_order_mark_is_passed_over() {
 
 #[test]
 fn all_mistakes_are_shown_at_once_in_the_order_of_the_file() {
-    let error = refused("general: {verbose: 1}\nserver:\n  port: -1\nperformance:\n  workers: 0\n");
+    let error = refused("general: {verbose: 1}\nserver:\n  port: -1\nperformance:\n  workers: 0\n  workers: 1\n");
     let lines: Vec<_> = std::iter::once(&error).chain(error.others()).map(ConfigError::line).collect();
-    assert_eq!(lines, [Some(1), Some(3), Some(5)]);
-    assert_eq!(error.to_string().lines().count(), 3);
+    assert_eq!(lines, [Some(1), Some(3), Some(5), Some(6)]);
+    assert_eq!(error.to_string().lines().count(), 4);
 }
 
 #[test]

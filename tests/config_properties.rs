@@ -161,7 +161,7 @@ fn yaml_like() -> impl Strategy<Value = String> {
 fn read(text: &str) {
     match Config::from_yaml(text) {
         Ok(config) => {
-            let again = Config::from_yaml(&config.to_yaml().unwrap()).unwrap();
+            let again = Config::from_yaml(&config.to_yaml().expect("what was read is valid")).expect("as above");
             assert_eq!(again.performance, config.performance);
             let _ = config.app::<serde_json::Value>();
         }

@@ -79,7 +79,7 @@ pub struct Snapshot {
     pub counts: Counts,
 }
 
-/// Decides for one pool; see the [module](self).
+/// Decides for one pool; see the [module](super).
 #[derive(Debug)]
 pub struct Admission<T> {
     settings: Settings,

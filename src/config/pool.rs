@@ -49,6 +49,10 @@ pub struct PoolConfig {
 }
 
 /// The settings of all pools, by name. The five built-in pools always stand; further ones can be added.
+///
+/// A name begins with a lower-case letter and has lower-case letters, digits, `_` and `-` after it, 32 characters at most;
+/// it cannot end in `_workers`. It becomes the label of the pool's metrics and, as in `offload-cpu-3`, part of its
+/// threads' names, of which Linux shows the first 15 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreadPools {
     pools: BTreeMap<Workload, PoolConfig>,

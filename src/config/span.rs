@@ -18,9 +18,9 @@ const UNITS: [(&str, u64); 7] = [
 pub(crate) fn in_words(time: Duration) -> String {
     let nanos = time.as_nanos();
     match nanos {
-        _ if nanos % 1_000_000_000 == 0 => format!("{}s", time.as_secs()),
-        _ if nanos % 1_000_000 == 0 => format!("{}ms", nanos / 1_000_000),
-        _ if nanos % 1_000 == 0 => format!("{}us", nanos / 1_000),
+        _ if nanos.is_multiple_of(1_000_000_000) => format!("{}s", time.as_secs()),
+        _ if nanos.is_multiple_of(1_000_000) => format!("{}ms", nanos / 1_000_000),
+        _ if nanos.is_multiple_of(1_000) => format!("{}us", nanos / 1_000),
         _ => format!("{nanos}ns"),
     }
 }

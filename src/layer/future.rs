@@ -47,10 +47,13 @@ enum State<S: Service<Req>, Req> {
         call: Call<S, Req>,
     },
     /// A worker polls it.
-    Pending { pending: Pending<Result<S::Response, S::Error>> },
+    Pending { pending: Pending<Answer<S, Req>> },
     /// The chosen pool does not exist.
     Unknown { name: Workload },
 }
+
+/// What the inner service gives.
+type Answer<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
 
 impl<S, Req, R> ResponseFuture<S, Req, R>
 where
@@ -135,11 +138,7 @@ fn rejection(pool: &Workload, error: JobError, resume_panics: bool) -> Rejection
     }
 }
 
-fn submit<S, Req, R>(
-    pool: &Pool,
-    call: Call<S, Req>,
-    reject: &R,
-) -> Result<Pending<Result<S::Response, S::Error>>, Rejection>
+fn submit<S, Req, R>(pool: &Pool, call: Call<S, Req>, reject: &R) -> Result<Pending<Answer<S, Req>>, Rejection>
 where
     S: Service<Req> + Send + 'static,
     S::Response: Send + 'static,

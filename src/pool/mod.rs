@@ -25,5 +25,6 @@ pub(crate) use self::handle::{Pending, block_on};
 pub(crate) use self::nice::check as check_nice;
 pub(crate) use self::shared::Plan;
 
+pub(crate) use self::stats::ratio;
 pub(crate) use self::submit::{Submission, always_ok};
 pub(crate) use self::task::name_of;

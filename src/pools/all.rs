@@ -123,8 +123,11 @@ impl Pools {
     ///
     /// If there is none: the error lists those there are.
     pub fn get(&self, name: impl PoolName) -> Result<&Pool, UnknownPool> {
-        let found = self.all.pools.iter().find(|pool| pool.name().as_str() == name.pool_name());
-        found.ok_or_else(|| UnknownPool::new(name.to_workload(), self.names().cloned().collect()))
+        self.find(name.pool_name()).ok_or_else(|| UnknownPool::new(name.to_workload(), self.names().cloned().collect()))
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&Pool> {
+        self.iter().find(|pool| pool.name().as_str() == name)
     }
 
     /// All pools, ordered by name.

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
+use crate::body::Whole;
+
 /// The response body of a service behind a [`PoolLayer`](crate::PoolLayer): frames, trailers and size are those of the
 /// service's own body, unless the pool rejected the request.
 #[derive(Debug)]
@@ -23,8 +25,9 @@ enum State<B> {
         #[pin]
         body: B,
     },
-    /// Taken when it was sent.
-    Own { bytes: Option<Bytes> },
+    Own {
+        body: Whole,
+    },
 }
 
 impl<B> ResponseBody<B> {
@@ -32,8 +35,8 @@ impl<B> ResponseBody<B> {
         Self { state: State::Inner { body } }
     }
 
-    pub(super) fn own(bytes: Bytes) -> Self {
-        Self { state: State::Own { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) } }
+    pub(super) const fn own(body: Whole) -> Self {
+        Self { state: State::Own { body } }
     }
 }
 
@@ -48,21 +51,21 @@ where
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.project().state.project() {
             StateProj::Inner { body } => body.poll_frame(cx),
-            StateProj::Own { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes.into())))),
+            StateProj::Own { body } => Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes.into())))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.state {
             State::Inner { body } => body.is_end_stream(),
-            State::Own { bytes } => bytes.is_none(),
+            State::Own { body } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.state {
             State::Inner { body } => body.size_hint(),
-            State::Own { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            State::Own { body } => body.size_hint(),
         }
     }
 }

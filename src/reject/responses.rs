@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::cause::answer_to;
 use super::{Reject, ResponseBody};
+use crate::body::Whole;
 use crate::error::Rejection;
 
 /// Answers rejections with responses, so that the service's error type stays as it is. This is the default.
@@ -50,7 +51,7 @@ where
     fn reject(&self, hint: Protocol, rejection: Rejection) -> Result<Self::Response, E> {
         Ok(match hint {
             Protocol::Http => problem(&rejection).map(ResponseBody::own),
-            Protocol::Grpc => grpc_status(&rejection).map(|()| ResponseBody::own(Bytes::new())),
+            Protocol::Grpc => grpc_status(&rejection).map(ResponseBody::own),
         })
     }
 
@@ -71,7 +72,7 @@ where
     }
 }
 
-fn problem(rejection: &Rejection) -> Response<Bytes> {
+fn problem(rejection: &Rejection) -> Response<Whole> {
     let status = rejection.status();
     let document = json!({
         "type": "about:blank",
@@ -82,7 +83,7 @@ fn problem(rejection: &Rejection) -> Response<Bytes> {
         "reason": rejection.cause().as_str(),
         "started": rejection.started(),
     });
-    let mut response = Response::new(document.to_string().into());
+    let mut response = Response::new(Whole::from(document.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -92,8 +93,8 @@ fn problem(rejection: &Rejection) -> Response<Bytes> {
     response
 }
 
-fn grpc_status(rejection: &Rejection) -> Response<()> {
-    let mut response = Response::new(());
+fn grpc_status(rejection: &Rejection) -> Response<Whole> {
+    let mut response = Response::new(Whole::default());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from(answer_to(rejection.cause()).1 as u16));

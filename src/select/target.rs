@@ -21,9 +21,9 @@ impl Target {
         if pools.is_disabled() {
             return Self::Inline;
         }
-        match pools.get(&name.to_workload()) {
-            Ok(pool) => Self::Pool(pool.clone()),
-            Err(unknown) => Self::Unknown(unknown.name().clone()),
+        match pools.find(name.pool_name()) {
+            Some(pool) => Self::Pool(pool.clone()),
+            None => Self::Unknown(name.to_workload()),
         }
     }
 }

@@ -9,6 +9,7 @@ mod load;
 mod read;
 mod source;
 mod tree;
+mod values;
 mod write;
 
 pub(super) use self::app::App;

@@ -1,0 +1,79 @@
+//! The reading of single values: the type, the range, and the words for what is neither.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::tree::Data;
+use crate::config::pool::Workers;
+use crate::config::rules::{self, Count, TIME_REMEDY};
+use crate::config::span;
+
+/// Why a value of the wrong kind cannot stand somewhere.
+pub(super) fn wrong(data: &Data, wanted: &str, remedy: &str) -> String {
+    match data {
+        Data::Null => format!("nothing is given; {remedy}"),
+        other => format!("{} is not {wanted}; {remedy}", other.shown()),
+    }
+}
+
+pub(super) fn flag(data: &Data) -> Result<bool, String> {
+    match data {
+        Data::Bool(value) => Ok(*value),
+        other => Err(wrong(other, "true or false", "give `true` or `false`")),
+    }
+}
+
+fn number(data: &Data, rule: &Count) -> Result<i128, String> {
+    match data {
+        Data::Integer(number) => rule.check(*number).map(|()| *number),
+        other => Err(wrong(other, "a whole number", &rule.remedy())),
+    }
+}
+
+pub(super) fn size(data: &Data, rule: &Count) -> Result<usize, String> {
+    narrow(data, rule)
+}
+
+pub(super) fn nice(data: &Data) -> Result<i32, String> {
+    narrow(data, &rules::NICE)
+}
+
+pub(super) fn port(data: &Data) -> Result<u16, String> {
+    narrow(data, &rules::PORT)
+}
+
+fn narrow<T: TryFrom<i128>>(data: &Data, rule: &Count) -> Result<T, String> {
+    number(data, rule)?.try_into().map_err(|_| rule.remedy())
+}
+
+pub(super) fn workers(data: &Data, rule: &Count) -> Result<Workers, String> {
+    match data {
+        Data::Text(text) if text == "auto" => Ok(Workers::Auto),
+        other => size(other, rule).map(Workers::Count),
+    }
+}
+
+pub(super) fn host(data: &Data) -> Result<IpAddr, String> {
+    const REMEDY: &str = "give one such as 127.0.0.1, or 0.0.0.0 for every interface";
+    match data {
+        Data::Text(text) => text.parse().map_err(|_| wrong(data, "an IP address", REMEDY)),
+        other => Err(wrong(other, "an IP address", REMEDY)),
+    }
+}
+
+pub(super) fn time(data: &Data) -> Result<Duration, String> {
+    let time = match data {
+        Data::Integer(seconds) if *seconds < 0 => Err(format!("{seconds} is negative")),
+        Data::Integer(seconds) => {
+            u64::try_from(*seconds).map(Duration::from_secs).map_err(|_| format!("{seconds}s is longer than 24h"))
+        }
+        Data::Float(seconds) if *seconds < 0.0 => Err(format!("{seconds:?} is negative")),
+        Data::Float(seconds) if seconds.is_finite() => {
+            Duration::try_from_secs_f64(*seconds).map_err(|_| format!("{seconds:?}s is longer than 24h"))
+        }
+        Data::Text(text) => span::parse(text),
+        other => return Err(wrong(other, "a time", TIME_REMEDY)),
+    };
+    let time = time.map_err(|fault| format!("{fault}; {TIME_REMEDY}"))?;
+    rules::check_time(time).map(|()| time)
+}

@@ -1,0 +1,153 @@
+//! The metrics endpoint: Prometheus' text from `metrics-exporter-prometheus`, with buckets that suit the pools, its
+//! upkeep run.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
+use std::future::{Ready, ready};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, Response};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tower_service::Service;
+
+use super::answer;
+use crate::body::Whole;
+use crate::metrics::{DURATION_BUCKETS, HISTOGRAMS};
+use crate::pools::Pools;
+use crate::timer::{self, Alarm};
+
+/// The endpoint that Prometheus scrapes: `GET`, at whatever path it is mounted.
+///
+/// ```
+/// use axum::Router;
+/// use tower_offload::{MetricsService, Pools};
+///
+/// let pools = Pools::default();
+/// let app: Router = Router::new().route_service("/metrics", MetricsService::install(&pools)?);
+/// # Ok::<(), tower_offload::InstallError>(())
+/// ```
+///
+/// Each scrape shows every pool at one instant.
+#[derive(Clone)]
+pub struct MetricsService {
+    pools: Pools,
+    exporter: PrometheusHandle,
+    _upkeep: Arc<Upkeep>,
+}
+
+/// The recorder could not be installed: the application has one already.
+#[derive(Debug)]
+pub struct InstallError {
+    source: BuildError,
+}
+
+/// Has the exporter take in the samples of its histograms, which it would keep one by one until the next scrape.
+struct Upkeep {
+    exporter: PrometheusHandle,
+}
+
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+impl MetricsService {
+    /// Installs the Prometheus recorder for the whole application, with [`DURATION_BUCKETS`] for the pools' histograms,
+    /// and serves it. Metrics that the application records through the `metrics` facade appear as well.
+    ///
+    /// # Errors
+    ///
+    /// If the application has installed a recorder before: if that is a Prometheus one, give its handle to
+    /// [`with_handle`](Self::with_handle).
+    pub fn install(pools: &Pools) -> Result<Self, InstallError> {
+        let builder = HISTOGRAMS.into_iter().try_fold(PrometheusBuilder::new(), |builder, name| {
+            builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), &DURATION_BUCKETS)
+        });
+        let exporter = builder.and_then(PrometheusBuilder::install_recorder)?;
+        Ok(Self::with_handle(pools, exporter))
+    }
+
+    /// Serves the Prometheus recorder that the application has installed itself.
+    ///
+    /// ```
+    /// use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+    /// use tower_offload::{MetricsService, Pools, metrics};
+    ///
+    /// let mut builder = PrometheusBuilder::new().add_global_label("service", "thumbnails");
+    /// for name in metrics::HISTOGRAMS {
+    ///     builder = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), &metrics::DURATION_BUCKETS)?;
+    /// }
+    /// let exporter = builder.install_recorder()?;
+    /// let metrics = MetricsService::with_handle(&Pools::default(), exporter);
+    /// # let _ = metrics;
+    /// # Ok::<(), metrics_exporter_prometheus::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn with_handle(pools: &Pools, exporter: PrometheusHandle) -> Self {
+        let upkeep = Arc::new(Upkeep { exporter: exporter.clone() });
+        let weak: Weak<Upkeep> = Arc::downgrade(&upkeep);
+        timer::arm(Instant::now() + UPKEEP_INTERVAL, weak);
+        let service = Self { pools: pools.clone(), exporter, _upkeep: upkeep };
+        service.publish();
+        service
+    }
+
+    fn publish(&self) {
+        for pool in self.pools.iter() {
+            pool.publish();
+        }
+    }
+}
+
+impl<B> Service<Request<B>> for MetricsService {
+    type Response = Response<Whole>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Whole>, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        ready(Ok(match *request.method() {
+            Method::GET | Method::HEAD => {
+                self.publish();
+                answer::ok("text/plain; version=0.0.4; charset=utf-8", self.exporter.render())
+            }
+            _ => answer::method_not_allowed("GET, HEAD"),
+        }))
+    }
+}
+
+impl fmt::Debug for MetricsService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MetricsService").field("pools", &self.pools).finish_non_exhaustive()
+    }
+}
+
+impl Alarm for Upkeep {
+    fn ring(self: Arc<Self>) -> Option<Instant> {
+        self.exporter.run_upkeep();
+        Some(Instant::now() + UPKEEP_INTERVAL)
+    }
+}
+
+// === impl InstallError ===
+
+impl From<BuildError> for InstallError {
+    fn from(source: BuildError) -> Self {
+        Self { source }
+    }
+}
+
+impl fmt::Display for InstallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the Prometheus recorder could not be installed; if the application has its own, use `with_handle`")
+    }
+}
+
+impl Error for InstallError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
+}
