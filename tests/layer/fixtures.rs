@@ -43,16 +43,27 @@ pub(crate) async fn where_am_i() -> String {
     place()
 }
 
+/// A service of text, as the tests offload it.
+pub(crate) trait TextService<B = String>:
+    Service<Request<B>, Response = Response<String>, Error = Infallible, Future: Send + 'static>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S, B> TextService<B> for S where
+    S: Service<Request<B>, Response = Response<String>, Error = Infallible, Future: Send + 'static>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// A service that answers with the pool that it is called in.
-pub(crate) fn locator<B>() -> impl Service<
-    Request<B>,
-    Response = Response<String>,
-    Error = Infallible,
-    Future = impl Future<Output = Result<Response<String>, Infallible>> + Send + use<B>,
-> + Clone
-+ Send
-+ Sync
-+ 'static {
+pub(crate) fn locator<B: 'static>() -> impl TextService<B> {
     service_fn(|_: Request<B>| {
         let place = place();
         async move { Ok(Response::new(place)) }

@@ -10,22 +10,10 @@ use tokio::task::JoinHandle;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_offload::{Cause, Cpu, OffloadError, PoolConfig, PoolLayer, Pools, Reject, Rejection, Workload};
 
-use crate::fixtures::{Gate, answer, in_time, json, locator, pools_of, request, stats_of};
+use crate::fixtures::{Gate, TextService, answer, in_time, json, locator, pools_of, request, stats_of};
 
 /// A service that stands at the gate.
-fn standing(
-    gate: &Gate,
-) -> impl tower::Service<
-    Request<String>,
-    Response = Response<String>,
-    Error = Infallible,
-    Future = impl Future<Output = Result<Response<String>, Infallible>> + Send + use<>,
->
-+ Clone
-+ Send
-+ Sync
-+ 'static
-+ use<> {
+fn standing(gate: &Gate) -> impl TextService + use<> {
     let gate = gate.clone();
     service_fn(move |_: Request<String>| {
         let gate = gate.clone();
@@ -132,14 +120,7 @@ async fn a_draining_pool_finishes_what_it_has_and_refuses_the_rest() {
     assert_eq!(in_time(shutdown).await.unwrap().cut_off(), 0);
 }
 
-fn panicking() -> impl tower::Service<
-    Request<String>,
-    Response = Response<String>,
-    Error = Infallible,
-    Future = impl Future<Output = Result<Response<String>, Infallible>> + Send,
-> + Clone
-+ Send
-+ 'static {
+fn panicking() -> impl TextService {
     service_fn(|request: Request<String>| async move {
         assert!(request.uri().path() != "/panic", "the password is swordfish");
         Ok(Response::new("fine".to_owned()))
