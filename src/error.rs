@@ -6,11 +6,12 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::shield;
 use crate::workload::Workload;
 
 /// Why a pool gave no result for a job.
 ///
-/// Every cause but [`Panicked`](Self::Panicked) and [`CutOff`](Self::CutOff) means that the job never began.
+/// [`Rejection::started`] says whether the job had begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
@@ -20,7 +21,7 @@ pub enum Cause {
     QueueTimeout,
     /// The pool is overloaded and chose this job to be refused.
     Shed,
-    /// The job's own deadline passed before it began.
+    /// The job's own deadline passed.
     DeadlineExceeded,
     /// The pool is draining: it finishes what it has and takes nothing new.
     Draining,
@@ -42,6 +43,7 @@ pub struct Rejection {
     pool: Workload,
     cause: Cause,
     retry_after: Option<Duration>,
+    started: bool,
 }
 
 /// No pool has this name.
@@ -77,7 +79,8 @@ pub enum OffloadError<E> {
 pub struct Panic {
     message: String,
     /// Behind a lock only so that the error can be shared between threads.
-    payload: Mutex<Box<dyn Any + Send>>,
+    /// Taken only by [`into_payload`](Self::into_payload).
+    payload: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 // === impl Cause ===
@@ -99,9 +102,7 @@ impl Cause {
         }
     }
 
-    /// Whether the job may have begun. If not, running it again elsewhere is safe.
-    #[must_use]
-    pub const fn started(self) -> bool {
+    const fn started(self) -> bool {
         matches!(self, Self::Panicked | Self::CutOff)
     }
 
@@ -110,7 +111,7 @@ impl Cause {
             Self::QueueFull => "its queue is full",
             Self::QueueTimeout => "the job waited longer than the queue timeout",
             Self::Shed => "it is overloaded",
-            Self::DeadlineExceeded => "the job's deadline passed before it began",
+            Self::DeadlineExceeded => "the job's deadline has passed",
             Self::Draining => "it is shutting down",
             Self::NoWorkers => "it has no worker and none could be started",
             Self::UnknownPool => "there is no such pool",
@@ -130,7 +131,7 @@ impl fmt::Display for Cause {
 
 impl Rejection {
     pub(crate) const fn new(pool: Workload, cause: Cause, retry_after: Option<Duration>) -> Self {
-        Self { pool, cause, retry_after }
+        Self { pool, cause, retry_after, started: cause.started() }
     }
 
     /// The pool that refused.
@@ -151,10 +152,14 @@ impl Rejection {
         self.retry_after
     }
 
-    /// Whether the job may have begun; see [`Cause::started`].
+    /// Whether the job may have begun. If not, running it again is safe.
     #[must_use]
     pub const fn started(&self) -> bool {
-        self.cause.started()
+        self.started
+    }
+
+    pub(crate) fn with_started(self, started: bool) -> Self {
+        Self { started, ..self }
     }
 }
 
@@ -276,7 +281,7 @@ impl Panic {
             .map(|&message| message.to_owned())
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "a value that is no text".to_owned());
-        Self { message, payload: Mutex::new(payload) }
+        Self { message, payload: Mutex::new(Some(payload)) }
     }
 
     /// What was said: the message of `panic!`, where it was one.
@@ -287,13 +292,26 @@ impl Panic {
 
     /// The value itself, for [`std::panic::resume_unwind`].
     #[must_use]
-    pub fn into_payload(self) -> Box<dyn Any + Send> {
-        self.payload.into_inner().unwrap_or_else(PoisonError::into_inner)
+    pub fn into_payload(mut self) -> Box<dyn Any + Send> {
+        self.take().expect("the value is taken once, and this takes `self`")
     }
 
     /// Goes on with the panic on this thread.
     pub fn resume(self) -> ! {
         std::panic::resume_unwind(self.into_payload())
+    }
+
+    fn take(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.payload.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// The value may panic when it is dropped; that ends here.
+impl Drop for Panic {
+    fn drop(&mut self) {
+        if let Some(payload) = self.take() {
+            shield::drop_payload(payload);
+        }
     }
 }
 

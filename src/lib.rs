@@ -80,8 +80,13 @@ mod pool;
 mod pools;
 mod reject;
 mod select;
+#[cfg(feature = "server")]
+#[cfg_attr(docsrs, doc(cfg(feature = "server")))]
+pub mod server;
+mod shield;
 mod stats;
 mod sync;
+mod terms;
 mod timer;
 mod workload;
 
@@ -94,8 +99,9 @@ pub use crate::layer::{PoolLayer, PoolService, ResponseFuture};
 pub use crate::pool::{ActiveTask, JobHandle, Pool, PoolStats};
 pub use crate::pools::{BatchExecutor, BuildError, DrainReport, IntoJob, PoolDrain, Pools, PoolsBuilder};
 pub use crate::reject::{Errors, Protocol, Reject, RejectWith, ResponseBody, Responses};
-pub use crate::select::{ByExtension, ByFn, ByRoute, Or, Select, Target};
+pub use crate::select::{ByExtension, ByFn, ByRoute, FairBy, Or, PriorityBy, Select, Target};
 pub use crate::stats::StatsService;
 #[cfg(feature = "prometheus")]
 pub use crate::stats::{InstallError, MetricsService};
+pub use crate::terms::{Deadline, Priority, Terms, UnknownPriority};
 pub use crate::workload::{Cpu, Db, Embedding, Inference, Io, Marker, PoolName, Workload};

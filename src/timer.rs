@@ -6,11 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::shield::shielded;
 
 /// Something that is due at a moment.
 pub(crate) trait Alarm: Send + Sync {
@@ -44,11 +47,16 @@ pub(crate) fn arm(at: Instant, alarm: Weak<dyn Alarm>) {
     TIMER.arm(at, alarm);
 }
 
-/// Ends `span` from now.
+/// Ends `span` from now; never, if that is further than the clock can tell.
 pub(crate) fn sleep(span: Duration) -> Sleep {
+    Instant::now().checked_add(span).map_or_else(|| Sleep { bell: Arc::default() }, sleep_until)
+}
+
+/// Ends at this moment.
+pub(crate) fn sleep_until(moment: Instant) -> Sleep {
     let bell = Arc::new(Bell::default());
     let weak: Weak<Bell> = Arc::downgrade(&bell);
-    arm(Instant::now() + span, weak);
+    arm(moment, weak);
     Sleep { bell }
 }
 
@@ -67,25 +75,28 @@ impl Timer {
         let mut state = self.lock();
         let first = state.due.first_key_value().is_none_or(|((first, _), _)| at < *first);
         state.insert(at, alarm);
+        let mut failure = None;
         if !state.running {
-            self.start(&mut state);
+            failure = self.start(&mut state);
         } else if first {
             self.sooner.notify_one();
         }
+        drop(state);
+        if let Some(error) = failure {
+            tracing::error!(target: "tower_offload", %error, "the timer's thread could not be started; \
+                until it can, jobs learn that they are late only when a worker comes by");
+        }
     }
 
-    fn start(&'static self, state: &mut State) {
+    /// Starts the thread; answers why it could not, the first time.
+    fn start(&'static self, state: &mut State) -> Option<io::Error> {
         match thread::Builder::new().name("offload-timer".to_owned()).spawn(|| self.run()) {
             Ok(_) => {
                 state.running = true;
                 state.failed = false;
+                None
             }
-            Err(error) if !state.failed => {
-                state.failed = true;
-                tracing::error!(target: "tower_offload", %error, "the timer's thread could not be started; \
-                    until it can, jobs learn that they are late only when a worker comes by");
-            }
-            Err(_) => {}
+            Err(error) => (!std::mem::replace(&mut state.failed, true)).then_some(error),
         }
     }
 
@@ -95,7 +106,8 @@ impl Timer {
             let now = Instant::now();
             while let Some(alarm) = state.pop(now) {
                 drop(state);
-                let again = alarm.upgrade().and_then(Alarm::ring);
+                // An alarm calls wakers, subscribers and recorders of the application.
+                let again = shielded(|| alarm.upgrade().and_then(Alarm::ring)).flatten();
                 state = self.lock();
                 if let Some(at) = again {
                     state.insert(at, alarm);

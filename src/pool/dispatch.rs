@@ -59,7 +59,7 @@ struct Crew {
     present: usize,
     waking: usize,
     busy: usize,
-    /// No thread could be started; none is tried before this moment.
+    /// No thread could be started; no further one is tried before this moment.
     barren_until: Moment,
 }
 
@@ -264,14 +264,14 @@ impl<T> Dispatch<T> {
         (ready, after)
     }
 
-    /// Ends the waiting of the jobs that are late; answers when to call again.
-    pub(crate) fn expire(&self, now: Moment) -> (Option<Moment>, After<T>) {
+    /// Ends the waiting of the jobs that are late.
+    pub(crate) fn expire(&self, now: Moment) -> After<T> {
         let mut gone = Vec::new();
         let mut state = self.lock();
         state.admission.expire(now, &mut gone);
-        state.armed = state.admission.next_expiry();
-        let (next, after) = (state.armed, state.after(now, gone));
-        (next, after)
+        // An alarm that an earlier one has overtaken rings too; it does not ask for another.
+        state.armed = state.armed.filter(|&armed| now < armed);
+        state.after(now, gone)
     }
 
     /// Refuses every further offer.
@@ -296,10 +296,11 @@ impl<T> Dispatch<T> {
 
     /// Whether nothing is queued or in flight; if something is, `watcher` is woken when that has changed.
     pub(crate) fn poll_idle(&self, watcher: &Waker) -> bool {
+        let watcher = watcher.clone();
         let mut state = self.lock();
         let idle = state.admission.is_idle();
-        if !idle && !state.watchers.iter().any(|other| other.will_wake(watcher)) {
-            state.watchers.push(watcher.clone());
+        if !idle && !state.watchers.iter().any(|other| other.will_wake(&watcher)) {
+            state.watchers.push(watcher);
         }
         idle
     }
@@ -378,7 +379,8 @@ impl Crew {
         if let Some(thread) = self.call_sleeper() {
             return Call::Unpark(thread);
         }
-        if self.present >= self.most || now < self.barren_until {
+        // Without any worker a start is tried in any case: if it fails, the jobs that wait for it are answered.
+        if self.present >= self.most || (self.present > 0 && now < self.barren_until) {
             return Call::Nobody;
         }
         let free = self.seats.iter().position(Option::is_none).unwrap_or(self.seats.len());

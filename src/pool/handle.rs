@@ -4,12 +4,13 @@ use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::job::{Answer, Ticket};
-use crate::error::JobError;
+use crate::error::{JobError, Rejection};
 use crate::workload::Workload;
 
 /// A job in a pool. Dropping it cancels the job: one that is queued leaves the queue at once and never starts, one in
@@ -47,7 +48,11 @@ enum State<T> {
 }
 
 /// Wakes a thread that waits.
-struct Unpark(Thread);
+struct Unpark {
+    thread: Thread,
+    /// The token of `unpark` alone does not do: a future that blocks its thread while it is polled may use it up.
+    woken: AtomicBool,
+}
 
 // === impl Pending ===
 
@@ -59,6 +64,11 @@ impl<T> Pending<T> {
     /// The name of the pool.
     pub(crate) fn pool(&self) -> &Workload {
         &self.ticket.shared.name
+    }
+
+    /// What the caller is told if this is dropped now because the job's deadline has passed.
+    pub(crate) fn too_late(&self) -> Rejection {
+        self.ticket.too_late()
     }
 
     fn detach(mut self) {
@@ -183,7 +193,8 @@ impl<T> fmt::Debug for JobHandle<T> {
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
     }
 }
 
@@ -194,16 +205,19 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 
 /// Polls `future` on this thread until it is ready or the time is up.
 fn block_on_until<F: Future>(mut future: Pin<&mut F>, until: Option<Instant>) -> Option<F::Output> {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let unpark = Arc::new(Unpark { thread: thread::current(), woken: AtomicBool::new(false) });
+    let waker = Waker::from(unpark.clone());
     let mut cx = Context::from_waker(&waker);
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
             return Some(output);
         }
-        match until.map(|until| until.saturating_duration_since(Instant::now())) {
-            Some(Duration::ZERO) => return None,
-            Some(left) => thread::park_timeout(left),
-            None => thread::park(),
+        while !unpark.woken.swap(false, Ordering::Acquire) {
+            match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return None,
+                Some(left) => thread::park_timeout(left),
+                None => thread::park(),
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use super::permit::Permit;
 use super::shared::Shared;
 use crate::admission::{Key, Outcome};
 use crate::error::{Cause, Panic, Rejection};
+use crate::shield::shielded;
 
 /// A job that a worker can poll once.
 pub(crate) type Work = Runnable<Arc<Ticket>>;
@@ -27,8 +28,8 @@ pub(crate) type Answer<T> = async_task::FallibleTask<Shielded<Result<T, Panic>>,
 pub(crate) struct Ticket {
     pub(crate) shared: Arc<Shared>,
     pub(crate) key: Key,
-    /// Why the pool ended the job without starting it: a [`Cause`] as a number, or zero.
-    ended: AtomicU8,
+    /// Why the pool ended the job without starting it: a [`Cause`] as a number; or that it has begun; or zero.
+    fate: AtomicU8,
 }
 
 /// A future with its permit and its context.
@@ -36,7 +37,7 @@ pub(crate) struct Ticket {
 struct Job<F: Future> {
     #[pin]
     future: Option<F>,
-    context: JobContext,
+    context: Shielded<JobContext>,
     permit: Option<Permit>,
     outcome_of: fn(&F::Output) -> Outcome,
 }
@@ -59,6 +60,7 @@ where
     F::Output: Send + 'static,
 {
     let ticket = permit.ticket().clone();
+    let context = Shielded::new(context);
     let job = Job { future: Some(future), context, permit: Some(permit), outcome_of };
     let schedule = WithInfo(|work: Work, info: ScheduleInfo| {
         let ticket = work.metadata().clone();
@@ -72,19 +74,30 @@ where
 
 impl Ticket {
     pub(crate) const fn new(shared: Arc<Shared>, key: Key) -> Self {
-        Self { shared, key, ended: AtomicU8::new(0) }
+        Self { shared, key, fate: AtomicU8::new(0) }
+    }
+
+    /// Notes that the job has begun.
+    pub(super) fn begin(&self) {
+        self.fate.store(BEGUN, Ordering::Release);
     }
 
     /// Notes why the job will not start, to be read by its caller.
-    pub(crate) fn end(&self, cause: Cause) {
-        self.ended.store(code(cause), Ordering::Release);
+    pub(super) fn end(&self, cause: Cause) {
+        self.fate.store(code(cause), Ordering::Release);
     }
 
     /// The job ended without a value.
-    pub(crate) fn rejection(&self) -> Rejection {
-        let ended = self.ended.load(Ordering::Acquire);
-        let cause = ENDINGS.into_iter().find(|&cause| code(cause) == ended).unwrap_or(Cause::CutOff);
+    pub(super) fn rejection(&self) -> Rejection {
+        let fate = self.fate.load(Ordering::Acquire);
+        let cause = ENDINGS.into_iter().find(|&cause| code(cause) == fate).unwrap_or(Cause::CutOff);
         self.shared.rejection(cause)
+    }
+
+    /// The job's deadline has passed, whether it has begun or not.
+    pub(super) fn too_late(&self) -> Rejection {
+        let begun = self.fate.load(Ordering::Acquire) == BEGUN;
+        self.shared.rejection(Cause::DeadlineExceeded).with_started(begun)
     }
 
     /// The caller has left: a job that is queued leaves the queue.
@@ -97,6 +110,8 @@ impl Ticket {
 const ENDINGS: [Cause; 5] =
     [Cause::QueueTimeout, Cause::Shed, Cause::DeadlineExceeded, Cause::Draining, Cause::NoWorkers];
 
+const BEGUN: u8 = u8::MAX;
+
 fn code(cause: Cause) -> u8 {
     ENDINGS.into_iter().zip(1..).find_map(|(ending, code)| (ending == cause).then_some(code)).unwrap_or(0)
 }
@@ -108,28 +123,39 @@ impl<F: Future> Future for Job<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Some(permit) = this.permit {
-            permit.begin();
+        if let Some(late) = this.permit.take_if(|permit| permit.begin().is_err()) {
+            in_context(this.context, || this.future.set(None));
+            late.end(Outcome::Expired);
+            return Poll::Ready(Shielded(None));
         }
         // What surrounds the poll is the application's too: a subscriber may panic when a span is entered.
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            let _in_context = this.context.enter();
-            this.future.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(cx))
+            let _in_context = this.context.get().map(JobContext::enter);
+            let polled = this.future.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(cx));
+            polled.map(|value| {
+                let outcome = (this.outcome_of)(&value);
+                (value, outcome)
+            })
         }));
         let (result, outcome) = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(value)) => {
-                let outcome = (this.outcome_of)(&value);
-                (Ok(value), outcome)
-            }
+            Ok(Poll::Ready((value, outcome))) => (Ok(value), outcome),
             Err(payload) => (Err(Panic::new(payload)), Outcome::Panicked),
         };
+        let result = Shielded::new(result);
         // The future goes first, then the permit, and then the caller is told: who has an answer finds the place free.
-        drop_in_context(this.context, || this.future.set(None));
-        if let Some(permit) = this.permit.take() {
-            permit.end(outcome, result.as_ref().err().map(Panic::message));
+        let permit = this.permit.take();
+        in_context(this.context, || {
+            shielded(|| this.future.set(None));
+            if let Some(permit) = &permit {
+                let failure = result.get().and_then(|result| result.as_ref().err());
+                permit.log_end(outcome, failure.map(Panic::message));
+            }
+        });
+        if let Some(permit) = permit {
+            permit.end(outcome);
         }
-        Poll::Ready(Shielded(Some(result)))
+        Poll::Ready(result)
     }
 }
 
@@ -138,21 +164,29 @@ impl<F: Future> PinnedDrop for Job<F> {
     fn drop(self: Pin<&mut Self>) {
         let mut this = self.project();
         if this.future.is_some() {
-            drop_in_context(this.context, || this.future.set(None));
+            in_context(this.context, || this.future.set(None));
         }
     }
 }
 
-fn drop_in_context(context: &JobContext, drops: impl FnOnce()) {
-    drop_shielded(|| {
-        let _in_context = context.enter();
-        drops();
+fn in_context(context: &Shielded<JobContext>, call: impl FnOnce()) {
+    shielded(|| {
+        let _in_context = context.get().map(JobContext::enter);
+        call();
     });
 }
 
 // === impl Shielded ===
 
 impl<T> Shielded<T> {
+    const fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    const fn get(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+
     pub(crate) fn into_inner(mut self) -> Option<T> {
         self.0.take()
     }
@@ -161,16 +195,7 @@ impl<T> Shielded<T> {
 impl<T> Drop for Shielded<T> {
     fn drop(&mut self) {
         if self.0.is_some() {
-            drop_shielded(|| self.0 = None);
+            shielded(|| self.0 = None);
         }
-    }
-}
-
-/// Drops something of the user's; a panic on the way is reported by the panic hook and ends here.
-fn drop_shielded(drops: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(drops)) {
-        // The value of a panic may itself panic when it is dropped; the value of that second panic is left alone.
-        let second = catch_unwind(AssertUnwindSafe(|| drop(payload)));
-        std::mem::forget(second);
     }
 }

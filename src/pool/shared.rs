@@ -13,6 +13,7 @@ use super::{nice, worker};
 use crate::admission::{Gone, Key, Moment, Outcome, Settings};
 use crate::error::{Cause, Rejection};
 use crate::metrics::{self, JobTimes};
+use crate::shield::shielded;
 use crate::timer::{self, Alarm};
 use crate::workload::Workload;
 
@@ -96,7 +97,7 @@ impl Shared {
 
     /// The numbers have changed.
     pub(super) fn touched(&self) {
-        self.publisher.touch();
+        shielded(|| self.publisher.touch());
     }
 
     /// A job in flight wants to be polled again.
@@ -110,7 +111,7 @@ impl Shared {
     }
 
     pub(super) fn began(&self, key: Key, now: Moment, waited: Duration, task: Option<&Task>) {
-        self.times.record_wait(waited);
+        shielded(|| self.times.record_wait(waited));
         if let Some(task) = task {
             self.dispatch.began(key, now, task.clone());
         }
@@ -118,8 +119,8 @@ impl Shared {
 
     pub(super) fn finish(&self, now: Moment, key: Key, outcome: Outcome, ran: Option<Duration>) {
         let after = self.dispatch.finish(now, key, outcome, ran);
-        self.ran(ran);
         self.settle(after);
+        self.ran(ran);
     }
 
     pub(super) fn finish_on_worker(&self, now: Moment, key: Key, outcome: Outcome, ran: Option<Duration>) {
@@ -127,16 +128,16 @@ impl Shared {
         if let Some(work) = next {
             worker::keep(work);
         }
-        self.ran(ran);
         self.settle(after);
+        self.ran(ran);
     }
 
     /// Takes a queued job out whose caller has left.
     pub(super) fn cancel(&self, key: Key) {
         let (job, after) = self.dispatch.cancel(self.now(), key);
+        self.settle(after);
         drop(job);
         self.touched();
-        self.settle(after);
     }
 
     pub(super) fn rejection(&self, cause: Cause) -> Rejection {
@@ -150,7 +151,13 @@ impl Shared {
         if let Some(nice) = self.nice
             && let Err(error) = nice::set(nice)
         {
-            tracing::warn!(target: "tower_offload", pool = %self.name, %error, "a worker could not be given nice {nice}");
+            shielded(|| {
+                tracing::warn!(
+                    target: "tower_offload",
+                    pool = %self.name, %error,
+                    "a worker could not be given nice {nice}"
+                );
+            });
         }
     }
 
@@ -161,19 +168,19 @@ impl Shared {
         }
     }
 
-    /// Does what has to be done without the lock.
+    /// Does what has to be done without the lock: first what the pool needs, then what runs code of the application.
     pub(super) fn settle(&self, after: After<Work>) {
         let After { call, gone, watchers, arm } = after;
         self.call(call);
+        if let Some(at) = arm.and_then(|at| self.instant_of(at)) {
+            let this: Weak<Self> = self.this.clone();
+            shielded(|| timer::arm(at, this));
+        }
         for gone in gone {
             self.send_off(gone);
         }
         for watcher in watchers {
-            watcher.wake();
-        }
-        if let Some(at) = arm {
-            let this: Weak<Self> = self.this.clone();
-            timer::arm(self.instant_of(at), this);
+            shielded(|| watcher.wake());
         }
     }
 
@@ -188,26 +195,34 @@ impl Shared {
     fn start(&self, seat: usize) {
         let Some(this) = self.this.upgrade() else { return };
         let Err(error) = worker::start(this, seat) else { return };
-        let workers = self.dispatch.instant().workers.saturating_sub(1);
-        if !self.start_failed.swap(true, Ordering::Relaxed) {
-            tracing::error!(
-                target: "tower_offload",
-                pool = %self.name, workers, %error,
-                "a worker's thread could not be started; the pool goes on with those it has"
-            );
-        }
         let (ready, after) = self.dispatch.start_failed(self.now(), seat);
+        self.settle(after);
         for work in ready {
             work.metadata().end(Cause::NoWorkers);
         }
-        self.settle(after);
+        if !self.start_failed.swap(true, Ordering::Relaxed) {
+            let workers = self.dispatch.instant().workers;
+            shielded(|| {
+                tracing::error!(
+                    target: "tower_offload",
+                    pool = %self.name, workers, %error,
+                    "a worker's thread could not be started; the pool goes on with those it has"
+                );
+            });
+        }
     }
 
     /// Tells the caller of a queued job why it will not start.
     fn send_off(&self, gone: Gone<Work>) {
         gone.job.metadata().end(gone.cause);
         if self.verbose {
-            tracing::warn!(target: "tower_offload", pool = %self.name, reason = %gone.cause, "a queued task was given up");
+            shielded(|| {
+                tracing::warn!(
+                    target: "tower_offload",
+                    pool = %self.name, reason = %gone.cause,
+                    "a queued task was given up"
+                );
+            });
         }
         drop(gone.job);
     }
@@ -215,25 +230,31 @@ impl Shared {
     fn ran(&self, ran: Option<Duration>) {
         self.touched();
         if let Some(ran) = ran {
-            self.times.record_run(ran);
+            shielded(|| self.times.record_run(ran));
         }
     }
 
-    fn instant_of(&self, moment: Moment) -> Instant {
-        self.origin + moment.since(Moment::default())
+    /// The pool's own count of an instant; the pool's start for one before it.
+    pub(super) fn moment_of(&self, instant: Instant) -> Moment {
+        Moment::default() + instant.saturating_duration_since(self.origin)
+    }
+
+    /// `None` if it is further than the clock can tell.
+    fn instant_of(&self, moment: Moment) -> Option<Instant> {
+        self.origin.checked_add(moment.since(Moment::default()))
     }
 }
 
 impl Alarm for Shared {
     fn ring(self: Arc<Self>) -> Option<Instant> {
-        let (next, after) = self.dispatch.expire(self.now());
+        let after = self.dispatch.expire(self.now());
         self.settle(after);
-        next.map(|at| self.instant_of(at))
+        None
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.publish();
+        shielded(|| self.publish());
     }
 }

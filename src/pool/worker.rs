@@ -2,13 +2,13 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
 use super::dispatch::From;
 use super::job::Work;
 use super::shared::Shared;
+use crate::shield::shielded;
 
 thread_local! {
     static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
@@ -29,7 +29,8 @@ pub(crate) fn start(shared: Arc<Shared>, seat: usize) -> io::Result<()> {
 
 /// Whether this thread is a worker of the pool with this number.
 pub(crate) fn is_of(pool: u64) -> bool {
-    HERE.with_borrow(|here| here.as_ref().is_some_and(|here| here.pool == pool))
+    // A destructor of another thread-local value may ask when this one is gone.
+    HERE.try_with(|here| here.borrow().as_ref().is_some_and(|here| here.pool == pool)).unwrap_or(false)
 }
 
 /// Keeps the next job of this worker, to be polled as soon as the one that has just ended has told its caller.
@@ -46,8 +47,7 @@ fn run(shared: &Arc<Shared>, seat: usize) {
     while let Some(work) = kept().or_else(|| shared.next(seat, from)) {
         from = From::Job;
         // A job's own panic ends in the job. What comes as far as here is a panic of the application's subscriber.
-        let polled = catch_unwind(AssertUnwindSafe(|| work.run()));
-        drop(polled);
+        shielded(|| work.run());
     }
     HERE.set(None);
 }

@@ -178,6 +178,7 @@ fn plan(name: &Workload, settings: &PoolConfig, verbose: bool) -> Plan {
             limit: Limit::Fixed(settings.concurrency_limit()),
             capacity: settings.queue_capacity,
             timeout: settings.queue_timeout,
+            ..Settings::default()
         },
         keep_alive: settings.keep_alive,
         nice: settings.nice,

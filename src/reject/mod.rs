@@ -4,9 +4,11 @@ mod body;
 mod cause;
 mod errors;
 mod function;
+mod http;
 mod responses;
 
 use crate::error::Rejection;
+use crate::terms::Terms;
 
 pub use self::body::ResponseBody;
 pub use self::errors::Errors;
@@ -61,6 +63,12 @@ pub trait Reject<Req, Res, Err>: Clone {
 
     /// Takes from the request what the answer will need.
     fn hint(&self, request: &Req) -> Self::Hint;
+
+    /// What the request asks of its pool: by default, nothing.
+    fn terms(&self, request: &mut Req) -> Terms {
+        let _ = request;
+        Terms::default()
+    }
 
     /// The answer to a request that was rejected.
     ///

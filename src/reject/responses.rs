@@ -12,6 +12,7 @@ use super::cause::answer_to;
 use super::{Reject, ResponseBody};
 use crate::body::Whole;
 use crate::error::Rejection;
+use crate::terms::Terms;
 
 /// Answers rejections with responses, so that the service's error type stays as it is. This is the default.
 ///
@@ -64,11 +65,15 @@ where
     }
 
     fn failed(result: &Result<Response<RB>, E>) -> bool {
-        result.as_ref().map_or(true, |response| response.status().is_server_error())
+        super::http::failed(result)
     }
 
     fn describe(&self, request: &Request<B>) -> String {
-        format!("{} {}", request.method(), request.uri().path())
+        super::http::describe(request)
+    }
+
+    fn terms(&self, request: &mut Request<B>) -> Terms {
+        super::http::terms(request)
     }
 }
 
