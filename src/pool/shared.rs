@@ -70,8 +70,8 @@ impl Shared {
 
     pub(super) fn stats(&self) -> PoolStats {
         let now = self.now();
-        let (instant, tasks) = self.dispatch.instant_with_tasks();
-        let Instantaneous { admission, workers, workers_max, busy } = instant;
+        let (instant, tasks) = self.dispatch.instant_with_tasks(now);
+        let Instantaneous { admission, overloaded, draining, workers, workers_max, busy } = instant;
         let mut active_tasks: Vec<_> =
             tasks.into_iter().map(|(began, task)| task.active_for(now.since(began))).collect();
         active_tasks.sort_by_key(|task| task.task_id);
@@ -84,6 +84,8 @@ impl Shared {
             concurrency_limit: admission.limit,
             queued_tasks: admission.queued,
             queue_capacity: admission.capacity,
+            overloaded,
+            draining,
             counts: admission.counts,
             active_tasks,
         }
@@ -201,7 +203,7 @@ impl Shared {
             work.metadata().end(Cause::NoWorkers);
         }
         if !self.start_failed.swap(true, Ordering::Relaxed) {
-            let workers = self.dispatch.instant().workers;
+            let workers = self.dispatch.instant(self.now()).workers;
             shielded(|| {
                 tracing::error!(
                     target: "tower_offload",
