@@ -26,7 +26,7 @@ fn count_lines(file: &Path, options: Options) -> io::Result<usize> {
 fn largest_factor(mut number: u64) -> u64 {
     let mut factor = 2;
     while factor * factor <= number {
-        if number % factor == 0 { number /= factor } else { factor += 1 }
+        if number.is_multiple_of(factor) { number /= factor } else { factor += 1 }
     }
     number
 }

@@ -35,7 +35,7 @@ impl Primes for Computing {
         }
         let (mut factors, mut factor) = (Vec::new(), 2);
         while factor <= rest / factor {
-            if rest % factor == 0 {
+            if rest.is_multiple_of(factor) {
                 factors.push(factor);
                 rest /= factor;
             } else {
@@ -53,7 +53,7 @@ impl Primes for Computing {
         let limit @ 0..=1_000_000 = request.into_inner().limit else {
             return Err(Status::invalid_argument("the limit is at most 1000000"));
         };
-        let is_prime = |&number: &u64| (2..).take_while(|d| d * d <= number).all(|d| number % d != 0);
+        let is_prime = |&number: &u64| (2..).take_while(|d| d * d <= number).all(|d| !number.is_multiple_of(d));
         let primes: Vec<_> = (2..=limit).filter(is_prime).map(|value| Ok(Prime { value })).collect();
         Ok(Response::new(tokio_stream::iter(primes)))
     }

@@ -86,6 +86,7 @@ fn streamed() -> (Frames, Body) {
     (frames, Body::new(StreamBody::new(UnboundedReceiverStream::new(received).map(Ok::<_, Infallible>))))
 }
 
+#[expect(clippy::unwrap_used, reason = "it is the body of two tests")]
 async fn bodies_stream_both_ways_with_trailers(http2: bool) {
     let address = serve_echo(http2).await;
     let client = if http2 { http2_client() } else { client() };
