@@ -254,6 +254,36 @@ impl From<UnknownPool> for JobError {
 
 // === impl OffloadError ===
 
+impl<E: Into<Box<dyn Error + Send + Sync>>> OffloadError<E> {
+    /// The [`Rejection`] or the service's own error in a box, as many layers of tower give and take their errors.
+    ///
+    /// ```
+    /// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+    /// use tower_offload::{Cpu, OffloadError, PoolLayer, Pools, Rejection};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// let pools = Pools::default();
+    /// let service = ServiceBuilder::new()
+    ///     .buffer(16)
+    ///     .map_err(OffloadError::into_boxed)
+    ///     .layer(PoolLayer::<Cpu>::new(&pools).errors())
+    ///     .service(service_fn(|text: &'static str| async move { Ok::<_, BoxError>(text.parse::<i32>()?) }));
+    /// assert_eq!(service.clone().oneshot("12").await?, 12);
+    /// let error = service.oneshot("twelve").await.unwrap_err();
+    /// assert!(error.is::<std::num::ParseIntError>() && !error.is::<Rejection>());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn into_boxed(self) -> Box<dyn Error + Send + Sync> {
+        match self {
+            Self::Rejected(rejection) => rejection.into(),
+            Self::Inner(error) => error.into(),
+        }
+    }
+}
+
 impl<E: fmt::Display> fmt::Display for OffloadError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

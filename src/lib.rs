@@ -99,7 +99,7 @@ pub use crate::error::{Cause, JobError, OffloadError, Panic, Rejection, UnknownP
 pub use crate::layer::{PoolLayer, PoolService, ResponseFuture};
 pub use crate::pool::{ActiveTask, JobHandle, Pool, PoolStats};
 pub use crate::pools::{BatchExecutor, BuildError, DrainReport, IntoJob, PoolDrain, Pools, PoolsBuilder};
-pub use crate::reject::{Errors, Protocol, Reject, RejectWith, ResponseBody, Responses};
+pub use crate::reject::{Errors, Protocol, Reject, RejectWith, ResponseBody, Responses, SameBody};
 pub use crate::select::{ByExtension, ByFn, ByRoute, FairBy, Or, PriorityBy, Select, Target};
 pub use crate::stats::StatsService;
 #[cfg(feature = "prometheus")]

@@ -10,7 +10,7 @@ use super::options::Options;
 use super::service::PoolService;
 use crate::error::UnknownPool;
 use crate::pools::Pools;
-use crate::reject::{Errors, RejectWith, Responses};
+use crate::reject::{Errors, RejectWith, Responses, SameBody};
 use crate::select::{ByExtension, ByFn, ByRoute, Choice, FairBy, Or, PriorityBy, Target};
 use crate::terms::Priority;
 use crate::workload::{Marker, PoolName};
@@ -255,6 +255,25 @@ impl<W, R> PoolLayer<W, R> {
     #[must_use]
     pub fn errors(self) -> PoolLayer<W, Errors> {
         self.reject_by(Errors)
+    }
+
+    /// Answers rejections as by default, in the body type of the service, which is then one that can be made from bytes:
+    /// `axum::body::Body`, `http_body_util::Full<Bytes>`. So the response keeps its type, as tower's `option_layer` asks.
+    ///
+    /// ```
+    /// use axum::{Router, routing::post};
+    /// use tower::util::option_layer;
+    /// use tower_offload::{Cpu, PoolLayer, Pools};
+    ///
+    /// let pools = Pools::default();
+    /// let offload = std::env::var_os("NO_OFFLOAD").is_none();
+    /// let app: Router = Router::new()
+    ///     .route("/hash", post(|| async { "done" }))
+    ///     .layer(option_layer(offload.then(|| PoolLayer::<Cpu>::new(&pools).same_body())));
+    /// ```
+    #[must_use]
+    pub fn same_body(self) -> PoolLayer<W, SameBody> {
+        self.reject_by(SameBody)
     }
 
     /// Answers rejections in a way of your own; see [`Reject`](crate::Reject).

@@ -6,6 +6,7 @@ mod errors;
 mod function;
 mod http;
 mod responses;
+mod same_body;
 
 use crate::error::Rejection;
 use crate::terms::Terms;
@@ -14,6 +15,7 @@ pub use self::body::ResponseBody;
 pub use self::errors::Errors;
 pub use self::function::RejectWith;
 pub use self::responses::{Protocol, Responses};
+pub use self::same_body::SameBody;
 
 /// Turns a [`Rejection`] into what the caller of a service gets.
 ///

@@ -42,18 +42,11 @@ where
     type Error = E;
 
     fn hint(&self, request: &Request<B>) -> Protocol {
-        match request.headers().get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc")) {
-            // `application/grpc-web` is another protocol.
-            Some([] | [b'+' | b';', ..]) => Protocol::Grpc,
-            _ => Protocol::Http,
-        }
+        protocol_of(request)
     }
 
     fn reject(&self, hint: Protocol, rejection: Rejection) -> Result<Self::Response, E> {
-        Ok(match hint {
-            Protocol::Http => problem(&rejection).map(ResponseBody::own),
-            Protocol::Grpc => grpc_status(&rejection).map(ResponseBody::own),
-        })
+        Ok(response_to(hint, &rejection).map(ResponseBody::own))
     }
 
     fn pass(&self, response: Response<RB>) -> Self::Response {
@@ -74,6 +67,22 @@ where
 
     fn terms(&self, request: &mut Request<B>) -> Terms {
         super::http::terms(request)
+    }
+}
+
+/// `application/grpc-web` is another protocol.
+pub(super) fn protocol_of<B>(request: &Request<B>) -> Protocol {
+    match request.headers().get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc")) {
+        Some([] | [b'+' | b';', ..]) => Protocol::Grpc,
+        _ => Protocol::Http,
+    }
+}
+
+/// The answer to a request of this protocol.
+pub(super) fn response_to(protocol: Protocol, rejection: &Rejection) -> Response<Whole> {
+    match protocol {
+        Protocol::Http => problem(rejection),
+        Protocol::Grpc => grpc_status(rejection),
     }
 }
 
