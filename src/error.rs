@@ -29,6 +29,8 @@ pub enum Cause {
     NoWorkers,
     /// No pool has this name.
     UnknownPool,
+    /// A header that the pool believes cannot be read, and the pool refuses such requests.
+    BadHeader,
     /// The job panicked.
     Panicked,
     /// The job began, and was dropped before it ended.
@@ -44,6 +46,8 @@ pub struct Rejection {
     cause: Cause,
     retry_after: Option<Duration>,
     started: bool,
+    /// What there is to say beyond the cause.
+    detail: Option<Box<str>>,
 }
 
 /// No pool has this name.
@@ -97,6 +101,7 @@ impl Cause {
             Self::Draining => "draining",
             Self::NoWorkers => "no_workers",
             Self::UnknownPool => "unknown_pool",
+            Self::BadHeader => "bad_header",
             Self::Panicked => "panicked",
             Self::CutOff => "cut_off",
         }
@@ -115,6 +120,7 @@ impl Cause {
             Self::Draining => "it is shutting down",
             Self::NoWorkers => "it has no worker and none could be started",
             Self::UnknownPool => "there is no such pool",
+            Self::BadHeader => "a header cannot be read",
             Self::Panicked => "the job panicked",
             Self::CutOff => "the job was cut off",
         }
@@ -131,7 +137,7 @@ impl fmt::Display for Cause {
 
 impl Rejection {
     pub(crate) const fn new(pool: Workload, cause: Cause, retry_after: Option<Duration>) -> Self {
-        Self { pool, cause, retry_after, started: cause.started() }
+        Self { pool, cause, retry_after, started: cause.started(), detail: None }
     }
 
     /// The pool that refused.
@@ -158,6 +164,10 @@ impl Rejection {
         self.started
     }
 
+    pub(crate) fn with_detail(self, detail: &impl fmt::Display) -> Self {
+        Self { detail: Some(detail.to_string().into()), ..self }
+    }
+
     pub(crate) fn with_started(self, started: bool) -> Self {
         Self { started, ..self }
     }
@@ -165,7 +175,8 @@ impl Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pool `{}` gave no answer: {}", self.pool, self.cause.sentence())
+        let Self { pool, cause, detail, .. } = self;
+        write!(f, "pool `{pool}` gave no answer: {}", detail.as_deref().unwrap_or(cause.sentence()))
     }
 }
 

@@ -74,6 +74,7 @@ pub mod admission;
 mod body;
 mod config;
 mod error;
+mod headers;
 mod layer;
 pub mod metrics;
 mod pool;
@@ -96,6 +97,7 @@ pub use crate::config::{
     ServerConfig, ThreadPools, Trust, Workers,
 };
 pub use crate::error::{Cause, JobError, OffloadError, Panic, Rejection, UnknownPool};
+pub use crate::headers::BadHeader;
 pub use crate::layer::{PoolLayer, PoolService, ResponseFuture};
 pub use crate::pool::{ActiveTask, JobHandle, Pool, PoolStats};
 pub use crate::pools::{BatchExecutor, BuildError, DrainReport, IntoJob, PoolDrain, Pools, PoolsBuilder};

@@ -94,7 +94,9 @@ impl Counts {
             Cause::QueueTimeout | Cause::DeadlineExceeded => &mut self.expired,
             Cause::Shed => &mut self.shed,
             Cause::CutOff | Cause::Panicked => &mut self.cancelled,
-            Cause::QueueFull | Cause::Draining | Cause::NoWorkers | Cause::UnknownPool => &mut self.rejected,
+            Cause::QueueFull | Cause::Draining | Cause::NoWorkers | Cause::UnknownPool | Cause::BadHeader => {
+                &mut self.rejected
+            }
         } += 1;
     }
 }

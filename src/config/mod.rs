@@ -18,3 +18,5 @@ pub use self::pool::{PoolConfig, ThreadPools, Workers};
 pub use self::route::Route;
 pub use self::settings::{Config, General, Performance, ServerConfig};
 pub use self::trust::{Malformed, Trust};
+
+pub(crate) use self::span::time_left;

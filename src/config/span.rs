@@ -56,7 +56,6 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
 
 /// Reads the time left as a header says it: seconds such as `1.5`, or a number with a unit such as `250ms`. Zero is a
 /// time here: nothing is left. `None` if it is no time, negative, longer than a day, or longer than any honest text.
-#[cfg_attr(not(test), expect(dead_code, reason = "the layer that reads the header comes after the settings"))]
 pub(crate) fn time_left(text: &str) -> Option<Duration> {
     if text.len() > LONGEST_TEXT {
         return None;

@@ -13,6 +13,7 @@ use super::options::Options;
 use crate::error::{Cause, Rejection};
 use crate::reject::{Reject, Responses};
 use crate::select::{Choice, Select, Target};
+use crate::terms::Terms;
 
 /// A service whose requests run in workload pools; made by [`PoolLayer`](crate::PoolLayer).
 pub struct PoolService<S, W, R = Responses> {
@@ -69,16 +70,22 @@ where
             Target::Unknown(name) => {
                 State::Rejected { rejection: Some(Rejection::new(name, Cause::UnknownPool, None)) }
             }
-            Target::Pool(pool) => {
-                let selector = &self.choice.selector;
-                let mut terms = self.reject.terms(&mut request);
-                terms.priority = selector.priority(&request).unwrap_or(terms.priority);
-                terms.caller = selector.caller(&request).or(terms.caller);
-                // The service that was made ready goes with the request; a fresh clone stays, to be made ready anew.
-                let clone = self.inner.clone();
-                let call = Call::new(mem::replace(&mut self.inner, clone), request);
-                State::Chosen { pool, call: Some(call), terms }
-            }
+            Target::Pool(pool) => match self.reject.terms(&mut request, pool.trust()) {
+                Ok(terms) => {
+                    let selector = &self.choice.selector;
+                    let priority = selector.priority(&request).unwrap_or(terms.priority);
+                    let caller = selector.caller(&request).or(terms.caller);
+                    let terms = Terms { priority, caller, ..terms };
+                    // The service that was made ready goes with the request; a fresh clone stays, to be made ready anew.
+                    let clone = self.inner.clone();
+                    let call = Call::new(mem::replace(&mut self.inner, clone), request);
+                    State::Chosen { pool, call: Some(call), terms }
+                }
+                Err(bad) => {
+                    let rejection = Rejection::new(pool.name().clone(), Cause::BadHeader, None).with_detail(&bad);
+                    State::Rejected { rejection: Some(rejection) }
+                }
+            },
         };
         ResponseFuture::new(state, self.reject.clone(), hint, self.options)
     }

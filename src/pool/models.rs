@@ -12,7 +12,7 @@ use loom::sync::Notify;
 use loom::thread::{self, JoinHandle};
 
 use super::dispatch::{After, Call, Dispatch, From};
-use crate::admission::{Key, Limit, Moment, Offer, Outcome, Settings};
+use crate::admission::{Key, Moment, Offer, Outcome, Settings};
 use crate::error::Cause;
 
 /// Models have no clock: it is always this moment, but where a model gives another.
@@ -66,7 +66,7 @@ impl Pool {
 
     fn of(plan: &Plan, fertile: bool) -> Arc<Self> {
         let settings =
-            Settings { limit: Limit::Fixed(plan.limit), capacity: plan.capacity, timeout: Duration::from_secs(1) };
+            Settings { timeout: Duration::from_secs(1), ..Settings::fixed(plan.limit).with_capacity(plan.capacity) };
         Arc::new(Self {
             dispatch: Dispatch::new(settings, 0, plan.workers, plan.most_waking),
             limit: plan.limit,
@@ -175,7 +175,7 @@ impl Pool {
             let Some(thread) = hold(&self.threads).pop() else { break };
             thread.join().expect("no worker panics");
         }
-        let instant = self.dispatch.instant();
+        let instant = self.dispatch.instant(Moment::default());
         assert_eq!((instant.workers, instant.busy, self.dispatch.waking()), (0, 0, 0), "workers, busy, waking");
         assert_eq!((instant.admission.in_flight, instant.admission.queued), (0, 0), "in flight, queued");
         assert_eq!(instant.admission.counts.ended(), instant.admission.counts.submitted);

@@ -11,6 +11,7 @@ use super::stats::PoolStats;
 use super::task::Task;
 use super::{nice, worker};
 use crate::admission::{Gone, Key, Moment, Outcome, Settings};
+use crate::config::Trust;
 use crate::error::{Cause, Rejection};
 use crate::metrics::{self, JobTimes};
 use crate::shield::shielded;
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     /// Tells pools apart, also those of the same name.
     pub(crate) id: u64,
     pub(crate) verbose: bool,
+    pub(super) trust: Trust,
     pub(super) dispatch: Dispatch<Work>,
     times: JobTimes,
     origin: Instant,
@@ -41,6 +43,7 @@ pub(crate) struct Plan {
     pub(crate) admission: Settings,
     pub(crate) keep_alive: Duration,
     pub(crate) nice: Option<i32>,
+    pub(crate) trust: Trust,
     pub(crate) verbose: bool,
 }
 
@@ -52,6 +55,7 @@ impl Shared {
         Arc::new_cyclic(|this| Self {
             id,
             verbose: plan.verbose,
+            trust: plan.trust,
             dispatch: Dispatch::new(plan.admission, id, plan.workers, cores),
             times: JobTimes::of(&plan.name),
             origin: Instant::now(),

@@ -14,6 +14,7 @@ use super::stats::PoolStats;
 use super::task::Task;
 use super::worker;
 use crate::admission::{Offer, Outcome};
+use crate::config::Trust;
 use crate::error::{Cause, Rejection};
 use crate::shield::shielded;
 use crate::terms::Terms;
@@ -63,6 +64,11 @@ impl Pool {
     #[must_use]
     pub fn is_current(&self) -> bool {
         worker::is_of(self.shared().id)
+    }
+
+    /// Which headers of a request are believed.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.shared().trust
     }
 
     /// Whether jobs are logged and listed one by one.

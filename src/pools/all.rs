@@ -190,6 +190,7 @@ fn plan(name: &Workload, settings: &PoolConfig, verbose: bool) -> Plan {
         },
         keep_alive: settings.keep_alive,
         nice: settings.nice,
+        trust: settings.trust.clone(),
         verbose,
     }
 }

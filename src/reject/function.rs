@@ -5,7 +5,9 @@ use std::fmt;
 use ::http::{Request, Response};
 
 use super::{Reject, http};
+use crate::config::Trust;
 use crate::error::Rejection;
+use crate::headers::BadHeader;
 use crate::terms::Terms;
 
 /// Answers the rejections of HTTP requests with what a function makes of them: a response of the service's own type.
@@ -28,8 +30,8 @@ where
 
     fn hint(&self, _request: &Request<B>) {}
 
-    fn terms(&self, request: &mut Request<B>) -> Terms {
-        http::terms(request)
+    fn terms(&self, request: &mut Request<B>, trust: &Trust) -> Result<Terms, BadHeader> {
+        http::terms(request, trust)
     }
 
     fn reject(&self, _hint: (), rejection: Rejection) -> Result<Response<RB>, E> {

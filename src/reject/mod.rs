@@ -8,7 +8,9 @@ mod http;
 mod responses;
 mod same_body;
 
+use crate::config::Trust;
 use crate::error::Rejection;
+use crate::headers::BadHeader;
 use crate::terms::Terms;
 
 pub use self::body::ResponseBody;
@@ -66,10 +68,14 @@ pub trait Reject<Req, Res, Err>: Clone {
     /// Takes from the request what the answer will need.
     fn hint(&self, request: &Req) -> Self::Hint;
 
-    /// What the request asks of its pool: by default, nothing.
-    fn terms(&self, request: &mut Req) -> Terms {
-        let _ = request;
-        Terms::default()
+    /// What the request asks of its pool, which believes the headers that `trust` names: by default, nothing.
+    ///
+    /// # Errors
+    ///
+    /// If such a header cannot be read, and the pool wants these refused.
+    fn terms(&self, request: &mut Req, trust: &Trust) -> Result<Terms, BadHeader> {
+        let _ = (request, trust);
+        Ok(Terms::default())
     }
 
     /// The answer to a request that was rejected.

@@ -11,7 +11,9 @@ use serde_json::json;
 use super::cause::answer_to;
 use super::{Reject, ResponseBody};
 use crate::body::Whole;
+use crate::config::Trust;
 use crate::error::Rejection;
+use crate::headers::BadHeader;
 use crate::terms::Terms;
 
 /// Answers rejections with responses, so that the service's error type stays as it is. This is the default.
@@ -65,8 +67,8 @@ where
         super::http::describe(request)
     }
 
-    fn terms(&self, request: &mut Request<B>) -> Terms {
-        super::http::terms(request)
+    fn terms(&self, request: &mut Request<B>, trust: &Trust) -> Result<Terms, BadHeader> {
+        super::http::terms(request, trust)
     }
 }
 

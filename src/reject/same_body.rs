@@ -5,7 +5,9 @@ use bytes::Bytes;
 
 use super::responses::{protocol_of, response_to};
 use super::{Protocol, Reject, http};
+use crate::config::Trust;
 use crate::error::Rejection;
+use crate::headers::BadHeader;
 use crate::terms::Terms;
 
 /// Answers rejections as [`Responses`](super::Responses) does, in the body type of the service, which can then be made
@@ -45,7 +47,7 @@ where
         http::describe(request)
     }
 
-    fn terms(&self, request: &mut Request<B>) -> Terms {
-        http::terms(request)
+    fn terms(&self, request: &mut Request<B>, trust: &Trust) -> Result<Terms, BadHeader> {
+        http::terms(request, trust)
     }
 }
