@@ -1,49 +1,17 @@
 //! What is logged of single tasks while `verbose` is on, and which tasks run.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tower_offload::{PoolConfig, Pools};
 use tracing::subscriber::with_default;
-use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::{Gate, Held, end_of, hold, stats, until, until_at_rest};
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// What was logged, without the times.
-    fn lines(&self) -> Vec<String> {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap().lines().map(str::to_owned).collect()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
+use crate::children::in_child;
+use crate::support::{Gate, Held, Log, end_of, hold, stats, until, until_at_rest};
 
 /// Runs `scene` with a subscriber of its own, which jobs carry to their workers.
 fn logged(scene: impl FnOnce(&Log)) -> Vec<String> {
     let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).without_time().finish();
-    with_default(subscriber, || scene(&log));
+    with_default(log.subscriber(), || scene(&log));
     log.lines()
 }
 
@@ -105,14 +73,23 @@ fn a_submission_says_how_busy_the_pool_is() {
     );
 }
 
+/// This line comes from the timer's thread, under the subscriber of the process.
 #[test]
 fn a_task_that_is_given_up_in_the_queue_is_logged() {
-    let pools = verbose("late", PoolConfig::new(1).queue_timeout(Duration::from_millis(5)));
-    // This line comes from the timer's thread, under no caller's subscriber: only the answer is looked at here.
-    let held = hold(&pools, "late", 1);
-    end_of(pools.submit_to_pool("late", process_data).unwrap()).unwrap_err();
-    held.into_iter().for_each(Held::release);
-    assert_eq!(stats(&pools, "late").counts.expired, 1);
+    in_child(
+        "logging::a_task_that_is_given_up_in_the_queue_is_logged",
+        |_| {},
+        || {
+            let log = Log::of_process();
+            let pools = verbose("late", PoolConfig::new(1).queue_timeout(Duration::from_millis(5)));
+            let held = hold(&pools, "late", 1);
+            end_of(pools.submit_to_pool("late", process_data).unwrap()).unwrap_err();
+            held.into_iter().for_each(Held::release);
+            assert_eq!(stats(&pools, "late").counts.expired, 1);
+            let line = " WARN tower_offload: a queued task was given up pool=late reason=queue_timeout";
+            assert_eq!(log.lines_with("given up"), [line]);
+        },
+    );
 }
 
 #[test]

@@ -35,6 +35,7 @@ struct Model {
     capacity: usize,
     in_flight: Vec<Running>,
     queued: VecDeque<Running>,
+    left: Vec<oneshot::Sender<Ending>>,
     draining: bool,
     ok: u64,
     panicked: u64,
@@ -60,6 +61,8 @@ impl Model {
             Step::LeaveInFlight(place) if !self.in_flight.is_empty() => {
                 let left = self.in_flight.remove(place % self.in_flight.len());
                 left.handle.cancel();
+                // Its first poll may be under way, and is not to see that nobody will end it.
+                self.left.push(left.end);
                 self.cancelled += 1;
                 self.promote();
             }
@@ -151,7 +154,7 @@ proptest! {
     ) {
         let pools = pools("script", PoolConfig::new(workers).concurrency(limit).queue_capacity(capacity));
         let mut model = Model {
-            limit, capacity, in_flight: Vec::new(), queued: VecDeque::new(), draining: false,
+            limit, capacity, in_flight: Vec::new(), queued: VecDeque::new(), left: Vec::new(), draining: false,
             ok: 0, panicked: 0, cancelled: 0, rejected: 0,
         };
         for step in steps {

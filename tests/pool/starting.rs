@@ -2,15 +2,12 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tower_offload::{Cause, JobError, PoolConfig};
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::children::in_child;
-use crate::support::{Held, end_of, hold, pools, stats, until_at_rest};
+use crate::support::{Held, Log, end_of, hold, pools, stats, until_at_rest};
 
 /// Leaves this process no address space for the stack of another thread, until it is dropped.
 struct NoThreads(Rlimit);
@@ -33,40 +30,6 @@ impl Drop for NoThreads {
     }
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn begin() -> Self {
-        let log = Self::default();
-        tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).init();
-        log
-    }
-
-    fn lines_with(&self, text: &str) -> usize {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).lines().filter(|line| line.contains(text)).count()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 fn cause<T>(result: Result<T, JobError>) -> Cause {
     match result {
         Err(JobError::Rejected(rejection)) => rejection.cause(),
@@ -81,7 +44,7 @@ fn without_any_worker_a_job_is_an_error_and_not_a_hang() {
         "starting::without_any_worker_a_job_is_an_error_and_not_a_hang",
         |_| {},
         || {
-            let log = Log::begin();
+            let log = Log::of_process();
             let pools = pools("none", PoolConfig::new(4));
             let no_threads = NoThreads::begin();
             // More than once: the second one finds that a start has just failed.
@@ -91,7 +54,7 @@ fn without_any_worker_a_job_is_an_error_and_not_a_hang() {
             let numbers = stats(&pools, "none");
             assert_eq!((numbers.workers, numbers.in_flight, numbers.queued_tasks), (0, 0, 0));
             assert_eq!(numbers.counts.ended(), 5);
-            assert_eq!(log.lines_with("a worker's thread could not be started"), 1);
+            assert_eq!(log.lines_with("a worker's thread could not be started").len(), 1);
             drop(no_threads);
             assert_eq!(end_of(pools.submit_to_pool("none", || 7).unwrap()).unwrap(), 7);
         },
@@ -104,7 +67,7 @@ fn a_pool_goes_on_with_the_workers_it_has() {
         "starting::a_pool_goes_on_with_the_workers_it_has",
         |_| {},
         || {
-            let log = Log::begin();
+            let log = Log::of_process();
             let pools = pools("some", PoolConfig::new(4));
             let held = hold(&pools, "some", 1);
             let _no_threads = NoThreads::begin();
@@ -115,27 +78,24 @@ fn a_pool_goes_on_with_the_workers_it_has() {
             }
             until_at_rest(&pools, "some");
             assert_eq!((stats(&pools, "some").workers, stats(&pools, "some").counts.ok), (1, 11));
-            assert_eq!(log.lines_with("a worker's thread could not be started"), 1);
+            assert_eq!(log.lines_with("a worker's thread could not be started").len(), 1);
         },
     );
 }
 
-/// Without the timer's thread a job cannot be told that it is late; but a worker that comes by tells it.
 #[test]
-fn without_a_timer_a_worker_ends_the_waiting() {
+fn a_timer_that_could_not_be_started_is_there_once_threads_can_be_had() {
     in_child(
-        "starting::without_a_timer_a_worker_ends_the_waiting",
+        "starting::a_timer_that_could_not_be_started_is_there_once_threads_can_be_had",
         |_| {},
         || {
-            // The numbers' care would start the timer before: the limit comes first, the worker's thread after it.
-            let log = Log::begin();
+            let log = Log::of_process();
             let timeout = std::time::Duration::from_millis(5);
             let pools = pools("timer", PoolConfig::new(1).queue_timeout(timeout));
             let no_threads = NoThreads::begin();
             assert_eq!(cause(end_of(pools.submit_to_pool("timer", || ()).unwrap())), Cause::NoWorkers);
-            assert_eq!(log.lines_with("the timer's thread could not be started"), 1);
+            assert_eq!(log.lines_with("the timer's thread could not be started").len(), 1);
             drop(no_threads);
-            // Once threads can be had, the timer is there as well.
             let held = hold(&pools, "timer", 1);
             let late = pools.submit_to_pool("timer", || ()).unwrap();
             assert_eq!(cause(end_of(late)), Cause::QueueTimeout);

@@ -1,11 +1,14 @@
 //! What the tests have in common: gates to hold jobs at, bounded waiting, and a look at the process's threads.
 
 use std::fs;
+use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tower_offload::{JobError, JobHandle, PoolConfig, PoolStats, Pools};
+use tracing::Subscriber;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// How long a test waits for what must happen. It only ever passes when a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -107,4 +110,49 @@ pub(crate) fn threads_of(pool: &str) -> usize {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.filter(|name| name.starts_with(&start)).count()
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// A subscriber that writes here, without the times.
+    pub(crate) fn subscriber(&self) -> impl Subscriber + Send + Sync + use<> {
+        tracing_subscriber::fmt().with_writer(self.clone()).with_ansi(false).without_time().finish()
+    }
+
+    /// Everything that this process logs, on whatever thread. For a process of its own.
+    pub(crate) fn of_process() -> Self {
+        let log = Self::default();
+        tracing::subscriber::set_global_default(log.subscriber()).unwrap();
+        log
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    pub(crate) fn lines_with(&self, text: &str) -> Vec<String> {
+        self.lines().into_iter().filter(|line| line.contains(text)).collect()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
 }
