@@ -220,3 +220,211 @@ proptest! {
         model.check();
     }
 }
+
+const START: Moment = Moment::from_nanos(0);
+
+fn after(millis: u64) -> Moment {
+    START + Duration::from_millis(millis)
+}
+
+fn at(level: Level) -> Offer {
+    Offer { level, ..Offer::default() }
+}
+
+/// A pool with one job in flight; what is offered next waits.
+fn busy(settings: Settings) -> (Admission<&'static str>, Key) {
+    let mut admission = Admission::new(settings, 1);
+    match admission.offer(START, Offer::default(), &mut Vec::new()) {
+        Ok(Place::InFlight(key)) => (admission, key),
+        other => panic!("an empty pool has a permit: {other:?}"),
+    }
+}
+
+fn queue(admission: &mut Admission<&'static str>, now: Moment, offer: Offer, job: &'static str) -> Result<(), Cause> {
+    let Place::Queued(key) = admission.offer(now, offer, &mut Vec::new())? else { panic!("it should wait") };
+    admission.store(key, job);
+    Ok(())
+}
+
+/// Ends the job in flight and starts the next.
+fn turn(admission: &mut Admission<&'static str>, key: &mut Key, now: Moment) -> &'static str {
+    assert!(admission.finish(now, *key, Outcome::Ok, Some(Duration::from_millis(1))));
+    let taken = admission.take(now, &mut Vec::new()).expect("jobs wait");
+    *key = taken.key;
+    taken.job
+}
+
+#[test]
+fn higher_levels_start_first_and_equal_ones_in_order() {
+    let (mut admission, mut key) = busy(Settings::fixed(1));
+    let jobs =
+        [(Level::Low, "low"), (Level::Normal, "first"), (Level::Critical, "critical"), (Level::Normal, "second")];
+    for (level, job) in jobs {
+        queue(&mut admission, START, at(level), job).unwrap();
+    }
+    let order: Vec<_> = (0..4).map(|_| turn(&mut admission, &mut key, START)).collect();
+    assert_eq!(order, ["critical", "first", "second", "low"]);
+}
+
+#[test]
+fn a_lower_level_has_a_turn_after_it_was_passed_over_often() {
+    let (mut admission, mut key) = busy(Settings::fixed(1));
+    for _ in 0..10 {
+        queue(&mut admission, START, at(Level::Low), "low").unwrap();
+    }
+    let mut low = Vec::new();
+    for step in 0..330 {
+        queue(&mut admission, START, at(Level::Normal), "normal").unwrap();
+        if turn(&mut admission, &mut key, START) == "low" {
+            low.push(step);
+        }
+    }
+    assert_eq!(low, (1..=10).map(|turn| turn * 33 - 1).collect::<Vec<_>>(), "one turn in 33");
+}
+
+#[test]
+fn a_full_queue_makes_room_for_a_higher_level_only() {
+    let (mut admission, _) = busy(Settings::fixed(1).with_capacity(3));
+    let mut gone = Vec::new();
+    for (level, job) in [(Level::Low, "old"), (Level::Low, "new"), (Level::Normal, "normal")] {
+        queue(&mut admission, START, at(level), job).unwrap();
+    }
+    assert_eq!(queue(&mut admission, START, at(Level::Low), "low"), Err(Cause::QueueFull));
+    let Ok(Place::Queued(key)) = admission.offer(START, at(Level::High), &mut gone) else { panic!("there is room") };
+    admission.store(key, "high");
+    assert_eq!(gone.iter().map(|gone| (gone.job, gone.cause)).collect::<Vec<_>>(), [("new", Cause::Shed)]);
+    let counts = admission.snapshot().counts;
+    assert_eq!((counts.shed, counts.rejected), (1, 1));
+}
+
+#[test]
+fn a_caller_with_little_in_the_queue_gets_room_from_the_one_with_most() {
+    let (mut admission, _) = busy(Settings::fixed(1).with_capacity(100));
+    let by = |caller| Offer { caller: Some(caller), ..Offer::default() };
+    for _ in 0..100 {
+        queue(&mut admission, START, by(1), "busy").unwrap();
+    }
+    assert_eq!(queue(&mut admission, START, by(1), "busy"), Err(Cause::QueueFull));
+    assert_eq!(queue(&mut admission, START, by(2), "quiet"), Ok(()));
+    assert_eq!(admission.snapshot().counts.shed, 1);
+}
+
+#[test]
+fn a_job_ends_at_its_deadline_or_at_the_queue_timeout_whichever_is_first() {
+    let settings = Settings { timeout: TIMEOUT, ..Settings::fixed(1) };
+    let (mut admission, _) = busy(settings);
+    let mut gone = Vec::new();
+    for (deadline, job) in [(None, "timeout"), (Some(50), "deadline"), (Some(500), "late deadline")] {
+        queue(&mut admission, START, Offer { deadline: deadline.map(after), ..Offer::default() }, job).unwrap();
+    }
+    assert_eq!(admission.next_expiry(), Some(after(50)));
+    admission.expire(after(50), &mut gone);
+    admission.expire(after(99), &mut gone);
+    assert_eq!(admission.next_expiry(), Some(after(100)));
+    admission.expire(after(100), &mut gone);
+    let ends: Vec<_> = gone.iter().map(|gone| (gone.job, gone.cause)).collect();
+    let timeout = Cause::QueueTimeout;
+    assert_eq!(ends, [("deadline", Cause::DeadlineExceeded), ("timeout", timeout), ("late deadline", timeout)]);
+    let past = Offer { deadline: Some(after(100)), ..Offer::default() };
+    assert_eq!(admission.offer(after(100), past, &mut gone), Err(Cause::DeadlineExceeded));
+    assert_eq!(admission.snapshot().counts.expired, 4);
+}
+
+#[test]
+fn who_is_refused_is_told_how_long_the_queue_takes_and_a_little_more() {
+    let (mut admission, mut key) = busy(Settings::fixed(1));
+    for _ in 0..100 {
+        queue(&mut admission, START, Offer::default(), "job").unwrap();
+    }
+    for step in 1..=10 {
+        turn(&mut admission, &mut key, after(step * 100));
+    }
+    let answers: Vec<_> = (0..100).map(|_| admission.retry_after(after(1000)).as_millis()).collect();
+    assert!(answers.iter().all(|answer| (9_100..13_650).contains(answer)), "91 jobs of 100 ms: {answers:?}");
+    assert!(answers.iter().min() < answers.iter().max(), "callers do not come back together");
+}
+
+#[test]
+fn overload_is_seen_once_all_waits_of_an_interval_were_long_and_is_over_soon_after() {
+    let (mut admission, mut key) = busy(Settings::fixed(1));
+    let mut now = 0;
+    let mut seen = None;
+    // Two jobs come for each that is done.
+    while now < 400 {
+        for _ in 0..2 {
+            queue(&mut admission, after(now), Offer::default(), "job").unwrap();
+        }
+        now += 1;
+        turn(&mut admission, &mut key, after(now));
+        if admission.is_overloaded(after(now)) {
+            seen.get_or_insert(now);
+        }
+    }
+    assert!(matches!(seen, Some(100..130)), "{seen:?}: 5 ms of wait, then 100 ms of it");
+    while admission.snapshot().queued > 0 {
+        now += 1;
+        turn(&mut admission, &mut key, after(now));
+    }
+    assert!(admission.is_overloaded(after(now)), "it was, just now");
+    assert!(!admission.is_overloaded(after(now + 100)));
+    assert!(admission.snapshot().counts.shed > 0);
+}
+
+#[test]
+fn a_pool_whose_workers_are_all_stuck_counts_as_overloaded() {
+    let (mut admission, _) = busy(Settings::fixed(1));
+    queue(&mut admission, START, Offer::default(), "job").unwrap();
+    assert!(!admission.is_overloaded(after(104)));
+    assert!(admission.is_overloaded(after(105)));
+}
+
+#[test]
+#[ignore = "prints figures of speed; run it with --release"]
+fn a_call_costs_the_same_at_any_depth() {
+    println!("| depth | offer ns | take + finish ns | cancel ns | with deadlines: offer ns | cancel ns |");
+    for depth in [10_usize, 1000, 100_000] {
+        let cells = [false, true].map(|deadlines| measure(depth, deadlines));
+        let [plain, timed] = cells;
+        println!(
+            "| {depth} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
+            plain[0], plain[1], plain[2], timed[0], timed[2]
+        );
+    }
+}
+
+/// Nanoseconds of an offer, of a take with its finish, and of a cancel, in a queue of this depth.
+fn measure(depth: usize, deadlines: bool) -> [f64; 3] {
+    let settings = Settings { timeout: Duration::from_secs(3600), ..Settings::fixed(1) };
+    let (mut admission, mut key) = busy(settings.with_capacity(depth + 10_000));
+    let (mut gone, mut spent, mut chance) = (Vec::new(), [0.0; 3], 1_u64);
+    let mut fill = |admission: &mut Admission<&'static str>, count: usize| {
+        let keys = (0..count).map(|_| {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let deadline = deadlines.then(|| START + Duration::from_nanos(1_000_000_000 + (chance >> 24)));
+            let offer = Offer { deadline, ..Offer::default() };
+            let Ok(Place::Queued(key)) = admission.offer(START, offer, &mut Vec::new()) else { panic!("it waits") };
+            admission.store(key, "job");
+            key
+        });
+        keys.collect::<Vec<_>>()
+    };
+    fill(&mut admission, depth);
+    const ROUNDS: usize = 200;
+    const BATCH: usize = 1000;
+    for _ in 0..ROUNDS {
+        let begun = std::time::Instant::now();
+        let keys = fill(&mut admission, BATCH);
+        spent[0] += begun.elapsed().as_nanos() as f64;
+        let begun = std::time::Instant::now();
+        keys.iter().for_each(|&key| assert!(admission.cancel(key).is_some()));
+        spent[2] += begun.elapsed().as_nanos() as f64;
+        fill(&mut admission, BATCH);
+        let begun = std::time::Instant::now();
+        for _ in 0..BATCH {
+            admission.finish(START, key, Outcome::Ok, Some(Duration::from_micros(1)));
+            key = admission.take(START, &mut gone).expect("jobs wait").key;
+        }
+        spent[1] += begun.elapsed().as_nanos() as f64;
+    }
+    spent.map(|spent| spent / (ROUNDS * BATCH) as f64)
+}

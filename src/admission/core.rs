@@ -145,7 +145,7 @@ impl<T> Admission<T> {
         let (level, share, mark, held) = (slot.level, slot.share, slot.mark, now.since(slot.since));
         if let Some(ran) = ran {
             self.pace.learn(&self.settings, ran, held);
-            self.limiter.ended(mark, outcome, ran);
+            self.limiter.ended(now, mark, outcome, ran);
         }
         self.lanes.get(usize::from(level)).ended(share, ran.unwrap_or_default().as_nanos() as f64);
         self.slab.remove(index);
@@ -197,13 +197,12 @@ impl<T> Admission<T> {
         self.queued == 0 && self.in_flight == 0
     }
 
-    /// Whether even the best served jobs waited too long for a whole interval, and some within the last one; or would
-    /// have, if any had started.
+    /// Whether even the best served jobs wait too long, or did within the last interval, or would if any were started.
     #[must_use]
     pub fn is_overloaded(&self, now: Moment) -> bool {
         let longest = self.pace.target + self.pace.interval;
         let stuck = |index| now.since(self.slab.at(index).since.max(self.started)) >= longest;
-        self.late.lasts(now) || self.oldest().is_some_and(stuck)
+        self.late.lasted(now, &self.pace) || self.oldest().is_some_and(stuck)
     }
 
     /// When a caller that was refused now should come again: how long the jobs that wait take to start at the present
@@ -243,7 +242,7 @@ impl<T> Admission<T> {
     }
 
     fn start_at_once(&mut self, now: Moment, offer: Offer) -> Key {
-        self.late.clear();
+        self.late.clear(now);
         let level = offer.level as u8;
         let key = self.slab.insert(State::InFlight, now, level);
         let run = self.pace.run();
@@ -307,7 +306,7 @@ impl<T> Admission<T> {
         let wait = now.since(self.slab.at(oldest).since);
         lane.late.observe(now, wait, &self.pace);
         self.late.observe(now, wait, &self.pace);
-        if self.settings.discipline == Discipline::Fifo || !lane.late.lasts(now) {
+        if self.settings.discipline == Discipline::Fifo || !lane.late.lasts() {
             return false;
         }
         for _ in 0..BATCH {
@@ -366,8 +365,11 @@ impl<T> Admission<T> {
 
     /// Takes a job out of the queue; what becomes of its slot is the caller's.
     fn unlink(&mut self, index: u32) {
-        self.lanes.unlink(&mut self.slab, index);
+        self.lanes.unlink(&mut self.slab, index, self.clock);
         self.deadlines.remove(&mut self.slab, index);
         self.queued -= 1;
+        if self.queued == 0 {
+            self.late.clear(self.clock);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The waiting jobs by level, each level in order of arrival, and whose turn it is.
 
+use super::moment::Moment;
 use super::pace::Lateness;
 use super::settings::Level;
 use super::shares::{Shares, UNSHARED};
@@ -41,13 +42,13 @@ impl Lanes {
         self.waiting |= 1 << level;
     }
 
-    pub(super) fn unlink<T>(&mut self, slab: &mut Slab<T>, index: u32) {
+    pub(super) fn unlink<T>(&mut self, slab: &mut Slab<T>, index: u32, now: Moment) {
         let level = usize::from(slab.at(index).level);
         let lane = &mut self.lanes[level];
         lane.unlink(slab, index);
         if lane.jobs.is_empty() {
             lane.passed = 0;
-            lane.late.clear();
+            lane.late.clear(now);
             self.waiting &= !(1 << level);
         }
     }

@@ -24,8 +24,8 @@ use super::counts::Outcome;
 use super::moment::Moment;
 use super::settings::Limit;
 
-/// Grow below this slope: at least 40% of the added concurrency became throughput.
-const GROW: f64 = 0.6;
+/// Grow below this slope: at least 35% of the added concurrency became throughput.
+const GROW: f64 = 0.65;
 
 /// Shrink above this slope. The gap to [`GROW`] keeps the limit from moving to and fro.
 const SHRINK: f64 = 0.85;
@@ -37,20 +37,29 @@ const CERTAIN: f64 = 2.0;
 const WIDEST: f64 = 4.0;
 const NARROWEST: f64 = 1.25;
 
-/// A phase lasts at least this many mean execution times, so that few of its jobs see the phase before it,
-const PHASE_RUNS: f64 = 4.0;
+/// A phase lasts at least this many mean execution times,
+const PHASE_RUNS: f64 = 6.0;
 
-/// and this many jobs.
+/// of which the last ones are for those who started earlier to end in: only few may run on into the next phase,
+const LAST_RUNS: f64 = 2.0;
+
+/// and at least for the start of this many jobs.
 const PHASE_JOBS: u32 = 12;
 
 /// A phase that cannot be filled within this many times its length is given up: the limit is not what holds jobs back.
 const STARVED: f64 = 16.0;
 
-/// Experiments end undecided after this many rounds of four phases; the next is wider.
-const ROUNDS: u32 = 8;
+/// Experiments end undecided after this many rounds of four phases.
+const ROUNDS: u32 = 16;
 
-/// The longest rest, in lengths of the experiment before it.
+/// An experiment whose slope is in doubt by more than the one is too narrow for the noise, and by less than the other
+/// wider than it need be.
+const DOUBTFUL: f64 = 0.4;
+const CLEAR: f64 = 0.2;
+
+/// The longest rest, in lengths of the experiment before it, and in phases.
 const LONGEST_REST: u32 = 16;
+const MOST_PHASES: u32 = 96;
 
 /// When jobs become this many times slower or faster while the limit rests, the workload is another one.
 const CHANGED: f64 = 2.0;
@@ -98,12 +107,21 @@ enum Direction {
     Down,
 }
 
-#[derive(Debug)]
-enum Phase {
-    /// So many more jobs at the limit, before the next experiment.
+/// A stretch of time under one limit.
+#[derive(Clone, Copy, Debug)]
+struct Phase {
+    kind: Kind,
+    since: Moment,
+    /// How many jobs started while others waited.
+    started: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// At the limit, for the length of so many phases.
     Rest(u32),
-    /// The `number`th phase of an experiment.
-    Compare { number: u32, since: Moment, started: u32 },
+    /// The phase of an experiment that has this number.
+    Compare(u32),
 }
 
 /// What became of the jobs that started under one of the two limits.
@@ -152,9 +170,9 @@ impl Limiter {
 
     /// Notes that a job ended that had this mark when it started.
     #[inline]
-    pub(super) fn ended(&mut self, mark: u8, outcome: Outcome, ran: Duration) {
+    pub(super) fn ended(&mut self, now: Moment, mark: u8, outcome: Outcome, ran: Duration) {
         if let Self::Adaptive(search) = self {
-            search.ended(mark, outcome, ran);
+            search.ended(now, mark, outcome, ran);
         }
     }
 }
@@ -175,36 +193,29 @@ impl Search {
             rest: 1,
             known: Arm::default(),
             recent: Arm::default(),
-            phase: Phase::Rest(PHASE_JOBS),
+            phase: Phase { kind: Kind::Rest(1), since: Moment::default(), started: 0 },
             experiment: 0,
             arms: [Arm::default(); 2],
         }
     }
 
     fn started(&mut self, now: Moment, full: bool, run: f64) -> u8 {
-        match &mut self.phase {
-            Phase::Rest(left) => {
-                *left = left.saturating_sub(u32::from(full));
-                if full && *left == 0 {
-                    self.begin(now);
-                }
-                0
+        self.phase.started += u32::from(full);
+        let Phase { kind, since, started } = self.phase;
+        let runs = now.since(since).as_nanos() as f64 / run.max(1.0);
+        let wanted = PHASE_JOBS.max(self.current as u32);
+        match kind {
+            Kind::Rest(phases) if full && runs >= f64::from(phases) * PHASE_RUNS && started >= phases * wanted => {
+                self.begin(now);
             }
-            Phase::Compare { number, since, started } => {
-                let number = *number;
-                *started += u32::from(full);
-                let (jobs, passed) = (*started, now.since(*since).as_nanos() as f64);
-                let wanted = PHASE_JOBS.max(self.current as u32);
-                if passed > PHASE_RUNS * STARVED * run && jobs < wanted {
-                    self.pause(1);
-                } else if passed > PHASE_RUNS * run && jobs >= wanted {
-                    self.next_phase(now, number + 1);
-                } else if full {
-                    return self.experiment << 1 | Self::arm(number) as u8;
-                }
-                0
+            Kind::Compare(_) if runs >= STARVED * PHASE_RUNS && started < wanted => self.pause(now, 1),
+            Kind::Compare(number) if runs >= PHASE_RUNS && started >= wanted => self.next_phase(now, number + 1),
+            Kind::Compare(number) if full && (runs < PHASE_RUNS - LAST_RUNS || started <= wanted) => {
+                return self.experiment << 1 | Self::arm(number) as u8;
             }
+            _ => {}
         }
+        0
     }
 
     /// Low, high, high, low: what drifts falls on both alike.
@@ -212,29 +223,27 @@ impl Search {
         matches!(number % 4, 1 | 2) as usize
     }
 
-    fn ended(&mut self, mark: u8, outcome: Outcome, ran: Duration) {
-        if matches!(self.phase, Phase::Rest(_)) {
-            self.recent.add(outcome, ran);
-            self.look_for_change();
-        } else if mark >> 1 == self.experiment {
+    fn ended(&mut self, now: Moment, mark: u8, outcome: Outcome, ran: Duration) {
+        if mark >> 1 == self.experiment && matches!(self.phase.kind, Kind::Compare(_)) {
             self.arms[usize::from(mark & 1)].add(outcome, ran);
+        }
+        self.recent.add(outcome, ran);
+        if self.recent.jobs >= BLOCK {
+            self.look_for_change(now);
         }
     }
 
-    /// A change of the workload while the limit rests calls for a wide experiment, now.
-    fn look_for_change(&mut self) {
-        if self.recent.jobs < BLOCK {
-            return;
-        }
+    /// A change of the workload calls for a wide experiment, now. What an experiment of this width can do is not one.
+    fn look_for_change(&mut self, at: Moment) {
         let recent = std::mem::take(&mut self.recent);
         let (Some(now), Some(before)) = (recent.slowness(), self.known.slowness()) else {
             self.known = recent;
             return;
         };
-        let doubt = CERTAIN * (now.variance + before.variance).sqrt();
-        if (now.value - before.value).abs() > CHANGED.ln() + doubt {
-            (self.width, self.rest, self.known) = (WIDEST, 1, recent);
-            self.pause(1);
+        let change = Estimate { value: now.value - before.value, variance: now.variance + before.variance };
+        if change.value.abs() > CHANGED.ln() + self.width.ln() + change.doubt() {
+            (self.width, self.rest, self.streak, self.last, self.known) = (WIDEST, 1, 0, None, recent);
+            self.pause(at, 1);
         }
     }
 
@@ -249,8 +258,7 @@ impl Search {
             low -= 1;
         }
         if high == low {
-            self.phase = Phase::Rest(u32::MAX);
-            return;
+            return self.pause(now, MOST_PHASES);
         }
         self.arms = [low, high].map(|limit| Arm { limit, ..Arm::default() });
         self.experiment = self.experiment % 127 + 1;
@@ -260,20 +268,19 @@ impl Search {
     fn next_phase(&mut self, now: Moment, number: u32) {
         if number > 0 && number.is_multiple_of(2) {
             match self.verdict() {
-                Some(direction) => return self.move_limit(direction),
-                None if self.is_settled() => return self.settle(),
-                None if number >= 4 * ROUNDS => return self.give_up(),
+                Some(direction) => return self.move_limit(now, direction),
+                None if self.is_settled() || number >= 4 * ROUNDS => return self.stay(now),
                 None => {}
             }
         }
         self.current = self.arms[Self::arm(number)].limit;
-        self.phase = Phase::Compare { number, since: now, started: 0 };
+        self.phase = Phase { kind: Kind::Compare(number), since: now, started: 0 };
     }
 
     /// Where the limit should go, if that is beyond chance.
     fn verdict(&self) -> Option<Direction> {
         let slope = self.slope()?;
-        let doubt = CERTAIN * slope.variance.sqrt();
+        let doubt = slope.doubt();
         if slope.value + doubt < GROW {
             Some(Direction::Up)
         } else if slope.value - doubt > SHRINK {
@@ -286,7 +293,7 @@ impl Search {
     /// Whether it is known well enough that the limit should stay.
     fn is_settled(&self) -> bool {
         let gap = (SHRINK - GROW) / 2.0;
-        self.slope().is_some_and(|slope| CERTAIN * slope.variance.sqrt() < gap)
+        self.slope().is_some_and(|slope| slope.doubt() < gap)
     }
 
     /// How much slower jobs are at the higher limit, over how much higher it is, both as logarithms.
@@ -300,57 +307,61 @@ impl Search {
         })
     }
 
-    fn move_limit(&mut self, direction: Direction) {
+    fn move_limit(&mut self, now: Moment, direction: Direction) {
         let at_the_end = match direction {
             Direction::Up => self.limit == self.max,
             Direction::Down => self.limit == self.min,
         };
         if at_the_end {
-            return self.settle();
+            return self.rest_longer(now);
         }
         self.limit = self.arms[usize::from(direction == Direction::Up)].limit;
         self.known = Arm::default();
         if self.last.replace(direction).is_some_and(|last| last != direction) {
             self.streak = 1;
-            return self.settle();
+            return self.stay(now);
         }
         self.streak += 1;
+        self.rest = 1;
         if self.streak >= STREAK {
-            self.rest = 1;
             self.width = (self.width * self.width).min(WIDEST);
         }
-        self.pause(1);
+        self.pause(now, 1);
     }
 
-    /// The limit is about right: look closer, and less often.
-    fn settle(&mut self) {
-        self.width = self.width.sqrt().max(NARROWEST);
-        self.rest_longer();
-    }
-
-    /// Chance hides the difference. If there seems to be a clear one, look for it over a wider range.
-    fn give_up(&mut self) {
-        let gap = SHRINK - GROW;
-        if self.slope().is_some_and(|slope| !(GROW - gap..SHRINK + gap).contains(&slope.value)) {
-            self.width = (self.width * self.width).min(WIDEST);
+    /// The limit is about right: look less often, and as closely as the noise allows.
+    fn stay(&mut self, now: Moment) {
+        let doubt = self.slope().map_or(f64::INFINITY, Estimate::doubt);
+        if doubt > DOUBTFUL {
+            self.width = self.width.powf(1.5).min(WIDEST);
+        } else if doubt < CLEAR {
+            self.width = self.width.sqrt().max(NARROWEST);
         }
-        self.rest_longer();
+        self.rest_longer(now);
     }
 
     /// Rests for so many times what the experiment took.
-    fn rest_longer(&mut self) {
-        let phases = match self.phase {
-            Phase::Compare { number, .. } => number + 1,
-            Phase::Rest(_) => 1,
+    fn rest_longer(&mut self, now: Moment) {
+        let phases = match self.phase.kind {
+            Kind::Compare(number) => number + 1,
+            Kind::Rest(_) => 1,
         };
         self.rest = (self.rest * 2).min(LONGEST_REST);
-        self.pause(self.rest * phases);
+        self.pause(now, (self.rest * phases).min(MOST_PHASES));
     }
 
-    fn pause(&mut self, phases: u32) {
+    fn pause(&mut self, now: Moment, phases: u32) {
         self.current = self.limit;
         self.recent = Arm::default();
-        self.phase = Phase::Rest(phases * PHASE_JOBS.max(self.limit as u32));
+        self.phase = Phase { kind: Kind::Rest(phases), since: now, started: 0 };
+    }
+}
+
+// === impl Estimate ===
+
+impl Estimate {
+    fn doubt(self) -> f64 {
+        CERTAIN * self.variance.sqrt()
     }
 }
 

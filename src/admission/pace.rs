@@ -10,9 +10,11 @@ use super::settings::Settings;
 /// work ("Fail at Scale", ACM Queue 2015, names the same).
 const TARGET: f64 = 5.0;
 
-/// Waits are late for good when all were for this many targets. CoDel's 100 ms for 5 ms is 20; half of that sees a
-/// spike in time, and in the simulator costs nothing at ordinary loads.
-const INTERVAL: f64 = 10.0;
+/// A pool is overloaded when all waits were late for this many targets: CoDel's 100 ms for 5 ms.
+const INTERVAL: f64 = 20.0;
+
+/// Within an interval of an overload, this part of one is enough to see the next.
+const AGAIN: u32 = 4;
 
 /// A job that waited this many targets is dropped while waits are late: folly's Codel, and Breakwater (OSDI 2020).
 const HOPELESS: u32 = 2;
@@ -42,11 +44,13 @@ struct Mean {
     weight: u32,
 }
 
-/// Since when every wait was late, and until when that counts as overload.
+/// Whether every wait is late.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lateness {
     since: Option<Moment>,
-    until: Moment,
+    lasts: bool,
+    /// When it last ended.
+    ended: Option<Moment>,
 }
 
 // === impl Pace ===
@@ -102,25 +106,32 @@ impl Mean {
 // === impl Lateness ===
 
 impl Lateness {
-    /// One more wait: that of the job that waits longest, when one is taken. Overload begins when the least wait of a
-    /// whole interval was late, and ends when a whole interval has passed without a late one.
+    /// One more wait: that of the job that waits longest, when one is taken. Overload begins when the least wait of an
+    /// interval was late, and ends with a wait that is not. Soon after that a part of the interval is enough, as CoDel
+    /// too goes on sooner where it has just left off.
     pub(super) fn observe(&mut self, now: Moment, wait: Duration, pace: &Pace) {
         if wait <= pace.target {
-            self.since = None;
-            return;
+            return self.clear(now);
         }
         let since = *self.since.get_or_insert(now);
-        if self.lasts(now) || now.since(since) >= pace.interval {
-            self.until = now + pace.interval;
+        let enough = if self.lasted(now, pace) { pace.interval / AGAIN } else { pace.interval };
+        self.lasts |= now.since(since) >= enough;
+    }
+
+    /// Nobody has to wait.
+    pub(super) fn clear(&mut self, now: Moment) {
+        self.since = None;
+        if std::mem::take(&mut self.lasts) {
+            self.ended = Some(now);
         }
     }
 
-    /// A job need not wait.
-    pub(super) const fn clear(&mut self) {
-        self.since = None;
+    pub(super) const fn lasts(&self) -> bool {
+        self.lasts
     }
 
-    pub(super) fn lasts(&self, now: Moment) -> bool {
-        now < self.until
+    /// Whether there was overload within the last interval.
+    pub(super) fn lasted(&self, now: Moment, pace: &Pace) -> bool {
+        self.lasts || self.ended.is_some_and(|ended| now.since(ended) < pace.interval)
     }
 }

@@ -92,7 +92,7 @@ impl Default for Settings {
             timeout: Duration::from_secs(30),
             discipline: Discipline::default(),
             target: Bounds { min: Duration::from_millis(5), max: Duration::from_secs(5) },
-            interval: Bounds { min: Duration::from_millis(50), max: Duration::from_secs(30) },
+            interval: Bounds { min: Duration::from_millis(100), max: Duration::from_secs(30) },
         }
     }
 }

@@ -144,3 +144,115 @@ pub(super) fn deal(caller: u64) -> [usize; HAND] {
         usize::from(deck[place])
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::random::Random;
+    use crate::admission::{Admission, Moment, Offer, Outcome, Place, Settings};
+    use std::time::Duration;
+
+    /// The odds that every queue of one hand is in one of `heavy` others: over the number of queues that those cover
+    /// together, which grows by a hypergeometric draw with each hand.
+    fn closed_form(heavy: usize) -> f64 {
+        let choose = |n: usize, k: usize| (0..k).fold(1.0, |all, i| all * (n as f64 - i as f64) / (k - i) as f64);
+        let mut covered = [0.0; QUEUES + 1];
+        covered[0] = 1.0;
+        for _ in 0..heavy {
+            let mut next = [0.0; QUEUES + 1];
+            for (have, odds) in covered.into_iter().enumerate() {
+                for new in 0..=HAND.min(QUEUES - have) {
+                    let ways = choose(QUEUES - have, new) * choose(have, HAND - new);
+                    next[have + new] += odds * ways / choose(QUEUES, HAND);
+                }
+            }
+            covered = next;
+        }
+        covered.iter().enumerate().map(|(have, odds)| odds * choose(have, HAND) / choose(QUEUES, HAND)).sum()
+    }
+
+    #[test]
+    fn the_closed_form_gives_the_published_odds_of_a_collision() {
+        for (heavy, odds) in [(1, 2.3e-10), (4, 4.9e-4), (16, 0.36)] {
+            let ours = closed_form(heavy);
+            assert!((ours / odds - 1.0).abs() < 0.03, "{ours:e} for {heavy}, published {odds:e}");
+        }
+    }
+
+    #[test]
+    fn hands_collide_as_often_as_the_closed_form_says() {
+        let mut random = Random::new(7);
+        let mut hand = || deal((random.fraction() * 1e18) as u64);
+        for (heavy, trials) in [(8, 20_000), (16, 10_000)] {
+            let mut hits = 0.0;
+            for _ in 0..trials {
+                let mut covered = [false; QUEUES];
+                (0..heavy).for_each(|_| hand().into_iter().for_each(|queue| covered[queue] = true));
+                hits += f64::from(u8::from(hand().into_iter().all(|queue| covered[queue])));
+            }
+            let (expected, trials) = (closed_form(heavy), f64::from(trials));
+            let deviation = (expected * (1.0 - expected) / trials).sqrt();
+            assert!((hits / trials - expected).abs() < 4.0 * deviation, "{} for {expected}", hits / trials);
+        }
+    }
+
+    #[test]
+    fn a_hand_has_eight_different_queues() {
+        for caller in 0..1000 {
+            let mut hand = deal(caller);
+            hand.sort_unstable();
+            assert!(hand.windows(2).all(|pair| pair[0] < pair[1]) && hand[HAND - 1] < QUEUES, "{hand:?}");
+        }
+    }
+
+    /// Runs two callers whose hands are apart against each other; answers how far apart what they had ever was.
+    fn divergence(limit: usize, run: impl Fn(u64, u64) -> u64) -> f64 {
+        let apart = |other: &u64| deal(1).iter().all(|queue| !deal(*other).contains(queue));
+        let callers = [1, (2..).find(apart).expect("most hands are apart")];
+        let settings = Settings { timeout: Duration::from_secs(1 << 30), ..Settings::fixed(limit) };
+        let mut admission = Admission::new(settings, 1);
+        let (mut gone, mut running, mut had, mut worst) = (Vec::new(), Vec::new(), [0.0_f64; 2], 0.0_f64);
+        let mut waiting = [0_u64; 2];
+        for step in 0..4000_u64 {
+            let now = Moment::from_nanos(step * 1000);
+            for caller in 0..2 {
+                // Each keeps far more waiting than one queue of its hand can give up at once.
+                while waiting[caller] < 200 {
+                    let offer = Offer { caller: Some(callers[caller]), ..Offer::default() };
+                    match admission.offer(now, offer, &mut gone).expect("there is room") {
+                        Place::Queued(key) => {
+                            admission.store(key, caller);
+                            waiting[caller] += 1;
+                        }
+                        Place::InFlight(key) => running.push((step + run(caller as u64, step), caller, key)),
+                    }
+                }
+            }
+            running.retain(|&(end, caller, key)| {
+                if end <= step {
+                    let ran = run(caller as u64, step) * 1000;
+                    assert!(admission.finish(now, key, Outcome::Ok, Some(Duration::from_nanos(ran))));
+                    had[caller] += ran as f64;
+                }
+                end > step
+            });
+            while let Some(taken) = admission.take(now, &mut gone) {
+                waiting[taken.job] -= 1;
+                running.push((step + run(taken.job as u64, step), taken.job, taken.key));
+            }
+            worst = worst.max((had[0] - had[1]).abs());
+        }
+        assert!(had[0] + had[1] > 0.0);
+        worst
+    }
+
+    #[test]
+    fn callers_that_always_wait_get_the_same_whatever_their_jobs_take() {
+        // A hand is eight queues, so a caller's share may stand apart by as many times the bound of one queue.
+        for (limit, long) in [(1, 1), (1, 10), (4, 10), (8, 40)] {
+            let bound = (HAND * (2 * limit + 1)) as f64 * long as f64 * 1000.0;
+            let worst = divergence(limit, |caller, _| if caller == 0 { long } else { 1 });
+            assert!(worst <= bound, "{worst} of {bound} with a limit of {limit} and jobs of {long} and 1");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! `README.md` in this folder says what is simulated and has the tables that these tests print.
 
+mod fairness;
 mod laws;
 mod limits;
 mod ordinary;
@@ -12,3 +13,14 @@ mod reference_limits;
 mod reference_queues;
 mod score;
 mod world;
+
+/// The seeds of a test: as many as it says, or as `SIM_SEEDS` does.
+fn seeds(usual: u64) -> impl Iterator<Item = u64> {
+    let wanted = std::env::var("SIM_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    1..=wanted.unwrap_or(usual)
+}
+
+/// The seeds of a table that shows the worst case.
+fn slow_seeds() -> impl Iterator<Item = u64> {
+    seeds(5)
+}

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tower_offload::Cause;
 use tower_offload::admission::{Admission, Gone, Key, Limit, Moment, Offer, Outcome, Place, Settings};
 
 use crate::reference_limits::Rule;
@@ -11,7 +10,7 @@ use crate::reference_limits::Rule;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Verdict {
     Start(u32),
-    Refuse(u32, Cause),
+    Refuse(u32),
 }
 
 /// A pool's admission, as the simulated world drives it.
@@ -52,7 +51,7 @@ impl Ours {
     }
 
     fn tell(&mut self, verdicts: &mut Vec<Verdict>) {
-        verdicts.extend(self.gone.drain(..).map(|gone| Verdict::Refuse(gone.job, gone.cause)));
+        verdicts.extend(self.gone.drain(..).map(|gone| Verdict::Refuse(gone.job)));
     }
 
     fn keep(&mut self, id: u32, key: Key) {
@@ -73,7 +72,7 @@ impl Policy for Ours {
                 self.keep(id, key);
                 self.admission.store(key, id);
             }
-            Err(cause) => verdicts.push(Verdict::Refuse(id, cause)),
+            Err(_) => verdicts.push(Verdict::Refuse(id)),
         }
         self.tell(verdicts);
     }

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tower_offload::Cause;
 use tower_offload::admission::{Moment, Offer, Outcome};
 
 use crate::policy::{Policy, Verdict};
@@ -50,9 +49,9 @@ impl<D: Discipline> Policy for Reference<D> {
         let wait = self.queue.front().map_or(0, |(_, since)| now - since);
         let in_system = self.queued + self.in_flight;
         if !self.discipline.admits(now, offer, id, wait, in_system) {
-            verdicts.push(Verdict::Refuse(id, Cause::Shed));
+            verdicts.push(Verdict::Refuse(id));
         } else if self.queued >= self.capacity {
-            verdicts.push(Verdict::Refuse(id, Cause::QueueFull));
+            verdicts.push(Verdict::Refuse(id));
         } else {
             self.queue.push_back((id, now));
             self.queued += 1;
@@ -71,7 +70,7 @@ impl<D: Discipline> Policy for Reference<D> {
                 self.in_flight += 1;
                 verdicts.push(Verdict::Start(id));
             } else {
-                verdicts.push(Verdict::Refuse(id, Cause::Shed));
+                verdicts.push(Verdict::Refuse(id));
             }
         }
     }

@@ -62,12 +62,13 @@ impl Score {
         self.count(kind, scheduled, |tally| tally.asked += 1);
     }
 
-    pub(crate) fn refused(&mut self, kind: &Stream, scheduled: u64, _now: u64) {
+    pub(crate) fn refused(&mut self, kind: &Stream, scheduled: u64) {
         self.count(kind, scheduled, |tally| tally.refused += 1);
     }
 
     pub(crate) fn gave_up(&mut self, kind: &Stream, scheduled: u64, now: u64) {
-        self.latencies.push((scheduled, now - scheduled));
+        // Later than every answer in time.
+        self.latencies.push((scheduled, now - scheduled + 1));
         self.count(kind, scheduled, |tally| tally.gave_up += 1);
     }
 
@@ -105,6 +106,19 @@ impl Score {
     /// Of those who were not refused, what this share waited at most.
     pub(crate) fn percentile(&self, share: f64) -> f64 {
         self.percentile_within(share, self.from, self.until)
+    }
+
+    /// How long after `at` the last of the spans of `step` begins in which one in a hundred waited too long.
+    pub(crate) fn recovery(&self, at: f64, step: f64) -> f64 {
+        let mut recovered = 0.0;
+        let mut from = at;
+        while from + step < self.until as f64 {
+            if self.percentile_within(0.99, from as u64, (from + step) as u64) > self.patience as f64 {
+                recovered = from + step - at;
+            }
+            from += step;
+        }
+        recovered
     }
 
     /// The same for those who arrived in this span.

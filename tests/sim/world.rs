@@ -234,7 +234,7 @@ impl Run<'_> {
         for verdict in verdicts.drain(..) {
             match verdict {
                 Verdict::Start(id) => self.start(id),
-                Verdict::Refuse(id, _) => self.refuse(id),
+                Verdict::Refuse(id) => self.refuse(id),
             }
         }
         self.verdicts = verdicts;
@@ -255,7 +255,7 @@ impl Run<'_> {
         assert_eq!(request.stage, Stage::Waiting, "one answer each");
         request.stage = Stage::Answered;
         let (request, kind) = (*request, &self.world.streams[usize::from(request.stream)]);
-        self.score.refused(kind, request.scheduled, self.now);
+        self.score.refused(kind, request.scheduled);
         if !request.left {
             self.retry(id);
         }
