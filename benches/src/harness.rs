@@ -102,14 +102,23 @@ impl Harness {
                 // Each round begins with another case: none always follows the same one.
                 let index = (turn + round) % cases.len();
                 let sample = (cases[index].sample)();
-                assert_eq!(sample.len(), columns.len(), "`{}` of `{name}` gave another number of figures", cases[index].name);
+                assert_eq!(
+                    sample.len(),
+                    columns.len(),
+                    "`{}` of `{name}` gave another number of figures",
+                    cases[index].name
+                );
                 for (figures, value) in figures[index].iter_mut().zip(sample) {
                     figures.rounds.push(value);
                 }
             }
         }
         let medians = Medians(
-            cases.iter().zip(&figures).map(|(case, row)| (case.name, row.iter().map(Figures::median).collect())).collect(),
+            cases
+                .iter()
+                .zip(&figures)
+                .map(|(case, row)| (case.name, row.iter().map(Figures::median).collect()))
+                .collect(),
         );
         print!("{}", table(&name, columns, &medians, &figures));
         let target = target.map(|target| {
@@ -182,7 +191,12 @@ impl Figures {
 /// The share of `values` that `quantile` cuts off, from 0 to 1.
 pub fn quantile(values: &mut [f64], quantile: f64) -> f64 {
     values.sort_by(f64::total_cmp);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index"
+    )]
     let index = ((values.len() as f64 * quantile) as usize).min(values.len().saturating_sub(1));
     values.get(index).copied().unwrap_or(f64::NAN)
 }
@@ -201,7 +215,8 @@ fn table(name: &str, columns: &[Column], medians: &Medians, figures: &[Vec<Figur
             let (min, max) = figures.spread();
             let ratio = median / medians.of(OURS, column);
             let ratio = if ratio.is_finite() { format!("{ratio:.2}") } else { "–".to_owned() };
-            let _ = write!(text, " | {:>11} {:>22} {ratio:>7}", short(*median), format!("({}–{})", short(min), short(max)));
+            let _ =
+                write!(text, " | {:>11} {:>22} {ratio:>7}", short(*median), format!("({}–{})", short(min), short(max)));
         }
         text.push('\n');
     }

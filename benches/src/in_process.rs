@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use crate::harness::{Case, Column, Harness, OURS, Scenario, Target};
-use crate::ways::{self, Dedicated, Direct, Job, Ours, Speed, SpawnBlocking, SpawnBlockingLimited, Way};
+use crate::ways::{self, Dedicated, Direct, Job, Ours, SpawnBlocking, SpawnBlockingLimited, Speed, Way};
 
 const CALLERS: [usize; 4] = [1, 16, 256, 2000];
 const SPAN: Duration = Duration::from_millis(150);
@@ -53,15 +53,14 @@ pub fn run(harness: &mut Harness, speed: Speed) {
     };
     for callers in CALLERS {
         let columns = [Column { name: "a job", unit: "ns" }];
-        let target = Target { text: "at or ahead of the best alternative", reached: |medians| medians.ours_is_least(0) };
+        let target =
+            Target { text: "at or ahead of the best alternative", reached: |medians| medians.ours_is_least(0) };
         compare(format!("job, empty, callers: {callers}"), &columns, Job::EMPTY, callers, |rate| 1e9 / rate, target);
     }
     for callers in CALLERS {
         let columns = [Column { name: "throughput", unit: "jobs/s" }];
-        let ahead = Target {
-            text: "ahead of every alternative",
-            reached: |medians| medians.ours_is_most(0, &["direct"]),
-        };
+        let ahead =
+            Target { text: "ahead of every alternative", reached: |medians| medians.ours_is_most(0, &["direct"]) };
         let ahead_and_near = Target {
             text: "at least 0.95 of direct, ahead of every alternative",
             reached: |medians| medians.ratio_to("direct", 0) >= 0.95 && medians.ours_is_most(0, &["direct"]),

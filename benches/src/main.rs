@@ -1,7 +1,18 @@
 //! Measures tower-offload beside what else one would use, all in one run: `cargo run --release -p benches`.
 
+mod child;
+mod client;
 mod harness;
+mod http;
 mod in_process;
+mod isolation;
+mod memory;
+mod observed;
+mod queue;
+mod rejection;
+mod scale;
+mod server;
+mod wake_then_block;
 mod ways;
 
 use std::process::ExitCode;
@@ -21,6 +32,9 @@ const USAGE: &str = "usage: cargo run --release -p benches -- [OPTIONS]
   --help         this text";
 
 fn main() -> ExitCode {
+    if child::play() {
+        return ExitCode::SUCCESS;
+    }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -52,6 +66,14 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let speed = Speed::measure();
     let mut harness = Harness::new(options);
     in_process::run(&mut harness, speed);
+    http::run(&mut harness, speed);
+    isolation::run(&mut harness, speed);
+    wake_then_block::run(&mut harness);
+    memory::run(&mut harness, speed);
+    queue::run(&mut harness);
+    scale::run(&mut harness);
+    rejection::run(&mut harness);
+    observed::run(&mut harness, speed);
     println!("took {:.0} s", began.elapsed().as_secs_f64());
     if let Some(file) = json_file {
         let text = serde_json::to_string_pretty(&harness.into_json(machine))?;
