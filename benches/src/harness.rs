@@ -44,17 +44,22 @@ pub struct Target {
 
 /// The medians of a scenario, by case and column.
 #[derive(Debug)]
-pub struct Medians(Vec<(&'static str, Vec<f64>)>);
+pub struct Medians {
+    baseline: &'static str,
+    rows: Vec<(&'static str, Vec<f64>)>,
+}
 
 /// What is measured, by which cases.
 pub struct Scenario<'a> {
     pub name: String,
     pub columns: &'a [Column],
     pub cases: Vec<Case<'a>>,
+    /// The case that the others are set in relation to; mostly [`OURS`].
+    pub baseline: &'static str,
     pub target: Option<Target>,
 }
 
-/// The case that the others are set in relation to.
+/// The case that is this crate. Others that are this crate, too, have names that begin so.
 pub const OURS: &str = "ours";
 
 const ROUNDS: usize = 5;
@@ -93,7 +98,7 @@ impl Harness {
         if !self.wants(&scenario.name) {
             return;
         }
-        let Scenario { name, columns, mut cases, target } = scenario;
+        let Scenario { name, columns, mut cases, baseline, target } = scenario;
         let rounds = if self.options.quick { 1 } else { ROUNDS };
         let mut figures: Vec<Vec<Figures>> =
             cases.iter().map(|_| columns.iter().map(|_| Figures { rounds: Vec::new() }).collect()).collect();
@@ -113,13 +118,8 @@ impl Harness {
                 }
             }
         }
-        let medians = Medians(
-            cases
-                .iter()
-                .zip(&figures)
-                .map(|(case, row)| (case.name, row.iter().map(Figures::median).collect()))
-                .collect(),
-        );
+        let medians = |(case, row): (&Case<'_>, &Vec<Figures>)| (case.name, row.iter().map(Figures::median).collect());
+        let medians = Medians { baseline, rows: cases.iter().zip(&figures).map(medians).collect() };
         print!("{}", table(&name, columns, &medians, &figures));
         let target = target.map(|target| {
             let reached = (target.reached)(&medians);
@@ -129,6 +129,7 @@ impl Harness {
         println!();
         self.tables.push(json!({
             "name": name,
+            "baseline": baseline,
             "columns": columns.iter().map(|column| json!({ "name": column.name, "unit": column.unit })).collect::<Vec<_>>(),
             "rows": rows(columns, &medians, &figures),
             "target": target,
@@ -146,26 +147,27 @@ impl Harness {
 impl Medians {
     /// The median of a case, by the number of its column.
     pub fn of(&self, case: &str, column: usize) -> f64 {
-        self.0.iter().find(|(name, _)| *name == case).map_or(f64::NAN, |(_, medians)| medians[column])
+        self.rows.iter().find(|(name, _)| *name == case).map_or(f64::NAN, |(_, medians)| medians[column])
     }
 
-    /// Ours in relation to a case.
+    /// The baseline in relation to a case.
     pub fn ratio_to(&self, case: &str, column: usize) -> f64 {
-        self.of(OURS, column) / self.of(case, column)
+        self.of(self.baseline, column) / self.of(case, column)
     }
 
-    /// Whether ours has the largest figure, `excepted` left aside.
-    pub fn ours_is_most(&self, column: usize, excepted: &[&str]) -> bool {
-        self.others(excepted).all(|(_, medians)| medians[column] <= self.of(OURS, column))
+    /// Whether the baseline has the largest figure of all systems but ours and the one `excepted`.
+    pub fn is_most_but(&self, excepted: &str, column: usize) -> bool {
+        let ours = self.of(self.baseline, column);
+        self.others().filter(|(name, _)| *name != excepted).all(|(_, medians)| medians[column] <= ours)
     }
 
-    /// Whether ours has the smallest figure.
-    pub fn ours_is_least(&self, column: usize) -> bool {
-        self.others(&[]).all(|(_, medians)| medians[column] >= self.of(OURS, column))
+    /// Whether the baseline has the smallest figure of all systems but ours.
+    pub fn is_least(&self, column: usize) -> bool {
+        self.others().all(|(_, medians)| medians[column] >= self.of(self.baseline, column))
     }
 
-    fn others<'a>(&'a self, excepted: &'a [&str]) -> impl Iterator<Item = &'a (&'static str, Vec<f64>)> {
-        self.0.iter().filter(move |(name, _)| !name.starts_with(OURS) && !excepted.contains(name))
+    fn others(&self) -> impl Iterator<Item = &(&'static str, Vec<f64>)> {
+        self.rows.iter().filter(|(name, _)| !name.starts_with(OURS))
     }
 }
 
@@ -203,17 +205,17 @@ pub fn quantile(values: &mut [f64], quantile: f64) -> f64 {
 
 fn table(name: &str, columns: &[Column], medians: &Medians, figures: &[Vec<Figures>]) -> String {
     let mut text = format!("## {name}\n");
-    let width = medians.0.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let width = medians.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let _ = write!(text, "   {:width$}", "");
     for Column { name, unit } in columns {
-        let _ = write!(text, " | {:>42}", format!("{name}, {unit} (min–max) ×ours"));
+        let _ = write!(text, " | {:>42}", format!("{name}, {unit} (min–max) ratio"));
     }
     text.push('\n');
-    for ((name, row), figures) in medians.0.iter().zip(figures) {
+    for ((name, row), figures) in medians.rows.iter().zip(figures) {
         let _ = write!(text, "   {name:width$}");
         for (column, (median, figures)) in row.iter().zip(figures).enumerate() {
             let (min, max) = figures.spread();
-            let ratio = median / medians.of(OURS, column);
+            let ratio = median / medians.of(medians.baseline, column);
             let ratio = if ratio.is_finite() { format!("{ratio:.2}") } else { "–".to_owned() };
             let _ =
                 write!(text, " | {:>11} {:>22} {ratio:>7}", short(*median), format!("({}–{})", short(min), short(max)));
@@ -230,16 +232,16 @@ fn rows(columns: &[Column], medians: &Medians, figures: &[Vec<Figures>]) -> Vec<
             .enumerate()
             .map(|(column, of)| {
                 let (min, max) = figures[column].spread();
-                let ratio = row[column] / medians.of(OURS, column);
+                let ratio = row[column] / medians.of(medians.baseline, column);
                 let value = json!({
-                    "median": row[column], "min": min, "max": max, "ratio_to_ours": ratio, "rounds": figures[column].rounds,
+                    "median": row[column], "min": min, "max": max, "ratio": ratio, "rounds": figures[column].rounds,
                 });
                 (of.name.to_owned(), value)
             })
             .collect();
         json!({ "case": name, "figures": figures })
     };
-    medians.0.iter().zip(figures).map(row).collect()
+    medians.rows.iter().zip(figures).map(row).collect()
 }
 
 /// Three digits that matter; large numbers with separators.

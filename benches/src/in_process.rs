@@ -49,21 +49,19 @@ pub fn run(harness: &mut Harness, speed: Speed) {
         cases.add("resilience-executor", &executor);
         cases.add("resilience-executor + bulkhead", &bulkhead);
         cases.add("rayon + oneshot", &rayon);
-        harness.run(Scenario { name, columns, cases: cases.all, target: Some(target) });
+        harness.run(Scenario { name, columns, cases: cases.all, baseline: OURS, target: Some(target) });
     };
     for callers in CALLERS {
         let columns = [Column { name: "a job", unit: "ns" }];
-        let target =
-            Target { text: "at or ahead of the best alternative", reached: |medians| medians.ours_is_least(0) };
+        let target = Target { text: "at or ahead of the best alternative", reached: |medians| medians.is_least(0) };
         compare(format!("job, empty, callers: {callers}"), &columns, Job::EMPTY, callers, |rate| 1e9 / rate, target);
     }
     for callers in CALLERS {
         let columns = [Column { name: "throughput", unit: "jobs/s" }];
-        let ahead =
-            Target { text: "ahead of every alternative", reached: |medians| medians.ours_is_most(0, &["direct"]) };
+        let ahead = Target { text: "ahead of every alternative", reached: |medians| medians.is_most_but("direct", 0) };
         let ahead_and_near = Target {
             text: "at least 0.95 of direct, ahead of every alternative",
-            reached: |medians| medians.ratio_to("direct", 0) >= 0.95 && medians.ours_is_most(0, &["direct"]),
+            reached: |medians| medians.ratio_to("direct", 0) >= 0.95 && medians.is_most_but("direct", 0),
         };
         let target = if callers == 1 { ahead } else { ahead_and_near };
         let job = speed.job(Duration::from_micros(20));

@@ -35,7 +35,7 @@ pub fn run(harness: &mut Harness, speed: Speed) {
         text: "p99 at most 3 ms, the handler's throughput at least 0.95 of bare",
         reached: |medians| medians.of(OURS, 1) <= 3.0 && medians.ratio_to("bare", 2) >= 0.95,
     };
-    harness.run(Scenario { name: name.to_owned(), columns: &columns, cases, target: Some(target) });
+    harness.run(Scenario { name: name.to_owned(), columns: &columns, cases, baseline: OURS, target: Some(target) });
 }
 
 fn case(name: &'static str, kind: &str, clients: usize, span: Duration, speed: Speed) -> Case<'static> {

@@ -23,20 +23,26 @@ pub fn run(harness: &mut Harness, speed: Speed) {
     });
     let columns = [Column { name: "a job", unit: "bytes" }];
     let target = Target { text: "at most 600 bytes", reached: |medians| medians.of(OURS, 0) <= 600.0 };
-    harness.run(Scenario { name: name.to_owned(), columns: &columns, cases: cases.into(), target: Some(target) });
+    harness.run(Scenario {
+        name: name.to_owned(),
+        columns: &columns,
+        cases: cases.into(),
+        baseline: OURS,
+        target: Some(target),
+    });
 }
 
 /// Queues the jobs behind one that holds the only worker, and tells the bytes that each takes.
-pub fn play(kind: &str) {
-    let (release, gate) = mpsc::channel::<()>();
+pub fn play(kind: &str) -> ! {
+    let (_release, gate) = mpsc::channel::<()>();
     let hold = move || {
         let _ = gate.recv();
     };
-    let bytes = match kind {
+    match kind {
         OURS => {
             let pools = pools();
             let _held = pools.submit_to_pool(Cpu, hold).expect("the pool is empty");
-            growth(|| pools.submit_to_pool(Cpu, || ()).expect("the queue is long enough"))
+            tell_growth(|| pools.submit_to_pool(Cpu, || ()).expect("the queue is long enough"))
         }
         "spawn_blocking" | "spawn_blocking + semaphore" => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -45,31 +51,29 @@ pub fn play(kind: &str) {
                 .expect("no more is needed");
             let _held = runtime.spawn_blocking(hold);
             if kind == "spawn_blocking" {
-                growth(|| runtime.spawn_blocking(|| ()))
+                tell_growth(|| runtime.spawn_blocking(|| ()))
             } else {
                 // What waits here is the task that wants a permit, as a connection's would.
                 let limit = Arc::new(Semaphore::new(0));
-                let tasks = growth(|| {
+                tell_growth(|| {
                     let limit = limit.clone();
                     runtime.spawn(async move {
                         let permit = limit.acquire_owned().await.expect("the semaphore is never closed");
                         let _ = tokio::task::spawn_blocking(move || drop(permit)).await;
                     })
-                });
-                drop(runtime);
-                tasks
+                })
             }
         }
         "dedicated runtime" => {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("no more is needed");
             let _held = runtime.spawn(async move { hold() });
-            growth(|| runtime.spawn(async {}))
+            tell_growth(|| runtime.spawn(async {}))
         }
         "rayon + oneshot" => {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("no more is needed");
             pool.spawn(hold);
-            growth(|| {
+            tell_growth(|| {
                 let (sender, receiver) = oneshot::channel::<()>();
                 pool.spawn(move || {
                     let _ = sender.send(());
@@ -78,11 +82,7 @@ pub fn play(kind: &str) {
             })
         }
         other => panic!("there is no way `{other}`"),
-    };
-    child::tell(bytes);
-    drop(release);
-    // What is queued need not run any more.
-    std::process::exit(0);
+    }
 }
 
 /// A `cpu` pool of one worker with room for every job.
@@ -91,18 +91,19 @@ pub fn pools() -> Pools {
     Pools::builder().pool(Cpu, cpu).build().expect("the settings are right")
 }
 
-/// How much memory each job takes while all of them wait. What the caller keeps of a job is left aside.
+/// Tells how much memory each job takes while all of them wait, and ends the process: none of them need run.
+///
+/// What the caller keeps of a job is left aside.
 #[expect(clippy::cast_precision_loss, reason = "no machine has 2^53 bytes")]
-fn growth<T>(mut submit: impl FnMut() -> T) -> f64 {
+fn tell_growth<T>(mut submit: impl FnMut() -> T) -> ! {
     // Written to, so that the system has given it before the first look.
     let mut kept: Vec<Option<T>> = (0..JOBS).map(|_| None).collect();
     let before = resident();
     for place in &mut kept {
         *place = Some(submit());
     }
-    let after = resident();
-    std::mem::forget(kept);
-    after.saturating_sub(before) as f64 / JOBS as f64
+    child::tell(resident().saturating_sub(before) as f64 / JOBS as f64);
+    std::process::exit(0)
 }
 
 /// The memory of this process that is in use, in bytes; 0 where the system does not tell.

@@ -28,7 +28,7 @@ pub fn run(harness: &mut Harness) {
     ];
     let columns = [Column { name: "late", unit: "ms" }];
     let target = Target { text: "at most 1 ms", reached: |medians| medians.of(OURS, 0) <= 1.0 };
-    harness.run(Scenario { name: name.to_owned(), columns: &columns, cases, target: Some(target) });
+    harness.run(Scenario { name: name.to_owned(), columns: &columns, cases, baseline: OURS, target: Some(target) });
 }
 
 /// Awaits the moment at which it was woken; milliseconds since then.
