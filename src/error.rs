@@ -11,7 +11,7 @@ use crate::workload::Workload;
 
 /// Why a pool gave no result for a job.
 ///
-/// Every cause but [`Panicked`](Self::Panicked) and [`CutOff`](Self::CutOff) means that the job never began.
+/// [`Rejection::started`] says whether the job had begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
@@ -21,7 +21,7 @@ pub enum Cause {
     QueueTimeout,
     /// The pool is overloaded and chose this job to be refused.
     Shed,
-    /// The job's own deadline passed before it began.
+    /// The job's own deadline passed.
     DeadlineExceeded,
     /// The pool is draining: it finishes what it has and takes nothing new.
     Draining,
@@ -29,6 +29,8 @@ pub enum Cause {
     NoWorkers,
     /// No pool has this name.
     UnknownPool,
+    /// A header that the pool believes cannot be read, and the pool refuses such requests.
+    BadHeader,
     /// The job panicked.
     Panicked,
     /// The job began, and was dropped before it ended.
@@ -43,6 +45,9 @@ pub struct Rejection {
     pool: Workload,
     cause: Cause,
     retry_after: Option<Duration>,
+    started: bool,
+    /// What there is to say beyond the cause.
+    detail: Option<Box<str>>,
 }
 
 /// No pool has this name.
@@ -96,14 +101,13 @@ impl Cause {
             Self::Draining => "draining",
             Self::NoWorkers => "no_workers",
             Self::UnknownPool => "unknown_pool",
+            Self::BadHeader => "bad_header",
             Self::Panicked => "panicked",
             Self::CutOff => "cut_off",
         }
     }
 
-    /// Whether the job may have begun. If not, running it again elsewhere is safe.
-    #[must_use]
-    pub const fn started(self) -> bool {
+    const fn started(self) -> bool {
         matches!(self, Self::Panicked | Self::CutOff)
     }
 
@@ -112,10 +116,11 @@ impl Cause {
             Self::QueueFull => "its queue is full",
             Self::QueueTimeout => "the job waited longer than the queue timeout",
             Self::Shed => "it is overloaded",
-            Self::DeadlineExceeded => "the job's deadline passed before it began",
+            Self::DeadlineExceeded => "the job's deadline has passed",
             Self::Draining => "it is shutting down",
             Self::NoWorkers => "it has no worker and none could be started",
             Self::UnknownPool => "there is no such pool",
+            Self::BadHeader => "a header cannot be read",
             Self::Panicked => "the job panicked",
             Self::CutOff => "the job was cut off",
         }
@@ -132,7 +137,7 @@ impl fmt::Display for Cause {
 
 impl Rejection {
     pub(crate) const fn new(pool: Workload, cause: Cause, retry_after: Option<Duration>) -> Self {
-        Self { pool, cause, retry_after }
+        Self { pool, cause, retry_after, started: cause.started(), detail: None }
     }
 
     /// The pool that refused.
@@ -153,16 +158,25 @@ impl Rejection {
         self.retry_after
     }
 
-    /// Whether the job may have begun; see [`Cause::started`].
+    /// Whether the job may have begun. If not, running it again is safe.
     #[must_use]
     pub const fn started(&self) -> bool {
-        self.cause.started()
+        self.started
+    }
+
+    pub(crate) fn with_detail(self, detail: &impl fmt::Display) -> Self {
+        Self { detail: Some(detail.to_string().into()), ..self }
+    }
+
+    pub(crate) fn with_started(self, started: bool) -> Self {
+        Self { started, ..self }
     }
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pool `{}` gave no answer: {}", self.pool, self.cause.sentence())
+        let Self { pool, cause, detail, .. } = self;
+        write!(f, "pool `{pool}` gave no answer: {}", detail.as_deref().unwrap_or(cause.sentence()))
     }
 }
 
@@ -250,6 +264,36 @@ impl From<UnknownPool> for JobError {
 }
 
 // === impl OffloadError ===
+
+impl<E: Into<Box<dyn Error + Send + Sync>>> OffloadError<E> {
+    /// The [`Rejection`] or the service's own error in a box, as many layers of tower give and take their errors.
+    ///
+    /// ```
+    /// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+    /// use tower_offload::{Cpu, OffloadError, PoolLayer, Pools, Rejection};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// let pools = Pools::default();
+    /// let service = ServiceBuilder::new()
+    ///     .buffer(16)
+    ///     .map_err(OffloadError::into_boxed)
+    ///     .layer(PoolLayer::<Cpu>::new(&pools).errors())
+    ///     .service(service_fn(|text: &'static str| async move { Ok::<_, BoxError>(text.parse::<i32>()?) }));
+    /// assert_eq!(service.clone().oneshot("12").await?, 12);
+    /// let error = service.oneshot("twelve").await.unwrap_err();
+    /// assert!(error.is::<std::num::ParseIntError>() && !error.is::<Rejection>());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn into_boxed(self) -> Box<dyn Error + Send + Sync> {
+        match self {
+            Self::Rejected(rejection) => rejection.into(),
+            Self::Inner(error) => error.into(),
+        }
+    }
+}
 
 impl<E: fmt::Display> fmt::Display for OffloadError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -74,29 +74,37 @@ pub mod admission;
 mod body;
 mod config;
 mod error;
+mod headers;
 mod layer;
 pub mod metrics;
 mod pool;
 mod pools;
 mod reject;
 mod select;
+#[cfg(feature = "server")]
+#[cfg_attr(docsrs, doc(cfg(feature = "server")))]
+pub mod server;
 mod shield;
 mod stats;
 mod sync;
+mod terms;
 mod timer;
 mod workload;
 
 pub use crate::body::Whole;
 pub use crate::config::{
-    Config, ConfigError, General, Performance, PoolConfig, Route, ServerConfig, ThreadPools, Workers,
+    Concurrency, Config, ConfigError, General, Malformed, Performance, PoolConfig, Queue, QueueTarget, Route,
+    ServerConfig, ThreadPools, Trust, Workers,
 };
 pub use crate::error::{Cause, JobError, OffloadError, Panic, Rejection, UnknownPool};
+pub use crate::headers::BadHeader;
 pub use crate::layer::{PoolLayer, PoolService, ResponseFuture};
 pub use crate::pool::{ActiveTask, JobHandle, Pool, PoolStats};
 pub use crate::pools::{BatchExecutor, BuildError, DrainReport, IntoJob, PoolDrain, Pools, PoolsBuilder};
-pub use crate::reject::{Errors, Protocol, Reject, RejectWith, ResponseBody, Responses};
-pub use crate::select::{ByExtension, ByFn, ByRoute, Or, Select, Target};
+pub use crate::reject::{Errors, Protocol, Reject, RejectWith, ResponseBody, Responses, SameBody};
+pub use crate::select::{ByExtension, ByFn, ByRoute, FairBy, Or, PriorityBy, Select, Target};
 pub use crate::stats::StatsService;
 #[cfg(feature = "prometheus")]
 pub use crate::stats::{InstallError, MetricsService};
+pub use crate::terms::{Deadline, Priority, Terms, UnknownPriority};
 pub use crate::workload::{Cpu, Db, Embedding, Inference, Io, Marker, PoolName, Workload};

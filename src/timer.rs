@@ -49,11 +49,14 @@ pub(crate) fn arm(at: Instant, alarm: Weak<dyn Alarm>) {
 
 /// Ends `span` from now; never, if that is further than the clock can tell.
 pub(crate) fn sleep(span: Duration) -> Sleep {
+    Instant::now().checked_add(span).map_or_else(|| Sleep { bell: Arc::default() }, sleep_until)
+}
+
+/// Ends at this moment.
+pub(crate) fn sleep_until(moment: Instant) -> Sleep {
     let bell = Arc::new(Bell::default());
-    if let Some(at) = Instant::now().checked_add(span) {
-        let weak: Weak<Bell> = Arc::downgrade(&bell);
-        arm(at, weak);
-    }
+    let weak: Weak<Bell> = Arc::downgrade(&bell);
+    arm(moment, weak);
     Sleep { bell }
 }
 

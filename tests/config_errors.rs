@@ -153,7 +153,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "zero concurrency",
         "performance:\n  thread_pools:\n    cpu: {concurrency: 0}\n",
-        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: a limit of 0 would admit no job; give a number from 1 to 1000000",
+        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: a limit of 0 would admit no job; give a number from 1 to 1000000, `adaptive`, or bounds such as `{min: 2, max: 64}`",
     ),
     (
         "absurd queue",
@@ -174,6 +174,236 @@ const CASES: &[(&str, &str, &str)] = &[
         "nice too low",
         "performance:\n  thread_pools:\n    cpu:\n      nice: -21\n",
         "<yaml>:4:13: performance.thread_pools.cpu.nice: -21 is less than -20; give a number from -20 to 19",
+    ),
+    (
+        "negative concurrency",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: -1}\n",
+        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: -1 is negative; give a number from 1 to 1000000, `adaptive`, or bounds such as `{min: 2, max: 64}`",
+    ),
+    (
+        "absurd concurrency",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: 1000001}\n",
+        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: 1000001 is more than 1000000; give a number from 1 to 1000000, `adaptive`, or bounds such as `{min: 2, max: 64}`",
+    ),
+    (
+        "NaN concurrency",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: .nan}\n",
+        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: `NaN` is not a whole number; give a number from 1 to 1000000, `adaptive`, or bounds such as `{min: 2, max: 64}`",
+    ),
+    (
+        "quoted concurrency",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: '8'}\n",
+        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: the text \"8\" is not a whole number; give a number from 1 to 1000000, `adaptive`, or bounds such as `{min: 2, max: 64}`",
+    ),
+    (
+        "misspelt concurrency",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: adaptiv}\n",
+        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: the text \"adaptiv\" is unknown here; did you mean `adaptive`?",
+    ),
+    (
+        "unknowable concurrency",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: many}\n",
+        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: the text \"many\" is not a whole number; give a number from 1 to 1000000, `adaptive`, or bounds such as `{min: 2, max: 64}`",
+    ),
+    (
+        "concurrency as list",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: [2, 64]}\n",
+        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: a list is not a whole number; give a number from 1 to 1000000, `adaptive`, or bounds such as `{min: 2, max: 64}`",
+    ),
+    (
+        "no concurrency",
+        "performance:\n  thread_pools:\n    cpu:\n      concurrency:\n      nice: 1\n",
+        "<yaml>:4:7: performance.thread_pools.cpu.concurrency: nothing is given; give a number from 1 to 1000000, `adaptive`, or bounds such as `{min: 2, max: 64}`",
+    ),
+    (
+        "limits the wrong way round",
+        "performance:\n  thread_pools:\n    cpu:\n      concurrency:\n        min: 64\n        max: 2\n",
+        "<yaml>:5:9: performance.thread_pools.cpu.concurrency: `min` 64 is more than `max` 2; give both, the smaller one as `min`",
+    ),
+    (
+        "least limit above twice the workers",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: {min: 40}, workers: 4}\n",
+        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: `min` 40 is more than `max` 8; give both, the smaller one as `min`",
+    ),
+    (
+        "zero bound, whose order says nothing",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: {min: 99, max: 0}}\n",
+        "<yaml>:3:39: performance.thread_pools.cpu.concurrency.max: a limit of 0 would admit no job; give a number from 1 to 1000000",
+    ),
+    (
+        "zero least limit",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: {min: 0, max: 4}}\n",
+        "<yaml>:3:30: performance.thread_pools.cpu.concurrency.min: a limit of 0 would admit no job; give a number from 1 to 1000000",
+    ),
+    (
+        "negative bound",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: {min: -2}}\n",
+        "<yaml>:3:30: performance.thread_pools.cpu.concurrency.min: -2 is negative; give a number from 1 to 1000000",
+    ),
+    (
+        "bound as word",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: {max: workers}}\n",
+        "<yaml>:3:30: performance.thread_pools.cpu.concurrency.max: the text \"workers\" is not a whole number; give a number from 1 to 1000000",
+    ),
+    (
+        "unknown bound",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: {mni: 2}}\n",
+        "<yaml>:3:25: performance.thread_pools.cpu.concurrency.mni: this key is unknown; did you mean `min`?",
+    ),
+    (
+        "unknowable bound",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: {start: 2}}\n",
+        "<yaml>:3:25: performance.thread_pools.cpu.concurrency.start: this key is unknown; the keys here are `min` and `max`",
+    ),
+    (
+        "doubled bound",
+        "performance:\n  thread_pools:\n    cpu: {concurrency: {max: 2, max: 3}}\n",
+        "<yaml>:3:33: performance.thread_pools.cpu.concurrency.max: the same key is given twice; keep one of the two (the other is on line 3)",
+    ),
+    (
+        "misspelt queue",
+        "performance:\n  thread_pools:\n    cpu: {queue: fifi}\n",
+        "<yaml>:3:18: performance.thread_pools.cpu.queue: the text \"fifi\" is unknown here; did you mean `fifo`?",
+    ),
+    (
+        "unknowable queue",
+        "performance:\n  thread_pools:\n    cpu: {queue: lottery}\n",
+        "<yaml>:3:18: performance.thread_pools.cpu.queue: the text \"lottery\" is unknown here; give one of `fifo` and `adaptive`",
+    ),
+    (
+        "queue as number",
+        "performance:\n  thread_pools:\n    cpu: {queue: 100}\n",
+        "<yaml>:3:18: performance.thread_pools.cpu.queue: `100` is not a word; give one of `fifo` and `adaptive`",
+    ),
+    (
+        "no queue",
+        "performance:\n  thread_pools:\n    cpu:\n      queue:\n",
+        "<yaml>:4:7: performance.thread_pools.cpu.queue: nothing is given; give one of `fifo` and `adaptive`",
+    ),
+    (
+        "misspelt queue target",
+        "performance:\n  thread_pools:\n    cpu: {queue_taget: 20ms}\n",
+        "<yaml>:3:11: performance.thread_pools.cpu.queue_taget: this key is unknown; did you mean `queue_target`?",
+    ),
+    (
+        "zero queue target",
+        "performance:\n  thread_pools:\n    cpu: {queue_target: 0}\n",
+        "<yaml>:3:25: performance.thread_pools.cpu.queue_target: 0 is no time at all; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "negative queue target",
+        "performance:\n  thread_pools:\n    cpu: {queue_target: -20ms}\n",
+        "<yaml>:3:25: performance.thread_pools.cpu.queue_target: `-20ms` is negative; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "NaN queue target",
+        "performance:\n  thread_pools:\n    cpu: {queue_target: .nan}\n",
+        "<yaml>:3:25: performance.thread_pools.cpu.queue_target: `NaN` is not a time; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "queue target without unit",
+        "performance:\n  thread_pools:\n    cpu: {queue_target: '20'}\n",
+        "<yaml>:3:25: performance.thread_pools.cpu.queue_target: `20` is text without a unit; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "short queue target",
+        "performance:\n  thread_pools:\n    cpu: {queue_target: {min: 10us}}\n",
+        "<yaml>:3:31: performance.thread_pools.cpu.queue_target.min: 10us is shorter than 1ms; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "absurd queue target",
+        "performance:\n  thread_pools:\n    cpu: {queue_target: {max: 25h}}\n",
+        "<yaml>:3:31: performance.thread_pools.cpu.queue_target.max: 90000s is longer than 24h; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "queue target with one bound above the other's default",
+        "performance:\n  thread_pools:\n    cpu: {queue_target: {min: 6}}\n",
+        "<yaml>:3:25: performance.thread_pools.cpu.queue_target: `min` 6s is more than `max` 5s; give both, the smaller one as `min`",
+    ),
+    (
+        "queue targets the wrong way round",
+        "performance:\n  thread_pools:\n    cpu: {queue_target: {min: 1s, max: 20ms}}\n",
+        "<yaml>:3:25: performance.thread_pools.cpu.queue_target: `min` 1s is more than `max` 20ms; give both, the smaller one as `min`",
+    ),
+    (
+        "queue target without a bound",
+        "performance:\n  thread_pools:\n    cpu: {queue_target: {min: }}\n",
+        "<yaml>:3:26: performance.thread_pools.cpu.queue_target.min: nothing is given; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "unknown bound of a queue target",
+        "performance:\n  thread_pools:\n    cpu: {queue_target: {mx: 1s}}\n",
+        "<yaml>:3:26: performance.thread_pools.cpu.queue_target.mx: this key is unknown; did you mean `max`?",
+    ),
+    (
+        "queue target as list",
+        "performance:\n  thread_pools:\n    cpu: {queue_target: [5ms, 5s]}\n",
+        "<yaml>:3:25: performance.thread_pools.cpu.queue_target: a list is not a time; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "trust as flag",
+        "performance:\n  thread_pools:\n    cpu: {trust: true}\n",
+        "<yaml>:3:18: performance.thread_pools.cpu.trust: `true` is not a mapping; write `key: value` lines",
+    ),
+    (
+        "misspelt trust",
+        "performance:\n  thread_pools:\n    cpu: {trust: {deadlin: x-a}}\n",
+        "<yaml>:3:19: performance.thread_pools.cpu.trust.deadlin: this key is unknown; did you mean `deadline`?",
+    ),
+    (
+        "unknowable trust",
+        "performance:\n  thread_pools:\n    cpu: {trust: {cookies: true}}\n",
+        "<yaml>:3:19: performance.thread_pools.cpu.trust.cookies: this key is unknown; the keys here are `deadline`, `grpc_timeout`, `priority` and `malformed`",
+    ),
+    (
+        "bad name of a header",
+        "performance:\n  thread_pools:\n    cpu: {trust: {deadline: x request timeout}}\n",
+        "<yaml>:3:29: performance.thread_pools.cpu.trust.deadline: the text \"x request timeout\" is not the name of a header; give one such as `x-request-timeout`",
+    ),
+    (
+        "empty name of a header",
+        "performance:\n  thread_pools:\n    cpu: {trust: {priority: ''}}\n",
+        "<yaml>:3:29: performance.thread_pools.cpu.trust.priority: the text \"\" is not the name of a header; give one such as `x-request-timeout`",
+    ),
+    (
+        "header as flag",
+        "performance:\n  thread_pools:\n    cpu: {trust: {deadline: true}}\n",
+        "<yaml>:3:29: performance.thread_pools.cpu.trust.deadline: `true` is not the name of a header; give one such as `x-request-timeout`",
+    ),
+    (
+        "no header",
+        "performance:\n  thread_pools:\n    cpu:\n      trust:\n        # why\n        priority:\n",
+        "<yaml>:6:9: performance.thread_pools.cpu.trust.priority: nothing is given; give one such as `x-request-timeout`",
+    ),
+    (
+        "grpc-timeout as text",
+        "performance:\n  thread_pools:\n    cpu: {trust: {grpc_timeout: 'yes'}}\n",
+        "<yaml>:3:33: performance.thread_pools.cpu.trust.grpc_timeout: the text \"yes\" is not true or false; give `true` or `false`",
+    ),
+    (
+        "grpc-timeout by its name",
+        "performance:\n  thread_pools:\n    cpu: {trust: {deadline: Grpc-Timeout}}\n",
+        "<yaml>:3:29: performance.thread_pools.cpu.trust.deadline: `grpc-timeout` is read in a way of its own; write `grpc_timeout: true` for it",
+    ),
+    (
+        "one header for two things",
+        "performance:\n  thread_pools:\n    cpu: {trust: {deadline: x-a, priority: X-A}}\n",
+        "<yaml>:3:44: performance.thread_pools.cpu.trust.priority: `x-a` is also the header of `deadline`; give each its own",
+    ),
+    (
+        "misspelt malformed",
+        "performance:\n  thread_pools:\n    cpu: {trust: {malformed: refused}}\n",
+        "<yaml>:3:30: performance.thread_pools.cpu.trust.malformed: the text \"refused\" is unknown here; did you mean `refuse`?",
+    ),
+    (
+        "unknowable malformed",
+        "performance:\n  thread_pools:\n    cpu: {trust: {malformed: panic}}\n",
+        "<yaml>:3:30: performance.thread_pools.cpu.trust.malformed: the text \"panic\" is unknown here; give one of `ignore` and `refuse`",
+    ),
+    (
+        "malformed as flag",
+        "performance:\n  thread_pools:\n    cpu: {trust: {malformed: false}}\n",
+        "<yaml>:3:30: performance.thread_pools.cpu.trust.malformed: `false` is not a word; give one of `ignore` and `refuse`",
     ),
     (
         "server workers",

@@ -4,8 +4,12 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
-use tower_offload::{Config, ConfigError, Cpu, Db, Embedding, Inference, Io, PoolConfig, Route, Workers};
+use tower_offload::{
+    Concurrency, Config, ConfigError, Cpu, Db, Embedding, Inference, Io, Malformed, PoolConfig, Queue, QueueTarget,
+    Route, Trust, Workers,
+};
 
 const FIRST_FORM: &str = "\
 general:
@@ -59,8 +63,15 @@ performance:
       concurrency: 8
       queue_capacity: 0
       queue_timeout: 250ms
+      queue: fifo
+      queue_target: 20ms
       keep_alive: 2m
       nice: -5
+      trust:
+        deadline: X-Request-Timeout
+        grpc_timeout: true
+        priority: x-priority
+        malformed: refuse
     db:
       queue_timeout: \"0.5 s\"
 server:
@@ -78,7 +89,16 @@ server:
         .queue_capacity(0)
         .queue_timeout(Duration::from_millis(250))
         .keep_alive(Duration::from_secs(120))
-        .nice(-5);
+        .queue(Queue::Fifo)
+        .queue_target(Duration::from_millis(20)..=Duration::from_millis(20))
+        .nice(-5)
+        .trust(
+            Trust::default()
+                .deadline(HeaderName::from_static("x-request-timeout"))
+                .grpc_timeout(true)
+                .priority(HeaderName::from_static("x-priority"))
+                .malformed(Malformed::Refuse),
+        );
     assert_eq!(performance.thread_pools.get("thumbnails"), Some(&thumbnails));
     assert_eq!(performance.thread_pools.get(Cpu), Some(&PoolConfig::auto()));
     assert_eq!(
@@ -94,6 +114,56 @@ server:
     assert_eq!(config.server.address(), "[::1]:0".parse().unwrap());
     assert_eq!(config.server.shutdown_timeout, Duration::from_secs(3600));
     assert_eq!(config.server.header_read_timeout, Duration::from_micros(1500));
+}
+
+#[test]
+fn a_pool_is_adaptive_within_its_bounds_and_trusts_nobody_by_default() {
+    let pool = PoolConfig::new(8);
+    assert_eq!((pool.concurrency, pool.concurrency_limit()), (Concurrency::Workers, 8));
+    assert_eq!(pool.queue, Queue::Adaptive);
+    let QueueTarget { min, max, .. } = pool.queue_target;
+    assert_eq!((min, max), (Duration::from_millis(5), Duration::from_secs(5)));
+    assert_eq!(pool.trust, Trust::default());
+    let Trust { deadline, grpc_timeout, priority, malformed, .. } = pool.trust;
+    assert_eq!((deadline, grpc_timeout, priority, malformed), (None, false, None, Malformed::Ignore));
+}
+
+#[test]
+fn an_adaptive_limit_lies_between_1_and_twice_the_workers_unless_its_bounds_are_given() {
+    let own = Workers::Auto.count();
+    for (settings, expected) in [
+        ("{concurrency: 40, workers: 4}", Concurrency::Fixed(40)),
+        ("{concurrency: adaptive, workers: 4}", Concurrency::Adaptive { min: 1, max: 8 }),
+        ("{workers: 4, concurrency: {}}", Concurrency::Adaptive { min: 1, max: 8 }),
+        ("{workers: 4, concurrency: {min: 8}}", Concurrency::Adaptive { min: 8, max: 8 }),
+        ("{workers: 4, concurrency: {max: 64}}", Concurrency::Adaptive { min: 1, max: 64 }),
+        ("{workers: 4, concurrency: {min: 2, max: 64}}", Concurrency::Adaptive { min: 2, max: 64 }),
+        ("{concurrency: adaptive}", Concurrency::Adaptive { min: 1, max: 60 }),
+        ("{workers: auto, concurrency: adaptive}", Concurrency::Adaptive { min: 1, max: 2 * own }),
+    ] {
+        let text = format!("performance:\n  thread_pools:\n    cpu: {settings}\n");
+        let config = Config::from_yaml(&text).unwrap();
+        assert_eq!(config.performance.thread_pools.get(Cpu).unwrap().concurrency, expected, "{settings}");
+    }
+    assert_eq!(PoolConfig::new(4).adaptive_concurrency(2..=64).concurrency, Concurrency::Adaptive { min: 2, max: 64 });
+    assert_eq!(PoolConfig::new(4).adaptive_concurrency(2..=64).concurrency_limit(), 64);
+}
+
+#[test]
+fn a_bound_of_the_queue_target_that_is_left_out_keeps_its_default() {
+    let (low, high) = (Duration::from_millis(5), Duration::from_secs(5));
+    for (target, expected) in [
+        ("20ms", Duration::from_millis(20)..=Duration::from_millis(20)),
+        ("{}", low..=high),
+        ("{min: 1}", Duration::from_secs(1)..=high),
+        ("{max: 100ms}", low..=Duration::from_millis(100)),
+        ("{max: 10s, min: 50ms}", Duration::from_millis(50)..=Duration::from_secs(10)),
+    ] {
+        let text = format!("performance:\n  thread_pools:\n    cpu: {{queue_target: {target}}}\n");
+        let config = Config::from_yaml(&text).unwrap();
+        let expected = QueueTarget::from(expected);
+        assert_eq!(config.performance.thread_pools.get(Cpu).unwrap().queue_target, expected, "{target}");
+    }
 }
 
 #[test]
@@ -122,7 +192,12 @@ fn what_is_commented_out_in_the_configuration_at_the_root_can_be_switched_on() {
         })
         .collect();
     let config = Config::from_yaml(&text).unwrap();
-    assert!(config.performance.thread_pools.get("thumbnails").is_some());
+    let pools = &config.performance.thread_pools;
+    let thumbnails = pools.get("thumbnails").unwrap();
+    let target = QueueTarget::default();
+    assert_eq!((thumbnails.queue, thumbnails.queue_target), (Queue::default(), target), "the defaults are shown");
+    assert_ne!(thumbnails.trust, Trust::default());
+    assert_eq!(pools.get("transcode"), Some(&PoolConfig::new(8).adaptive_concurrency(2..=64)));
 }
 
 #[test]
@@ -338,6 +413,58 @@ fn values_built_in_code_obey_the_same_rules() {
     );
     assert_eq!(config.to_yaml().unwrap_err().to_string(), error.to_string());
     assert!(PoolConfig::new(1).validate("a_workers").is_err());
+}
+
+#[test]
+fn settings_for_overload_built_in_code_obey_the_same_rules() {
+    let header = HeaderName::from_static;
+    let (low, high) = (Duration::from_micros(1), Duration::from_secs(60));
+    let (few, many) = (3, 1_000_001);
+    for (pool, expected) in [
+        (
+            PoolConfig::new(1).concurrency(0),
+            "concurrency: a limit of 0 would admit no job; give a number from 1 to 1000000, `adaptive`, or bounds \
+             such as `{min: 2, max: 64}`",
+        ),
+        (
+            PoolConfig::new(1).adaptive_concurrency(many..=few),
+            "concurrency: `min` 1000001 is more than `max` 3; give both, the smaller one as `min`\n\
+             performance.thread_pools.own.concurrency.min: 1000001 is more than 1000000; give a number from 1 \
+             to 1000000",
+        ),
+        (
+            PoolConfig::new(1).adaptive_concurrency(0..=few),
+            "concurrency.min: a limit of 0 would admit no job; give a number from 1 to 1000000",
+        ),
+        (
+            PoolConfig::new(1).adaptive_concurrency(few..=many),
+            "concurrency.max: 1000001 is more than 1000000; give a number from 1 to 1000000",
+        ),
+        (
+            PoolConfig::new(1).queue_target(high..=high - low),
+            "queue_target: `min` 60s is more than `max` 59999999us; give both, the smaller one as `min`",
+        ),
+        (
+            PoolConfig::new(1).queue_target(low..=high),
+            "queue_target.min: 1us is shorter than 1ms; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+        ),
+        (
+            PoolConfig::new(1).queue_target(high..=high * 60 * 25),
+            "queue_target.max: 90000s is longer than 24h; give a time from 1ms to 24h, such as `30` (seconds) or \
+             `250ms`",
+        ),
+        (
+            PoolConfig::new(1).trust(Trust::default().priority(header("grpc-timeout"))),
+            "trust.priority: `grpc-timeout` is read in a way of its own; write `grpc_timeout: true` for it",
+        ),
+        (
+            PoolConfig::new(1).trust(Trust::default().deadline(header("x-a")).priority(header("x-a"))),
+            "trust.priority: `x-a` is also the header of `deadline`; give each its own",
+        ),
+    ] {
+        let error = pool.validate("own").unwrap_err();
+        assert_eq!(error.to_string(), format!("performance.thread_pools.own.{expected}"));
+    }
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use http::HeaderName;
 use proptest::prelude::*;
-use tower_offload::{Config, PoolConfig, Route, Workers};
+use tower_offload::{Concurrency, Config, Malformed, PoolConfig, Queue, Route, Trust, Workers};
 
 fn time() -> impl Strategy<Value = Duration> {
     prop_oneof![
@@ -18,14 +19,45 @@ fn workers(most: usize) -> impl Strategy<Value = Workers> {
     prop_oneof![Just(Workers::Auto), (1..=most).prop_map(Workers::Count)]
 }
 
+fn concurrency() -> impl Strategy<Value = Concurrency> {
+    prop_oneof![
+        Just(Concurrency::Workers),
+        (1usize..=1_000_000).prop_map(Concurrency::from),
+        (1usize..=1_000_000, 1usize..=1_000_000).prop_map(|(one, other)| (one.min(other)..=one.max(other)).into()),
+    ]
+}
+
+fn header() -> impl Strategy<Value = HeaderName> {
+    "(true|null|on|~|e5|012|[a-zA-Z0-9!#$%&'*+.^_`|~-]{1,12})"
+        .prop_map(|name| HeaderName::from_bytes(name.as_bytes()).expect("these are the characters of a header's name"))
+}
+
+prop_compose! {
+    fn trust()(
+        deadline in proptest::option::of(header()),
+        grpc_timeout in any::<bool>(),
+        priority in proptest::option::of(header()),
+        refuse in any::<bool>(),
+    ) -> Trust {
+        let malformed = if refuse { Malformed::Refuse } else { Malformed::Ignore };
+        let mut trust = Trust::default().grpc_timeout(grpc_timeout).malformed(malformed);
+        trust.priority = priority.filter(|header| deadline.as_ref() != Some(header));
+        trust.deadline = deadline;
+        trust
+    }
+}
+
 prop_compose! {
     fn pool()(
         workers in workers(4096),
-        concurrency in proptest::option::of(1usize..=1_000_000),
+        concurrency in concurrency(),
         queue in 0usize..=1_000_000,
         timeout in time(),
+        fifo in any::<bool>(),
+        targets in (time(), time(), any::<bool>()),
         keep_alive in time(),
         nice in proptest::option::of(-20i32..=19),
+        trust in trust(),
         plain in any::<bool>(),
     ) -> PoolConfig {
         let mut pool = PoolConfig::auto();
@@ -34,8 +66,12 @@ prop_compose! {
             pool.concurrency = concurrency;
             pool.queue_capacity = queue;
             pool.queue_timeout = timeout;
+            pool.queue = if fifo { Queue::Fifo } else { Queue::Adaptive };
+            let (one, other, equal) = targets;
+            pool = pool.queue_target(one.min(other)..=if equal { one.min(other) } else { one.max(other) });
             pool.keep_alive = keep_alive;
             pool.nice = nice;
+            pool.trust = trust;
         }
         pool
     }
@@ -110,6 +146,10 @@ fn yaml_like() -> impl Strategy<Value = String> {
         Just("  thread_pools:\n"),
         Just("    cpu_workers: 3\n"),
         Just("    cpu: {nice: 3}\n"),
+        Just("    io: {concurrency: {min: 2, max: "),
+        Just("    db: {queue_target: "),
+        Just("    db:\n      trust: {deadline: "),
+        Just("adaptive"),
         Just("  routes:\n"),
         Just("    GET /a/{x}: cpu\n"),
         Just("    '/{{{a}}}': io\n"),

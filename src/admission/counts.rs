@@ -1,4 +1,4 @@
-//! How jobs ended, counted once each.
+//! How jobs ended, counted once each, and the numbers of one instant.
 
 use crate::error::Cause;
 
@@ -15,6 +15,8 @@ pub enum Outcome {
     Cancelled,
     /// It had a permit, but its deadline passed before its first poll.
     Expired,
+    /// It had a permit, but no worker could be found for it.
+    Rejected,
 }
 
 /// Every job that was ever submitted, by result.
@@ -36,6 +38,23 @@ pub struct Counts {
     pub expired: u64,
     /// Refused at the door.
     pub rejected: u64,
+}
+
+/// One instant of a pool's admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// How many jobs may be in flight.
+    pub limit: usize,
+    /// How many are. More than `limit` only while an adaptive limit is on its way down.
+    pub in_flight: usize,
+    /// How many wait.
+    pub queued: usize,
+    /// How many may wait.
+    pub capacity: usize,
+    /// How many were submitted, and how they ended.
+    pub counts: Counts,
+    /// Whether even the best served jobs wait too long; see [`Admission::is_overloaded`](super::Admission::is_overloaded).
+    pub overloaded: bool,
 }
 
 impl Counts {
@@ -60,21 +79,24 @@ impl Counts {
     }
 
     pub(super) fn finished(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::Ok => self.ok += 1,
-            Outcome::Error => self.error += 1,
-            Outcome::Panicked => self.panicked += 1,
-            Outcome::Cancelled => self.cancelled += 1,
-            Outcome::Expired => self.expired += 1,
-        }
+        *match outcome {
+            Outcome::Ok => &mut self.ok,
+            Outcome::Error => &mut self.error,
+            Outcome::Panicked => &mut self.panicked,
+            Outcome::Cancelled => &mut self.cancelled,
+            Outcome::Expired => &mut self.expired,
+            Outcome::Rejected => &mut self.rejected,
+        } += 1;
     }
 
     pub(super) fn refused(&mut self, cause: Cause) {
-        match cause {
-            Cause::QueueTimeout | Cause::DeadlineExceeded => self.expired += 1,
-            Cause::Shed => self.shed += 1,
-            Cause::CutOff | Cause::Panicked => self.cancelled += 1,
-            Cause::QueueFull | Cause::Draining | Cause::NoWorkers | Cause::UnknownPool => self.rejected += 1,
-        }
+        *match cause {
+            Cause::QueueTimeout | Cause::DeadlineExceeded => &mut self.expired,
+            Cause::Shed => &mut self.shed,
+            Cause::CutOff | Cause::Panicked => &mut self.cancelled,
+            Cause::QueueFull | Cause::Draining | Cause::NoWorkers | Cause::UnknownPool | Cause::BadHeader => {
+                &mut self.rejected
+            }
+        } += 1;
     }
 }

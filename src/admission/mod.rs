@@ -1,16 +1,76 @@
 //! The rules of a pool: who runs now, who waits, who is refused, and when waiting ends.
 //!
 //! Nothing here knows a clock, a lock, a thread, HTTP or Tokio. Time comes in as an argument, so that the same code is
-//! driven by a pool under its lock and by a simulator through millions of events.
+//! driven by a pool under its lock and by a simulator (`tests/sim`) through millions of events.
 //!
-//! After every call *submitted = Σ results + queued + in flight*.
+//! ```
+//! use tower_offload::Cause;
+//! use tower_offload::admission::{Admission, Moment, Offer, Outcome, Place, Settings};
+//!
+//! let mut admission = Admission::new(Settings::fixed(1).with_capacity(1), 42);
+//! let (now, mut gone) = (Moment::default(), Vec::new());
+//!
+//! let Ok(Place::InFlight(first)) = admission.offer(now, Offer::default(), &mut gone) else { panic!() };
+//! let Ok(Place::Queued(second)) = admission.offer(now, Offer::default(), &mut gone) else { panic!() };
+//! admission.store(second, "second");
+//! assert_eq!(admission.offer(now, Offer::default(), &mut gone), Err(Cause::QueueFull));
+//!
+//! assert!(admission.finish(now, first, Outcome::Ok, None));
+//! assert_eq!(admission.take(now, &mut gone).map(|taken| taken.job), Some("second"));
+//! ```
+//!
+//! # The rules
+//!
+//! After every call *submitted = Σ results + queued + in flight*, no more than the capacity wait, and nothing starts
+//! while as many are in flight as the limit says. Each is decided on a slower clock than the one before it, so that no
+//! two of them fight over one signal:
+//!
+//! 1. **Expiry**, at once. A job ends when it has waited for the queue timeout, or at its own deadline if that is
+//!    sooner. Its caller hears of it then, and it never starts.
+//! 2. **Lateness**, by the interval. What is measured is one number, the exact wait of the job that waits longest, each
+//!    time one is taken. A wait above the *target* is late. When every wait of an *interval* was late, there is a
+//!    standing queue: the pool is overloaded, until an interval passes without a late wait. This is CoDel's rule. An
+//!    [`Adaptive`](Discipline::Adaptive) queue takes its newest job first while that lasts, because those who have just
+//!    come are still there when it is done, and sheds jobs that waited two targets; a [`Fifo`](Discipline::Fifo) one
+//!    only shows it. Target and interval follow the pool's own execution time, within their [`Bounds`].
+//! 3. **The limit**, by the experiment: fixed, or adaptive; `limiter.rs` has the method.
+//!
+//! A full queue refuses in constant time, before anything is done for the job. It makes room for a job of a higher
+//! [`Level`] by shedding the newest of the lowest, and for a caller with little in it by shedding from the one with most.
+//!
+//! The highest level that waits is next. Each level below it that is passed over 32 times in a row has a turn, so what
+//! is low is slow and not starved. (Apollo's router ages by moving a job up a level for each one taken, which gives a
+//! flood of low ones half of the pool. A share by count cannot be taken over by a flood, however old it is.) Lateness
+//! is known for each level by itself: a flood of low jobs is shed while normal ones wait in order beside it.
+//!
+//! # Constants
+//!
+//! | what | value | from |
+//! |---|---|---|
+//! | target | 5 execution times, at least 5 ms | folly's Codel, "Fail at Scale" (ACM Queue, 2015): 5 ms for jobs around 1 ms |
+//! | interval | 10 targets, at least 50 ms | CoDel and folly have 20; 10 sees a spike in half the time, at no cost in `tests/sim` |
+//! | shed above | 2 targets | folly's Codel; Breakwater (OSDI 2020) |
+//! | patience of a level | 32 starts | so that three levels below one cost it less than a tenth |
+//! | virtual queues, hand | 64, 8 | Kubernetes API Priority and Fairness (KEP-1040) |
+//! | memory of a mean | 128 jobs | follows a change of the workload within about that many |
+//!
+//! Every job costs its payload and 56 bytes; none of the calls above costs more when more wait, but for a deadline's
+//! place in its heap, and a call that ends many jobs.
 
+mod core;
 mod counts;
+mod deadlines;
+mod lanes;
+mod limiter;
 mod moment;
-mod queue;
-mod rules;
+mod pace;
+mod random;
+mod settings;
+mod shares;
+mod slab;
 
-pub use self::counts::{Counts, Outcome};
+pub use self::core::{Admission, Gone, Place, Taken};
+pub use self::counts::{Counts, Outcome, Snapshot};
 pub use self::moment::Moment;
-pub use self::queue::Key;
-pub use self::rules::{Admission, Gone, Limit, Offer, Place, Settings, Snapshot, Taken};
+pub use self::settings::{Bounds, Discipline, Level, Limit, Offer, Settings};
+pub use self::slab::Key;

@@ -2,15 +2,21 @@
 
 mod error;
 mod nearest;
+mod overload;
 mod pool;
 mod route;
 mod rules;
 mod settings;
 mod span;
+mod trust;
 #[cfg(feature = "config")]
 mod yaml;
 
 pub use self::error::ConfigError;
+pub use self::overload::{Concurrency, Queue, QueueTarget};
 pub use self::pool::{PoolConfig, ThreadPools, Workers};
 pub use self::route::Route;
 pub use self::settings::{Config, General, Performance, ServerConfig};
+pub use self::trust::{Malformed, Trust};
+
+pub(crate) use self::span::time_left;

@@ -1,10 +1,13 @@
 //! The settings of one pool, and of all of them by name.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::error::ConfigError;
+use super::overload::{Concurrency, Queue, QueueTarget};
 use super::rules;
+use super::trust::{Malformed, Trust};
 use crate::workload::{PoolName, Workload};
 
 /// How many threads.
@@ -34,18 +37,23 @@ pub enum Workers {
 pub struct PoolConfig {
     /// The most threads that the pool starts.
     pub workers: Workers,
-    /// The most jobs in flight at once; as many as there are workers, if nothing is said. More than that serves
-    /// handlers that mostly await: a job that awaits is in flight but holds no worker.
-    pub concurrency: Option<usize>,
+    /// How many jobs may be in flight at once; as many as there are workers, if nothing is said.
+    pub concurrency: Concurrency,
     /// The most jobs that wait. With 0, a job that finds the pool busy is refused at once.
     pub queue_capacity: usize,
     /// The longest time that a job waits before it is refused.
     pub queue_timeout: Duration,
+    /// Which of the queued jobs is next.
+    pub queue: Queue,
+    /// The wait above which the pool counts as late.
+    pub queue_target: QueueTarget,
     /// How long a worker stays without work before its thread ends.
     pub keep_alive: Duration,
     /// The niceness of the pool's threads, from -20 (most urgent) to 19 (least); Linux only. Values below the
     /// process's own need a privilege.
     pub nice: Option<i32>,
+    /// Which headers of a request are believed; none, if nothing is said.
+    pub trust: Trust,
 }
 
 /// The settings of all pools, by name. The five built-in pools always stand; further ones can be added.
@@ -102,18 +110,28 @@ impl PoolConfig {
     const fn with_workers(workers: Workers) -> Self {
         Self {
             workers,
-            concurrency: None,
+            concurrency: Concurrency::Workers,
             queue_capacity: 1000,
             queue_timeout: Duration::from_secs(30),
+            queue: Queue::Adaptive,
+            queue_target: QueueTarget::DEFAULT,
             keep_alive: Duration::from_secs(60),
             nice: None,
+            trust: Trust { deadline: None, grpc_timeout: false, priority: None, malformed: Malformed::Ignore },
         }
     }
 
-    /// Sets the most jobs in flight at once.
+    /// Sets a fixed number as the most jobs in flight at once.
     #[must_use]
     pub const fn concurrency(mut self, limit: usize) -> Self {
-        self.concurrency = Some(limit);
+        self.concurrency = Concurrency::Fixed(limit);
+        self
+    }
+
+    /// Lets the pool find by itself how many jobs in flight are best, within these bounds.
+    #[must_use]
+    pub const fn adaptive_concurrency(mut self, bounds: RangeInclusive<usize>) -> Self {
+        self.concurrency = Concurrency::Adaptive { min: *bounds.start(), max: *bounds.end() };
         self
     }
 
@@ -131,6 +149,20 @@ impl PoolConfig {
         self
     }
 
+    /// Sets which of the queued jobs is next.
+    #[must_use]
+    pub const fn queue(mut self, queue: Queue) -> Self {
+        self.queue = queue;
+        self
+    }
+
+    /// Sets the bounds of the wait above which the pool counts as late.
+    #[must_use]
+    pub const fn queue_target(mut self, bounds: RangeInclusive<Duration>) -> Self {
+        self.queue_target = QueueTarget { min: *bounds.start(), max: *bounds.end() };
+        self
+    }
+
     /// Sets how long a worker stays without work.
     #[must_use]
     pub const fn keep_alive(mut self, idle: Duration) -> Self {
@@ -145,10 +177,20 @@ impl PoolConfig {
         self
     }
 
-    /// The most jobs in flight at once, with the default resolved.
+    /// Sets which headers of a request are believed.
+    #[must_use]
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// The most jobs that can ever be in flight at once, with the default resolved.
     #[must_use]
     pub fn concurrency_limit(&self) -> usize {
-        self.concurrency.unwrap_or_else(|| self.workers.count())
+        match self.concurrency {
+            Concurrency::Workers => self.workers.count(),
+            Concurrency::Fixed(limit) | Concurrency::Adaptive { max: limit, .. } => limit,
+        }
     }
 
     /// Checks the name and every setting against the rules that a file obeys.
@@ -166,18 +208,20 @@ impl PoolConfig {
         if let Err(message) = rules::check_name(name) {
             mistakes.push(ConfigError::new(message).at_key(key.clone()));
         }
-        let checks = [
-            ("workers", self.workers.check(&rules::WORKERS)),
-            ("concurrency", self.concurrency.map_or(Ok(()), |limit| rules::CONCURRENCY.check(limit as i128))),
-            ("queue_capacity", rules::QUEUE_CAPACITY.check(self.queue_capacity as i128)),
-            ("queue_timeout", rules::check_time(self.queue_timeout)),
-            ("keep_alive", rules::check_time(self.keep_alive)),
-            ("nice", self.nice.map_or(Ok(()), |nice| rules::NICE.check(nice.into()))),
-        ];
-        for (field, result) in checks {
+        let mut note = |field: &str, result: Result<(), String>| {
             if let Err(message) = result {
                 mistakes.push(ConfigError::new(message).at_key(format!("{key}.{field}")));
             }
+        };
+        note("workers", self.workers.check(&rules::WORKERS));
+        self.concurrency.check(&mut note);
+        note("queue_capacity", rules::QUEUE_CAPACITY.check(self.queue_capacity as i128));
+        note("queue_timeout", rules::check_time(self.queue_timeout));
+        self.queue_target.check(&mut note);
+        note("keep_alive", rules::check_time(self.keep_alive));
+        note("nice", self.nice.map_or(Ok(()), |nice| rules::NICE.check(nice.into())));
+        for (field, message) in self.trust.faults() {
+            note(&format!("trust.{field}"), Err(message));
         }
     }
 }

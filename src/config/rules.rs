@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::span;
+use super::span::{self, LONGEST};
 
 /// The range of a whole number.
 #[derive(Debug)]
@@ -21,7 +21,11 @@ pub(crate) const WORKERS: Count =
 pub(crate) const SERVER_WORKERS: Count =
     Count { min: 1, max: 1024, zero: "0 threads could never serve a connection", or: ", or `auto`" };
 
-pub(crate) const CONCURRENCY: Count = Count { min: 1, max: 1_000_000, zero: "a limit of 0 would admit no job", or: "" };
+pub(crate) const CONCURRENCY: Count =
+    Count { or: ", `adaptive`, or bounds such as `{min: 2, max: 64}`", ..CONCURRENCY_BOUND };
+
+pub(crate) const CONCURRENCY_BOUND: Count =
+    Count { min: 1, max: 1_000_000, zero: "a limit of 0 would admit no job", or: "" };
 
 pub(crate) const QUEUE_CAPACITY: Count = Count { min: 0, max: 1_000_000, zero: "", or: "" };
 
@@ -32,8 +36,6 @@ pub(crate) const PORT: Count = Count { min: 0, max: u16::MAX as i128, zero: "", 
 
 /// The shortest time that means something: the tick of Tokio's timers.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
-/// The longest time that is not taken for a slip of the unit.
-pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest name of a pool, in bytes.
 const LONGEST_NAME: usize = 32;
@@ -75,6 +77,15 @@ pub(crate) fn check_time(time: Duration) -> Result<(), String> {
         return Ok(());
     };
     Err(format!("{fault}; {TIME_REMEDY}"))
+}
+
+/// Whether two bounds are the right way round.
+pub(crate) fn check_order<T: PartialOrd>(min: T, max: T, shown: impl Fn(T) -> String) -> Result<(), String> {
+    if min <= max {
+        return Ok(());
+    }
+    // One of the two may be a default, so both are shown.
+    Err(format!("`min` {} is more than `max` {}; give both, the smaller one as `min`", shown(min), shown(max)))
 }
 
 /// Names become parts of thread names and values of metric labels, so they are kept plain.

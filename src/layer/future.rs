@@ -9,10 +9,13 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::call::Call;
+use super::options::Options;
 use crate::admission::Outcome;
 use crate::error::{Cause, JobError, Rejection};
 use crate::pool::{Pending, Pool, Submission};
 use crate::reject::Reject;
+use crate::terms::Terms;
+use crate::timer::Sleep;
 use crate::workload::Workload;
 
 /// The future of [`PoolService`](crate::PoolService).
@@ -29,13 +32,13 @@ where
     reject: R,
     /// Taken by a rejection.
     hint: Option<R::Hint>,
-    resume_panics: bool,
+    options: Options,
 }
 
 #[pin_project(project = StateProj)]
-enum State<S: Service<Req>, Req> {
-    /// Not polled yet.
-    Chosen { pool: Pool, call: Option<Call<S, Req>> },
+pub(super) enum State<S: Service<Req>, Req> {
+    /// The pool is chosen, and the request not submitted yet. The call is gone once it is.
+    Chosen { pool: Pool, call: Option<Call<S, Req>>, terms: Terms },
     /// No pool was chosen.
     Inline {
         #[pin]
@@ -46,10 +49,10 @@ enum State<S: Service<Req>, Req> {
         #[pin]
         call: Call<S, Req>,
     },
-    /// A worker polls it.
-    Pending { pending: Pending<Answer<S, Req>> },
-    /// The chosen pool does not exist.
-    Unknown { name: Workload },
+    /// A worker polls it, or will.
+    Pending { pending: Pending<Answer<S, Req>>, late: Option<Sleep> },
+    /// The request was rejected before it came to a pool.
+    Rejected { rejection: Option<Rejection> },
 }
 
 /// What the inner service gives.
@@ -60,21 +63,8 @@ where
     S: Service<Req>,
     R: Reject<Req, S::Response, S::Error>,
 {
-    pub(super) fn inline(future: S::Future, reject: R, hint: R::Hint) -> Self {
-        Self { state: State::Inline { future }, reject, hint: Some(hint), resume_panics: false }
-    }
-
-    pub(super) fn new(
-        way: Result<(Pool, Call<S, Req>), Workload>,
-        reject: R,
-        hint: R::Hint,
-        resume_panics: bool,
-    ) -> Self {
-        let state = match way {
-            Ok((pool, call)) => State::Chosen { pool, call: Some(call) },
-            Err(name) => State::Unknown { name },
-        };
-        Self { state, reject, hint: Some(hint), resume_panics }
+    pub(super) fn new(state: State<S, Req>, reject: R, hint: R::Hint, options: Options) -> Self {
+        Self { state, reject, hint: Some(hint), options }
     }
 }
 
@@ -95,18 +85,19 @@ where
             let next = match this.state.as_mut().project() {
                 StateProj::Inline { future } => break Ok(ready!(future.poll(cx))),
                 StateProj::Here { call } => break Ok(ready!(call.poll(cx))),
-                StateProj::Pending { pending } => {
-                    let answer = ready!(Pin::new(&mut *pending).poll(cx));
-                    break answer.map_err(|error| rejection(pending.pool(), error, *this.resume_panics));
+                StateProj::Pending { pending, late } => {
+                    break ready!(poll_pending(pending, late.as_mut(), *this.options, cx));
                 }
-                StateProj::Unknown { name } => break Err(Rejection::new(name.clone(), Cause::UnknownPool, None)),
-                StateProj::Chosen { pool, call } => {
+                StateProj::Rejected { rejection } => {
+                    break Err(rejection.take().expect("a response is given once"));
+                }
+                StateProj::Chosen { pool, call, terms } => {
                     let call = call.take().expect("a request is submitted once");
                     if pool.is_current() {
                         State::Here { call }
                     } else {
-                        match submit(pool, call, this.reject) {
-                            Ok(pending) => State::Pending { pending },
+                        match submit(pool, call, *terms, this.reject) {
+                            Ok(pending) => State::Pending { pending, late: this.options.late_after(terms.deadline) },
                             Err(rejection) => break Err(rejection),
                         }
                     }
@@ -125,12 +116,26 @@ where
     }
 }
 
+fn poll_pending<T>(
+    pending: &mut Pending<T>,
+    late: Option<&mut Sleep>,
+    options: Options,
+    cx: &mut Context<'_>,
+) -> Poll<Result<T, Rejection>> {
+    if let Poll::Ready(answer) = Pin::new(&mut *pending).poll(cx) {
+        return Poll::Ready(answer.map_err(|error| rejection(pending.pool(), error, options)));
+    }
+    // If the time is up the caller is told, and dropping what is pending cancels it.
+    let late = late.is_some_and(|late| Pin::new(late).poll(cx).is_ready());
+    if late { Poll::Ready(Err(pending.too_late())) } else { Poll::Pending }
+}
+
 /// Why a request that was submitted has no answer.
-fn rejection(pool: &Workload, error: JobError, resume_panics: bool) -> Rejection {
+fn rejection(pool: &Workload, error: JobError, options: Options) -> Rejection {
     match error {
         JobError::Rejected(rejection) => rejection,
         JobError::UnknownPool(unknown) => Rejection::new(unknown.name().clone(), Cause::UnknownPool, None),
-        JobError::Panicked(panic) if resume_panics => panic.resume(),
+        JobError::Panicked(panic) if options.resume_panics => panic.resume(),
         JobError::Panicked(panic) => {
             tracing::error!(target: "tower_offload", %pool, "a handler panicked: {}", panic.message());
             Rejection::new(pool.clone(), Cause::Panicked, None)
@@ -138,7 +143,12 @@ fn rejection(pool: &Workload, error: JobError, resume_panics: bool) -> Rejection
     }
 }
 
-fn submit<S, Req, R>(pool: &Pool, call: Call<S, Req>, reject: &R) -> Result<Pending<Answer<S, Req>>, Rejection>
+fn submit<S, Req, R>(
+    pool: &Pool,
+    call: Call<S, Req>,
+    terms: Terms,
+    reject: &R,
+) -> Result<Pending<Answer<S, Req>>, Rejection>
 where
     S: Service<Req> + Send + 'static,
     S::Response: Send + 'static,
@@ -150,6 +160,7 @@ where
     let function = pool.is_verbose().then(|| call.request().map(|request| reject.describe(request))).flatten();
     pool.submit(Submission {
         future: call,
+        terms,
         function: || function.unwrap_or_default(),
         outcome_of: |result| if R::failed(result) { Outcome::Error } else { Outcome::Ok },
     })

@@ -2,6 +2,7 @@
 
 mod call;
 mod future;
+mod options;
 mod pool_layer;
 mod service;
 

@@ -1,15 +1,18 @@
 //! `PoolLayer`: wraps a service so that its requests run in pools.
 
 use std::fmt;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use tower_layer::Layer;
 
+use super::options::Options;
 use super::service::PoolService;
 use crate::error::UnknownPool;
 use crate::pools::Pools;
-use crate::reject::{Errors, RejectWith, Responses};
-use crate::select::{ByExtension, ByFn, ByRoute, Choice, Or, Target};
+use crate::reject::{Errors, RejectWith, Responses, SameBody};
+use crate::select::{ByExtension, ByFn, ByRoute, Choice, FairBy, Or, PriorityBy, Target};
+use crate::terms::Priority;
 use crate::workload::{Marker, PoolName};
 
 /// Wraps any Tower service so that each request's handler runs in the workload pool that `W` selects.
@@ -56,7 +59,7 @@ use crate::workload::{Marker, PoolName};
 pub struct PoolLayer<W, R = Responses> {
     choice: Arc<Choice<W>>,
     reject: R,
-    resume_panics: bool,
+    options: Options,
 }
 
 impl<M: Marker> PoolLayer<M> {
@@ -153,7 +156,7 @@ impl<W> PoolLayer<W> {
     }
 
     fn make(selector: W, own: Target) -> Self {
-        Self { choice: Arc::new(Choice { selector, own }), reject: Responses, resume_panics: false }
+        Self { choice: Arc::new(Choice { selector, own }), reject: Responses, options: Options::default() }
     }
 }
 
@@ -169,9 +172,51 @@ impl<W, R> PoolLayer<W, R> {
     /// ```
     #[must_use]
     pub fn or<V, S>(self, other: PoolLayer<V, S>) -> PoolLayer<Or<W, V>, R> {
-        let Self { choice, reject, resume_panics } = self;
-        let selector = Or::new(choice, other.choice);
-        PoolLayer { choice: Arc::new(Choice { selector, own: Target::Inline }), reject, resume_panics }
+        self.select_with(|choice| Or::new(choice, other.choice))
+    }
+
+    /// Gives each request the priority that `function` answers; `None` leaves it to a [`Priority`] among the request's
+    /// extensions, and else to [`Priority::Normal`]. A full pool makes room for what is more important.
+    ///
+    /// ```
+    /// use axum::extract::Request;
+    /// use tower_offload::{Cpu, PoolLayer, Pools, Priority};
+    ///
+    /// let layer = PoolLayer::<Cpu>::new(&Pools::default())
+    ///     .priority_by(|request: &Request| request.uri().path().starts_with("/batch").then_some(Priority::Low));
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn priority_by<Req, F>(self, function: F) -> PoolLayer<PriorityBy<W, F>, R>
+    where
+        F: Fn(&Req) -> Option<Priority>,
+    {
+        self.select_with(|choice| PriorityBy::new(choice, function))
+    }
+
+    /// Serves callers fairly beside each other: however many requests one of them has queued, the others' do not wait
+    /// behind them. `function` takes the caller from the request; requests for which it answers `None` share a place.
+    ///
+    /// ```
+    /// use axum::extract::Request;
+    /// use tower_offload::{Db, PoolLayer, Pools};
+    ///
+    /// let layer = PoolLayer::<Db>::new(&Pools::default())
+    ///     .fair_by(|request: &Request| request.headers().get("x-tenant").cloned());
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn fair_by<Req, F, K>(self, function: F) -> PoolLayer<FairBy<W, F>, R>
+    where
+        F: Fn(&Req) -> Option<K>,
+        K: Hash,
+    {
+        self.select_with(|choice| FairBy::new(choice, function))
+    }
+
+    fn select_with<V>(self, wrap: impl FnOnce(Arc<Choice<W>>) -> V) -> PoolLayer<V, R> {
+        let choice = Choice { selector: wrap(self.choice), own: Target::Inline };
+        PoolLayer { choice: Arc::new(choice), reject: self.reject, options: self.options }
     }
 
     /// Answers rejections with what `function` makes of them: a response of the service's own type.
@@ -212,16 +257,45 @@ impl<W, R> PoolLayer<W, R> {
         self.reject_by(Errors)
     }
 
+    /// Answers rejections as by default, in the body type of the service, which is then one that can be made from bytes:
+    /// `axum::body::Body`, `http_body_util::Full<Bytes>`. So the response keeps its type, as tower's `option_layer` asks.
+    ///
+    /// ```
+    /// use axum::{Router, routing::post};
+    /// use tower::util::option_layer;
+    /// use tower_offload::{Cpu, PoolLayer, Pools};
+    ///
+    /// let pools = Pools::default();
+    /// let offload = std::env::var_os("NO_OFFLOAD").is_none();
+    /// let app: Router = Router::new()
+    ///     .route("/hash", post(|| async { "done" }))
+    ///     .layer(option_layer(offload.then(|| PoolLayer::<Cpu>::new(&pools).same_body())));
+    /// ```
+    #[must_use]
+    pub fn same_body(self) -> PoolLayer<W, SameBody> {
+        self.reject_by(SameBody)
+    }
+
     /// Answers rejections in a way of your own; see [`Reject`](crate::Reject).
     #[must_use]
     pub fn reject_by<S>(self, reject: S) -> PoolLayer<W, S> {
-        PoolLayer { choice: self.choice, reject, resume_panics: self.resume_panics }
+        PoolLayer { choice: self.choice, reject, options: self.options }
     }
 
     /// Lets a handler's panic go on in the response future, for example to a `CatchPanicLayer` around this one.
     #[must_use]
     pub fn resume_panics(mut self) -> Self {
-        self.resume_panics = true;
+        self.options.resume_panics = true;
+        self
+    }
+
+    /// Cancels a handler that is in flight when its request's [`Deadline`](crate::Deadline) passes: the caller gets a
+    /// status of 504 then, an async handler is dropped at its next await, and one that blocks goes on unheard.
+    ///
+    /// Without this, a deadline keeps late requests from starting, and leaves those alone that have started.
+    #[must_use]
+    pub fn cancel_late(mut self) -> Self {
+        self.options.cancel_late = true;
         self
     }
 }
@@ -230,13 +304,13 @@ impl<S, W, R: Clone> Layer<S> for PoolLayer<W, R> {
     type Service = PoolService<S, W, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        PoolService::new(inner, self.choice.clone(), self.reject.clone(), self.resume_panics)
+        PoolService::new(inner, self.choice.clone(), self.reject.clone(), self.options)
     }
 }
 
 impl<W, R: Clone> Clone for PoolLayer<W, R> {
     fn clone(&self) -> Self {
-        Self { choice: self.choice.clone(), reject: self.reject.clone(), resume_panics: self.resume_panics }
+        Self { choice: self.choice.clone(), reject: self.reject.clone(), options: self.options }
     }
 }
 
@@ -246,7 +320,7 @@ impl<W: fmt::Debug, R: fmt::Debug> fmt::Debug for PoolLayer<W, R> {
             .field("selector", &self.choice.selector)
             .field("own", &self.choice.own)
             .field("reject", &self.reject)
-            .field("resume_panics", &self.resume_panics)
+            .field("options", &self.options)
             .finish()
     }
 }

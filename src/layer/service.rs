@@ -8,21 +8,24 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use super::call::Call;
-use super::future::ResponseFuture;
+use super::future::{ResponseFuture, State};
+use super::options::Options;
+use crate::error::{Cause, Rejection};
 use crate::reject::{Reject, Responses};
 use crate::select::{Choice, Select, Target};
+use crate::terms::Terms;
 
 /// A service whose requests run in workload pools; made by [`PoolLayer`](crate::PoolLayer).
 pub struct PoolService<S, W, R = Responses> {
     inner: S,
     choice: Arc<Choice<W>>,
     reject: R,
-    resume_panics: bool,
+    options: Options,
 }
 
 impl<S, W, R> PoolService<S, W, R> {
-    pub(super) const fn new(inner: S, choice: Arc<Choice<W>>, reject: R, resume_panics: bool) -> Self {
-        Self { inner, choice, reject, resume_panics }
+    pub(super) const fn new(inner: S, choice: Arc<Choice<W>>, reject: R, options: Options) -> Self {
+        Self { inner, choice, reject, options }
     }
 
     /// The service inside.
@@ -60,19 +63,31 @@ where
         self.inner.poll_ready(cx).map_err(|error| self.reject.fail(error))
     }
 
-    fn call(&mut self, request: Req) -> Self::Future {
+    fn call(&mut self, mut request: Req) -> Self::Future {
         let hint = self.reject.hint(&request);
-        let target = self.choice.select(&request);
-        let way = match target {
-            Target::Inline => return ResponseFuture::inline(self.inner.call(request), self.reject.clone(), hint),
-            Target::Pool(pool) => {
-                // The service that was made ready goes with the request; a fresh clone stays and is made ready anew.
-                let clone = self.inner.clone();
-                Ok((pool, Call::new(mem::replace(&mut self.inner, clone), request)))
+        let state = match self.choice.select(&request) {
+            Target::Inline => State::Inline { future: self.inner.call(request) },
+            Target::Unknown(name) => {
+                State::Rejected { rejection: Some(Rejection::new(name, Cause::UnknownPool, None)) }
             }
-            Target::Unknown(name) => Err(name),
+            Target::Pool(pool) => match self.reject.terms(&mut request, pool.trust()) {
+                Ok(terms) => {
+                    let selector = &self.choice.selector;
+                    let priority = selector.priority(&request).unwrap_or(terms.priority);
+                    let caller = selector.caller(&request).or(terms.caller);
+                    let terms = Terms { priority, caller, ..terms };
+                    // The service that was made ready goes with the request; a fresh clone stays, to be made ready anew.
+                    let clone = self.inner.clone();
+                    let call = Call::new(mem::replace(&mut self.inner, clone), request);
+                    State::Chosen { pool, call: Some(call), terms }
+                }
+                Err(bad) => {
+                    let rejection = Rejection::new(pool.name().clone(), Cause::BadHeader, None).with_detail(&bad);
+                    State::Rejected { rejection: Some(rejection) }
+                }
+            },
         };
-        ResponseFuture::new(way, self.reject.clone(), hint, self.resume_panics)
+        ResponseFuture::new(state, self.reject.clone(), hint, self.options)
     }
 }
 
@@ -82,7 +97,7 @@ impl<S: Clone, W, R: Clone> Clone for PoolService<S, W, R> {
             inner: self.inner.clone(),
             choice: self.choice.clone(),
             reject: self.reject.clone(),
-            resume_panics: self.resume_panics,
+            options: self.options,
         }
     }
 }

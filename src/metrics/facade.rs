@@ -79,6 +79,7 @@ pub(crate) fn publish(reading: &Reading<'_>) {
         (names::CONCURRENCY_LIMIT, count(reading.concurrency_limit)),
         (names::QUEUE_DEPTH, count(reading.queue_depth)),
         (names::QUEUE_CAPACITY, count(reading.queue_capacity)),
+        (names::OVERLOADED, f64::from(u8::from(reading.overloaded))),
         (names::UTILIZATION, reading.utilization),
     ];
     for (name, value) in gauges {

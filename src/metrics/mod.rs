@@ -31,6 +31,7 @@ pub(crate) struct Reading<'a> {
     pub(crate) concurrency_limit: usize,
     pub(crate) queue_depth: usize,
     pub(crate) queue_capacity: usize,
+    pub(crate) overloaded: bool,
     pub(crate) utilization: f64,
     /// By value of the label `result`.
     pub(crate) results: [(&'static str, u64); 7],

@@ -37,6 +37,8 @@ struct State<T> {
     /// Jobs with a permit that want to be polled: they were just admitted, or were woken.
     ready: VecDeque<T>,
     crew: Crew,
+    /// Nothing new is taken.
+    draining: bool,
     /// Nobody can submit any more; workers end when they find nothing to do.
     closed: bool,
     /// Who waits for the moment at which nothing is queued or in flight.
@@ -95,6 +97,8 @@ pub(crate) enum Call {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Instantaneous {
     pub(crate) admission: Snapshot,
+    pub(crate) overloaded: bool,
+    pub(crate) draining: bool,
     pub(crate) workers: usize,
     pub(crate) workers_max: usize,
     pub(crate) busy: usize,
@@ -128,6 +132,7 @@ impl<T> Dispatch<T> {
             admission: Admission::new(settings, seed),
             ready: VecDeque::new(),
             crew,
+            draining: false,
             closed: false,
             watchers: Vec::new(),
             tasks: HashMap::new(),
@@ -148,12 +153,12 @@ impl<T> Dispatch<T> {
         let mut state = self.lock();
         let offered = match state.admission.offer(now, offer, &mut gone) {
             Ok(Place::InFlight(key)) => {
-                let (job, made) = make(key, &state.instant());
+                let (job, made) = make(key, &state.instant(now));
                 state.ready.push_back(job);
                 Ok(made)
             }
             Ok(Place::Queued(key)) => {
-                let (job, made) = make(key, &state.instant());
+                let (job, made) = make(key, &state.instant(now));
                 state.admission.store(key, job);
                 Ok(made)
             }
@@ -276,7 +281,9 @@ impl<T> Dispatch<T> {
 
     /// Refuses every further offer.
     pub(crate) fn drain(&self) {
-        self.lock().admission.drain();
+        let mut state = self.lock();
+        state.draining = true;
+        state.admission.drain();
     }
 
     /// Ends the waiting of every queued job.
@@ -310,18 +317,24 @@ impl<T> Dispatch<T> {
         self.lock().tasks.insert(key, (now, task));
     }
 
-    pub(crate) fn instant(&self) -> Instantaneous {
-        self.lock().instant()
+    pub(crate) fn instant(&self, now: Moment) -> Instantaneous {
+        self.lock().instant(now)
     }
 
     /// The instant, and the tasks that run in it with the moments they began at.
-    pub(crate) fn instant_with_tasks(&self) -> (Instantaneous, Vec<(Moment, Task)>) {
+    pub(crate) fn instant_with_tasks(&self, now: Moment) -> (Instantaneous, Vec<(Moment, Task)>) {
         let state = self.lock();
-        (state.instant(), state.tasks.values().cloned().collect())
+        (state.instant(now), state.tasks.values().cloned().collect())
     }
 
     pub(crate) fn retry_after(&self, now: Moment) -> Duration {
         self.lock().admission.retry_after(now)
+    }
+
+    /// How many workers are on their way.
+    #[cfg(all(test, tower_offload_loom))]
+    pub(super) fn waking(&self) -> usize {
+        self.lock().crew.waking
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -362,9 +375,11 @@ impl<T> State<T> {
         if more && waking < self.crew.most_waking { self.crew.call(now) } else { Call::Nobody }
     }
 
-    fn instant(&self) -> Instantaneous {
+    fn instant(&self, now: Moment) -> Instantaneous {
         Instantaneous {
             admission: self.admission.snapshot(),
+            overloaded: self.admission.is_overloaded(now),
+            draining: self.draining,
             workers: self.crew.present,
             workers_max: self.crew.most,
             busy: self.crew.busy,

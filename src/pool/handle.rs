@@ -10,7 +10,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::job::{Answer, Ticket};
-use crate::error::JobError;
+use crate::error::{JobError, Rejection};
 use crate::workload::Workload;
 
 /// A job in a pool. Dropping it cancels the job: one that is queued leaves the queue at once and never starts, one in
@@ -64,6 +64,11 @@ impl<T> Pending<T> {
     /// The name of the pool.
     pub(crate) fn pool(&self) -> &Workload {
         &self.ticket.shared.name
+    }
+
+    /// What the caller is told if this is dropped now because the job's deadline has passed.
+    pub(crate) fn too_late(&self) -> Rejection {
+        self.ticket.too_late()
     }
 
     fn detach(mut self) {

@@ -28,8 +28,8 @@ pub(crate) type Answer<T> = async_task::FallibleTask<Shielded<Result<T, Panic>>,
 pub(crate) struct Ticket {
     pub(crate) shared: Arc<Shared>,
     pub(crate) key: Key,
-    /// Why the pool ended the job without starting it: a [`Cause`] as a number, or zero.
-    ended: AtomicU8,
+    /// Why the pool ended the job without starting it: a [`Cause`] as a number; or that it has begun; or zero.
+    fate: AtomicU8,
 }
 
 /// A future with its permit and its context.
@@ -74,19 +74,30 @@ where
 
 impl Ticket {
     pub(crate) const fn new(shared: Arc<Shared>, key: Key) -> Self {
-        Self { shared, key, ended: AtomicU8::new(0) }
+        Self { shared, key, fate: AtomicU8::new(0) }
+    }
+
+    /// Notes that the job has begun.
+    pub(super) fn begin(&self) {
+        self.fate.store(BEGUN, Ordering::Release);
     }
 
     /// Notes why the job will not start, to be read by its caller.
-    pub(crate) fn end(&self, cause: Cause) {
-        self.ended.store(code(cause), Ordering::Release);
+    pub(super) fn end(&self, cause: Cause) {
+        self.fate.store(code(cause), Ordering::Release);
     }
 
     /// The job ended without a value.
-    pub(crate) fn rejection(&self) -> Rejection {
-        let ended = self.ended.load(Ordering::Acquire);
-        let cause = ENDINGS.into_iter().find(|&cause| code(cause) == ended).unwrap_or(Cause::CutOff);
+    pub(super) fn rejection(&self) -> Rejection {
+        let fate = self.fate.load(Ordering::Acquire);
+        let cause = ENDINGS.into_iter().find(|&cause| code(cause) == fate).unwrap_or(Cause::CutOff);
         self.shared.rejection(cause)
+    }
+
+    /// The job's deadline has passed, whether it has begun or not.
+    pub(super) fn too_late(&self) -> Rejection {
+        let begun = self.fate.load(Ordering::Acquire) == BEGUN;
+        self.shared.rejection(Cause::DeadlineExceeded).with_started(begun)
     }
 
     /// The caller has left: a job that is queued leaves the queue.
@@ -99,6 +110,8 @@ impl Ticket {
 const ENDINGS: [Cause; 5] =
     [Cause::QueueTimeout, Cause::Shed, Cause::DeadlineExceeded, Cause::Draining, Cause::NoWorkers];
 
+const BEGUN: u8 = u8::MAX;
+
 fn code(cause: Cause) -> u8 {
     ENDINGS.into_iter().zip(1..).find_map(|(ending, code)| (ending == cause).then_some(code)).unwrap_or(0)
 }
@@ -110,8 +123,10 @@ impl<F: Future> Future for Job<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Some(permit) = this.permit {
-            permit.begin();
+        if let Some(late) = this.permit.take_if(|permit| permit.begin().is_err()) {
+            in_context(this.context, || this.future.set(None));
+            late.end(Outcome::Expired);
+            return Poll::Ready(Shielded(None));
         }
         // What surrounds the poll is the application's too: a subscriber may panic when a span is entered.
         let polled = catch_unwind(AssertUnwindSafe(|| {

@@ -8,6 +8,8 @@ mod context;
 mod dispatch;
 mod handle;
 mod job;
+#[cfg(all(test, tower_offload_loom))]
+mod models;
 mod nice;
 mod permit;
 mod publish;

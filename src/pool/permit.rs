@@ -5,12 +5,14 @@ use std::sync::Arc;
 use super::job::Ticket;
 use super::task::Task;
 use crate::admission::{Moment, Outcome};
+use crate::error::Cause;
 
 /// A job's place in its pool. While the job is queued the permit stands for its place in the queue.
 #[derive(Debug)]
 pub(crate) struct Permit {
     ticket: Arc<Ticket>,
     submitted: Moment,
+    deadline: Option<Moment>,
     began: Option<Moment>,
     /// Present while tasks are logged.
     task: Option<Task>,
@@ -24,24 +26,41 @@ struct End {
     on_worker: bool,
 }
 
+/// A job's deadline passed after it was admitted, and before a worker came to it.
+#[derive(Debug)]
+pub(crate) struct Late;
+
 impl Permit {
-    pub(crate) const fn new(ticket: Arc<Ticket>, submitted: Moment, task: Option<Task>) -> Self {
+    pub(crate) const fn new(
+        ticket: Arc<Ticket>,
+        submitted: Moment,
+        deadline: Option<Moment>,
+        task: Option<Task>,
+    ) -> Self {
         // Until it is told otherwise, a job that is dropped was cancelled.
         let end = End { outcome: Outcome::Cancelled, on_worker: false };
-        Self { ticket, submitted, began: None, task, end }
+        Self { ticket, submitted, deadline, began: None, task, end }
     }
 
     pub(crate) const fn ticket(&self) -> &Arc<Ticket> {
         &self.ticket
     }
 
-    /// The job is polled; only its first poll counts.
-    pub(crate) fn begin(&mut self) {
-        if self.began.is_none() {
-            let now = self.ticket.shared.now();
-            self.began = Some(now);
-            self.ticket.shared.began(self.ticket.key, now, now.since(self.submitted), self.task.as_ref());
+    /// The job is polled; only its first poll counts. The error says that it is too late for the job to start.
+    pub(crate) fn begin(&mut self) -> Result<(), Late> {
+        if self.began.is_some() {
+            return Ok(());
         }
+        let Ticket { shared, key, .. } = &*self.ticket;
+        let now = shared.now();
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.ticket.end(Cause::DeadlineExceeded);
+            return Err(Late);
+        }
+        self.began = Some(now);
+        self.ticket.begin();
+        shared.began(*key, now, now.since(self.submitted), self.task.as_ref());
+        Ok(())
     }
 
     /// Logs that the job has ended. `failure` is what a panic said.

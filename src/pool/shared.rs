@@ -11,6 +11,7 @@ use super::stats::PoolStats;
 use super::task::Task;
 use super::{nice, worker};
 use crate::admission::{Gone, Key, Moment, Outcome, Settings};
+use crate::config::Trust;
 use crate::error::{Cause, Rejection};
 use crate::metrics::{self, JobTimes};
 use crate::shield::shielded;
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     /// Tells pools apart, also those of the same name.
     pub(crate) id: u64,
     pub(crate) verbose: bool,
+    pub(super) trust: Trust,
     pub(super) dispatch: Dispatch<Work>,
     times: JobTimes,
     origin: Instant,
@@ -41,6 +43,7 @@ pub(crate) struct Plan {
     pub(crate) admission: Settings,
     pub(crate) keep_alive: Duration,
     pub(crate) nice: Option<i32>,
+    pub(crate) trust: Trust,
     pub(crate) verbose: bool,
 }
 
@@ -52,6 +55,7 @@ impl Shared {
         Arc::new_cyclic(|this| Self {
             id,
             verbose: plan.verbose,
+            trust: plan.trust,
             dispatch: Dispatch::new(plan.admission, id, plan.workers, cores),
             times: JobTimes::of(&plan.name),
             origin: Instant::now(),
@@ -70,8 +74,8 @@ impl Shared {
 
     pub(super) fn stats(&self) -> PoolStats {
         let now = self.now();
-        let (instant, tasks) = self.dispatch.instant_with_tasks();
-        let Instantaneous { admission, workers, workers_max, busy } = instant;
+        let (instant, tasks) = self.dispatch.instant_with_tasks(now);
+        let Instantaneous { admission, overloaded, draining, workers, workers_max, busy } = instant;
         let mut active_tasks: Vec<_> =
             tasks.into_iter().map(|(began, task)| task.active_for(now.since(began))).collect();
         active_tasks.sort_by_key(|task| task.task_id);
@@ -84,6 +88,8 @@ impl Shared {
             concurrency_limit: admission.limit,
             queued_tasks: admission.queued,
             queue_capacity: admission.capacity,
+            overloaded,
+            draining,
             counts: admission.counts,
             active_tasks,
         }
@@ -201,7 +207,7 @@ impl Shared {
             work.metadata().end(Cause::NoWorkers);
         }
         if !self.start_failed.swap(true, Ordering::Relaxed) {
-            let workers = self.dispatch.instant().workers;
+            let workers = self.dispatch.instant(self.now()).workers;
             shielded(|| {
                 tracing::error!(
                     target: "tower_offload",
@@ -232,6 +238,11 @@ impl Shared {
         if let Some(ran) = ran {
             shielded(|| self.times.record_run(ran));
         }
+    }
+
+    /// The pool's own count of an instant; the pool's start for one before it.
+    pub(super) fn moment_of(&self, instant: Instant) -> Moment {
+        Moment::default() + instant.saturating_duration_since(self.origin)
     }
 
     /// `None` if it is further than the clock can tell.

@@ -28,6 +28,10 @@ pub struct PoolStats {
     pub queued_tasks: usize,
     /// Jobs that may wait.
     pub queue_capacity: usize,
+    /// Whether even the best served jobs have been waiting too long for a while.
+    pub overloaded: bool,
+    /// Whether the pool takes nothing new, and finishes what it has.
+    pub draining: bool,
     /// How many jobs were submitted, and how they ended.
     pub counts: Counts,
     /// The jobs that run, oldest first. Kept only while `verbose` is on.
@@ -64,6 +68,7 @@ impl PoolStats {
             concurrency_limit: self.concurrency_limit,
             queue_depth: self.queued_tasks,
             queue_capacity: self.queue_capacity,
+            overloaded: self.overloaded,
             utilization: self.utilization(),
             results: counts.by_result(),
             submitted: counts.submitted,

@@ -14,8 +14,10 @@ use super::stats::PoolStats;
 use super::task::Task;
 use super::worker;
 use crate::admission::{Offer, Outcome};
+use crate::config::Trust;
 use crate::error::{Cause, Rejection};
 use crate::shield::shielded;
+use crate::terms::Terms;
 use crate::workload::Workload;
 
 /// One workload pool. Cheap to clone; every clone is the same pool.
@@ -34,6 +36,7 @@ struct Open {
 /// A future on its way into a pool.
 pub(crate) struct Submission<F: Future, L> {
     pub(crate) future: F,
+    pub(crate) terms: Terms,
     /// How the job is called in the log; asked only if there is one.
     pub(crate) function: L,
     /// How the job ended, as its value tells.
@@ -63,6 +66,11 @@ impl Pool {
         worker::is_of(self.shared().id)
     }
 
+    /// Which headers of a request are believed.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.shared().trust
+    }
+
     /// Whether jobs are logged and listed one by one.
     pub(crate) fn is_verbose(&self) -> bool {
         self.shared().verbose
@@ -76,16 +84,19 @@ impl Pool {
         L: FnOnce() -> String,
     {
         let shared = self.shared();
-        let Submission { future, function, outcome_of } = submission;
+        let Submission { future, terms, function, outcome_of } = submission;
         let now = shared.now();
         let context = JobContext::capture();
         let function = shared.verbose.then(function);
         let mut log = None;
-        let (offered, after) = shared.dispatch.offer(now, Offer::default(), |key, instant| {
+        let deadline = terms.deadline.map(|deadline| shared.moment_of(deadline.moment()));
+        let offer = Offer { deadline, level: terms.priority, caller: terms.caller };
+        let (offered, after) = shared.dispatch.offer(now, offer, |key, instant| {
             let task = function.map(|function| Task { id: instant.admission.counts.submitted, function });
             log = task.clone().map(|task| (task, instant.busy, instant.admission.queued));
             let ticket = Arc::new(Ticket::new(shared.clone(), key));
-            let (work, answer) = job::build(future, context, Permit::new(ticket.clone(), now, task), outcome_of);
+            let permit = Permit::new(ticket.clone(), now, deadline, task);
+            let (work, answer) = job::build(future, context, permit, outcome_of);
             (work, Pending::new(answer, ticket))
         });
         // Before a worker is called, so that on a pool at rest this line comes before the one that tells the end.

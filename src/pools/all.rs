@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::builder::{BuildError, PoolsBuilder};
-use crate::admission::{Limit, Settings};
-use crate::config::{Config, PoolConfig, Route};
+use crate::admission::{Bounds, Discipline, Limit, Settings};
+use crate::config::{Concurrency, Config, PoolConfig, Queue, Route};
 use crate::error::UnknownPool;
 use crate::pool::{self, Plan, Pool, PoolStats};
 use crate::workload::{PoolName, Workload};
@@ -175,12 +175,59 @@ fn plan(name: &Workload, settings: &PoolConfig, verbose: bool) -> Plan {
         name: name.clone(),
         workers: settings.workers.count(),
         admission: Settings {
-            limit: Limit::Fixed(settings.concurrency_limit()),
+            limit: match settings.concurrency {
+                Concurrency::Adaptive { min, max } => Limit::Adaptive { min, max },
+                Concurrency::Workers | Concurrency::Fixed(_) => Limit::Fixed(settings.concurrency_limit()),
+            },
             capacity: settings.queue_capacity,
             timeout: settings.queue_timeout,
+            discipline: match settings.queue {
+                Queue::Fifo => Discipline::Fifo,
+                Queue::Adaptive => Discipline::Adaptive,
+            },
+            target: Bounds { min: settings.queue_target.min, max: settings.queue_target.max },
+            ..Settings::default()
         },
         keep_alive: settings.keep_alive,
         nice: settings.nice,
+        trust: settings.trust.clone(),
         verbose,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn admission(settings: &PoolConfig) -> Settings {
+        plan(&Workload::CPU, settings, false).admission
+    }
+
+    #[test]
+    fn admission_goes_by_what_the_settings_say() {
+        let (low, high) = (Duration::from_millis(20), Duration::from_millis(40));
+        let settings = PoolConfig::new(4)
+            .adaptive_concurrency(2..=64)
+            .queue_capacity(7)
+            .queue_timeout(Duration::from_secs(3))
+            .queue(Queue::Fifo)
+            .queue_target(low..=high);
+        let expected = Settings {
+            limit: Limit::Adaptive { min: 2, max: 64 },
+            capacity: 7,
+            timeout: Duration::from_secs(3),
+            discipline: Discipline::Fifo,
+            target: Bounds { min: low, max: high },
+            ..Settings::default()
+        };
+        assert_eq!(admission(&settings), expected);
+        assert_eq!(admission(&PoolConfig::new(4).concurrency(9)), Settings::fixed(9));
+    }
+
+    #[test]
+    fn the_defaults_of_the_settings_are_those_of_admission() {
+        assert_eq!(admission(&PoolConfig::new(4)), Settings::fixed(4));
     }
 }

@@ -8,6 +8,7 @@ use std::task::Poll;
 use super::{IntoJob, Pools};
 use crate::error::{JobError, Panic, Rejection, UnknownPool};
 use crate::pool::{JobHandle, Pending, Pool, Submission, always_ok, name_of};
+use crate::terms::Terms;
 use crate::workload::PoolName;
 
 impl Pools {
@@ -68,7 +69,12 @@ fn submit<J, Kind>(pool: &Pool, job: J) -> Result<Pending<J::Output>, Rejection>
 where
     J: IntoJob<Kind>,
 {
-    pool.submit(Submission { future: job.into_job(), function: name_of::<J>, outcome_of: always_ok })
+    pool.submit(Submission {
+        future: job.into_job(),
+        terms: Terms::default(),
+        function: name_of::<J>,
+        outcome_of: always_ok,
+    })
 }
 
 /// Runs a job where it stands; its panic is an error as it would be in a pool.

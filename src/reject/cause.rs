@@ -7,6 +7,7 @@ use crate::error::{Cause, Rejection};
 /// The gRPC codes that stand for a rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GrpcCode {
+    InvalidArgument = 3,
     DeadlineExceeded = 4,
     ResourceExhausted = 8,
     Internal = 13,
@@ -19,14 +20,15 @@ pub(super) const fn answer_to(cause: Cause) -> (StatusCode, GrpcCode) {
             (StatusCode::SERVICE_UNAVAILABLE, GrpcCode::ResourceExhausted)
         }
         Cause::Draining | Cause::NoWorkers => (StatusCode::SERVICE_UNAVAILABLE, GrpcCode::Unavailable),
+        Cause::BadHeader => (StatusCode::BAD_REQUEST, GrpcCode::InvalidArgument),
         Cause::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, GrpcCode::DeadlineExceeded),
         Cause::UnknownPool | Cause::Panicked | Cause::CutOff => (StatusCode::INTERNAL_SERVER_ERROR, GrpcCode::Internal),
     }
 }
 
 impl Rejection {
-    /// The HTTP status that stands for this rejection: 503 where trying again helps, 504 for a deadline that passed, 500
-    /// otherwise.
+    /// The HTTP status that stands for this rejection: 503 where trying again helps, 504 for a deadline that passed, 400
+    /// for a header that cannot be read, 500 otherwise.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         answer_to(self.cause()).0

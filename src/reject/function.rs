@@ -2,10 +2,15 @@
 
 use std::fmt;
 
-use super::Reject;
-use crate::error::Rejection;
+use ::http::{Request, Response};
 
-/// Answers rejections with what a function makes of them: a response of the service's own type.
+use super::{Reject, http};
+use crate::config::Trust;
+use crate::error::Rejection;
+use crate::headers::BadHeader;
+use crate::terms::Terms;
+
+/// Answers the rejections of HTTP requests with what a function makes of them: a response of the service's own type.
 #[derive(Clone, Copy)]
 pub struct RejectWith<F>(F);
 
@@ -15,26 +20,38 @@ impl<F> RejectWith<F> {
     }
 }
 
-impl<F, Req, Res, Err> Reject<Req, Res, Err> for RejectWith<F>
+impl<F, B, RB, E> Reject<Request<B>, Response<RB>, E> for RejectWith<F>
 where
-    F: Fn(Rejection) -> Res + Clone,
+    F: Fn(Rejection) -> Response<RB> + Clone,
 {
     type Hint = ();
-    type Response = Res;
-    type Error = Err;
+    type Response = Response<RB>;
+    type Error = E;
 
-    fn hint(&self, _request: &Req) {}
+    fn hint(&self, _request: &Request<B>) {}
 
-    fn reject(&self, _hint: (), rejection: Rejection) -> Result<Res, Err> {
+    fn terms(&self, request: &mut Request<B>, trust: &Trust) -> Result<Terms, BadHeader> {
+        http::terms(request, trust)
+    }
+
+    fn reject(&self, _hint: (), rejection: Rejection) -> Result<Response<RB>, E> {
         Ok((self.0)(rejection))
     }
 
-    fn pass(&self, response: Res) -> Res {
+    fn pass(&self, response: Response<RB>) -> Response<RB> {
         response
     }
 
-    fn fail(&self, error: Err) -> Err {
+    fn fail(&self, error: E) -> E {
         error
+    }
+
+    fn failed(result: &Result<Response<RB>, E>) -> bool {
+        http::failed(result)
+    }
+
+    fn describe(&self, request: &Request<B>) -> String {
+        http::describe(request)
     }
 }
 

@@ -4,14 +4,20 @@ mod body;
 mod cause;
 mod errors;
 mod function;
+mod http;
 mod responses;
+mod same_body;
 
+use crate::config::Trust;
 use crate::error::Rejection;
+use crate::headers::BadHeader;
+use crate::terms::Terms;
 
 pub use self::body::ResponseBody;
 pub use self::errors::Errors;
 pub use self::function::RejectWith;
 pub use self::responses::{Protocol, Responses};
+pub use self::same_body::SameBody;
 
 /// Turns a [`Rejection`] into what the caller of a service gets.
 ///
@@ -61,6 +67,16 @@ pub trait Reject<Req, Res, Err>: Clone {
 
     /// Takes from the request what the answer will need.
     fn hint(&self, request: &Req) -> Self::Hint;
+
+    /// What the request asks of its pool, which believes the headers that `trust` names: by default, nothing.
+    ///
+    /// # Errors
+    ///
+    /// If such a header cannot be read, and the pool wants these refused.
+    fn terms(&self, request: &mut Req, trust: &Trust) -> Result<Terms, BadHeader> {
+        let _ = (request, trust);
+        Ok(Terms::default())
+    }
 
     /// The answer to a request that was rejected.
     ///

@@ -11,7 +11,10 @@ use serde_json::json;
 use super::cause::answer_to;
 use super::{Reject, ResponseBody};
 use crate::body::Whole;
+use crate::config::Trust;
 use crate::error::Rejection;
+use crate::headers::BadHeader;
+use crate::terms::Terms;
 
 /// Answers rejections with responses, so that the service's error type stays as it is. This is the default.
 ///
@@ -41,18 +44,11 @@ where
     type Error = E;
 
     fn hint(&self, request: &Request<B>) -> Protocol {
-        match request.headers().get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc")) {
-            // `application/grpc-web` is another protocol.
-            Some([] | [b'+' | b';', ..]) => Protocol::Grpc,
-            _ => Protocol::Http,
-        }
+        protocol_of(request)
     }
 
     fn reject(&self, hint: Protocol, rejection: Rejection) -> Result<Self::Response, E> {
-        Ok(match hint {
-            Protocol::Http => problem(&rejection).map(ResponseBody::own),
-            Protocol::Grpc => grpc_status(&rejection).map(ResponseBody::own),
-        })
+        Ok(response_to(hint, &rejection).map(ResponseBody::own))
     }
 
     fn pass(&self, response: Response<RB>) -> Self::Response {
@@ -64,11 +60,31 @@ where
     }
 
     fn failed(result: &Result<Response<RB>, E>) -> bool {
-        result.as_ref().map_or(true, |response| response.status().is_server_error())
+        super::http::failed(result)
     }
 
     fn describe(&self, request: &Request<B>) -> String {
-        format!("{} {}", request.method(), request.uri().path())
+        super::http::describe(request)
+    }
+
+    fn terms(&self, request: &mut Request<B>, trust: &Trust) -> Result<Terms, BadHeader> {
+        super::http::terms(request, trust)
+    }
+}
+
+/// `application/grpc-web` is another protocol.
+pub(super) fn protocol_of<B>(request: &Request<B>) -> Protocol {
+    match request.headers().get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc")) {
+        Some([] | [b'+' | b';', ..]) => Protocol::Grpc,
+        _ => Protocol::Http,
+    }
+}
+
+/// The answer to a request of this protocol.
+pub(super) fn response_to(protocol: Protocol, rejection: &Rejection) -> Response<Whole> {
+    match protocol {
+        Protocol::Http => problem(rejection),
+        Protocol::Grpc => grpc_status(rejection),
     }
 }
 

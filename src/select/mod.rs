@@ -9,14 +9,17 @@ mod marker;
 mod or;
 mod route;
 mod target;
+mod terms;
 
 use crate::pools::Pools;
+use crate::terms::Priority;
 
 pub use self::extension::ByExtension;
 pub use self::function::ByFn;
 pub use self::or::Or;
 pub use self::route::ByRoute;
 pub use self::target::Target;
+pub use self::terms::{FairBy, PriorityBy};
 
 pub(crate) use self::choice::Choice;
 
@@ -48,6 +51,18 @@ pub(crate) use self::choice::Choice;
 pub trait Select<Req> {
     /// Where `request` runs. `own` is the pool that the layer was made for, if it was made for one.
     fn select(&self, request: &Req, own: &Target) -> Target;
+
+    /// How important `request` is; `None` leaves that to its [`Priority`] extension.
+    fn priority(&self, request: &Req) -> Option<Priority> {
+        let _ = request;
+        None
+    }
+
+    /// A hash of whoever sent `request`, where callers are to be served fairly beside each other.
+    fn caller(&self, request: &Req) -> Option<u64> {
+        let _ = request;
+        None
+    }
 }
 
 impl Pools {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::choice::Choice;
 use super::{Select, Target};
+use crate::terms::Priority;
 
 /// Asks the first selector, and the second where the first chose no pool.
 #[derive(Debug)]
@@ -28,6 +29,14 @@ where
             Target::Inline => self.second.select(request),
             chosen => chosen,
         }
+    }
+
+    fn priority(&self, request: &Req) -> Option<Priority> {
+        self.first.selector.priority(request).or_else(|| self.second.selector.priority(request))
+    }
+
+    fn caller(&self, request: &Req) -> Option<u64> {
+        self.first.selector.caller(request).or_else(|| self.second.selector.caller(request))
     }
 }
 

@@ -14,6 +14,11 @@ pub(super) fn json(document: &Value) -> Response<Whole> {
     ok("application/json", document.to_string())
 }
 
+/// `document` with a status of 503.
+pub(super) fn unavailable(document: &Value) -> Response<Whole> {
+    answer(StatusCode::SERVICE_UNAVAILABLE, "application/json", document.to_string())
+}
+
 pub(super) fn not_found() -> Response<Whole> {
     problem(StatusCode::NOT_FOUND, "there is nothing at this path")
 }

@@ -19,6 +19,18 @@ pub(super) fn document(stats: &[PoolStats]) -> Value {
     })
 }
 
+/// Which pools keep the application from being ready, and why; the JSON, and whether it is ready.
+pub(super) fn readiness(stats: &[PoolStats]) -> (bool, Value) {
+    let reason = |stats: &PoolStats| match (stats.draining, stats.overloaded) {
+        (true, _) => Some("draining"),
+        (false, true) => Some("overloaded"),
+        (false, false) => None,
+    };
+    let unready: Map<_, _> =
+        stats.iter().filter_map(|stats| Some((stats.name.to_string(), json!(reason(stats)?)))).collect();
+    (unready.is_empty(), json!({ "ready": unready.is_empty(), "pools": unready }))
+}
+
 fn pool(stats: &PoolStats) -> Value {
     let jobs: Map<_, _> =
         stats.counts.by_result().into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
@@ -30,6 +42,8 @@ fn pool(stats: &PoolStats) -> Value {
         "queue_capacity": stats.queue_capacity,
         "in_flight": stats.in_flight,
         "concurrency_limit": stats.concurrency_limit,
+        "overloaded": stats.overloaded,
+        "draining": stats.draining,
         "utilization_percent": tenths(stats.utilization() * 100.0),
         "submitted": stats.counts.submitted,
         "results": jobs,

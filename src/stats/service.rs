@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Method, Request, Response};
@@ -9,17 +10,24 @@ use tower_service::Service;
 
 use super::{answer, json};
 use crate::body::Whole;
+use crate::error::UnknownPool;
+use crate::pool::Pool;
 use crate::pools::Pools;
+use crate::workload::PoolName;
 
 /// The path that the endpoint has by itself.
 const BASE: &str = "/health/thread-pools";
 
 /// The endpoint that shows the pools.
 ///
-/// `GET /health/thread-pools` answers with their numbers as JSON, `POST /health/thread-pools/log-status` writes the
-/// [status block](Pools::log_current_status) to the log. Both are there only while `verbose` is on; without it, every
-/// path is a 404. It shows functions, methods and paths of what runs, never queries, headers or bodies: still, keep it
-/// from strangers.
+/// | request | answer |
+/// |---|---|
+/// | `GET /health/thread-pools` | the numbers of all pools as JSON; only while `verbose` is on |
+/// | `POST /health/thread-pools/log-status` | writes the [status block](Pools::log_current_status) to the log; only while `verbose` is on |
+/// | `GET /health/thread-pools/ready` | 200, or 503 while a pool is overloaded or draining |
+///
+/// Everything else is a 404, and so are the first two while `verbose` is off. They show functions, methods and paths of
+/// what runs, never queries, headers or bodies: still, keep them from strangers.
 ///
 /// ```
 /// use axum::Router;
@@ -34,28 +42,51 @@ const BASE: &str = "/health/thread-pools";
 #[derive(Clone, Debug)]
 pub struct StatsService {
     pools: Pools,
+    /// The pools that readiness goes by.
+    ready_by: Arc<[Pool]>,
 }
 
 impl StatsService {
     /// The endpoint for these pools.
     #[must_use]
     pub fn new(pools: &Pools) -> Self {
-        Self { pools: pools.clone() }
+        Self { pools: pools.clone(), ready_by: pools.iter().cloned().collect() }
+    }
+
+    /// Lets readiness go by these pools alone: those whose overload is a reason to send requests elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// If one of them does not exist.
+    pub fn ready_by<N: PoolName>(mut self, names: impl IntoIterator<Item = N>) -> Result<Self, UnknownPool> {
+        let chosen: Result<_, _> = names.into_iter().map(|name| self.pools.get(name).cloned()).collect();
+        self.ready_by = chosen?;
+        Ok(self)
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Whole> {
         // Where it is nested, the router has taken the prefix off.
         let path = path.strip_prefix(BASE).unwrap_or(path);
+        let verbose = self.pools.is_verbose();
         match (path, method) {
-            _ if !self.pools.is_verbose() => answer::not_found(),
-            ("" | "/", &Method::GET | &Method::HEAD) => answer::json(&json::document(&self.pools.stats())),
-            ("" | "/", _) => answer::method_not_allowed("GET, HEAD"),
-            ("/log-status", &Method::POST) => {
+            ("/ready", &Method::GET | &Method::HEAD) => self.readiness(),
+            ("/ready", _) => answer::method_not_allowed("GET, HEAD"),
+            ("" | "/", &Method::GET | &Method::HEAD) if verbose => answer::json(&json::document(&self.pools.stats())),
+            ("" | "/", _) if verbose => answer::method_not_allowed("GET, HEAD"),
+            ("/log-status", &Method::POST) if verbose => {
                 self.pools.log_current_status();
                 answer::json(&serde_json::json!({ "status": "logged" }))
             }
-            ("/log-status", _) => answer::method_not_allowed("POST"),
+            ("/log-status", _) if verbose => answer::method_not_allowed("POST"),
             _ => answer::not_found(),
+        }
+    }
+
+    fn readiness(&self) -> Response<Whole> {
+        let stats: Vec<_> = self.ready_by.iter().map(Pool::stats).collect();
+        match json::readiness(&stats) {
+            (true, document) => answer::json(&document),
+            (false, document) => answer::unavailable(&document),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod app;
 mod load;
+mod pool;
 mod read;
 mod source;
 mod tree;

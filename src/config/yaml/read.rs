@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::tree::{Data, Node, join};
-use super::values::{flag, host, nice, port, size, time, workers, wrong};
+use super::values::{flag, host, port, time, workers, wrong};
 use crate::config::nearest::{list, nearest};
 use crate::config::pool::{PoolConfig, ThreadPools, Workers};
 use crate::config::route::{self, Route};
@@ -42,22 +42,23 @@ pub(super) fn app(root: &Node) -> Option<&Node> {
         .filter(|value| !matches!(value.data, Data::Null))
 }
 
+/// What the walk has noted so far.
 #[derive(Default)]
-struct Reader {
-    mistakes: Vec<Mistake>,
+pub(super) struct Reader {
+    pub(super) mistakes: Vec<Mistake>,
 }
 
 /// An entry of a mapping, with its full key.
-struct Entry<'n> {
-    name: &'n str,
-    path: String,
-    key: &'n Node,
-    value: &'n Node,
+pub(super) struct Entry<'n> {
+    pub(super) name: &'n str,
+    pub(super) path: String,
+    pub(super) key: &'n Node,
+    pub(super) value: &'n Node,
 }
 
 impl Entry<'_> {
     /// The node to point at when the value is wrong.
-    fn at(&self) -> usize {
+    pub(super) fn at(&self) -> usize {
         // A value that is left out has no place of its own.
         if matches!(self.value.data, Data::Null) { self.key.at } else { self.value.at }
     }
@@ -163,33 +164,6 @@ impl Reader {
         self.take(entry, |data| workers(data, &rules::WORKERS), target);
     }
 
-    fn pool(&mut self, section: &Entry<'_>, pool: &mut PoolConfig, built_in: bool) {
-        const KEYS: [&str; 6] = ["workers", "concurrency", "queue_capacity", "queue_timeout", "keep_alive", "nice"];
-        let mut counted = built_in;
-        for entry in self.section(section) {
-            match entry.name {
-                "workers" => {
-                    counted = true;
-                    self.take(&entry, |data| workers(data, &rules::WORKERS), &mut pool.workers);
-                }
-                "concurrency" => {
-                    self.take(&entry, |data| size(data, &rules::CONCURRENCY).map(Some), &mut pool.concurrency);
-                }
-                "queue_capacity" => {
-                    self.take(&entry, |data| size(data, &rules::QUEUE_CAPACITY), &mut pool.queue_capacity);
-                }
-                "queue_timeout" => self.take(&entry, time, &mut pool.queue_timeout),
-                "keep_alive" => self.take(&entry, time, &mut pool.keep_alive),
-                "nice" => self.take(&entry, |data| nice(data).map(Some), &mut pool.nice),
-                _ => self.unknown(&entry, &KEYS),
-            }
-        }
-        if !counted {
-            let message = format!("a pool of one's own needs `workers`; {}", rules::WORKERS.remedy());
-            self.note(section.key.at, &section.path, message);
-        }
-    }
-
     fn routes(&mut self, section: &Entry<'_>, pools: &ThreadPools) -> Vec<Route> {
         let mut routes = Vec::new();
         let mut entries: Vec<Entry<'_>> = Vec::new();
@@ -224,14 +198,14 @@ impl Reader {
     }
 
     /// Puts a value where it belongs, or notes why it cannot stand there.
-    fn take<T>(&mut self, entry: &Entry<'_>, read: impl FnOnce(&Data) -> Result<T, String>, target: &mut T) {
+    pub(super) fn take<T>(&mut self, entry: &Entry<'_>, read: impl FnOnce(&Data) -> Result<T, String>, target: &mut T) {
         match read(&entry.value.data) {
             Ok(value) => *target = value,
             Err(message) => self.note(entry.at(), &entry.path, message),
         }
     }
 
-    fn section<'n>(&mut self, entry: &Entry<'n>) -> Vec<Entry<'n>> {
+    pub(super) fn section<'n>(&mut self, entry: &Entry<'n>) -> Vec<Entry<'n>> {
         self.entries(entry.value, entry.at(), &entry.path)
     }
 
@@ -281,7 +255,7 @@ impl Reader {
         }
     }
 
-    fn unknown(&mut self, entry: &Entry<'_>, known: &[&str]) {
+    pub(super) fn unknown(&mut self, entry: &Entry<'_>, known: &[&str]) {
         let message = match nearest(entry.name, known) {
             Some(near) => format!("this key is unknown; did you mean `{near}`?"),
             None => format!("this key is unknown; the keys here are {}", list(known)),
@@ -289,7 +263,7 @@ impl Reader {
         self.note(entry.key.at, &entry.path, message);
     }
 
-    fn note(&mut self, at: usize, key: &str, message: impl Into<String>) {
+    pub(super) fn note(&mut self, at: usize, key: &str, message: impl Into<String>) {
         self.mistakes.push(Mistake { at, key: key.to_owned(), message: message.into(), other: None });
     }
 

@@ -3,7 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::tree::Data;
+use crate::config::nearest::{list, nearest};
+use crate::config::overload::Concurrency;
 use crate::config::pool::Workers;
 use crate::config::rules::{self, Count, TIME_REMEDY};
 use crate::config::span;
@@ -50,6 +54,39 @@ pub(super) fn workers(data: &Data, rule: &Count) -> Result<Workers, String> {
     match data {
         Data::Text(text) if text == "auto" => Ok(Workers::Auto),
         other => size(other, rule).map(Workers::Count),
+    }
+}
+
+/// A fixed limit, or the word for one that adapts, which then is `adaptive`.
+pub(super) fn concurrency(data: &Data, adaptive: Concurrency) -> Result<Concurrency, String> {
+    match data {
+        Data::Text(text) if text == "adaptive" => Ok(adaptive),
+        Data::Text(text) if nearest(text, &["adaptive"]).is_some() => word(data, &[("adaptive", adaptive)]),
+        other => size(other, &rules::CONCURRENCY).map(Concurrency::Fixed),
+    }
+}
+
+/// One of a few words, and what it stands for.
+pub(super) fn word<T: Copy>(data: &Data, known: &[(&str, T)]) -> Result<T, String> {
+    let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
+    let Data::Text(text) = data else {
+        return Err(wrong(data, "a word", &format!("give one of {}", list(&words))));
+    };
+    if let Some((_, meaning)) = known.iter().find(|(word, _)| word == text) {
+        return Ok(*meaning);
+    }
+    let remedy = match nearest(text, &words) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("give one of {}", list(&words)),
+    };
+    Err(format!("{} is unknown here; {remedy}", data.shown()))
+}
+
+pub(super) fn header(data: &Data) -> Result<HeaderName, String> {
+    let unfit = || wrong(data, "the name of a header", "give one such as `x-request-timeout`");
+    match data {
+        Data::Text(text) => HeaderName::from_bytes(text.as_bytes()).map_err(|_| unfit()),
+        _ => Err(unfit()),
     }
 }
 

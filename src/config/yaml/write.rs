@@ -4,10 +4,12 @@ use serde::{Serialize, Serializer};
 use serde_yaml::{Mapping, Value};
 
 use crate::config::error::ConfigError;
+use crate::config::overload::{Concurrency, Queue, QueueTarget};
 use crate::config::pool::{PoolConfig, Workers};
 use crate::config::route::Route;
 use crate::config::settings::Config;
 use crate::config::span;
+use crate::config::trust::{Malformed, Trust};
 
 impl Config {
     /// Writes the settings in the form that [`from_yaml`](Self::from_yaml) reads as an equal value.
@@ -66,16 +68,55 @@ fn pool_entry(name: &str, pool: &PoolConfig) -> (Value, Value) {
         return (format!("{name}_workers").into(), workers(pool.workers));
     }
     let mut entries = vec![("workers", workers(pool.workers))];
-    if let Some(limit) = pool.concurrency {
-        entries.push(("concurrency", limit.into()));
+    match pool.concurrency {
+        Concurrency::Workers => {}
+        Concurrency::Fixed(limit) => entries.push(("concurrency", limit.into())),
+        Concurrency::Adaptive { min, max } => entries.push(("concurrency", bounds(min.into(), max.into()))),
     }
     entries.push(("queue_capacity", pool.queue_capacity.into()));
     entries.push(("queue_timeout", time(pool.queue_timeout)));
+    entries.push(("queue", queue(pool.queue).into()));
+    entries.push(("queue_target", queue_target(pool.queue_target)));
     entries.push(("keep_alive", time(pool.keep_alive)));
     if let Some(nice) = pool.nice {
         entries.push(("nice", nice.into()));
     }
+    if pool.trust != Trust::default() {
+        entries.push(("trust", trust(&pool.trust)));
+    }
     (name.into(), mapping(entries))
+}
+
+fn queue(queue: Queue) -> &'static str {
+    match queue {
+        Queue::Fifo => "fifo",
+        Queue::Adaptive => "adaptive",
+    }
+}
+
+fn queue_target(target: QueueTarget) -> Value {
+    if target.min == target.max { time(target.min) } else { bounds(time(target.min), time(target.max)) }
+}
+
+fn trust(trust: &Trust) -> Value {
+    let mut entries = vec![];
+    if let Some(header) = &trust.deadline {
+        entries.push(("deadline", header.as_str().into()));
+    }
+    entries.push(("grpc_timeout", trust.grpc_timeout.into()));
+    if let Some(header) = &trust.priority {
+        entries.push(("priority", header.as_str().into()));
+    }
+    let malformed = match trust.malformed {
+        Malformed::Ignore => "ignore",
+        Malformed::Refuse => "refuse",
+    };
+    entries.push(("malformed", malformed.into()));
+    mapping(entries)
+}
+
+fn bounds(min: Value, max: Value) -> Value {
+    mapping(vec![("min", min), ("max", max)])
 }
 
 fn route_entry(route: &Route) -> (Value, Value) {

@@ -1,0 +1,80 @@
+//! The routes, and the three ways in which they get their pools.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::Uri;
+use axum::middleware::{Next, from_fn, map_response};
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tower_http::services::ServeDir;
+use tower_http::trace::TraceLayer;
+use tower_offload::{Inference, InstallError, MetricsService, PoolLayer, Pools, StatsService, Workload};
+
+use super::body::read_first;
+use super::model::{self, Digits};
+use super::notes::{self, Notes};
+use super::passwords;
+use super::problem::{self, Problem};
+use super::settings::Settings;
+
+/// What the handlers work with.
+pub(crate) struct Parts {
+    pub(crate) notes: Notes,
+    pub(crate) digits: Digits,
+    pub(crate) settings: Settings,
+}
+
+/// The whole application. Each request is offloaded once; what no pool is named for runs where it arrives.
+pub(crate) fn app(parts: Parts, pools: &Pools) -> Result<Router, InstallError> {
+    let Parts { notes, digits, settings } = parts;
+    let (notes, digits) = (Arc::new(notes), Arc::new(digits));
+
+    // By route: `performance.routes` of the settings says which of these runs where. The layer stands on a router that
+    // is not nested, because it compares whole paths.
+    let by_route = Router::new()
+        .route("/v1/hash", post(passwords::hash))
+        .route("/v1/verify", post(passwords::verify))
+        .nest_service("/files", ServeDir::new(settings.files_dir))
+        .route("/v1/notes", post(notes::add).get(notes::search))
+        .route("/v1/notes/{id}", get(notes::get))
+        .with_state(notes)
+        .route_layer(PoolLayer::by_route(pools));
+
+    // By type: a marker names the pool of one handler.
+    let by_type = Router::new()
+        .route("/v1/classify", post(model::classify).route_layer(PoolLayer::<Inference>::new(pools)))
+        .with_state(Arc::clone(&digits));
+
+    // By extension: middleware looks at the request and names the pool on it.
+    let embeddings =
+        post(model::embeddings).route_layer(PoolLayer::by_extension(pools)).route_layer(from_fn(name_pool));
+    let by_extension = Router::new().route("/v1/embeddings", embeddings).with_state(digits);
+
+    Ok(Router::new()
+        .merge(by_route)
+        .merge(by_type)
+        .merge(by_extension)
+        .route_layer(from_fn(read_first))
+        .route("/health", get(health))
+        .route_service("/metrics", MetricsService::install(pools)?)
+        .nest_service("/health/thread-pools", StatsService::new(pools))
+        .fallback(nowhere)
+        .layer(map_response(problem::describe))
+        .layer(TraceLayer::new_for_http()))
+}
+
+async fn name_pool(mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(Workload::EMBEDDING);
+    next.run(request).await
+}
+
+async fn health() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+async fn nowhere(uri: Uri) -> Problem {
+    Problem::not_found(format!("there is nothing at {}", uri.path()))
+}

@@ -1,0 +1,64 @@
+//! Request bodies: read whole, bounded in size and time, before a pool is asked for a place.
+
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, Version};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::problem::Problem;
+
+/// The largest body, in bytes.
+pub(crate) const MAX_BODY: usize = 256 * 1024;
+
+/// How long a client may take to send a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads the body before the rest goes on. A handler that waits for a slow client's body would hold its pool's permit
+/// for as long; here the wait costs no pool anything.
+pub(crate) async fn read_first(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > MAX_BODY) {
+        return unread(too_large(), &parts);
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Ok(Err(error)) if is_limit(&error) => unread(too_large(), &parts),
+        Ok(Err(_)) => unread(Problem::bad_request("the body could not be read to its end"), &parts),
+        Err(_) => unread(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took longer than 10 s to arrive"), &parts),
+    }
+}
+
+/// Refuses a body that is not read to its end. The connection cannot carry another request then, and HTTP/1 has to say so.
+fn unread(problem: Problem, request: &Parts) -> Response {
+    let mut response = problem.into_response();
+    if request.version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn too_large() -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY} bytes"))
+}
+
+fn is_limit(error: &axum::Error) -> bool {
+    let source = std::error::Error::source(error);
+    source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
+}
+
+/// A JSON body whose rejections are problems.
+#[derive(Debug, FromRequest)]
+#[from_request(via(axum::Json), rejection(Problem))]
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: serde::Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}

@@ -1,0 +1,96 @@
+//! A tonic server whose services run in the pool `cpu`, and its client.
+//!
+//! ```sh
+//! cargo run --release --example tonic -- serve 127.0.0.1:3000
+//! cargo run --release --example tonic -- ask 127.0.0.1:3000 9999999900000001
+//! ```
+
+// `tonic-prost-build` made it from `primes.proto`, which `protox` had read: no compiler of protocols is needed here.
+#[rustfmt::skip]
+#[allow(unreachable_pub, missing_docs, clippy::all, reason = "the code is generated")]
+mod primes;
+
+use std::error::Error;
+
+use tokio::net::TcpListener;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+use tower_offload::{Cpu, PoolLayer, Pools};
+
+use self::primes::primes_client::PrimesClient;
+use self::primes::primes_server::{Primes, PrimesServer};
+use self::primes::{FactorReply, FactorRequest, Prime, UpToRequest};
+
+/// Computes in its methods as if it had the thread to itself, which it has.
+struct Computing;
+
+#[tonic::async_trait]
+impl Primes for Computing {
+    async fn factor(&self, request: Request<FactorRequest>) -> Result<Response<FactorReply>, Status> {
+        let mut rest = request.into_inner().number;
+        if rest == 0 {
+            return Err(Status::invalid_argument("zero has no prime factors"));
+        }
+        let (mut factors, mut factor) = (Vec::new(), 2);
+        while factor <= rest / factor {
+            if rest.is_multiple_of(factor) {
+                factors.push(factor);
+                rest /= factor;
+            } else {
+                factor += 1;
+            }
+        }
+        factors.extend((rest > 1).then_some(rest));
+        Ok(Response::new(FactorReply { factors }))
+    }
+
+    type UpToStream = tokio_stream::Iter<std::vec::IntoIter<Result<Prime, Status>>>;
+
+    /// What is found is found in the pool; the stream of it is polled by the connection.
+    async fn up_to(&self, request: Request<UpToRequest>) -> Result<Response<Self::UpToStream>, Status> {
+        let limit @ 0..=1_000_000 = request.into_inner().limit else {
+            return Err(Status::invalid_argument("the limit is at most 1000000"));
+        };
+        let is_prime = |&number: &u64| (2..).take_while(|d| d * d <= number).all(|d| !number.is_multiple_of(d));
+        let primes: Vec<_> = (2..=limit).filter(is_prime).map(|value| Ok(Prime { value })).collect();
+        Ok(Response::new(tokio_stream::iter(primes)))
+    }
+}
+
+async fn serve(address: &str) -> Result<(), Box<dyn Error>> {
+    let pools = Pools::default();
+    let listener = TcpListener::bind(address).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    Server::builder()
+        // A full pool is RESOURCE_EXHAUSTED for the client, and a panic INTERNAL.
+        .layer(PoolLayer::<Cpu>::new(&pools))
+        .add_service(PrimesServer::new(Computing))
+        .serve_with_incoming(TcpListenerStream::new(listener))
+        .await?;
+    Ok(())
+}
+
+async fn ask(address: &str, number: u64) -> Result<(), Box<dyn Error>> {
+    let mut client = PrimesClient::connect(format!("http://{address}")).await?;
+    let reply = client.factor(FactorRequest { number }).await?.into_inner();
+    println!("prime factors of {number}: {:?}", reply.factors);
+    let mut primes = client.up_to(UpToRequest { limit: 30 }).await?.into_inner();
+    while let Some(prime) = primes.try_next().await? {
+        print!("{} ", prime.value);
+    }
+    println!();
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => serve("127.0.0.1:3000").await,
+        ["serve", address] => serve(address).await,
+        ["ask", address, number] => ask(address, number.parse()?).await,
+        _ => Err("give `serve ADDRESS` or `ask ADDRESS NUMBER`".into()),
+    }
+}

@@ -1,0 +1,381 @@
+//! The concurrency limit: fixed, or found by experiment.
+//!
+//! An adaptive limit asks one question, over and over: *does more concurrency give more throughput?* It runs the pool
+//! at two limits in turn, a lower and a higher one, in the order low, high, high, low, and compares the execution times
+//! of the jobs that started under each. Throughput is concurrency divided by execution time. So if going from `low` to
+//! `high` makes jobs slower by the whole factor `high / low`, nothing is gained, and if it leaves them as they were, all
+//! of it is. The *slope* is the logarithm of how much slower they became over that of `high / low`: 0 is free, 1 is in
+//! vain, more is harmful.
+//!
+//! What follows from that:
+//! - There is no baseline that could be wrong or drift, and nothing has to be emptied or pinned to measure one.
+//! - Logarithms make a job of 1 ms and one of 500 ms count alike: what is measured is a factor, not a sum. Both limits
+//!   see the same mix, and what changes over time falls on both alike.
+//! - The limit moves when the difference is beyond chance (two standard errors), so clear cases are decided after a few
+//!   dozen jobs, and doubtful ones, where it does not matter, not at all.
+//! - Jobs that start while none waits tell nothing about the limit and are not looked at: no growth without need.
+//! - Jobs whose callers left while they ran count as no throughput.
+//!
+//! After an experiment that changes nothing the limit rests, for twice as many jobs each time.
+
+use std::time::Duration;
+
+use super::counts::Outcome;
+use super::moment::Moment;
+use super::settings::Limit;
+
+/// Grow below this slope: at least 40% of the added concurrency became throughput.
+const GROW: f64 = 0.6;
+
+/// Shrink above this slope. The gap to [`GROW`] keeps the limit from moving to and fro.
+const SHRINK: f64 = 0.85;
+
+/// Standard errors that a difference must have.
+const CERTAIN: f64 = 2.0;
+
+/// The widest and the narrowest experiment, as `high / low`.
+const WIDEST: f64 = 4.0;
+const NARROWEST: f64 = 1.25;
+
+/// A phase lasts at least this many mean execution times, so that few of its jobs see the phase before it,
+const PHASE_RUNS: f64 = 4.0;
+
+/// and this many jobs.
+const PHASE_JOBS: u32 = 12;
+
+/// A phase that cannot be filled within this many times its length is given up: the limit is not what holds jobs back.
+const STARVED: f64 = 16.0;
+
+/// Experiments end undecided after this many rounds of four phases; the next is wider.
+const ROUNDS: u32 = 8;
+
+/// The longest rest, in lengths of the experiment before it.
+const LONGEST_REST: u32 = 16;
+
+/// When jobs become this many times slower or faster while the limit rests, the workload is another one.
+const CHANGED: f64 = 2.0;
+
+/// How many jobs are looked at together to see that.
+const BLOCK: f64 = 128.0;
+
+/// So many moves in one direction mean that the goal is far.
+const STREAK: u32 = 3;
+
+#[derive(Debug)]
+pub(super) enum Limiter {
+    Fixed(usize),
+    Adaptive(Box<Search>),
+}
+
+/// The search for an adaptive limit.
+#[derive(Debug)]
+pub(super) struct Search {
+    min: usize,
+    max: usize,
+    /// What the experiments so far say.
+    limit: usize,
+    /// What holds right now: the limit, or one of the two it is compared with.
+    current: usize,
+    /// How far apart the two are, as a factor.
+    width: f64,
+    last: Option<Direction>,
+    /// How many moves in that direction.
+    streak: u32,
+    /// How long to rest when nothing changes.
+    rest: u32,
+    /// How jobs fared under this limit at first, and how the latest do.
+    known: Arm,
+    recent: Arm,
+    phase: Phase,
+    /// Which experiment this is, from 1 to 127, so that a job of an earlier one is not taken for one of this.
+    experiment: u8,
+    arms: [Arm; 2],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Up,
+    Down,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// So many more jobs at the limit, before the next experiment.
+    Rest(u32),
+    /// The `number`th phase of an experiment.
+    Compare { number: u32, since: Moment, started: u32 },
+}
+
+/// What became of the jobs that started under one of the two limits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Arm {
+    limit: usize,
+    jobs: f64,
+    lost: f64,
+    sum: f64,
+    squares: f64,
+}
+
+/// A value and the square of its standard error.
+#[derive(Clone, Copy, Debug)]
+struct Estimate {
+    value: f64,
+    variance: f64,
+}
+
+// === impl Limiter ===
+
+impl Limiter {
+    pub(super) fn new(limit: Limit) -> Self {
+        match limit {
+            Limit::Fixed(limit) => Self::Fixed(limit),
+            Limit::Adaptive { min, max } => Self::Adaptive(Box::new(Search::new(min.max(1), max.max(min).max(1)))),
+        }
+    }
+
+    #[inline]
+    pub(super) fn current(&self) -> usize {
+        match self {
+            Self::Fixed(limit) => *limit,
+            Self::Adaptive(search) => search.current,
+        }
+    }
+
+    /// Notes that a job starts; `full` if the limit is in use and others wait. The answer is wanted back at its end.
+    #[inline]
+    pub(super) fn started(&mut self, now: Moment, full: bool, run: f64) -> u8 {
+        match self {
+            Self::Fixed(_) => 0,
+            Self::Adaptive(search) => search.started(now, full, run),
+        }
+    }
+
+    /// Notes that a job ended that had this mark when it started.
+    #[inline]
+    pub(super) fn ended(&mut self, mark: u8, outcome: Outcome, ran: Duration) {
+        if let Self::Adaptive(search) = self {
+            search.ended(mark, outcome, ran);
+        }
+    }
+}
+
+// === impl Search ===
+
+impl Search {
+    fn new(min: usize, max: usize) -> Self {
+        let limit = (min as f64 * max as f64).sqrt().round() as usize;
+        Self {
+            min,
+            max,
+            limit,
+            current: limit,
+            width: WIDEST,
+            last: None,
+            streak: 0,
+            rest: 1,
+            known: Arm::default(),
+            recent: Arm::default(),
+            phase: Phase::Rest(PHASE_JOBS),
+            experiment: 0,
+            arms: [Arm::default(); 2],
+        }
+    }
+
+    fn started(&mut self, now: Moment, full: bool, run: f64) -> u8 {
+        match &mut self.phase {
+            Phase::Rest(left) => {
+                *left = left.saturating_sub(u32::from(full));
+                if full && *left == 0 {
+                    self.begin(now);
+                }
+                0
+            }
+            Phase::Compare { number, since, started } => {
+                let number = *number;
+                *started += u32::from(full);
+                let (jobs, passed) = (*started, now.since(*since).as_nanos() as f64);
+                let wanted = PHASE_JOBS.max(self.current as u32);
+                if passed > PHASE_RUNS * STARVED * run && jobs < wanted {
+                    self.pause(1);
+                } else if passed > PHASE_RUNS * run && jobs >= wanted {
+                    self.next_phase(now, number + 1);
+                } else if full {
+                    return self.experiment << 1 | Self::arm(number) as u8;
+                }
+                0
+            }
+        }
+    }
+
+    /// Low, high, high, low: what drifts falls on both alike.
+    const fn arm(number: u32) -> usize {
+        matches!(number % 4, 1 | 2) as usize
+    }
+
+    fn ended(&mut self, mark: u8, outcome: Outcome, ran: Duration) {
+        if matches!(self.phase, Phase::Rest(_)) {
+            self.recent.add(outcome, ran);
+            self.look_for_change();
+        } else if mark >> 1 == self.experiment {
+            self.arms[usize::from(mark & 1)].add(outcome, ran);
+        }
+    }
+
+    /// A change of the workload while the limit rests calls for a wide experiment, now.
+    fn look_for_change(&mut self) {
+        if self.recent.jobs < BLOCK {
+            return;
+        }
+        let recent = std::mem::take(&mut self.recent);
+        let (Some(now), Some(before)) = (recent.slowness(), self.known.slowness()) else {
+            self.known = recent;
+            return;
+        };
+        let doubt = CERTAIN * (now.variance + before.variance).sqrt();
+        if (now.value - before.value).abs() > CHANGED.ln() + doubt {
+            (self.width, self.rest, self.known) = (WIDEST, 1, recent);
+            self.pause(1);
+        }
+    }
+
+    fn begin(&mut self, now: Moment) {
+        let half = self.width.sqrt();
+        let limit = self.limit as f64;
+        let mut high = ((limit * half).round() as usize).min(self.max);
+        let mut low = ((limit / half).round() as usize).max(self.min);
+        if high == low && high < self.max {
+            high += 1;
+        } else if high == low && low > self.min {
+            low -= 1;
+        }
+        if high == low {
+            self.phase = Phase::Rest(u32::MAX);
+            return;
+        }
+        self.arms = [low, high].map(|limit| Arm { limit, ..Arm::default() });
+        self.experiment = self.experiment % 127 + 1;
+        self.next_phase(now, 0);
+    }
+
+    fn next_phase(&mut self, now: Moment, number: u32) {
+        if number > 0 && number.is_multiple_of(2) {
+            match self.verdict() {
+                Some(direction) => return self.move_limit(direction),
+                None if self.is_settled() => return self.settle(),
+                None if number >= 4 * ROUNDS => return self.give_up(),
+                None => {}
+            }
+        }
+        self.current = self.arms[Self::arm(number)].limit;
+        self.phase = Phase::Compare { number, since: now, started: 0 };
+    }
+
+    /// Where the limit should go, if that is beyond chance.
+    fn verdict(&self) -> Option<Direction> {
+        let slope = self.slope()?;
+        let doubt = CERTAIN * slope.variance.sqrt();
+        if slope.value + doubt < GROW {
+            Some(Direction::Up)
+        } else if slope.value - doubt > SHRINK {
+            Some(Direction::Down)
+        } else {
+            None
+        }
+    }
+
+    /// Whether it is known well enough that the limit should stay.
+    fn is_settled(&self) -> bool {
+        let gap = (SHRINK - GROW) / 2.0;
+        self.slope().is_some_and(|slope| CERTAIN * slope.variance.sqrt() < gap)
+    }
+
+    /// How much slower jobs are at the higher limit, over how much higher it is, both as logarithms.
+    fn slope(&self) -> Option<Estimate> {
+        let [low, high] = &self.arms;
+        let (slow, fast) = (high.slowness()?, low.slowness()?);
+        let width = (high.limit as f64 / low.limit as f64).ln();
+        Some(Estimate {
+            value: (slow.value - fast.value) / width,
+            variance: (slow.variance + fast.variance) / (width * width),
+        })
+    }
+
+    fn move_limit(&mut self, direction: Direction) {
+        let at_the_end = match direction {
+            Direction::Up => self.limit == self.max,
+            Direction::Down => self.limit == self.min,
+        };
+        if at_the_end {
+            return self.settle();
+        }
+        self.limit = self.arms[usize::from(direction == Direction::Up)].limit;
+        self.known = Arm::default();
+        if self.last.replace(direction).is_some_and(|last| last != direction) {
+            self.streak = 1;
+            return self.settle();
+        }
+        self.streak += 1;
+        if self.streak >= STREAK {
+            self.rest = 1;
+            self.width = (self.width * self.width).min(WIDEST);
+        }
+        self.pause(1);
+    }
+
+    /// The limit is about right: look closer, and less often.
+    fn settle(&mut self) {
+        self.width = self.width.sqrt().max(NARROWEST);
+        self.rest_longer();
+    }
+
+    /// Chance hides the difference. If there seems to be a clear one, look for it over a wider range.
+    fn give_up(&mut self) {
+        let gap = SHRINK - GROW;
+        if self.slope().is_some_and(|slope| !(GROW - gap..SHRINK + gap).contains(&slope.value)) {
+            self.width = (self.width * self.width).min(WIDEST);
+        }
+        self.rest_longer();
+    }
+
+    /// Rests for so many times what the experiment took.
+    fn rest_longer(&mut self) {
+        let phases = match self.phase {
+            Phase::Compare { number, .. } => number + 1,
+            Phase::Rest(_) => 1,
+        };
+        self.rest = (self.rest * 2).min(LONGEST_REST);
+        self.pause(self.rest * phases);
+    }
+
+    fn pause(&mut self, phases: u32) {
+        self.current = self.limit;
+        self.recent = Arm::default();
+        self.phase = Phase::Rest(phases * PHASE_JOBS.max(self.limit as u32));
+    }
+}
+
+// === impl Arm ===
+
+impl Arm {
+    fn add(&mut self, outcome: Outcome, ran: Duration) {
+        let slowness = (ran.as_nanos().max(1) as f64).ln();
+        self.jobs += 1.0;
+        self.lost += f64::from(u8::from(outcome == Outcome::Cancelled));
+        self.sum += slowness;
+        self.squares += slowness * slowness;
+    }
+
+    /// The mean logarithm of the execution time, made worse by the share of jobs that were in vain.
+    fn slowness(&self) -> Option<Estimate> {
+        if self.jobs < f64::from(PHASE_JOBS) {
+            return None;
+        }
+        let mean = self.sum / self.jobs;
+        let variance = (self.squares / self.jobs - mean * mean).max(0.0) / self.jobs;
+        // Half a job on either side keeps the logarithm finite when all or none were lost.
+        let (kept, lost) = (self.jobs - self.lost + 0.5, self.lost + 0.5);
+        let share = kept / (kept + lost);
+        let loss = if self.lost > 0.0 { (1.0 - share) / (share * self.jobs) } else { 0.0 };
+        Some(Estimate { value: mean - share.ln(), variance: variance + loss })
+    }
+}

@@ -1,0 +1,121 @@
+//! What one pool's admission goes by, and what it is told of each job.
+
+use std::time::Duration;
+
+use super::moment::Moment;
+pub use crate::terms::Priority as Level;
+
+/// What one pool's admission goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How many jobs may be in flight.
+    pub limit: Limit,
+    /// How many jobs may wait.
+    pub capacity: usize,
+    /// How long a job may wait.
+    pub timeout: Duration,
+    /// Which of the waiting jobs is next.
+    pub discipline: Discipline,
+    /// Within what bounds the wait that counts as late follows the pool's run time.
+    pub target: Bounds,
+    /// Within what bounds the time that every wait must be late for, before the pool counts as overloaded, follows it.
+    pub interval: Bounds,
+}
+
+/// How many jobs may be in flight at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// So many.
+    Fixed(usize),
+    /// As many as add to the throughput, found by the pool itself.
+    Adaptive {
+        /// Never fewer than this.
+        min: usize,
+        /// Never more than this.
+        max: usize,
+    },
+}
+
+/// Which of the waiting jobs is next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Discipline {
+    /// The oldest, always.
+    Fifo,
+    /// The oldest; while the pool is overloaded the newest, and late ones are shed.
+    #[default]
+    Adaptive,
+}
+
+/// The least and the most that a duration may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The least.
+    pub min: Duration,
+    /// The most.
+    pub max: Duration,
+}
+
+/// What is known of a job when it is offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// The moment after which the job is of no use to its caller.
+    pub deadline: Option<Moment>,
+    /// How important it is.
+    pub level: Level,
+    /// A hash of whoever asks, where callers are to be served fairly beside each other.
+    pub caller: Option<u64>,
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// A fixed limit, and the defaults of the rest.
+    #[must_use]
+    pub fn fixed(limit: usize) -> Self {
+        Self { limit: Limit::Fixed(limit), ..Self::default() }
+    }
+
+    /// The same with so many places in the queue.
+    #[must_use]
+    pub const fn with_capacity(self, capacity: usize) -> Self {
+        Self { capacity, ..self }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limit: Limit::Fixed(1),
+            capacity: 1000,
+            timeout: Duration::from_secs(30),
+            discipline: Discipline::default(),
+            target: Bounds { min: Duration::from_millis(5), max: Duration::from_secs(5) },
+            interval: Bounds { min: Duration::from_millis(50), max: Duration::from_secs(30) },
+        }
+    }
+}
+
+// === impl Limit ===
+
+impl Limit {
+    /// The most that it can ever be.
+    #[must_use]
+    pub const fn most(self) -> usize {
+        match self {
+            Self::Fixed(limit) => limit,
+            Self::Adaptive { max, .. } => max,
+        }
+    }
+}
+
+// === impl Bounds ===
+
+impl Bounds {
+    /// `nanos`, or the bound that it passes.
+    pub(super) fn clamp(self, nanos: f64) -> Duration {
+        let (min, max) = (self.min.as_nanos() as f64, self.max.as_nanos() as f64);
+        Duration::from_nanos(nanos.min(max).max(min) as u64)
+    }
+}

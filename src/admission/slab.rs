@@ -1,0 +1,211 @@
+//! Every job that is queued or in flight, by key, and the lists that run through them.
+//!
+//! A list costs two words in each job and nothing else, so a job leaves from the middle as cheaply as from an end.
+
+use super::moment::Moment;
+use super::shares::UNSHARED;
+
+/// Names one job of one pool. A key is never valid again once its job has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    slot: u32,
+    generation: u32,
+}
+
+/// No slot.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Above this many slots the memory of a burst is given back once the pool is idle.
+const KEPT: usize = 4096;
+
+/// The two lists that a queued job is in.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Chain {
+    /// The jobs of its level, by arrival.
+    Arrival = 0,
+    /// The jobs of its virtual queue, by arrival.
+    Share = 1,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Free,
+    Queued,
+    InFlight,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Links {
+    before: u32,
+    after: u32,
+}
+
+/// One job.
+#[derive(Debug)]
+pub(super) struct Slot<T> {
+    pub(super) job: Option<T>,
+    /// When it was queued.
+    pub(super) since: Moment,
+    /// Its own deadline, if that comes before the queue timeout does.
+    pub(super) deadline: Option<Moment>,
+    links: [Links; 2],
+    generation: u32,
+    /// Where it stands in the index of deadlines.
+    pub(super) position: u32,
+    pub(super) state: State,
+    pub(super) level: u8,
+    /// Its virtual queue, if callers are told apart.
+    pub(super) share: u8,
+    /// What the limiter wants to know when it ends.
+    pub(super) mark: u8,
+}
+
+#[derive(Debug)]
+pub(super) struct Slab<T> {
+    slots: Vec<Slot<T>>,
+    free: u32,
+    used: usize,
+    generation: u32,
+}
+
+/// A list's two ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct List {
+    chain: Chain,
+    oldest: u32,
+    newest: u32,
+    len: u32,
+}
+
+// === impl Key ===
+
+impl Key {
+    pub(super) const fn index(self) -> u32 {
+        self.slot
+    }
+}
+
+// === impl Slab ===
+
+impl<T> Slab<T> {
+    pub(super) const fn new() -> Self {
+        Self { slots: Vec::new(), free: NONE, used: 0, generation: 0 }
+    }
+
+    pub(super) fn insert(&mut self, state: State, since: Moment, level: u8) -> Key {
+        self.generation = self.generation.wrapping_add(1);
+        let links = Links { before: NONE, after: NONE };
+        let slot = Slot {
+            job: None,
+            since,
+            deadline: None,
+            links: [links; 2],
+            generation: self.generation,
+            position: NONE,
+            state,
+            level,
+            share: UNSHARED,
+            mark: 0,
+        };
+        self.used += 1;
+        let index = self.free;
+        if let Some(place) = self.slots.get_mut(index as usize) {
+            self.free = place.links[0].after;
+            *place = slot;
+            return Key { slot: index, generation: self.generation };
+        }
+        let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 jobs fit a pool");
+        self.slots.push(slot);
+        Key { slot: index, generation: self.generation }
+    }
+
+    /// Forgets a job; its key is stale from here on.
+    pub(super) fn remove(&mut self, index: u32) -> Option<T> {
+        let free = self.free;
+        let slot = self.at_mut(index);
+        slot.state = State::Free;
+        slot.links[0].after = free;
+        let job = slot.job.take();
+        self.free = index;
+        self.used -= 1;
+        if self.used == 0 && self.slots.len() > KEPT {
+            self.slots = Vec::new();
+            self.free = NONE;
+        }
+        job
+    }
+
+    /// The index of a key whose job is in this state.
+    pub(super) fn find(&self, key: Key, state: State) -> Option<u32> {
+        let slot = self.slots.get(key.slot as usize)?;
+        (slot.generation == key.generation && slot.state == state).then_some(key.slot)
+    }
+
+    pub(super) fn key(&self, index: u32) -> Key {
+        Key { slot: index, generation: self.at(index).generation }
+    }
+
+    pub(super) fn at(&self, index: u32) -> &Slot<T> {
+        &self.slots[index as usize]
+    }
+
+    pub(super) fn at_mut(&mut self, index: u32) -> &mut Slot<T> {
+        &mut self.slots[index as usize]
+    }
+
+    fn links(&mut self, index: u32, chain: Chain) -> Option<&mut Links> {
+        self.slots.get_mut(index as usize).map(|slot| &mut slot.links[chain as usize])
+    }
+}
+
+// === impl List ===
+
+impl List {
+    pub(super) const fn new(chain: Chain) -> Self {
+        Self { chain, oldest: NONE, newest: NONE, len: 0 }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) const fn oldest(&self) -> Option<u32> {
+        if self.is_empty() { None } else { Some(self.oldest) }
+    }
+
+    pub(super) const fn newest(&self) -> Option<u32> {
+        if self.is_empty() { None } else { Some(self.newest) }
+    }
+
+    /// The job that arrived next after this one, or [`NONE`].
+    pub(super) fn after<T>(&self, slab: &Slab<T>, index: u32) -> u32 {
+        slab.at(index).links[self.chain as usize].after
+    }
+
+    pub(super) fn push<T>(&mut self, slab: &mut Slab<T>, index: u32) {
+        slab.at_mut(index).links[self.chain as usize] = Links { before: self.newest, after: NONE };
+        match slab.links(self.newest, self.chain) {
+            Some(links) => links.after = index,
+            None => self.oldest = index,
+        }
+        self.newest = index;
+        self.len += 1;
+    }
+
+    pub(super) fn unlink<T>(&mut self, slab: &mut Slab<T>, index: u32) {
+        let Links { before, after } = slab.at(index).links[self.chain as usize];
+        match slab.links(before, self.chain) {
+            Some(links) => links.after = after,
+            None => self.oldest = after,
+        }
+        match slab.links(after, self.chain) {
+            Some(links) => links.before = before,
+            None => self.newest = before,
+        }
+        self.len -= 1;
+    }
+}

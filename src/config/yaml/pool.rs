@@ -1,0 +1,118 @@
+//! The walk over the settings of one pool in their long form.
+
+use super::read::{Entry, Reader};
+use super::tree::Data;
+use super::values::{self, flag, header, nice, size, time, word, workers};
+use crate::config::overload::{Concurrency, Queue, QueueTarget, check_limits, check_targets};
+use crate::config::pool::{PoolConfig, Workers};
+use crate::config::rules;
+use crate::config::trust::{Malformed, Trust};
+
+const QUEUES: [(&str, Queue); 2] = [("fifo", Queue::Fifo), ("adaptive", Queue::Adaptive)];
+
+const MALFORMED: [(&str, Malformed); 2] = [("ignore", Malformed::Ignore), ("refuse", Malformed::Refuse)];
+
+impl Reader {
+    pub(super) fn pool(&mut self, section: &Entry<'_>, pool: &mut PoolConfig, built_in: bool) {
+        const KEYS: [&str; 9] = [
+            "workers",
+            "concurrency",
+            "queue_capacity",
+            "queue_timeout",
+            "queue",
+            "queue_target",
+            "keep_alive",
+            "nice",
+            "trust",
+        ];
+        let mut counted = built_in;
+        let mut concurrency = None;
+        for entry in self.section(section) {
+            match entry.name {
+                "workers" => {
+                    counted = true;
+                    self.take(&entry, |data| workers(data, &rules::WORKERS), &mut pool.workers);
+                }
+                "concurrency" => concurrency = Some(entry),
+                "queue_capacity" => {
+                    self.take(&entry, |data| size(data, &rules::QUEUE_CAPACITY), &mut pool.queue_capacity);
+                }
+                "queue_timeout" => self.take(&entry, time, &mut pool.queue_timeout),
+                "queue" => self.take(&entry, |data| word(data, &QUEUES), &mut pool.queue),
+                "queue_target" => self.queue_target(&entry, &mut pool.queue_target),
+                "keep_alive" => self.take(&entry, time, &mut pool.keep_alive),
+                "nice" => self.take(&entry, |data| nice(data).map(Some), &mut pool.nice),
+                "trust" => self.trust(&entry, &mut pool.trust),
+                _ => self.unknown(&entry, &KEYS),
+            }
+        }
+        if !counted {
+            let message = format!("a pool of one's own needs `workers`; {}", rules::WORKERS.remedy());
+            self.note(section.key.at, &section.path, message);
+        }
+        // Its bounds may follow the workers, which may stand below it.
+        if let Some(entry) = concurrency {
+            self.concurrency(&entry, pool.workers, &mut pool.concurrency);
+        }
+    }
+
+    fn concurrency(&mut self, entry: &Entry<'_>, workers: Workers, target: &mut Concurrency) {
+        let (mut min, mut max) = Concurrency::default_bounds(workers.count());
+        if matches!(entry.value.data, Data::Mapping(_)) {
+            let bound = |data: &Data| size(data, &rules::CONCURRENCY_BOUND);
+            self.bounds(entry, bound, check_limits, &mut min, &mut max);
+            *target = Concurrency::Adaptive { min, max };
+        } else {
+            self.take(entry, |data| values::concurrency(data, Concurrency::Adaptive { min, max }), target);
+        }
+    }
+
+    fn queue_target(&mut self, entry: &Entry<'_>, target: &mut QueueTarget) {
+        if matches!(entry.value.data, Data::Mapping(_)) {
+            self.bounds(entry, time, check_targets, &mut target.min, &mut target.max);
+        } else {
+            self.take(entry, |data| time(data).map(|both| QueueTarget::from(both..=both)), target);
+        }
+    }
+
+    /// Two bounds and their order.
+    fn bounds<T: Copy>(
+        &mut self,
+        section: &Entry<'_>,
+        read: impl Fn(&Data) -> Result<T, String>,
+        check: impl FnOnce(T, T) -> Result<(), String>,
+        min: &mut T,
+        max: &mut T,
+    ) {
+        let before = self.mistakes.len();
+        for entry in self.section(section) {
+            match entry.name {
+                "min" => self.take(&entry, &read, min),
+                "max" => self.take(&entry, &read, max),
+                _ => self.unknown(&entry, &["min", "max"]),
+            }
+        }
+        // The order of bounds that could not be read says nothing.
+        if let (true, Err(message)) = (self.mistakes.len() == before, check(*min, *max)) {
+            self.note(section.at(), &section.path, message);
+        }
+    }
+
+    fn trust(&mut self, section: &Entry<'_>, trust: &mut Trust) {
+        let entries = self.section(section);
+        for entry in &entries {
+            match entry.name {
+                "deadline" => self.take(entry, |data| header(data).map(Some), &mut trust.deadline),
+                "grpc_timeout" => self.take(entry, flag, &mut trust.grpc_timeout),
+                "priority" => self.take(entry, |data| header(data).map(Some), &mut trust.priority),
+                "malformed" => self.take(entry, |data| word(data, &MALFORMED), &mut trust.malformed),
+                _ => self.unknown(entry, &["deadline", "grpc_timeout", "priority", "malformed"]),
+            }
+        }
+        for (field, message) in trust.faults() {
+            if let Some(entry) = entries.iter().find(|entry| entry.name == field) {
+                self.note(entry.at(), &entry.path, message);
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What a request's headers ask of its pool, where the pool believes them.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::config::{Malformed, Trust, time_left};
+use crate::terms::{Deadline, Terms};
+
+/// A header that a pool believes, and cannot read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadHeader {
+    name: HeaderName,
+    remedy: &'static str,
+}
+
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// Adds what the headers say to what is known: of two deadlines the earlier counts.
+pub(crate) fn read(headers: &HeaderMap, trust: &Trust, terms: &mut Terms) -> Result<(), BadHeader> {
+    let reader = Reader { headers, malformed: trust.malformed };
+    if let Some(name) = &trust.deadline {
+        let left = reader.read(name, time_left, "a time left such as `1.5` (seconds) or `250ms`, up to a day")?;
+        shorten(terms, left);
+    }
+    if trust.grpc_timeout {
+        let left =
+            reader.read(&GRPC_TIMEOUT, grpc_timeout, "up to eight digits and one of `H`, `M`, `S`, `m`, `u`, `n`")?;
+        shorten(terms, left);
+    }
+    if let Some(name) = &trust.priority {
+        let priority = reader.read(name, |text| text.parse().ok(), "one of `critical`, `high`, `normal`, `low`")?;
+        terms.priority = priority.unwrap_or(terms.priority);
+    }
+    Ok(())
+}
+
+fn shorten(terms: &mut Terms, left: Option<Duration>) {
+    let stated = left.map(Deadline::after);
+    terms.deadline = terms.deadline.into_iter().chain(stated).min();
+}
+
+struct Reader<'a> {
+    headers: &'a HeaderMap,
+    malformed: Malformed,
+}
+
+impl Reader<'_> {
+    /// The value of a header. One that cannot be read, or is there twice, counts as absent if such are ignored.
+    fn read<T>(
+        &self,
+        name: &HeaderName,
+        parse: impl Fn(&str) -> Option<T>,
+        remedy: &'static str,
+    ) -> Result<Option<T>, BadHeader> {
+        let mut values = self.headers.get_all(name).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        let parsed = text(value).and_then(parse).filter(|_| values.next().is_none());
+        match (parsed, self.malformed) {
+            (None, Malformed::Refuse) => Err(BadHeader { name: name.clone(), remedy }),
+            (parsed, _) => Ok(parsed),
+        }
+    }
+}
+
+fn text(value: &HeaderValue) -> Option<&str> {
+    value.to_str().ok().map(str::trim)
+}
+
+/// Reads a `grpc-timeout`: at most eight digits and a unit, as the gRPC protocol over HTTP/2 has it.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 60 * 60),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+impl std::fmt::Display for BadHeader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the header `{}` cannot be read; it is {}, once", self.name, self.remedy)
+    }
+}
+
+impl std::error::Error for BadHeader {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::terms::Priority;
+
+    fn trust(malformed: Malformed) -> Trust {
+        Trust::default()
+            .deadline(HeaderName::from_static("x-timeout"))
+            .grpc_timeout(true)
+            .priority(HeaderName::from_static("x-priority"))
+            .malformed(malformed)
+    }
+
+    fn terms_of(headers: &[(&'static str, &str)], trust: &Trust) -> Result<Terms, BadHeader> {
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header")))
+            .fold(HeaderMap::new(), |mut map, (name, value)| {
+                map.append(name, value);
+                map
+            });
+        let mut terms = Terms::default();
+        read(&headers, trust, &mut terms).map(|()| terms)
+    }
+
+    fn left(terms: Terms) -> Option<Duration> {
+        terms.deadline.map(Deadline::remaining)
+    }
+
+    #[test]
+    fn nothing_is_believed_unless_it_is_switched_on() {
+        let headers = [("x-timeout", "1"), ("grpc-timeout", "1S"), ("x-priority", "critical")];
+        assert_eq!(terms_of(&headers, &Trust::default()), Ok(Terms::default()));
+    }
+
+    #[test]
+    fn of_two_deadlines_the_earlier_counts() {
+        let trust = trust(Malformed::Refuse);
+        let terms = terms_of(&[("x-timeout", "1h"), ("grpc-timeout", "5M")], &trust).expect("both are well formed");
+        assert!(left(terms).is_some_and(|left| left <= Duration::from_secs(300) && left > Duration::from_secs(290)));
+    }
+
+    #[test]
+    fn a_priority_is_read_in_any_case() {
+        let terms = terms_of(&[("x-priority", "High")], &trust(Malformed::Refuse)).expect("it is a priority");
+        assert_eq!(terms.priority, Priority::High);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_ignored_or_refused_as_the_pool_says() {
+        let bad: [&[(&'static str, &str)]; 8] = [
+            &[("x-timeout", "-1")],
+            &[("x-timeout", "soon")],
+            &[("x-timeout", "1"), ("x-timeout", "2")],
+            &[("grpc-timeout", "123456789S")],
+            &[("grpc-timeout", "S")],
+            &[("grpc-timeout", "1s")],
+            &[("x-priority", "urgent")],
+            &[("x-priority", "")],
+        ];
+        for headers in bad {
+            assert_eq!(terms_of(headers, &trust(Malformed::Ignore)), Ok(Terms::default()), "{headers:?}");
+            let error = terms_of(headers, &trust(Malformed::Refuse)).expect_err("it is refused");
+            assert_eq!(error.name, headers[0].0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_does_harm(value in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                for name in ["x-timeout", "grpc-timeout", "x-priority"] {
+                    let headers = HeaderMap::from_iter([(HeaderName::from_static(name), value.clone())]);
+                    let mut terms = Terms::default();
+                    let _ = read(&headers, &trust(Malformed::Refuse), &mut terms);
+                    prop_assert!(terms.deadline.is_none_or(|deadline| deadline.remaining().as_secs() <= 365 * 24 * 60 * 60));
+                }
+            }
+        }
+    }
+}

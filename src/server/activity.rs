@@ -1,0 +1,371 @@
+//! What happens on one connection, and what is due because nothing does: the rules of its timeouts.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long the peer may take to answer our farewell: the GOAWAY of HTTP/2, or the end of our stream.
+pub(super) const CLOSING_GRACE: Duration = Duration::from_secs(5);
+
+/// How long we go on reading after our side of the connection ended.
+///
+/// Closing a socket that has unread bytes resets the connection, and a reset destroys what the client has not read yet:
+/// the very response that told it to go away (RFC 9112, section 9.6).
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+
+/// How long after its arrival a connection may still bring its first request although the server shuts down.
+///
+/// A client whose connection was accepted a moment ago is just about to send; the others keep theirs for later. Go's
+/// `net/http` makes the same difference, with 5 s.
+pub(super) const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+
+const NEVER: u64 = u64::MAX;
+
+/// The configured times.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    pub(super) keep_alive: Duration,
+    pub(super) header_read: Duration,
+}
+
+/// What the server wants of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Serve it.
+    Open,
+    /// Finish what is in flight, then close.
+    Draining,
+    /// HTTP was told to close after what is in flight, at this moment.
+    Closing(Instant),
+    /// HTTP was told to close, at this moment, with nothing in flight. HTTP/2 may still bring a request that the client
+    /// sent before it heard of it.
+    ClosingIdle(Instant),
+}
+
+/// What is to be done with a connection once its time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Tell HTTP to finish what is in flight and close.
+    Close,
+    /// The connection is idle: close it, unless a request has just arrived.
+    CloseIdle,
+    /// Close the socket.
+    Drop,
+}
+
+/// When something is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Requests are in flight: nothing, however long it takes.
+    Never,
+    Now(Action),
+    At(Instant, Action),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Protocol {
+    /// Too little was read to tell.
+    Unknown,
+    Http1,
+    Http2,
+}
+
+/// What happens on one connection, told by its socket and its requests, read by its timer.
+///
+/// HTTP/2 runs its requests on tasks of their own, hence the atomics. Times are nanoseconds since `opened`.
+#[derive(Debug)]
+pub(super) struct Activity {
+    opened: Instant,
+    protocol: AtomicU8,
+    /// Requests whose response has not been given to HTTP to its last byte.
+    in_flight: AtomicUsize,
+    /// When the last request ended, or a peer that did not read went on reading.
+    idle_since: AtomicU64,
+    /// When a request's header began to arrive; for the first one, when the connection did.
+    head_since: AtomicU64,
+    /// When we ended our side.
+    ended: AtomicU64,
+    /// The peer does not read fast enough.
+    blocked: AtomicBool,
+    /// The socket is asked to look for unread bytes.
+    probing: AtomicBool,
+    /// Our side ends because the connection is idle.
+    ends_idle: AtomicBool,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            protocol: AtomicU8::new(Protocol::Unknown as u8),
+            in_flight: AtomicUsize::new(0),
+            idle_since: AtomicU64::new(0),
+            head_since: AtomicU64::new(0),
+            ended: AtomicU64::new(NEVER),
+            blocked: AtomicBool::new(false),
+            probing: AtomicBool::new(false),
+            ends_idle: AtomicBool::new(false),
+        }
+    }
+
+    /// A request arrived in full, its body aside.
+    pub(super) fn request_began(&self) {
+        self.head_since.store(NEVER, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Its response was given to HTTP to its last byte, or will never be.
+    pub(super) fn request_ended(&self) {
+        // First the time, then the count: whoever sees no request in flight sees since when.
+        self.restart_idle_clock();
+        self.in_flight.fetch_sub(1, Ordering::Release);
+    }
+
+    /// The requests in flight. A response that waits for the peer to read counts, though HTTP has all of it.
+    pub(super) fn in_flight(&self) -> usize {
+        let in_flight = self.in_flight.load(Ordering::Acquire);
+        if in_flight == 0 && self.blocked.load(Ordering::Relaxed) { 1 } else { in_flight }
+    }
+
+    pub(super) fn set_protocol(&self, protocol: Protocol) {
+        self.protocol.store(protocol as u8, Ordering::Relaxed);
+        if protocol == Protocol::Http2 {
+            // From here on HTTP/2 counts its streams; it has no header of its own to wait for.
+            self.head_since.store(NEVER, Ordering::Relaxed);
+            self.restart_idle_clock();
+        }
+    }
+
+    /// Bytes were read, or are there to be read.
+    pub(super) fn read(&self) {
+        let new_head = self.is(Protocol::Http1)
+            && self.head_since.load(Ordering::Relaxed) == NEVER
+            && self.in_flight.load(Ordering::Relaxed) == 0;
+        if new_head {
+            self.head_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// A write had to wait for the peer, or went on.
+    pub(super) fn write_blocked(&self, blocked: bool) {
+        if self.blocked.load(Ordering::Relaxed) != blocked {
+            self.blocked.store(blocked, Ordering::Relaxed);
+            self.restart_idle_clock();
+        }
+    }
+
+    /// Our side of the connection ended.
+    pub(super) fn ended(&self) {
+        self.ended.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// The connection is closed because it is idle.
+    pub(super) fn end_idle(&self) {
+        self.ends_idle.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether reading goes on for a while after our side ended. Whoever is idle has nothing left to read.
+    pub(super) fn lingers(&self) -> bool {
+        !self.ends_idle.load(Ordering::Relaxed)
+    }
+
+    /// Asks the socket to look for unread bytes at its next read.
+    pub(super) fn probe(&self) {
+        self.probing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the socket was asked to look for unread bytes. It was asked once.
+    pub(super) fn take_probe(&self) -> bool {
+        self.probing.load(Ordering::Relaxed) && self.probing.swap(false, Ordering::Relaxed)
+    }
+
+    /// What is to be done with the connection, and when, if nothing happens until then.
+    pub(super) fn due(&self, stage: Stage, timeouts: &Timeouts) -> Due {
+        let draining = stage == Stage::Draining;
+        if let Some(ended) = self.moment(&self.ended) {
+            return Due::At(ended + LINGER, Action::Drop);
+        }
+        let idle_since = self.at(self.idle_since.load(Ordering::Relaxed));
+        match stage {
+            Stage::ClosingIdle(since) if self.in_flight.load(Ordering::Acquire) == 0 => {
+                return Due::At(since.max(idle_since) + CLOSING_GRACE, Action::Drop);
+            }
+            Stage::Draining if self.in_flight() > 0 => return Due::Now(Action::Close),
+            _ if self.in_flight() > 0 => return Due::Never,
+            Stage::Closing(since) | Stage::ClosingIdle(since) => {
+                return Due::At(since.max(idle_since) + CLOSING_GRACE, Action::Drop);
+            }
+            Stage::Open | Stage::Draining => {}
+        }
+        if let Some(head_since) = self.moment(&self.head_since) {
+            let mut at = head_since + timeouts.header_read;
+            if draining && self.is(Protocol::Unknown) {
+                at = at.min(self.opened + FIRST_REQUEST_GRACE);
+            }
+            return Due::At(at, Action::Drop);
+        }
+        if draining {
+            return Due::Now(Action::CloseIdle);
+        }
+        Due::At(idle_since + timeouts.keep_alive, Action::CloseIdle)
+    }
+
+    fn is(&self, protocol: Protocol) -> bool {
+        self.protocol.load(Ordering::Relaxed) == protocol as u8
+    }
+
+    fn restart_idle_clock(&self) {
+        self.idle_since.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(NEVER - 1)
+    }
+
+    fn at(&self, nanos: u64) -> Instant {
+        self.opened + Duration::from_nanos(nanos)
+    }
+
+    fn moment(&self, nanos: &AtomicU64) -> Option<Instant> {
+        match nanos.load(Ordering::Relaxed) {
+            NEVER => None,
+            nanos => Some(self.at(nanos)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const TIMEOUTS: Timeouts = Timeouts { keep_alive: Duration::from_secs(30), header_read: Duration::from_secs(10) };
+
+    fn open(activity: &Activity) -> Due {
+        activity.due(Stage::Open, &TIMEOUTS)
+    }
+
+    fn draining(activity: &Activity) -> Due {
+        activity.due(Stage::Draining, &TIMEOUTS)
+    }
+
+    fn drop_in(seconds: u64) -> Due {
+        Due::At(Instant::now() + Duration::from_secs(seconds), Action::Drop)
+    }
+
+    fn close_idle_in(seconds: u64) -> Due {
+        Due::At(Instant::now() + Duration::from_secs(seconds), Action::CloseIdle)
+    }
+
+    /// An HTTP/1 connection whose first request was served after a second.
+    async fn served() -> Activity {
+        let activity = Activity::new();
+        activity.set_protocol(Protocol::Http1);
+        activity.read();
+        activity.request_began();
+        advance(Duration::from_secs(1)).await;
+        activity.request_ended();
+        activity
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_header_is_due_from_the_arrival_of_the_connection() {
+        let activity = Activity::new();
+        assert_eq!(open(&activity), drop_in(10));
+        advance(Duration::from_secs(4)).await;
+        activity.set_protocol(Protocol::Http1);
+        activity.read();
+        assert_eq!(open(&activity), drop_in(6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_header_is_due_from_its_first_byte() {
+        let activity = served().await;
+        advance(Duration::from_secs(20)).await;
+        assert_eq!(open(&activity), close_idle_in(10));
+        activity.read();
+        assert_eq!(open(&activity), drop_in(10));
+        advance(Duration::from_secs(4)).await;
+        activity.read();
+        assert_eq!(open(&activity), drop_in(6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_due_while_a_request_is_in_flight() {
+        let activity = served().await;
+        activity.request_began();
+        activity.request_began();
+        assert_eq!(open(&activity), Due::Never);
+        activity.request_ended();
+        advance(Duration::from_secs(100)).await;
+        assert_eq!(open(&activity), Due::Never);
+        activity.request_ended();
+        assert_eq!(open(&activity), close_idle_in(30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_that_waits_for_its_reader_is_in_flight() {
+        let activity = served().await;
+        activity.write_blocked(true);
+        assert_eq!((open(&activity), activity.in_flight()), (Due::Never, 1));
+        advance(Duration::from_secs(100)).await;
+        activity.write_blocked(false);
+        assert_eq!((open(&activity), activity.in_flight()), (close_idle_in(30), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http2_waits_for_no_header_and_its_pings_do_not_count() {
+        let activity = Activity::new();
+        activity.set_protocol(Protocol::Http2);
+        advance(Duration::from_secs(7)).await;
+        activity.read();
+        activity.write_blocked(false);
+        assert_eq!(open(&activity), close_idle_in(23));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn draining_closes_what_is_idle_and_lets_what_is_in_flight_finish() {
+        let activity = served().await;
+        assert_eq!(draining(&activity), Due::Now(Action::CloseIdle));
+        activity.request_began();
+        assert_eq!(draining(&activity), Due::Now(Action::Close));
+        assert_eq!(activity.due(Stage::Closing(Instant::now()), &TIMEOUTS), Due::Never);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn draining_gives_a_new_connection_a_second_and_a_begun_header_its_time() {
+        let activity = Activity::new();
+        assert_eq!(draining(&activity), drop_in(1));
+        activity.set_protocol(Protocol::Http1);
+        activity.read();
+        assert_eq!(draining(&activity), drop_in(10));
+        let activity = served().await;
+        activity.read();
+        assert_eq!(draining(&activity), drop_in(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_answer_the_farewell_is_dropped() {
+        let activity = served().await;
+        let closing = Stage::ClosingIdle(Instant::now());
+        assert_eq!(activity.due(closing, &TIMEOUTS), drop_in(5));
+        // A farewell that cannot even be written is no request.
+        activity.write_blocked(true);
+        assert_eq!(activity.due(closing, &TIMEOUTS), drop_in(5));
+        // A request that HTTP/2 let in at the last moment is one.
+        activity.request_began();
+        assert_eq!(activity.due(closing, &TIMEOUTS), Due::Never);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lingering_is_bounded() {
+        let activity = served().await;
+        activity.ended();
+        assert_eq!(open(&activity), drop_in(1));
+        activity.request_began();
+        assert_eq!(open(&activity), drop_in(1));
+    }
+}

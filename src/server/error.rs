@@ -1,0 +1,48 @@
+//! Why a server could not serve.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+/// The server could not begin to serve.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The address could not be listened on.
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The signals that end the server could not be listened to.
+    Signals(io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { address, source } => {
+                write!(f, "cannot listen on {address}")?;
+                match source.kind() {
+                    io::ErrorKind::AddrInUse => f.write_str(": another process listens there"),
+                    io::ErrorKind::AddrNotAvailable => f.write_str(": no interface of this machine has this address"),
+                    io::ErrorKind::PermissionDenied => {
+                        f.write_str(": this user may not use this port; ports below 1024 are for root alone")
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::Signals(_) => f.write_str("cannot listen to the signals that end the server"),
+        }
+    }
+}
+
+impl Error for ServeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Bind { source, .. } | Self::Signals(source) => Some(source),
+        }
+    }
+}

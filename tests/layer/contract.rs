@@ -1,0 +1,239 @@
+//! What a service may expect of the service around it: which instance is called, when it is ready, what is cloned.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::{Future, Ready, poll_fn, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
+use tower::util::BoxCloneService;
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_offload::{Cpu, Io, OffloadError, PoolLayer, PoolService, Pools, Workload};
+use tower_test::mock;
+
+use crate::fixtures::{Gate, answer, in_time, locator, place, pools_of, request, stats_of};
+
+#[test]
+fn layer_service_and_future_are_as_free_as_what_is_inside() {
+    fn clone_send_sync<T: Clone + Send + Sync + 'static>(_: &T) {}
+    fn clone_send<T: Clone + Send + 'static>(_: &T) {}
+    fn send<T: Send + 'static>(_: &T) {}
+    let pools = Pools::default();
+    clone_send_sync(&PoolLayer::<Cpu>::new(&pools));
+    clone_send_sync(&PoolLayer::by_extension(&pools).or(PoolLayer::by_route(&pools)));
+    let mut service = PoolLayer::<Cpu>::new(&pools).layer(locator::<String>());
+    clone_send_sync(&service);
+    clone_send_sync(&PoolLayer::<Cpu>::new(&pools).errors().resume_panics().layer(locator::<String>()));
+    send(&service.call(request("GET", "/")));
+    let boxed = BoxCloneService::new(locator::<String>());
+    clone_send(&PoolLayer::<Cpu>::new(&pools).layer(boxed));
+}
+
+/// Counts how often it is called, and is not `Sync` for that.
+#[derive(Clone)]
+struct NotSync(Cell<u32>);
+
+impl Service<Request<String>> for NotSync {
+    type Response = Response<String>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<String>, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _request: Request<String>) -> Self::Future {
+        self.0.set(self.0.get() + 1);
+        ready(Ok(Response::new(format!("{} {}", self.0.get(), place()))))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_not_sync_is_offloaded_from_any_thread() {
+    let service = PoolLayer::<Cpu>::new(&Pools::default()).layer(NotSync(Cell::new(4)));
+    let answered = tokio::spawn(answer(service, request("GET", "/"))).await.unwrap();
+    assert_eq!(answered.body(), "5 cpu");
+}
+
+/// Counts its clones, and refuses to be called unless this very instance was made ready.
+#[derive(Debug)]
+struct Strict {
+    clones: Arc<AtomicUsize>,
+    ready: bool,
+}
+
+impl Strict {
+    fn new() -> (Self, Arc<AtomicUsize>) {
+        let clones = Arc::new(AtomicUsize::new(0));
+        (Self { clones: clones.clone(), ready: false }, clones)
+    }
+}
+
+impl Clone for Strict {
+    /// A clone is not ready, whatever the original is.
+    fn clone(&self) -> Self {
+        self.clones.fetch_add(1, Ordering::SeqCst);
+        Self { clones: self.clones.clone(), ready: false }
+    }
+}
+
+impl Service<Request<String>> for Strict {
+    type Response = Response<String>;
+    type Error = &'static str;
+    type Future = Ready<Result<Response<String>, &'static str>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _request: Request<String>) -> Self::Future {
+        let was_ready = std::mem::replace(&mut self.ready, false);
+        ready(if was_ready { Ok(Response::new(place())) } else { Err("called without being ready") })
+    }
+}
+
+#[tokio::test]
+async fn the_instance_that_was_made_ready_is_the_one_that_is_called() {
+    let pools = Pools::default();
+    let mut service = PoolLayer::<Cpu>::new(&pools).layer(Strict::new().0);
+    for _ in 0..3 {
+        let response = service.ready().await.unwrap().call(request("GET", "/")).await.unwrap();
+        assert_eq!(crate::fixtures::whole(response).await.body(), "cpu");
+    }
+    poll_fn(|cx| service.poll_ready(cx)).await.unwrap();
+    let unready = service.clone().call(request("GET", "/")).await;
+    assert_eq!(unready.unwrap_err(), "called without being ready", "a clone is to be made ready anew");
+}
+
+#[tokio::test]
+async fn an_offloaded_request_clones_the_service_once() {
+    let (strict, clones) = Strict::new();
+    let mut service = PoolLayer::<Cpu>::new(&Pools::default()).layer(strict);
+    for requests in 1..=5 {
+        let response = service.ready().await.unwrap().call(request("GET", "/")).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(clones.load(Ordering::SeqCst), requests);
+    }
+}
+
+#[tokio::test]
+async fn an_inline_request_clones_nothing() {
+    let (strict, clones) = Strict::new();
+    let mut service = PoolLayer::by_extension(&Pools::default()).layer(strict);
+    for _ in 0..5 {
+        assert_eq!(service.ready().await.unwrap().call(request("GET", "/")).await.unwrap().status(), 200);
+    }
+    let mut unknown = request("GET", "/");
+    unknown.extensions_mut().insert(Workload::from("none"));
+    assert_eq!(service.ready().await.unwrap().call(unknown).await.unwrap().status(), 500);
+    assert_eq!(clones.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn readiness_is_that_of_the_inner_service_alone() {
+    let pools = pools_of(1, 0);
+    let (mut service, mut inner) = mock::spawn_layer::<&str, &str, _>(PoolLayer::<Cpu>::new(&pools).errors());
+    inner.allow(0);
+    assert_pending!(service.poll_ready());
+    inner.allow(1);
+    assert_ready_ok!(service.poll_ready());
+
+    // The pool is full now, and that does not show.
+    let gate = Gate::new();
+    let held = gate.clone();
+    let _holder = pools.submit_to_pool(Cpu, async move { held.pass().await }).unwrap();
+    gate.arrived(1).await;
+    assert_ready_ok!(service.poll_ready());
+    let refused = in_time(service.call("question")).await.unwrap_err();
+    assert!(matches!(refused, OffloadError::Rejected(rejection) if rejection.pool() == &Workload::CPU));
+    gate.open(1);
+
+    inner.allow(1);
+    assert_ready_ok!(service.poll_ready());
+    inner.send_error("out of order");
+    let error = assert_ready_err!(service.poll_ready());
+    assert_eq!(error.to_string(), "out of order");
+}
+
+#[tokio::test]
+async fn the_request_reaches_the_service_and_its_answer_the_caller() {
+    let (mut service, mut inner) =
+        mock::spawn_layer::<&str, &str, _>(PoolLayer::<Cpu>::new(&Pools::default()).errors());
+    assert_ready_ok!(service.poll_ready());
+    let response = tokio::spawn(service.call("question"));
+    let (question, respond) = in_time(inner.next_request()).await.unwrap();
+    assert_eq!(question, "question");
+    respond.send_response("answer");
+    assert_eq!(in_time(response).await.unwrap().unwrap(), "answer");
+
+    assert_ready_ok!(service.poll_ready());
+    let response = tokio::spawn(service.call("question"));
+    let (_, respond) = in_time(inner.next_request()).await.unwrap();
+    respond.send_error("no answer");
+    let error = in_time(response).await.unwrap().unwrap_err();
+    assert!(matches!(error, OffloadError::Inner(error) if error.to_string() == "no answer"));
+}
+
+#[derive(Debug, PartialEq)]
+struct NotFound(u32);
+
+#[tokio::test]
+async fn errors_of_the_service_pass_unchanged_in_their_own_type() {
+    let failing = service_fn(|_: Request<String>| async { Err::<Response<String>, _>(NotFound(7)) });
+    let pools = Pools::default();
+    let offloaded: Result<_, NotFound> =
+        PoolLayer::<Cpu>::new(&pools).layer(failing).oneshot(request("GET", "/")).await;
+    assert_eq!(offloaded.unwrap_err(), NotFound(7));
+    let inline: Result<_, NotFound> = PoolLayer::by_extension(&pools).layer(failing).oneshot(request("GET", "/")).await;
+    assert_eq!(inline.unwrap_err(), NotFound(7));
+    assert_eq!(stats_of(&pools, "cpu").counts.error, 1);
+}
+
+#[tokio::test]
+async fn the_call_and_every_poll_of_its_future_run_in_the_pool() {
+    /// Notes where it is polled, and wants to be polled five times.
+    struct Noting(Vec<String>);
+
+    impl Future for Noting {
+        type Output = Result<Response<String>, Infallible>;
+
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+            self.0.push(place());
+            if self.0.len() < 6 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(Response::new(self.0.join(" "))))
+        }
+    }
+
+    let service = service_fn(|_: Request<String>| Noting(vec![place()]));
+    let answered = answer(PoolLayer::<Io>::new(&Pools::default()).layer(service), request("GET", "/")).await;
+    assert_eq!(answered.body(), "io io io io io io");
+}
+
+#[tokio::test]
+async fn a_request_is_submitted_when_its_future_is_first_polled() {
+    let pools = Pools::default();
+    let mut service = PoolLayer::<Cpu>::new(&pools).layer(locator());
+    let future = service.ready().await.unwrap().call(request("GET", "/"));
+    assert_eq!(stats_of(&pools, "cpu").counts.submitted, 0);
+    drop(service);
+    assert_eq!(future.await.unwrap().status(), 200);
+    assert_eq!(stats_of(&pools, "cpu").counts.submitted, 1);
+}
+
+#[tokio::test]
+async fn the_service_inside_can_be_had_back() {
+    let (strict, clones) = Strict::new();
+    let mut service: PoolService<Strict, Cpu> = PoolLayer::<Cpu>::new(&Pools::default()).layer(strict);
+    assert!(!service.get_ref().ready);
+    service.get_mut().ready = true;
+    assert!(service.into_inner().ready);
+    assert_eq!(clones.load(Ordering::SeqCst), 0);
+}

@@ -1,0 +1,177 @@
+//! What the tests share: small pools, handlers that tell where they run, a gate that holds them, and a real server.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tower::{Service, ServiceExt, service_fn};
+use tower_offload::{PoolConfig, PoolStats, Pools};
+
+/// The pools `cpu` and `io`, with so many workers each and place for so many in the queue.
+pub(crate) fn pools_of(workers: usize, queue_capacity: usize) -> Pools {
+    let config = PoolConfig::new(workers).queue_capacity(queue_capacity);
+    Pools::builder().pool("cpu", config.clone()).pool("io", config).build().expect("the settings are valid")
+}
+
+pub(crate) fn stats_of(pools: &Pools, name: &str) -> PoolStats {
+    pools.get(name).expect("the pool exists").stats()
+}
+
+/// The name of the pool that runs this code, or `inline`.
+pub(crate) fn place() -> String {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default();
+    let pool = name.strip_prefix("offload-").and_then(|rest| rest.rsplit_once('-'));
+    match pool {
+        Some((pool, number)) if number.parse::<u32>().is_ok() => pool.to_owned(),
+        _ => "inline".to_owned(),
+    }
+}
+
+/// A handler for axum that answers with the pool it runs in.
+pub(crate) async fn where_am_i() -> String {
+    place()
+}
+
+/// A service of text, as the tests offload it.
+pub(crate) trait TextService<B = String>:
+    Service<Request<B>, Response = Response<String>, Error = Infallible, Future: Send + 'static>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S, B> TextService<B> for S where
+    S: Service<Request<B>, Response = Response<String>, Error = Infallible, Future: Send + 'static>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A service that answers with the pool that it is called in.
+pub(crate) fn locator<B: 'static>() -> impl TextService<B> {
+    service_fn(|_: Request<B>| {
+        let place = place();
+        async move { Ok(Response::new(place)) }
+    })
+}
+
+pub(crate) fn request(method: &str, uri: &str) -> Request<String> {
+    Request::builder().method(method).uri(uri).body(String::new()).expect("the parts are valid")
+}
+
+pub(crate) fn get(uri: &str) -> Request<Body> {
+    request("GET", uri).map(Body::from)
+}
+
+/// The answer of `service`, with its whole body.
+pub(crate) async fn answer<S, Req, B>(service: S, request: Req) -> Response<String>
+where
+    S: Service<Req, Response = Response<B>>,
+    S::Error: std::fmt::Debug,
+    B: http_body::Body,
+    B::Error: std::fmt::Debug,
+{
+    whole(service.oneshot(request).await.expect("the service answers")).await
+}
+
+/// The response with its whole body.
+pub(crate) async fn whole<B>(response: Response<B>) -> Response<String>
+where
+    B: http_body::Body,
+    B::Error: std::fmt::Debug,
+{
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.expect("the body is whole").to_bytes();
+    Response::from_parts(parts, String::from_utf8(bytes.into()).expect("the body is text"))
+}
+
+pub(crate) fn json(response: &Response<String>) -> serde_json::Value {
+    serde_json::from_str(response.body()).expect("the body is JSON")
+}
+
+/// Holds handlers until a test lets them go, and tells it that they are there.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    arrived: Arc<Semaphore>,
+    open: Arc<Semaphore>,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self { arrived: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) }
+    }
+
+    /// A handler goes through.
+    pub(crate) async fn pass(&self) {
+        self.arrived.add_permits(1);
+        self.open.acquire().await.expect("the gate is never closed").forget();
+    }
+
+    /// Waits until so many more handlers have come to the gate.
+    pub(crate) async fn arrived(&self, handlers: u32) {
+        in_time(self.arrived.acquire_many(handlers)).await.expect("the gate is never closed").forget();
+    }
+
+    /// How many handlers have come that no one has waited for.
+    pub(crate) fn waiting(&self) -> usize {
+        self.arrived.available_permits()
+    }
+
+    /// Lets so many handlers through.
+    pub(crate) fn open(&self, handlers: usize) {
+        self.open.add_permits(handlers);
+    }
+}
+
+/// Fails where `future` hangs. Nothing is decided by the length of this time.
+pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("this takes no 20 seconds")
+}
+
+/// Waits until `condition` holds.
+pub(crate) async fn until(condition: impl Fn() -> bool) {
+    in_time(async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Serves `app` on a free port for as long as the runtime lives.
+pub(crate) async fn serve(app: Router) -> SocketAddr {
+    let (listener, address) = listen().await;
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("a listener has an address");
+    (listener, address)
+}
+
+pub(crate) type HttpClient = Client<HttpConnector, Body>;
+
+pub(crate) fn client() -> HttpClient {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+pub(crate) fn http2_client() -> HttpClient {
+    Client::builder(TokioExecutor::new()).http2_only(true).build_http()
+}

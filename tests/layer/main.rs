@@ -1,0 +1,13 @@
+//! The layer on real services: what runs where, what stays as it was, and what a caller is told.
+
+mod axum_places;
+mod cancellation;
+mod context;
+mod contract;
+mod fixtures;
+mod grpc;
+mod http;
+mod reentry;
+mod rejections;
+mod selection;
+mod stacks;

@@ -1,0 +1,192 @@
+//! Which pool a request runs in.
+
+use http::Request;
+use tower::Layer;
+use tower_offload::{
+    Cpu, Db, Embedding, Inference, Io, Marker, PoolConfig, PoolLayer, Pools, Route, Select, Target, Workload,
+};
+
+use crate::fixtures::{answer, json, locator, request};
+
+/// Where a request runs behind `layer`.
+async fn place<W>(layer: &PoolLayer<W>, request: Request<String>) -> String
+where
+    W: Select<Request<String>>,
+{
+    answer(layer.layer(locator()), request).await.into_body()
+}
+
+fn pools_with(routes: &[(&str, &str)]) -> Pools {
+    let routes = routes.iter().map(|(pattern, pool)| Route::new(pattern, *pool).expect("the pattern is valid"));
+    routes.fold(Pools::builder(), tower_offload::PoolsBuilder::route).build().expect("the settings are valid")
+}
+
+#[tokio::test]
+async fn a_marker_names_its_pool() {
+    let pools = Pools::default();
+    assert_eq!(place(&PoolLayer::<Io>::new(&pools), request("GET", "/")).await, "io");
+    assert_eq!(place(&PoolLayer::<Cpu>::new(&pools), request("GET", "/")).await, "cpu");
+    assert_eq!(place(&PoolLayer::<Inference>::new(&pools), request("GET", "/")).await, "inference");
+    assert_eq!(place(&PoolLayer::<Embedding>::new(&pools), request("GET", "/")).await, "embedding");
+    assert_eq!(place(&PoolLayer::<Db>::new(&pools), request("GET", "/")).await, "db");
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Thumbnails;
+
+impl Marker for Thumbnails {
+    const POOL: &'static str = "thumb-nails";
+}
+
+#[tokio::test]
+async fn a_marker_of_the_users_names_the_users_pool() {
+    let pools = Pools::builder().pool(Thumbnails, PoolConfig::new(1)).build().unwrap();
+    assert_eq!(place(&PoolLayer::<Thumbnails>::new(&pools), request("GET", "/")).await, "thumb-nails");
+}
+
+#[tokio::test]
+async fn a_marker_without_a_pool_answers_500_and_is_an_error_at_the_start() {
+    let pools = Pools::default();
+    let answered = answer(PoolLayer::<Thumbnails>::new(&pools).layer(locator()), request("GET", "/")).await;
+    assert_eq!(answered.status(), 500);
+    let problem = json(&answered);
+    assert_eq!(problem["reason"], "unknown_pool");
+    assert_eq!(problem["pool"], "thumb-nails");
+    assert_eq!(problem["started"], false);
+    let unknown = PoolLayer::<Thumbnails>::try_new(&pools).unwrap_err();
+    assert_eq!(
+        unknown.to_string(),
+        "there is no pool `thumb-nails`; the pools are `cpu`, `db`, `embedding`, `inference`, `io`"
+    );
+}
+
+#[tokio::test]
+async fn a_route_names_the_pool_of_its_path() {
+    let pools = pools_with(&[("/hash", "cpu"), ("/notes/{id}", "db"), ("/files/{*path}", "io")]);
+    let layer = PoolLayer::by_route(&pools);
+    assert_eq!(place(&layer, request("GET", "/hash")).await, "cpu");
+    assert_eq!(place(&layer, request("GET", "/notes/17")).await, "db");
+    assert_eq!(place(&layer, request("GET", "/notes/17?with=query")).await, "db");
+    assert_eq!(place(&layer, request("GET", "/files/a/b/c.txt")).await, "io");
+    for elsewhere in ["/", "/hash/", "/hashes", "/notes", "/notes/", "/notes/17/more", "/files", "/files/"] {
+        assert_eq!(place(&layer, request("GET", elsewhere)).await, "inline", "{elsewhere}");
+    }
+}
+
+#[tokio::test]
+async fn a_literal_segment_goes_before_a_parameter_and_before_a_catch_all() {
+    let pools = pools_with(&[("/a/{id}", "db"), ("/a/new", "cpu"), ("/b/{*rest}", "io"), ("/b/new", "cpu")]);
+    let layer = PoolLayer::by_route(&pools);
+    assert_eq!(place(&layer, request("GET", "/a/new")).await, "cpu");
+    assert_eq!(place(&layer, request("GET", "/a/news")).await, "db");
+    assert_eq!(place(&layer, request("GET", "/b/new")).await, "cpu");
+    assert_eq!(place(&layer, request("GET", "/b/new/7")).await, "io");
+}
+
+#[tokio::test]
+async fn a_route_with_the_method_goes_before_one_for_all_methods() {
+    let pools = pools_with(&[("/a/{id}", "db"), ("POST /a/{id}", "cpu"), ("GET /{*rest}", "io")]);
+    let layer = PoolLayer::by_route(&pools);
+    assert_eq!(place(&layer, request("POST", "/a/1")).await, "cpu");
+    assert_eq!(place(&layer, request("GET", "/a/1")).await, "io");
+    assert_eq!(place(&layer, request("DELETE", "/a/1")).await, "db");
+    assert_eq!(place(&layer, request("BREW", "/a/1")).await, "db");
+    assert_eq!(place(&layer, request("BREW", "/b")).await, "inline");
+}
+
+#[tokio::test]
+async fn head_runs_where_get_does_unless_it_has_a_route() {
+    let pools = pools_with(&[("GET /a", "cpu"), ("/a", "io"), ("GET /b", "cpu"), ("HEAD /b", "db"), ("/c", "io")]);
+    let layer = PoolLayer::by_route(&pools);
+    assert_eq!(place(&layer, request("HEAD", "/a")).await, "cpu");
+    assert_eq!(place(&layer, request("HEAD", "/b")).await, "db");
+    assert_eq!(place(&layer, request("HEAD", "/c")).await, "io");
+}
+
+#[tokio::test]
+async fn an_extension_names_the_pool() {
+    let layer = PoolLayer::by_extension(&Pools::default());
+    let mut with = request("GET", "/");
+    with.extensions_mut().insert(Workload::from("db"));
+    assert_eq!(place(&layer, with).await, "db");
+    assert_eq!(place(&layer, request("GET", "/")).await, "inline");
+}
+
+#[tokio::test]
+async fn an_extension_that_names_no_pool_is_answered_500() {
+    let layer = PoolLayer::by_extension(&Pools::default());
+    let mut with = request("GET", "/");
+    with.extensions_mut().insert(Workload::from("no such\r\npool"));
+    let answered = answer(layer.layer(locator()), with).await;
+    assert_eq!(answered.status(), 500);
+    assert_eq!(answered.headers()["content-type"], "application/problem+json");
+    assert!(!answered.headers().contains_key("retry-after"), "waiting does not help");
+    let problem = json(&answered);
+    assert_eq!(problem["reason"], "unknown_pool");
+    assert_eq!(problem["pool"], "no such\r\npool");
+    assert_eq!(problem["started"], false);
+}
+
+#[tokio::test]
+async fn a_closure_names_the_pool_by_text_workload_or_marker() {
+    let pools = Pools::default();
+    let by_text =
+        PoolLayer::by(&pools, |request: &Request<String>| request.headers().contains_key("x").then_some("io"));
+    let mut with = request("GET", "/");
+    with.headers_mut().insert("x", "y".parse().unwrap());
+    assert_eq!(place(&by_text, with).await, "io");
+    assert_eq!(place(&by_text, request("GET", "/")).await, "inline");
+    let by_workload = PoolLayer::by(&pools, |_: &Request<String>| Some(Workload::EMBEDDING));
+    assert_eq!(place(&by_workload, request("GET", "/")).await, "embedding");
+    let by_marker = PoolLayer::by(&pools, |_: &Request<String>| Some(Inference));
+    assert_eq!(place(&by_marker, request("GET", "/")).await, "inference");
+    let wrong = PoolLayer::by(&pools, |_: &Request<String>| Some("cpus".to_owned()));
+    assert_eq!(answer(wrong.layer(locator()), request("GET", "/")).await.status(), 500);
+}
+
+#[tokio::test]
+async fn or_asks_the_next_where_the_one_before_chose_nothing() {
+    let pools = pools_with(&[("/hash", "cpu")]);
+    let layer = PoolLayer::by_extension(&pools).or(PoolLayer::by_route(&pools)).or(PoolLayer::<Io>::new(&pools));
+    let mut with = request("GET", "/hash");
+    with.extensions_mut().insert(Workload::DB);
+    assert_eq!(place(&layer, with).await, "db");
+    assert_eq!(place(&layer, request("GET", "/hash")).await, "cpu");
+    assert_eq!(place(&layer, request("GET", "/")).await, "io");
+}
+
+#[tokio::test]
+async fn or_does_not_hide_a_name_that_is_unknown() {
+    let pools = Pools::default();
+    let layer = PoolLayer::by_extension(&pools).or(PoolLayer::<Io>::new(&pools));
+    let mut with = request("GET", "/");
+    with.extensions_mut().insert(Workload::from("disc"));
+    assert_eq!(answer(layer.layer(locator()), with).await.status(), 500);
+}
+
+#[tokio::test]
+async fn a_selector_of_the_users_sees_the_request_and_answers_a_target() {
+    struct Long(Target);
+    impl Select<Request<String>> for Long {
+        fn select(&self, request: &Request<String>, _own: &Target) -> Target {
+            if request.body().len() > 3 { self.0.clone() } else { Target::Inline }
+        }
+    }
+    let pools = Pools::default();
+    let layer = PoolLayer::with(Long(pools.target(Cpu)));
+    assert_eq!(place(&layer, request("GET", "/").map(|_| "long".to_owned())).await, "cpu");
+    assert_eq!(place(&layer, request("GET", "/")).await, "inline");
+}
+
+#[tokio::test]
+async fn disabled_pools_run_everything_inline_whatever_the_name() {
+    let pools = Pools::disabled();
+    assert_eq!(place(&PoolLayer::<Cpu>::new(&pools), request("GET", "/")).await, "inline");
+    assert_eq!(place(&PoolLayer::<Thumbnails>::try_new(&pools).unwrap(), request("GET", "/")).await, "inline");
+    assert_eq!(place(&PoolLayer::by_route(&pools), request("GET", "/")).await, "inline");
+    let mut with = request("GET", "/");
+    with.extensions_mut().insert(Workload::from("no such pool"));
+    assert_eq!(place(&PoolLayer::by_extension(&pools), with).await, "inline");
+    let by = PoolLayer::by(&pools, |_: &Request<String>| Some("cpus"));
+    assert_eq!(place(&by, request("GET", "/")).await, "inline");
+}

@@ -1,0 +1,24 @@
+//! Runs a test in a process of its own, whose limits it may then change.
+
+use std::process::Command;
+
+const CHILD: &str = "TOWER_OFFLOAD_CHILD";
+
+/// In the test's own process: runs the named test again in a child, and looks how that ended. In the child: `body`.
+pub(crate) fn in_child(test: &str, prepare: impl FnOnce(&mut Command), body: impl FnOnce()) {
+    if std::env::var_os(CHILD).is_some() {
+        return body();
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, "1").env_remove("RUST_BACKTRACE");
+    prepare(&mut command);
+    match command.output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout);
+            let complained = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{}\n{said}\n{complained}", output.status);
+            assert!(said.contains("1 passed"), "the child ran no test:\n{said}");
+        }
+        Err(error) => panic!("the child could not be started: {error}"),
+    }
+}

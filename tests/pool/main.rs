@@ -1,0 +1,19 @@
+//! The promises of a pool, one test each, by handshakes: nothing here waits for a time to pass to see whether something
+//! happens.
+
+mod awaiting;
+mod children;
+mod disabled;
+mod draining;
+mod handles;
+mod limits;
+mod logging;
+mod numbers;
+mod panics;
+mod permits;
+mod reentry;
+mod scripts;
+mod starting;
+mod support;
+mod timeouts;
+mod workers;

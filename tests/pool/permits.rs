@@ -1,0 +1,126 @@
+//! A permit comes home however its job ends: it finishes, panics, or its caller leaves, early or late.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio_test::assert_pending;
+use tower_offload::PoolConfig;
+
+use crate::support::{Gate, Held, end_of, hold, pools, stats, until, until_at_rest};
+
+/// Says when it is dropped.
+struct Dropped(Gate);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+#[test]
+fn ten_thousand_panics_leave_every_worker_alive_and_every_number_exact() {
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.payload().downcast_ref::<&str>().is_some_and(|said| *said == "one of many") {
+            quiet(info);
+        }
+    }));
+    let pools = pools("panic", PoolConfig::new(4).queue_capacity(10_000));
+    let held = hold(&pools, "panic", 4);
+    let handles: Vec<_> =
+        (0..10_000).map(|_| pools.submit_to_pool("panic", || -> u8 { panic!("one of many") }).unwrap()).collect();
+    held.into_iter().for_each(Held::release);
+    for handle in handles {
+        assert_eq!(end_of(handle).unwrap_err().to_string(), "the job panicked: one of many");
+    }
+    until_at_rest(&pools, "panic");
+    let stats = stats(&pools, "panic");
+    assert_eq!((stats.counts.panicked, stats.counts.ok), (10_000, 4));
+    assert_eq!(stats.workers, 4, "none of the workers died");
+    hold(&pools, "panic", 4).into_iter().for_each(Held::release);
+}
+
+#[test]
+fn dropping_a_queued_job_frees_its_place_at_once_and_it_never_starts() {
+    let pools = pools("leave", PoolConfig::new(1).queue_capacity(1));
+    let held = hold(&pools, "leave", 1);
+    let started = Arc::new(AtomicBool::new(false));
+    for round in 1..=100 {
+        let dropped = Gate::default();
+        let (values, started) = (Dropped(dropped.clone()), started.clone());
+        let job = move || {
+            started.store(true, Ordering::SeqCst);
+            drop(values);
+        };
+        let mut task = tokio_test::task::spawn(pools.run_in_pool("leave", job));
+        assert_pending!(task.poll());
+        assert_eq!(stats(&pools, "leave").queued_tasks, 1);
+        drop(task);
+        // No waiting: both are so as soon as the caller has gone.
+        let stats = stats(&pools, "leave");
+        assert_eq!((stats.queued_tasks, stats.counts.cancelled), (0, round));
+        dropped.wait();
+    }
+    held.into_iter().for_each(Held::release);
+    until_at_rest(&pools, "leave");
+    assert!(!started.load(Ordering::SeqCst));
+}
+
+#[test]
+fn dropping_a_job_that_awaits_drops_its_future_and_brings_the_permit_home() {
+    let pools = pools("await", PoolConfig::new(1).queue_capacity(0));
+    for round in 1..=100 {
+        let (begun, dropped) = (Gate::default(), Gate::default());
+        let (begins, value) = (begun.clone(), Dropped(dropped.clone()));
+        let job = async move {
+            let _value = value;
+            begins.open();
+            pending::<()>().await;
+        };
+        let mut task = tokio_test::task::spawn(pools.run_in_pool("await", job));
+        assert_pending!(task.poll());
+        begun.wait();
+        assert_eq!(stats(&pools, "await").in_flight, 1);
+        drop(task);
+        dropped.wait();
+        until("the permit is home", || stats(&pools, "await").in_flight == 0);
+        assert_eq!(stats(&pools, "await").counts.cancelled, round);
+    }
+}
+
+#[test]
+fn a_blocking_job_whose_caller_left_counts_until_it_ends() {
+    let pools = pools("block", PoolConfig::new(1).queue_capacity(0));
+    let (gate, begun) = (Gate::default(), Gate::default());
+    let (holds, begins) = (gate.clone(), begun.clone());
+    let job = move || {
+        begins.open();
+        holds.wait();
+    };
+    let mut task = tokio_test::task::spawn(pools.run_in_pool("block", job));
+    assert_pending!(task.poll());
+    begun.wait();
+    drop(task);
+    assert_eq!(stats(&pools, "block").in_flight, 1, "code that blocks cannot be interrupted");
+    assert!(pools.submit_to_pool("block", || ()).is_err());
+    gate.open();
+    until_at_rest(&pools, "block");
+    assert_eq!(stats(&pools, "block").counts.ended(), 2);
+}
+
+#[test]
+fn a_cancelled_handle_frees_the_place_and_a_dropped_one_does_not() {
+    let pools = pools("handle", PoolConfig::new(1).queue_capacity(2));
+    let held = hold(&pools, "handle", 1);
+    let ran = Gate::default();
+    let runs = ran.clone();
+    drop(pools.submit_to_pool("handle", move || runs.open()).unwrap());
+    pools.submit_to_pool("handle", || panic!("it was cancelled")).map(|handle| handle.cancel()).unwrap();
+    assert_eq!(stats(&pools, "handle").queued_tasks, 1);
+    held.into_iter().for_each(Held::release);
+    ran.wait();
+    until_at_rest(&pools, "handle");
+    let counts = stats(&pools, "handle").counts;
+    assert_eq!((counts.ok, counts.cancelled, counts.panicked), (2, 1, 0));
+}

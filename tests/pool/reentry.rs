@@ -1,0 +1,93 @@
+//! A job that submits to its own pool runs the inner job itself.
+
+use std::cell::RefCell;
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+
+use tower_offload::{PoolConfig, Pools};
+
+use crate::support::{Gate, end_of, pools, stats, until};
+
+#[test]
+fn a_pool_of_one_worker_does_not_deadlock_on_itself() {
+    let pools = pools("self", PoolConfig::new(1).queue_capacity(0));
+    let inner = pools.clone();
+    let job = move || {
+        let here = thread::current().id();
+        let closure = inner.submit_to_pool("self", || thread::current().id()).unwrap().wait().unwrap();
+        let future = inner.submit_to_pool("self", async { thread::current().id() }).unwrap().wait().unwrap();
+        assert!(inner.get("self").unwrap().is_current());
+        assert_eq!((closure, future), (here, here));
+    };
+    end_of(pools.submit_to_pool("self", job).unwrap()).unwrap();
+    assert_eq!(stats(&pools, "self").counts.submitted, 1, "the inner jobs are part of the outer one");
+    assert!(!pools.get("self").unwrap().is_current());
+}
+
+#[test]
+fn a_future_in_its_own_pool_awaits_inline() {
+    let pools = pools("inner", PoolConfig::new(1).queue_capacity(0));
+    let inner = pools.clone();
+    let job = async move {
+        let batch = inner.batch_executor("inner", 2).unwrap();
+        let one = inner.run_in_pool("inner", || 1).await.unwrap();
+        let two = inner.run_in_pool("inner", async { 2 }).await.unwrap();
+        let panicked = inner.run_in_pool("inner", || -> u8 { panic!("in the inner job") }).await.unwrap_err();
+        assert!(panicked.is_panic());
+        let rest: i32 = batch.run_all([3, 4].map(|number| move || number)).await.into_iter().map(Result::unwrap).sum();
+        one + two + rest
+    };
+    assert_eq!(end_of(pools.submit_to_pool("inner", job).unwrap()).unwrap(), 10);
+}
+
+#[test]
+fn a_job_may_wait_for_another_pool() {
+    let pools = Pools::builder().pool("outer", PoolConfig::new(1)).pool("other", PoolConfig::new(1)).build().unwrap();
+    let inner = pools.clone();
+    let job = move || inner.submit_to_pool("other", || 5).unwrap().wait().unwrap();
+    assert_eq!(end_of(pools.submit_to_pool("outer", job).unwrap()).unwrap(), 5);
+}
+
+#[test]
+fn pools_of_the_same_name_are_not_taken_for_each_other() {
+    let one = pools("same", PoolConfig::new(1));
+    let two = pools("same", PoolConfig::new(1));
+    let job = move || two.submit_to_pool("same", || thread::current().id()).unwrap().wait().unwrap();
+    let here = thread::current().id();
+    let there = end_of(one.submit_to_pool("same", move || (thread::current().id(), job())).unwrap()).unwrap();
+    assert_ne!(there.0, there.1);
+    assert_ne!(there.1, here);
+}
+
+/// Uses the pool when the values of its thread are destroyed.
+struct Late(Pools, Gate);
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        let ran = tokio_test::task::spawn(self.0.run_in_pool("tls", || 3)).poll();
+        assert!(matches!(ran, Poll::Pending | Poll::Ready(Ok(3))), "{ran:?}");
+        self.1.open();
+    }
+}
+
+thread_local! { static LATE: RefCell<Option<Late>> = const { RefCell::new(None) } }
+
+#[test]
+fn a_thread_local_value_may_use_the_pool_while_its_thread_ends() {
+    let pools = pools("tls", PoolConfig::new(1).keep_alive(Duration::from_millis(1)));
+    // On a worker the value is younger than what the worker keeps in its thread, on another thread it can be older.
+    let (of_worker, of_thread) = (Gate::default(), Gate::default());
+    let late = Late(pools.clone(), of_worker.clone());
+    end_of(pools.submit_to_pool("tls", move || LATE.set(Some(late))).unwrap()).unwrap();
+    of_worker.wait();
+    let late = Late(pools.clone(), of_thread.clone());
+    let thread = thread::spawn(move || {
+        let pools = late.0.clone();
+        LATE.set(Some(late));
+        assert!(!pools.get("tls").unwrap().is_current());
+    });
+    thread.join().unwrap();
+    of_thread.wait();
+    until("its workers have ended", || stats(&pools, "tls").workers == 0);
+}

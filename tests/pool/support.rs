@@ -1,0 +1,110 @@
+//! What the tests have in common: gates to hold jobs at, bounded waiting, and a look at the process's threads.
+
+use std::fs;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tower_offload::{JobError, JobHandle, PoolConfig, PoolStats, Pools};
+
+/// How long a test waits for what must happen. It only ever passes when a test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Jobs wait at it until it is opened.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub(crate) fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    pub(crate) fn wait(&self) {
+        let open = self.0.0.lock().unwrap();
+        let (open, _) = self.0.1.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap();
+        assert!(*open, "nobody opened the gate");
+    }
+}
+
+/// A job that holds its worker.
+pub(crate) struct Held {
+    handle: JobHandle<()>,
+    gate: Gate,
+}
+
+impl Held {
+    /// Lets the job go, and waits for its end.
+    pub(crate) fn release(self) {
+        self.gate.open();
+        end_of(self.handle).unwrap();
+    }
+}
+
+/// Pools of which `name` is one.
+pub(crate) fn pools(name: &str, config: PoolConfig) -> Pools {
+    Pools::builder().pool(name, config).build().unwrap()
+}
+
+pub(crate) fn stats(pools: &Pools, name: &str) -> PoolStats {
+    pools.get(name).unwrap().stats()
+}
+
+/// Fills so many workers with a job each, that has begun when this returns.
+pub(crate) fn hold(pools: &Pools, name: &str, jobs: usize) -> Vec<Held> {
+    (0..jobs)
+        .map(|_| {
+            let (gate, begun) = (Gate::default(), Gate::default());
+            let handle = {
+                let (gate, begun) = (gate.clone(), begun.clone());
+                let hold = move || {
+                    begun.open();
+                    gate.wait();
+                };
+                pools.submit_to_pool(name, hold).unwrap()
+            };
+            begun.wait();
+            Held { handle, gate }
+        })
+        .collect()
+}
+
+pub(crate) fn end_of<T>(handle: JobHandle<T>) -> Result<T, JobError> {
+    handle.wait_timeout(PATIENCE).expect("the job did not end")
+}
+
+/// Waits until something is so that must become so.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "not so in {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits until the pool has nothing to do and its workers have seen that.
+pub(crate) fn until_at_rest(pools: &Pools, name: &str) {
+    until("the pool is at rest", || {
+        let stats = stats(pools, name);
+        (stats.active_threads, stats.in_flight, stats.queued_tasks) == (0, 0, 0)
+    });
+}
+
+/// At any instant: what was submitted has ended, waits, or is in flight; nothing exceeds its limit.
+pub(crate) fn check_numbers(stats: &PoolStats) {
+    let held = (stats.queued_tasks + stats.in_flight) as u64;
+    assert_eq!(stats.counts.submitted, stats.counts.ended() + held, "{stats:?}");
+    assert!(stats.in_flight <= stats.concurrency_limit, "{stats:?}");
+    assert!(stats.queued_tasks <= stats.queue_capacity, "{stats:?}");
+    assert!(stats.active_threads <= stats.workers, "{stats:?}");
+    assert!(stats.workers <= stats.max_workers, "{stats:?}");
+}
+
+/// How many threads of this process belong to the pool: its name has at most six letters, for Linux keeps only fifteen.
+pub(crate) fn threads_of(pool: &str) -> usize {
+    let start = format!("offload-{pool}-");
+    assert!(start.len() < 15);
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with(&start)).count()
+}

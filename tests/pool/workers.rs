@@ -1,0 +1,181 @@
+//! The workers: started when there is work, few under light load, ended after a while, named, and nice if asked.
+
+use std::collections::HashSet;
+use std::thread;
+use std::time::Duration;
+
+use tower_offload::{BuildError, PoolConfig, Pools};
+
+use crate::children::in_child;
+use crate::support::{Gate, Held, end_of, hold, pools, stats, threads_of, until, until_at_rest};
+
+#[test]
+fn an_idle_pool_has_no_thread() {
+    let pools = pools("idle", PoolConfig::new(50));
+    assert_eq!((stats(&pools, "idle").workers, threads_of("idle")), (0, 0));
+}
+
+#[test]
+fn light_load_keeps_one_worker_busy() {
+    let pools = pools("light", PoolConfig::new(8));
+    let mut threads = HashSet::new();
+    for _ in 0..500 {
+        threads.insert(end_of(pools.submit_to_pool("light", || thread::current().id()).unwrap()).unwrap());
+        until_at_rest(&pools, "light");
+    }
+    assert_eq!((threads.len(), stats(&pools, "light").workers), (1, 1));
+}
+
+#[test]
+fn the_worker_that_slept_last_is_woken_first() {
+    let pools = pools("stack", PoolConfig::new(4));
+    hold(&pools, "stack", 4).into_iter().for_each(Held::release);
+    until_at_rest(&pools, "stack");
+    let mut threads = HashSet::new();
+    for _ in 0..100 {
+        threads.insert(end_of(pools.submit_to_pool("stack", || thread::current().id()).unwrap()).unwrap());
+        until_at_rest(&pools, "stack");
+    }
+    assert_eq!((threads.len(), stats(&pools, "stack").workers), (1, 4));
+}
+
+#[test]
+fn workers_start_as_jobs_need_them_and_never_more_than_the_pool_may_have() {
+    let pools = pools("grow", PoolConfig::new(3));
+    let mut all = Vec::new();
+    for workers in 1..=3 {
+        all.extend(hold(&pools, "grow", 1));
+        assert_eq!(stats(&pools, "grow").workers, workers);
+    }
+    let queued: Vec<_> = (0..20).map(|_| pools.submit_to_pool("grow", || ()).unwrap()).collect();
+    assert_eq!(stats(&pools, "grow").workers, 3);
+    assert_eq!(threads_of("grow"), 3);
+    all.into_iter().for_each(Held::release);
+    queued.into_iter().for_each(|handle| end_of(handle).unwrap());
+}
+
+#[test]
+fn a_worker_is_named_after_its_pool_and_its_seat() {
+    let pools = pools("thumbnails", PoolConfig::new(2));
+    let names: HashSet<_> = (0..2)
+        .map(|_| {
+            let named = Gate::default();
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let holds = named.clone();
+            let job = move || {
+                sender.send(thread::current().name().unwrap().to_owned()).unwrap();
+                holds.wait();
+            };
+            let handle = pools.submit_to_pool("thumbnails", job).unwrap();
+            let name = receiver.recv().unwrap();
+            (name, named, handle)
+        })
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|(name, gate, handle)| {
+            gate.open();
+            end_of(handle).unwrap();
+            name
+        })
+        .collect();
+    assert_eq!(names, HashSet::from(["offload-thumbnails-1".to_owned(), "offload-thumbnails-2".to_owned()]));
+}
+
+#[test]
+fn idle_workers_end_and_come_back_when_they_are_needed() {
+    let pools = pools("ends", PoolConfig::new(4).keep_alive(Duration::from_millis(20)));
+    for _ in 0..3 {
+        hold(&pools, "ends", 4).into_iter().for_each(Held::release);
+        until("all workers have ended", || stats(&pools, "ends").workers == 0 && threads_of("ends") == 0);
+    }
+    assert_eq!(stats(&pools, "ends").counts.ok, 12);
+}
+
+/// Workers end and are called at the same moments, over and over.
+#[test]
+fn no_job_is_lost_between_a_worker_that_ends_and_one_that_starts() {
+    let pools = pools("tiny", PoolConfig::new(2).keep_alive(Duration::from_millis(1)));
+    for round in 0..600_u64 {
+        // From none to three times the time after which an idle worker ends.
+        let pause = Duration::from_micros(round * 5);
+        let handle = pools.submit_to_pool("tiny", move || round).unwrap();
+        assert_eq!(end_of(handle).unwrap(), round);
+        thread::sleep(pause);
+    }
+    let counts = stats(&pools, "tiny").counts;
+    assert_eq!((counts.submitted, counts.ok), (600, 600));
+}
+
+/// User code may hold on to the thread it ran on.
+#[test]
+fn a_worker_that_is_unparked_by_others_goes_on_as_before() {
+    let pools = pools("unpark", PoolConfig::new(2).keep_alive(Duration::from_millis(50)));
+    let worker = end_of(pools.submit_to_pool("unpark", thread::current).unwrap()).unwrap();
+    for _ in 0..1_000 {
+        worker.unpark();
+        let (other, token) = (worker.clone(), worker.clone());
+        let handle = pools.submit_to_pool("unpark", move || other.unpark()).unwrap();
+        token.unpark();
+        end_of(handle).unwrap();
+    }
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stops = stop.clone();
+    let disturber = thread::spawn(move || {
+        while !stops.load(std::sync::atomic::Ordering::Relaxed) {
+            worker.unpark();
+            thread::yield_now();
+        }
+    });
+    until("idle workers end all the same", || stats(&pools, "unpark").workers == 0);
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    disturber.join().unwrap();
+    assert_eq!(stats(&pools, "unpark").counts.ok, 1_001);
+}
+
+#[cfg(target_os = "linux")]
+fn nice_of_this_thread() -> i32 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    after_name.split_whitespace().nth(16).unwrap().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn every_worker_has_the_nice_value_of_its_pool_and_no_other_thread_has() {
+    let before = nice_of_this_thread();
+    let pools = pools("nice", PoolConfig::new(2).nice(before + 3));
+    let held = hold(&pools, "nice", 1);
+    for _ in 0..2 {
+        assert_eq!(end_of(pools.submit_to_pool("nice", nice_of_this_thread).unwrap()).unwrap(), before + 3);
+    }
+    held.into_iter().for_each(Held::release);
+    assert_eq!(end_of(pools.submit_to_pool("io", nice_of_this_thread).unwrap()).unwrap(), before);
+    assert_eq!(nice_of_this_thread(), before);
+}
+
+/// In a child that gives up its privileges, where it has any.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_nice_value_that_may_not_be_set_stops_the_start() {
+    use std::os::unix::process::CommandExt;
+
+    in_child(
+        "workers::a_nice_value_that_may_not_be_set_stops_the_start",
+        |command| {
+            if rustix::process::geteuid().is_root() {
+                command.uid(65_534).gid(65_534);
+            }
+        },
+        || {
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nice);
+            let error = Pools::builder().pool("fast", PoolConfig::new(1).nice(-20)).build();
+            if limit.current.is_none_or(|limit| limit >= 40) {
+                // This system lets everybody.
+                return assert!(error.is_ok());
+            }
+            let error = error.unwrap_err();
+            assert!(matches!(error, BuildError::Nice { nice: -20, .. }), "{error}");
+            assert!(error.to_string().starts_with("the threads of pool `fast` cannot be given nice -20: "), "{error}");
+        },
+    );
+}

@@ -1,0 +1,220 @@
+//! A server under test, and the clients that try it.
+
+use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tower_offload::server::{Server, ShutdownReport};
+use tower_offload::{Config, Pools};
+
+/// Far longer than anything here takes, also on a busy machine: whoever waits this long waits for ever.
+pub(crate) const FOR_EVER: Duration = Duration::from_secs(60);
+
+/// For a timeout that is meant to pass.
+pub(crate) const SHORT: Duration = Duration::from_millis(200);
+
+pub(crate) struct TestServer {
+    pub(crate) address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    cut_off: Option<oneshot::Sender<()>>,
+    served: JoinHandle<ShutdownReport>,
+}
+
+impl TestServer {
+    pub(crate) async fn start(app: Router, configure: impl FnOnce(&mut Config)) -> Self {
+        Self::with_pools(app, &Pools::default(), configure).await
+    }
+
+    pub(crate) async fn with_pools(app: Router, pools: &Pools, configure: impl FnOnce(&mut Config)) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut config = Config::default();
+        config.performance.keep_alive_timeout = FOR_EVER;
+        config.server.header_read_timeout = FOR_EVER;
+        config.server.shutdown_timeout = FOR_EVER;
+        configure(&mut config);
+        let (stop, stopped) = oneshot::channel();
+        let (cut_off, is_cut_off) = oneshot::channel();
+        let server = Server::new(&config, pools)
+            .listener(listener)
+            .shutdown_on(triggered(stopped))
+            .cut_off_on(triggered(is_cut_off));
+        let served = tokio::spawn(async move { server.serve(app).await.unwrap() });
+        Self { address, stop: Some(stop), cut_off: Some(cut_off), served }
+    }
+
+    /// Begins the shutdown.
+    pub(crate) fn stop(&mut self) {
+        self.stop.take().expect("stopped once").send(()).expect("the server runs");
+    }
+
+    /// Begins the shutdown, and waits until the connections know. The app must serve `/` with `hello`, and one more
+    /// connection will be finished.
+    pub(crate) async fn stopped(&mut self) {
+        let mut idle = self.connect().await;
+        exchange(&mut idle).await;
+        self.stop();
+        closed(&mut idle).await;
+    }
+
+    pub(crate) fn cut_off(&mut self) {
+        self.cut_off.take().expect("cut off once").send(()).expect("the server runs");
+    }
+
+    pub(crate) async fn report(self) -> ShutdownReport {
+        soon(self.served).await.unwrap()
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        soon(TcpStream::connect(self.address)).await.unwrap()
+    }
+
+    pub(crate) async fn http2(
+        &self,
+        configure: impl FnOnce(&mut http2::Builder<TokioExecutor>),
+    ) -> (http2::SendRequest<Empty<Bytes>>, JoinHandle<hyper::Result<()>>) {
+        let io = TokioIo::new(self.connect().await);
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new());
+        configure(&mut builder);
+        let (client, connection) = soon(builder.handshake(io)).await.unwrap();
+        (client, tokio::spawn(connection))
+    }
+
+    /// Waits until the server takes no connections any more.
+    pub(crate) async fn refuses(&self) {
+        soon(async {
+            while TcpStream::connect(self.address).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+/// Completes on a message; a sender that is dropped says nothing.
+async fn triggered(receiver: oneshot::Receiver<()>) {
+    if receiver.await.is_err() {
+        pending::<()>().await;
+    }
+}
+
+/// Fails a test that would hang.
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(FOR_EVER, future).await.expect("this must not take for ever")
+}
+
+/// A gate before which handlers wait, and the test is told of each that does.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    entered: mpsc::UnboundedSender<()>,
+    open: tokio::sync::watch::Receiver<bool>,
+}
+
+pub(crate) struct GateKeeper {
+    entered: mpsc::UnboundedReceiver<()>,
+    open: tokio::sync::watch::Sender<bool>,
+}
+
+pub(crate) fn gate() -> (Gate, GateKeeper) {
+    let (entered, enters) = mpsc::unbounded_channel();
+    let (opener, open) = tokio::sync::watch::channel(false);
+    (Gate { entered, open }, GateKeeper { entered: enters, open: opener })
+}
+
+impl Gate {
+    pub(crate) async fn pass(mut self) {
+        self.entered.send(()).ok();
+        self.open.wait_for(|open| *open).await.ok();
+    }
+}
+
+impl GateKeeper {
+    pub(crate) async fn entered(&mut self) {
+        soon(self.entered.recv()).await.expect("a handler may still come");
+    }
+
+    pub(crate) fn open(&self) {
+        self.open.send_replace(true);
+    }
+}
+
+/// `/` answers at once, `/gate` when the gate is open, `/stream` sends the first half of its body at once and the second
+/// when the gate is open.
+pub(crate) fn app(gate: &Gate) -> Router {
+    let (for_gate, for_stream) = (gate.clone(), gate.clone());
+    Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route(
+            "/gate",
+            get(move || async move {
+                for_gate.pass().await;
+                "passed"
+            }),
+        )
+        .route(
+            "/stream",
+            get(move || async move {
+                let (halves, body) = mpsc::unbounded_channel();
+                halves.send(Ok::<_, io::Error>("first")).unwrap();
+                tokio::spawn(async move {
+                    for_stream.pass().await;
+                    halves.send(Ok("second")).ok();
+                });
+                Body::from_stream(tokio_stream::wrappers::UnboundedReceiverStream::new(body))
+            }),
+        )
+}
+
+/// An app that needs no gate.
+pub(crate) fn hello() -> Router {
+    Router::new().route("/", get(|| async { "hello" }))
+}
+
+pub(crate) async fn send(stream: &mut TcpStream, path: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    soon(stream.write_all(request.as_bytes())).await.unwrap();
+}
+
+/// Reads until the text so far ends with `end`, and returns it.
+pub(crate) async fn read_to(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(end.as_bytes()) {
+        match soon(stream.read_u8()).await {
+            Ok(byte) => text.push(byte),
+            Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&text)),
+        }
+    }
+    String::from_utf8(text).unwrap()
+}
+
+/// Sends a request for `/` and reads the whole answer.
+pub(crate) async fn exchange(stream: &mut TcpStream) -> String {
+    send(stream, "/").await;
+    read_to(stream, "\r\n\r\nhello").await
+}
+
+/// Waits until the server closes the connection, which must bring nothing more.
+pub(crate) async fn closed(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    match soon(stream.read_to_end(&mut rest)).await {
+        Ok(_) => assert_eq!(String::from_utf8_lossy(&rest), ""),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+    }
+}
+
+pub(crate) fn request(address: SocketAddr, path: &str) -> http::Request<Empty<Bytes>> {
+    http::Request::get(format!("http://{address}{path}")).body(Empty::new()).unwrap()
+}

@@ -1,0 +1,66 @@
+//! A request's header must be complete in time.
+
+use std::time::Instant;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::{SHORT, TestServer, closed, exchange, hello, soon};
+
+async fn server() -> TestServer {
+    TestServer::start(hello(), |config| config.server.header_read_timeout = SHORT).await
+}
+
+#[tokio::test]
+async fn a_client_that_sends_nothing_is_closed() {
+    let server = server().await;
+    let connected = Instant::now();
+    closed(&mut server.connect().await).await;
+    assert!(connected.elapsed() >= SHORT, "closed after {:?}", connected.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_sends_half_a_header_is_closed() {
+    let mut stream = server().await.connect().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
+    closed(&mut stream).await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_half_an_http2_preface_is_closed() {
+    let mut stream = server().await.connect().await;
+    stream.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+    closed(&mut stream).await;
+}
+
+/// Sends a header that never ends, byte by byte, until the server closes the connection.
+async fn trickle(stream: &mut TcpStream) {
+    let (mut read, mut write) = stream.split();
+    let trickle = async {
+        write.write_all(b"GET / HTTP/1.1\r\nhost: ").await.ok();
+        while write.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    };
+    let closed = async {
+        let mut answer = Vec::new();
+        read.read_to_end(&mut answer).await.ok();
+        answer
+    };
+    tokio::select! {
+        answer = soon(closed) => assert_eq!(String::from_utf8_lossy(&answer), ""),
+        () = soon(trickle) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_trickles_its_first_header_is_closed() {
+    trickle(&mut server().await.connect().await).await;
+}
+
+#[tokio::test]
+async fn a_client_that_trickles_a_later_header_is_closed() {
+    let mut stream = server().await.connect().await;
+    exchange(&mut stream).await;
+    trickle(&mut stream).await;
+}

@@ -1,0 +1,100 @@
+//! A shutdown in the middle of load: whoever was connected gets an answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::harness::{TestServer, soon};
+
+const CLIENTS: usize = 200;
+
+#[derive(Default)]
+struct Counts {
+    handled: AtomicUsize,
+    answered: AtomicUsize,
+}
+
+/// A connection for each request, until the server refuses. Every connection that was made must bring an answer.
+async fn reconnect(address: std::net::SocketAddr, counts: Arc<Counts>) {
+    while let Ok(mut stream) = TcpStream::connect(address).await {
+        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        stream.write_all(request).await.expect("a connection that was made is served");
+        let mut answer = [0; 512];
+        let mut length = 0;
+        while !answer[..length].ends_with(b"done") {
+            let read = soon(stream.read(&mut answer[length..])).await.expect("an answer");
+            assert!(read > 0, "closed without an answer");
+            length += read;
+        }
+        counts.answered.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// One connection for all requests, until the server closes it. It may close it before a request, never within one.
+async fn keep_alive(address: std::net::SocketAddr, counts: Arc<Counts>) {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return };
+    loop {
+        if stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.is_err() {
+            return;
+        }
+        let mut answer = [0; 512];
+        let mut length = 0;
+        while !answer[..length].ends_with(b"done") {
+            match soon(stream.read(&mut answer[length..])).await {
+                Ok(0) | Err(_) if length == 0 => return,
+                Ok(0) | Err(_) => panic!("half an answer"),
+                Ok(read) => length += read,
+            }
+        }
+        counts.answered.fetch_add(1, Ordering::Relaxed);
+        if String::from_utf8_lossy(&answer[..length]).contains("connection: close") {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_accepted_request_is_lost() {
+    let counts = Arc::new(Counts::default());
+    let handled = Arc::clone(&counts);
+    let app = Router::new().route(
+        "/",
+        get(move || async move {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            handled.handled.fetch_add(1, Ordering::Relaxed);
+            "done"
+        }),
+    );
+    let mut server = TestServer::start(app, |_| {}).await;
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        if client % 2 == 0 {
+            clients.spawn(reconnect(server.address, Arc::clone(&counts)));
+        } else {
+            clients.spawn(keep_alive(server.address, Arc::clone(&counts)));
+        }
+    }
+    soon(async {
+        while counts.answered.load(Ordering::Relaxed) < 10 * CLIENTS {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    server.stop();
+    soon(async {
+        while let Some(client) = clients.join_next().await {
+            client.unwrap();
+        }
+    })
+    .await;
+    let report = server.report().await;
+    assert!(report.is_complete(), "{report}");
+    // Whatever a handler answered arrived, whichever way the connection was used.
+    assert_eq!(counts.handled.load(Ordering::Relaxed), counts.answered.load(Ordering::Relaxed));
+}

@@ -1,0 +1,348 @@
+//! Thousands of clients that finish, fail, panic, time out, leave while queued and leave in flight, with a shutdown in
+//! the middle: at the end every one was answered, and nothing is left behind.
+//!
+//! Bounded to some seconds. `TOWER_OFFLOAD_STRESS_SECONDS` makes it longer, `TOWER_OFFLOAD_STRESS_SEED` repeats a run.
+
+use std::collections::HashMap;
+use std::fs;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tower_offload::{Cause, JobError, PoolConfig, PoolStats, Pools};
+
+const CLIENTS: u64 = 2_000;
+const LIMITS: [(usize, usize); 2] = [(3, 6), (2, 2)];
+const POOLS: [&str; 2] = ["wide", "narrow"];
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Xorshift, with Marsaglia's constants for 64 bits.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// What the jobs of a round have in common.
+#[derive(Default)]
+struct Watch {
+    in_flight: [AtomicUsize; 2],
+    /// Jobs that began, ended by themselves, and whose captured value was dropped.
+    began: AtomicU64,
+    ended: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// Counts the drop of what a job captured: once for each, whatever becomes of the job.
+struct Captured(Arc<Watch>);
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        self.0.dropped.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The time a job's poll takes is its own; the limit is held from its first poll to its end.
+struct InFlight(Arc<Watch>, usize);
+
+impl InFlight {
+    fn enter(watch: &Arc<Watch>, pool: usize) -> Self {
+        watch.began.fetch_add(1, Ordering::SeqCst);
+        let now = watch.in_flight[pool].fetch_add(1, Ordering::SeqCst) + 1;
+        assert!(now <= LIMITS[pool].1, "{now} jobs are in flight in `{}`", POOLS[pool]);
+        Self(watch.clone(), pool)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight[self.1].fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// One client's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Answer {
+    Value,
+    Failure,
+    Panicked,
+    Refused(Cause),
+    /// It left without one.
+    Left,
+}
+
+fn busy(micros: u64) {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_micros(micros) {
+        std::hint::spin_loop();
+    }
+}
+
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// What a client's job does, and whether it fails.
+async fn job(captured: Captured, pool: usize, deed: u64, seed: u64) -> Result<(), ()> {
+    let watch = captured.0.clone();
+    let in_flight = InFlight::enter(&watch, pool);
+    let mut random = Random(seed | 1);
+    match deed {
+        0 => busy(random.below(50)),
+        1 => {
+            for _ in 0..random.below(4) {
+                yield_once().await;
+                busy(random.below(20));
+            }
+        }
+        2 => thread::sleep(Duration::from_micros(random.below(300))),
+        3 => {
+            let (wake, woken) = tokio::sync::oneshot::channel();
+            let micros = random.below(200);
+            if micros % 4 == 0 {
+                thread::spawn(move || {
+                    busy(micros);
+                    let _ = wake.send(());
+                });
+            } else {
+                let _ = wake.send(());
+            }
+            let _ = woken.await;
+        }
+        4 => {
+            yield_once().await;
+            watch.ended.fetch_add(1, Ordering::SeqCst);
+            drop((in_flight, captured));
+            std::panic::resume_unwind(Box::new("as it should"));
+        }
+        _ => {}
+    }
+    watch.ended.fetch_add(1, Ordering::SeqCst);
+    drop((in_flight, captured));
+    if deed == 5 { Err(()) } else { Ok(()) }
+}
+
+/// Some clients, one after the other.
+fn client(pools: &Pools, watch: &Arc<Watch>, mut random: Random, clients: u64) -> HashMap<Answer, u64> {
+    let mut answers = HashMap::new();
+    let mut waiting: Vec<(u64, Pin<Box<dyn Future<Output = Answer> + Send>>)> = Vec::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..clients {
+        let pool = usize::try_from(random.below(2)).unwrap();
+        let work = job(Captured(watch.clone()), pool, random.below(6), random.below(u64::MAX));
+        let submitted = random.below(2) == 0;
+        if submitted {
+            let answer = match pools.submit_to_pool(POOLS[pool], work) {
+                Ok(handle) if random.below(4) == 0 => {
+                    handle.cancel();
+                    Answer::Left
+                }
+                Ok(handle) => match handle.wait_timeout(PATIENCE) {
+                    Ok(result) => answer(result),
+                    Err(_) => panic!("a client was never answered"),
+                },
+                Err(error) => answer(Err(error)),
+            };
+            *answers.entry(answer).or_default() += 1;
+        } else {
+            let pools = pools.clone();
+            let mut future: Pin<Box<dyn Future<Output = Answer> + Send>> =
+                Box::pin(async move { answer(pools.run_in_pool(POOLS[pool], work).await) });
+            match future.as_mut().poll(&mut cx) {
+                Poll::Ready(answer) => *answers.entry(answer).or_default() += 1,
+                Poll::Pending => waiting.push((random.below(3), future)),
+            }
+        }
+        // A third of those that wait leaves, sooner or later; the others wait for their answers.
+        if waiting.len() > 40 {
+            settle(&mut waiting, &mut answers);
+        }
+    }
+    settle(&mut waiting, &mut answers);
+    answers
+}
+
+fn settle(waiting: &mut Vec<(u64, Pin<Box<dyn Future<Output = Answer> + Send>>)>, answers: &mut HashMap<Answer, u64>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    for (patience, future) in waiting.drain(..) {
+        let answer = if patience == 0 {
+            drop(future);
+            Answer::Left
+        } else {
+            let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await });
+            answer.expect("a client was never answered")
+        };
+        *answers.entry(answer).or_default() += 1;
+    }
+}
+
+fn answer(result: Result<Result<(), ()>, JobError>) -> Answer {
+    match result {
+        Ok(Ok(())) => Answer::Value,
+        Ok(Err(())) => Answer::Failure,
+        Err(JobError::Panicked(_)) => Answer::Panicked,
+        Err(JobError::Rejected(rejection)) => Answer::Refused(rejection.cause()),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn check(stats: &PoolStats) {
+    let held = (stats.queued_tasks + stats.in_flight) as u64;
+    assert_eq!(stats.counts.submitted, stats.counts.ended() + held, "{stats:?}");
+    assert!(stats.in_flight <= stats.concurrency_limit && stats.queued_tasks <= stats.queue_capacity, "{stats:?}");
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "not so in {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// One set of pools from its making to its end; how many clients it had.
+fn round(seed: u64) -> u64 {
+    let config = |(workers, limit): (usize, usize)| {
+        PoolConfig::new(workers)
+            .concurrency(limit)
+            .queue_capacity(60)
+            .queue_timeout(Duration::from_millis(3))
+            .keep_alive(Duration::from_millis(2))
+    };
+    let pools = Pools::builder().pool(POOLS[0], config(LIMITS[0])).pool(POOLS[1], config(LIMITS[1])).build().unwrap();
+    let watch = Arc::new(Watch::default());
+    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let client_threads = 4;
+    let clients: Vec<_> = (0..client_threads)
+        .map(|_| {
+            let (pools, watch) = (pools.clone(), watch.clone());
+            let random = Random(random.below(u64::MAX) | 1);
+            thread::spawn(move || client(&pools, &watch, random, CLIENTS / client_threads))
+        })
+        .collect();
+    // In most rounds the shutdown comes in the middle, with or without time for what is there.
+    let shutdown_at = random.below(CLIENTS * 5 / 4);
+    let deadline = Duration::from_millis([0, 2, 60_000][usize::try_from(random.below(3)).unwrap()]);
+    let submitted = |pools: &Pools| -> u64 {
+        POOLS.iter().map(|name| pools.get(name.to_owned()).unwrap().stats().counts.submitted).sum()
+    };
+    while submitted(&pools) < shutdown_at && !clients.iter().all(thread::JoinHandle::is_finished) {
+        pools.stats().iter().for_each(check);
+        thread::yield_now();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let report = runtime.block_on(pools.shutdown(deadline));
+    pools.stats().iter().for_each(check);
+
+    let mut answers: HashMap<Answer, u64> = HashMap::new();
+    for client in clients {
+        for (answer, count) in client.join().unwrap() {
+            *answers.entry(answer).or_default() += count;
+        }
+    }
+    until("everything has ended", || {
+        pools.iter().all(|pool| pool.stats().in_flight == 0 && pool.stats().queued_tasks == 0)
+    });
+    until("no thread is left", || pools.stats().iter().all(|pool| pool.workers == 0) && threads() == 0);
+
+    let of = |answer| answers.get(&answer).copied().unwrap_or_default();
+    let refused = |cause| of(Answer::Refused(cause));
+    let mut counts = pools.get("wide").unwrap().stats().counts;
+    let narrow = pools.get("narrow").unwrap().stats().counts;
+    let context = format!("seed {seed}: {answers:?}, {counts:?}, {narrow:?}, {report}");
+    for (sum, part) in [
+        (&mut counts.submitted, narrow.submitted),
+        (&mut counts.ok, narrow.ok),
+        (&mut counts.panicked, narrow.panicked),
+        (&mut counts.cancelled, narrow.cancelled),
+        (&mut counts.expired, narrow.expired),
+        (&mut counts.rejected, narrow.rejected),
+    ] {
+        *sum += part;
+    }
+    assert_eq!(answers.values().sum::<u64>(), CLIENTS, "{context}");
+    assert_eq!(counts.submitted, CLIENTS, "{context}");
+    assert_eq!(counts.ended(), CLIENTS, "{context}");
+    // A client that left may have left a job that then ended in any way; what was answered was counted as it was answered.
+    let left = of(Answer::Left);
+    let in_order = [
+        (of(Answer::Value) + of(Answer::Failure), counts.ok),
+        (of(Answer::Panicked), counts.panicked),
+        (refused(Cause::QueueTimeout), counts.expired),
+        (refused(Cause::QueueFull) + refused(Cause::Draining), counts.rejected),
+        (0, counts.cancelled),
+    ];
+    let mut unanswered = 0;
+    for (answered, counted) in in_order {
+        assert!(answered <= counted, "{context}");
+        unanswered += counted - answered;
+    }
+    assert_eq!(unanswered, left, "{context}");
+    // What a job captured was dropped once, whether it began or not; no job ended by itself that is not counted so.
+    assert_eq!(watch.dropped.load(Ordering::SeqCst), CLIENTS, "{context}");
+    let (began, ended) = (watch.began.load(Ordering::SeqCst), watch.ended.load(Ordering::SeqCst));
+    assert!(counts.ok + counts.panicked <= ended && ended <= began, "{began} began, {ended} ended; {context}");
+    assert!(watch.in_flight.iter().all(|now| now.load(Ordering::SeqCst) == 0), "{context}");
+    assert_eq!(Arc::strong_count(&watch), 1, "a job was kept: {context}");
+    CLIENTS
+}
+
+/// The threads of the pools, or 0 where they cannot be counted.
+fn threads() -> usize {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return 0 };
+    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| POOLS.iter().any(|pool| name.starts_with(&format!("offload-{pool}")))).count()
+}
+
+/// The memory that this process holds, in kilobytes.
+fn memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"))?;
+    line.trim().parse().ok()
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is `{value}`; give a whole number")))
+}
+
+#[test]
+fn nothing_is_lost_among_thousands_of_clients() {
+    let time = Duration::from_secs(from_environment("TOWER_OFFLOAD_STRESS_SECONDS").unwrap_or(6));
+    let first = from_environment("TOWER_OFFLOAD_STRESS_SEED").unwrap_or(1);
+    let start = Instant::now();
+    let mut clients = 0;
+    let mut settled = None;
+    let mut rounds = 0;
+    for seed in first.. {
+        clients += round(seed);
+        rounds += 1;
+        if rounds == 5 {
+            settled = memory();
+        }
+        if start.elapsed() > time && rounds >= 5 {
+            break;
+        }
+    }
+    println!("{clients} clients in {rounds} rounds, {:?}", start.elapsed());
+    if let (Some(before), Some(after)) = (settled, memory()) {
+        assert!(after < before + 30 * 1024, "the process grew from {before} kB to {after} kB");
+    }
+}
