@@ -8,6 +8,7 @@ mod in_process;
 mod isolation;
 mod memory;
 mod observed;
+mod profile;
 mod queue;
 mod rejection;
 mod scale;
@@ -29,6 +30,7 @@ const USAGE: &str = "usage: cargo run --release -p benches -- [OPTIONS]
   --quick        one short round each: to see that everything runs, not how fast
   --only NAME    only the scenarios whose name begins with NAME; may be given more than once
   --json FILE    the figures, also as JSON
+  --profile N    100,000 empty jobs at N callers and nothing else, for a profiler
   --help         this text";
 
 fn main() -> ExitCode {
@@ -53,6 +55,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             Arg::Long("quick") => options.quick = true,
             Arg::Long("only") => options.only.push(parser.value()?.parse()?),
             Arg::Long("json") => json_file = Some(parser.value()?),
+            Arg::Long("profile") => {
+                profile::run(parser.value()?.parse()?);
+                return Ok(());
+            }
             Arg::Long("help") => {
                 println!("{USAGE}");
                 return Ok(());
