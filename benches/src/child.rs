@@ -1,0 +1,72 @@
+//! Parts of a scenario that need a process of their own: this program again, told to play one part.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use crate::ways::Speed;
+use crate::{memory, observed, server};
+
+/// A process that plays a part. It ends with this value.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+/// The argument that makes this program play a part instead of measuring.
+const PART: &str = "--part";
+
+impl Process {
+    /// Starts a process for `part`, of the kind `kind`.
+    pub fn start(part: &str, kind: &str, speed: Speed) -> Self {
+        let program = std::env::current_exe().expect("the system knows this program");
+        let mut child = Command::new(program)
+            .args([PART, part, kind, &speed.turns_per_micro.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program can be started again");
+        let output = BufReader::new(child.stdout.take().expect("its output is piped"));
+        Self { child, output }
+    }
+
+    /// The next number that the process prints.
+    pub fn number(&mut self) -> f64 {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("its output can be read");
+        line.trim().parse().unwrap_or_else(|_| panic!("a part of a scenario failed; it printed {line:?}"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Plays a part if this process was started for one.
+pub fn play() -> bool {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let [first, part, kind, speed] = arguments.as_slice() else { return false };
+    if first != PART {
+        return false;
+    }
+    let text = |argument: &OsString| argument.to_string_lossy().into_owned();
+    let turns_per_micro = text(speed).parse().expect("the speed is a number");
+    let speed = Speed { turns_per_micro };
+    match (text(part).as_str(), text(kind).as_str()) {
+        ("server", kind) => server::play(kind, speed),
+        ("memory", kind) => memory::play(kind),
+        ("observed", kind) => observed::play(kind, speed),
+        (part, _) => panic!("there is no part `{part}`"),
+    }
+    true
+}
+
+/// Tells a number to the process that started this one.
+pub fn tell(number: impl std::fmt::Display) {
+    println!("{number}");
+    std::io::stdout().flush().expect("the output is a pipe that is read");
+}

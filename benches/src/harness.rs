@@ -1,0 +1,266 @@
+//! Runs the cases of a scenario in turn, round after round, and shows their medians side by side.
+//!
+//! What disturbs a machine for a second then disturbs all cases alike, and shows in the spread.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// What was asked for on the command line.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// One short round each: to see that everything runs, not how fast.
+    pub quick: bool,
+    /// Only the scenarios whose name begins so.
+    pub only: Vec<String>,
+}
+
+/// The scenarios of one run, and what came out.
+#[derive(Debug)]
+pub struct Harness {
+    options: Options,
+    tables: Vec<Value>,
+}
+
+/// One system under test. A sample is one figure for each column.
+pub struct Case<'a> {
+    pub name: &'static str,
+    pub sample: Box<dyn FnMut() -> Vec<f64> + 'a>,
+}
+
+/// What one figure of a sample is.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    pub name: &'static str,
+    pub unit: &'static str,
+}
+
+/// What a scenario is to reach: in words, and as a test of the medians.
+pub struct Target {
+    pub text: &'static str,
+    pub reached: fn(&Medians) -> bool,
+}
+
+/// The medians of a scenario, by case and column.
+#[derive(Debug)]
+pub struct Medians {
+    baseline: &'static str,
+    rows: Vec<(&'static str, Vec<f64>)>,
+}
+
+/// What is measured, by which cases.
+pub struct Scenario<'a> {
+    pub name: String,
+    pub columns: &'a [Column],
+    pub cases: Vec<Case<'a>>,
+    /// The case that the others are set in relation to; mostly [`OURS`].
+    pub baseline: &'static str,
+    pub target: Option<Target>,
+}
+
+/// The case that is this crate. Others that are this crate, too, have names that begin so.
+pub const OURS: &str = "ours";
+
+const ROUNDS: usize = 5;
+
+/// One column of figures.
+#[derive(Debug)]
+struct Figures {
+    rounds: Vec<f64>,
+}
+
+// === impl Harness ===
+
+impl Harness {
+    pub fn new(options: Options) -> Self {
+        Self { options, tables: Vec::new() }
+    }
+
+    /// Whether the scenario is to be run.
+    pub fn wants(&self, name: &str) -> bool {
+        let only = &self.options.only;
+        only.is_empty() || only.iter().any(|wanted| name.starts_with(wanted.as_str()) || wanted.starts_with(name))
+    }
+
+    /// How long to measure for, where `full` is right for a whole run.
+    pub fn span(&self, full: Duration) -> Duration {
+        if self.options.quick { (full / 10).max(Duration::from_millis(20)) } else { full }
+    }
+
+    /// How often to repeat, where `full` is right for a whole run.
+    pub fn times(&self, full: usize) -> usize {
+        if self.options.quick { (full / 20).max(10) } else { full }
+    }
+
+    /// Measures a scenario and prints its table.
+    pub fn run(&mut self, scenario: Scenario<'_>) {
+        if !self.wants(&scenario.name) {
+            return;
+        }
+        let Scenario { name, columns, mut cases, baseline, target } = scenario;
+        let rounds = if self.options.quick { 1 } else { ROUNDS };
+        let mut figures: Vec<Vec<Figures>> =
+            cases.iter().map(|_| columns.iter().map(|_| Figures { rounds: Vec::new() }).collect()).collect();
+        for round in 0..rounds {
+            for turn in 0..cases.len() {
+                // Each round begins with another case: none always follows the same one.
+                let index = (turn + round) % cases.len();
+                let sample = (cases[index].sample)();
+                assert_eq!(
+                    sample.len(),
+                    columns.len(),
+                    "`{}` of `{name}` gave another number of figures",
+                    cases[index].name
+                );
+                for (figures, value) in figures[index].iter_mut().zip(sample) {
+                    figures.rounds.push(value);
+                }
+            }
+        }
+        let medians = |(case, row): (&Case<'_>, &Vec<Figures>)| (case.name, row.iter().map(Figures::median).collect());
+        let medians = Medians { baseline, rows: cases.iter().zip(&figures).map(medians).collect() };
+        print!("{}", table(&name, columns, &medians, &figures));
+        let target = target.map(|target| {
+            let reached = (target.reached)(&medians);
+            println!("   target: {} {}", target.text, if reached { "(reached)" } else { "(NOT reached)" });
+            json!({ "text": target.text, "reached": reached })
+        });
+        println!();
+        self.tables.push(json!({
+            "name": name,
+            "baseline": baseline,
+            "columns": columns.iter().map(|column| json!({ "name": column.name, "unit": column.unit })).collect::<Vec<_>>(),
+            "rows": rows(columns, &medians, &figures),
+            "target": target,
+        }));
+    }
+
+    /// Everything that was measured.
+    pub fn into_json(self, machine: Value) -> Value {
+        json!({ "machine": machine, "quick": self.options.quick, "tables": self.tables })
+    }
+}
+
+// === impl Medians ===
+
+impl Medians {
+    /// The median of a case, by the number of its column.
+    pub fn of(&self, case: &str, column: usize) -> f64 {
+        self.rows.iter().find(|(name, _)| *name == case).map_or(f64::NAN, |(_, medians)| medians[column])
+    }
+
+    /// The baseline in relation to a case.
+    pub fn ratio_to(&self, case: &str, column: usize) -> f64 {
+        self.of(self.baseline, column) / self.of(case, column)
+    }
+
+    /// Whether the baseline has the largest figure of all systems but ours and the one `excepted`.
+    pub fn is_most_but(&self, excepted: &str, column: usize) -> bool {
+        let ours = self.of(self.baseline, column);
+        self.others().filter(|(name, _)| *name != excepted).all(|(_, medians)| medians[column] <= ours)
+    }
+
+    /// Whether the baseline has the smallest figure of all systems but ours.
+    pub fn is_least(&self, column: usize) -> bool {
+        self.others().all(|(_, medians)| medians[column] >= self.of(self.baseline, column))
+    }
+
+    fn others(&self) -> impl Iterator<Item = &(&'static str, Vec<f64>)> {
+        self.rows.iter().filter(|(name, _)| !name.starts_with(OURS))
+    }
+}
+
+// === impl Figures ===
+
+impl Figures {
+    fn sorted(&self) -> Vec<f64> {
+        let mut sorted = self.rounds.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted
+    }
+
+    fn median(&self) -> f64 {
+        self.sorted()[self.rounds.len() / 2]
+    }
+
+    fn spread(&self) -> (f64, f64) {
+        let sorted = self.sorted();
+        (sorted[0], sorted[sorted.len() - 1])
+    }
+}
+
+/// The share of `values` that `quantile` cuts off, from 0 to 1.
+pub fn quantile(values: &mut [f64], quantile: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index"
+    )]
+    let index = ((values.len() as f64 * quantile) as usize).min(values.len().saturating_sub(1));
+    values.get(index).copied().unwrap_or(f64::NAN)
+}
+
+fn table(name: &str, columns: &[Column], medians: &Medians, figures: &[Vec<Figures>]) -> String {
+    let mut text = format!("## {name}\n");
+    let width = medians.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let _ = write!(text, "   {:width$}", "");
+    for Column { name, unit } in columns {
+        let _ = write!(text, " | {:>42}", format!("{name}, {unit} (min–max) ratio"));
+    }
+    text.push('\n');
+    for ((name, row), figures) in medians.rows.iter().zip(figures) {
+        let _ = write!(text, "   {name:width$}");
+        for (column, (median, figures)) in row.iter().zip(figures).enumerate() {
+            let (min, max) = figures.spread();
+            let ratio = median / medians.of(medians.baseline, column);
+            let ratio = if ratio.is_finite() { format!("{ratio:.2}") } else { "–".to_owned() };
+            let _ =
+                write!(text, " | {:>11} {:>22} {ratio:>7}", short(*median), format!("({}–{})", short(min), short(max)));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn rows(columns: &[Column], medians: &Medians, figures: &[Vec<Figures>]) -> Vec<Value> {
+    let row = |((name, row), figures): (&(&'static str, Vec<f64>), &Vec<Figures>)| {
+        let figures: serde_json::Map<_, _> = columns
+            .iter()
+            .enumerate()
+            .map(|(column, of)| {
+                let (min, max) = figures[column].spread();
+                let ratio = row[column] / medians.of(medians.baseline, column);
+                let value = json!({
+                    "median": row[column], "min": min, "max": max, "ratio": ratio, "rounds": figures[column].rounds,
+                });
+                (of.name.to_owned(), value)
+            })
+            .collect();
+        json!({ "case": name, "figures": figures })
+    };
+    medians.rows.iter().zip(figures).map(row).collect()
+}
+
+/// Three digits that matter; large numbers with separators.
+fn short(value: f64) -> String {
+    match value.abs() {
+        _ if !value.is_finite() => "–".to_owned(),
+        size if size >= 1000.0 => {
+            let digits = format!("{value:.0}");
+            let mut grouped = String::new();
+            for (place, digit) in digits.chars().enumerate() {
+                if place > 0 && (digits.len() - place) % 3 == 0 {
+                    grouped.push(',');
+                }
+                grouped.push(digit);
+            }
+            grouped
+        }
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}

@@ -1,0 +1,94 @@
+//! Measures tower-offload beside what else one would use, all in one run: `cargo run --release -p benches`.
+
+mod child;
+mod client;
+mod harness;
+mod http;
+mod in_process;
+mod isolation;
+mod memory;
+mod observed;
+mod profile;
+mod queue;
+mod rejection;
+mod scale;
+mod server;
+mod wake_then_block;
+mod ways;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use lexopt::{Arg, Parser, ValueExt};
+use serde_json::json;
+
+use crate::harness::{Harness, Options};
+use crate::ways::Speed;
+
+const USAGE: &str = "usage: cargo run --release -p benches -- [OPTIONS]
+
+  --quick        one short round each: to see that everything runs, not how fast
+  --only NAME    only the scenarios whose name begins with NAME; may be given more than once
+  --json FILE    the figures, also as JSON
+  --profile N    100,000 empty jobs at N callers and nothing else, for a profiler
+  --help         this text";
+
+fn main() -> ExitCode {
+    if child::play() {
+        return ExitCode::SUCCESS;
+    }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let mut options = Options::default();
+    let mut json_file = None;
+    let mut parser = Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("quick") => options.quick = true,
+            Arg::Long("only") => options.only.push(parser.value()?.parse()?),
+            Arg::Long("json") => json_file = Some(parser.value()?),
+            Arg::Long("profile") => {
+                profile::run(parser.value()?.parse()?);
+                return Ok(());
+            }
+            Arg::Long("help") => {
+                println!("{USAGE}");
+                return Ok(());
+            }
+            other => return Err(format!("{}\n{USAGE}", other.unexpected()).into()),
+        }
+    }
+    let began = Instant::now();
+    let machine = json!({ "cores": ways::cores(), "system": std::env::consts::OS, "load_average": load_average() });
+    println!("machine: {machine}\n");
+    let speed = Speed::measure();
+    let mut harness = Harness::new(options);
+    in_process::run(&mut harness, speed);
+    http::run(&mut harness, speed);
+    isolation::run(&mut harness, speed);
+    wake_then_block::run(&mut harness);
+    memory::run(&mut harness, speed);
+    queue::run(&mut harness);
+    scale::run(&mut harness);
+    rejection::run(&mut harness);
+    observed::run(&mut harness, speed);
+    println!("took {:.0} s", began.elapsed().as_secs_f64());
+    if let Some(file) = json_file {
+        let text = serde_json::to_string_pretty(&harness.into_json(machine))?;
+        std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// How many threads wanted to run in the last minute. Figures taken while others work are not worth much.
+fn load_average() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
+}

@@ -1,0 +1,114 @@
+//! What 100,000 waiting jobs take in memory, beyond what they carry themselves.
+//!
+//! Each way is measured in a process of its own, by its resident memory: the allocator's own overhead is in it.
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot};
+use tower_offload::{Cpu, PoolConfig, Pools};
+
+use crate::child::{self, Process};
+use crate::harness::{Case, Column, Harness, OURS, Scenario, Target};
+use crate::ways::Speed;
+
+const JOBS: usize = 100_000;
+const KINDS: [&str; 5] = [OURS, "spawn_blocking", "spawn_blocking + semaphore", "dedicated runtime", "rayon + oneshot"];
+
+pub fn run(harness: &mut Harness, speed: Speed) {
+    let name = "queued, memory of 100,000 waiting jobs";
+    let cases = KINDS.map(|kind| {
+        let sample = move || vec![Process::start("memory", kind, speed).number()];
+        Case { name: kind, sample: Box::new(sample) }
+    });
+    let columns = [Column { name: "a job", unit: "bytes" }];
+    let target = Target { text: "at most 600 bytes", reached: |medians| medians.of(OURS, 0) <= 600.0 };
+    harness.run(Scenario {
+        name: name.to_owned(),
+        columns: &columns,
+        cases: cases.into(),
+        baseline: OURS,
+        target: Some(target),
+    });
+}
+
+/// Queues the jobs behind one that holds the only worker, and tells the bytes that each takes.
+pub fn play(kind: &str) -> ! {
+    let (_release, gate) = mpsc::channel::<()>();
+    let hold = move || {
+        let _ = gate.recv();
+    };
+    match kind {
+        OURS => {
+            let pools = pools();
+            let _held = pools.submit_to_pool(Cpu, hold).expect("the pool is empty");
+            tell_growth(|| pools.submit_to_pool(Cpu, || ()).expect("the queue is long enough"))
+        }
+        "spawn_blocking" | "spawn_blocking + semaphore" => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .max_blocking_threads(1)
+                .build()
+                .expect("no more is needed");
+            let _held = runtime.spawn_blocking(hold);
+            if kind == "spawn_blocking" {
+                tell_growth(|| runtime.spawn_blocking(|| ()))
+            } else {
+                // What waits here is the task that wants a permit, as a connection's would.
+                let limit = Arc::new(Semaphore::new(0));
+                tell_growth(|| {
+                    let limit = limit.clone();
+                    runtime.spawn(async move {
+                        let permit = limit.acquire_owned().await.expect("the semaphore is never closed");
+                        let _ = tokio::task::spawn_blocking(move || drop(permit)).await;
+                    })
+                })
+            }
+        }
+        "dedicated runtime" => {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("no more is needed");
+            let _held = runtime.spawn(async move { hold() });
+            tell_growth(|| runtime.spawn(async {}))
+        }
+        "rayon + oneshot" => {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("no more is needed");
+            pool.spawn(hold);
+            tell_growth(|| {
+                let (sender, receiver) = oneshot::channel::<()>();
+                pool.spawn(move || {
+                    let _ = sender.send(());
+                });
+                receiver
+            })
+        }
+        other => panic!("there is no way `{other}`"),
+    }
+}
+
+/// A `cpu` pool of one worker with room for every job.
+pub fn pools() -> Pools {
+    let cpu = PoolConfig::new(1).queue_capacity(2 * JOBS).queue_timeout(Duration::from_secs(3600));
+    Pools::builder().pool(Cpu, cpu).build().expect("the settings are right")
+}
+
+/// Tells how much memory each job takes while all of them wait, and ends the process: none of them need run.
+///
+/// What the caller keeps of a job is left aside.
+#[expect(clippy::cast_precision_loss, reason = "no machine has 2^53 bytes")]
+fn tell_growth<T>(mut submit: impl FnMut() -> T) -> ! {
+    // Written to, so that the system has given it before the first look.
+    let mut kept: Vec<Option<T>> = (0..JOBS).map(|_| None).collect();
+    let before = resident();
+    for place in &mut kept {
+        *place = Some(submit());
+    }
+    child::tell(resident().saturating_sub(before) as f64 / JOBS as f64);
+    std::process::exit(0)
+}
+
+/// The memory of this process that is in use, in bytes; 0 where the system does not tell.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
+}

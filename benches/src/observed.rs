@@ -1,0 +1,55 @@
+//! The throughput of the 20 µs job with metrics and tracing on, beside the same with both off.
+//!
+//! A recorder and a subscriber are installed once for a process, so each sample has a process of its own.
+
+use std::time::Duration;
+
+use tower_offload::{Cpu, MetricsService, Pools};
+use tracing::Instrument;
+
+use crate::child::{self, Process};
+use crate::harness::{Case, Column, Harness, Scenario, Target};
+use crate::ways::{self, Job, Ours, Speed, Way};
+
+const ON: &str = "metrics and tracing on";
+const OFF: &str = "both off";
+const VERBOSE: &str = "both on, and two log lines a job";
+const CALLERS: usize = 64;
+const WARM_UP: Duration = Duration::from_millis(200);
+const SPAN: Duration = Duration::from_millis(800);
+
+/// `run_in_pool` in a span, as a server that traces its requests has it.
+#[derive(Clone)]
+struct Traced(Ours);
+
+impl Way for Traced {
+    async fn run(&self, job: Job) {
+        self.0.run(job).instrument(tracing::info_span!("request", path = "/hash")).await;
+    }
+}
+
+pub fn run(harness: &mut Harness, speed: Speed) {
+    let cases = [ON, OFF, VERBOSE].map(|kind| {
+        let sample = move || vec![Process::start("observed", kind, speed).number()];
+        Case { name: kind, sample: Box::new(sample) }
+    });
+    let columns = [Column { name: "throughput", unit: "jobs/s" }];
+    let target =
+        Target { text: "at least 0.95 of the same with both off", reached: |medians| medians.ratio_to(OFF, 0) >= 0.95 };
+    let name = "observed, 20 µs job at 64 callers".to_owned();
+    harness.run(Scenario { name, columns: &columns, cases: cases.into(), baseline: ON, target: Some(target) });
+}
+
+pub fn play(kind: &str, speed: Speed) {
+    let runtime = ways::runtime();
+    let job = speed.job(Duration::from_micros(20));
+    let cpu = ways::default_cpu().queue_capacity(10_000);
+    let pools = Pools::builder().pool(Cpu, cpu).verbose(kind == VERBOSE).build().expect("the settings are right");
+    let way = Traced(Ours(pools.clone()));
+    let _metrics = (kind != OFF).then(|| {
+        tracing_subscriber::fmt().with_writer(std::io::sink).init();
+        MetricsService::install(&pools).expect("nobody else installs a recorder")
+    });
+    ways::jobs_per_second(&runtime, std::slice::from_ref(&way), job, CALLERS, WARM_UP);
+    child::tell(ways::jobs_per_second(&runtime, &[way], job, CALLERS, SPAN));
+}

@@ -1,0 +1,262 @@
+//! The ways to run a piece of work from async code: ours, and what else one would use.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{self, Handle, Runtime};
+use tokio::sync::{Semaphore, oneshot};
+use tower::util::ServiceExt;
+use tower::{BoxError, Layer, Service, ServiceBuilder, service_fn};
+use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools};
+use tower_resilience_bulkhead::BulkheadLayer;
+use tower_resilience_executor::ExecutorLayer;
+
+/// A piece of work that keeps a core busy.
+#[derive(Clone, Copy, Debug)]
+pub struct Job {
+    turns: u64,
+}
+
+/// How many turns of a [`Job`] this machine does in a microsecond.
+#[derive(Clone, Copy, Debug)]
+pub struct Speed {
+    pub turns_per_micro: f64,
+}
+
+/// A way to run a job and to wait for it.
+pub trait Way: Clone + Send + Sync + 'static {
+    fn run(&self, job: Job) -> impl Future<Output = ()> + Send;
+}
+
+/// How many may run at once where a way has such a limit: that of the `cpu` pool.
+pub const LIMIT: usize = 30;
+
+/// Runs the job where it stands.
+#[derive(Clone)]
+pub struct Direct;
+
+#[derive(Clone)]
+pub struct SpawnBlocking;
+
+#[derive(Clone)]
+pub struct SpawnBlockingLimited(Arc<Semaphore>);
+
+/// Spawns the job on another Tokio runtime.
+#[derive(Clone)]
+pub struct Dedicated(pub Handle);
+
+/// What `tokio-rayon` does.
+#[derive(Clone)]
+pub struct Rayon(pub Arc<rayon::ThreadPool>);
+
+/// `run_in_pool`.
+#[derive(Clone)]
+pub struct Ours(pub Pools);
+
+/// A Tower service that does the job when it is called.
+#[derive(Clone)]
+pub struct Tower<S>(S);
+
+// === impl Job ===
+
+impl Job {
+    pub const EMPTY: Self = Self { turns: 0 };
+
+    pub fn run(self) {
+        let mut value = 1_u64;
+        for turn in 0..self.turns {
+            value = black_box(value.wrapping_mul(31) ^ turn);
+        }
+        black_box(value);
+    }
+}
+
+// === impl Speed ===
+
+impl Speed {
+    /// The best of many short trials: the others were disturbed.
+    pub fn measure() -> Self {
+        const TURNS: u64 = 100_000;
+        let trial = |_| {
+            let began = Instant::now();
+            Job { turns: TURNS }.run();
+            began.elapsed()
+        };
+        let best = (0..200).map(trial).min().unwrap_or_default();
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        let turns_per_micro = TURNS as f64 / (best.as_secs_f64() * 1e6);
+        Self { turns_per_micro }
+    }
+
+    /// A job that takes so long on a core of its own.
+    pub fn job(self, span: Duration) -> Job {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number is enough")]
+        let turns = (span.as_secs_f64() * 1e6 * self.turns_per_micro) as u64;
+        Job { turns }
+    }
+}
+
+// === impl Way ===
+
+impl Way for Direct {
+    async fn run(&self, job: Job) {
+        job.run();
+    }
+}
+
+impl Way for SpawnBlocking {
+    async fn run(&self, job: Job) {
+        tokio::task::spawn_blocking(move || job.run()).await.expect("the job does not panic");
+    }
+}
+
+impl Default for SpawnBlockingLimited {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LIMIT)))
+    }
+}
+
+impl Way for SpawnBlockingLimited {
+    async fn run(&self, job: Job) {
+        let permit = self.0.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let work = move || {
+            job.run();
+            drop(permit);
+        };
+        tokio::task::spawn_blocking(work).await.expect("the job does not panic");
+    }
+}
+
+impl Way for Dedicated {
+    async fn run(&self, job: Job) {
+        self.0.spawn(async move { job.run() }).await.expect("the job does not panic");
+    }
+}
+
+impl Way for Rayon {
+    async fn run(&self, job: Job) {
+        let (sender, receiver) = oneshot::channel();
+        self.0.spawn(move || {
+            job.run();
+            let _ = sender.send(());
+        });
+        receiver.await.expect("the job does not panic");
+    }
+}
+
+impl Way for Ours {
+    async fn run(&self, job: Job) {
+        self.0.run_in_pool(Cpu, move || job.run()).await.expect("the queue is long enough");
+    }
+}
+
+impl<S> Way for Tower<S>
+where
+    S: Service<Job, Response = ()> + Clone + Send + Sync + 'static,
+    S::Error: Debug,
+    S::Future: Send,
+{
+    async fn run(&self, job: Job) {
+        // As a server does: each request has a clone of the service.
+        self.0.clone().oneshot(job).await.expect("the service refuses nothing");
+    }
+}
+
+// === the services ===
+
+/// The handler of a Tower service: it does the job where it is polled.
+async fn handle(job: Job) -> Result<(), Infallible> {
+    job.run();
+    Ok(())
+}
+
+async fn handle_blocking(job: Job) -> Result<(), BoxError> {
+    Ok(tokio::task::spawn_blocking(move || job.run()).await?)
+}
+
+/// `Buffer` and `ConcurrencyLimit` in front of `spawn_blocking`: Tower's own way to limit and to queue.
+pub fn buffer(runtime: &Runtime) -> impl Way + use<> {
+    let _in_runtime = runtime.enter();
+    Tower(ServiceBuilder::new().buffer(10_000).concurrency_limit(LIMIT).service(service_fn(handle_blocking)))
+}
+
+/// `tower-resilience-executor` over a dedicated runtime.
+pub fn executor(runtime: &Handle) -> impl Way + use<> {
+    Tower(ExecutorLayer::new(runtime.clone()).layer(service_fn(handle)))
+}
+
+/// The same behind `tower-resilience-bulkhead`, which limits it.
+pub fn executor_with_bulkhead(runtime: &Handle) -> impl Way + use<> {
+    let bulkhead = BulkheadLayer::builder().max_concurrent_calls(LIMIT).build().expect("the limit is not zero");
+    let executor = ExecutorLayer::new(runtime.clone()).layer(service_fn(handle));
+    Tower(bulkhead.layer(executor))
+}
+
+/// `PoolLayer` on a Tower service.
+pub fn layer(pools: &Pools) -> impl Way + use<> {
+    Tower(PoolLayer::<Cpu>::new(pools).errors().layer(service_fn(handle)))
+}
+
+// === what they run on ===
+
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A runtime with a thread for each core.
+pub fn runtime() -> Runtime {
+    runtime::Builder::new_multi_thread()
+        .worker_threads(cores())
+        .enable_all()
+        .build()
+        .expect("a runtime needs only threads")
+}
+
+pub fn rayon() -> Rayon {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(cores()).build().expect("a pool needs only threads");
+    Rayon(Arc::new(pool))
+}
+
+/// The default pools; the queue of `cpu` is long enough for every scenario.
+pub fn pools(cpu: PoolConfig) -> Pools {
+    Pools::builder().pool(Cpu, cpu.queue_capacity(10_000)).build().expect("the settings are right")
+}
+
+/// The `cpu` pool as it is if nothing is said.
+pub fn default_cpu() -> PoolConfig {
+    PoolConfig::new(LIMIT)
+}
+
+/// Jobs per second of `callers` tasks that each run one job after the other.
+pub fn jobs_per_second(runtime: &Runtime, ways: &[impl Way], job: Job, callers: usize, span: Duration) -> f64 {
+    let stop = Arc::new(AtomicBool::new(false));
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..callers)
+        .map(|caller| {
+            let (way, stop) = (ways[caller % ways.len()].clone(), stop.clone());
+            runtime.spawn(async move {
+                for done in 1_u32.. {
+                    way.run(job).await;
+                    if stop.load(Ordering::Relaxed) {
+                        return done;
+                    }
+                }
+                u32::MAX
+            })
+        })
+        .collect();
+    std::thread::sleep(span);
+    stop.store(true, Ordering::Relaxed);
+    let done: f64 = runtime.block_on(async {
+        let mut sum = 0.0;
+        for task in tasks {
+            sum += f64::from(task.await.expect("a caller does not panic"));
+        }
+        sum
+    });
+    done / began.elapsed().as_secs_f64()
+}
