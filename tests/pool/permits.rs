@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_test::assert_pending;
-use tower_offload::PoolConfig;
+use tower_offload::{PoolConfig, Queue};
 
 use crate::support::{Gate, Held, end_of, hold, pools, stats, until, until_at_rest};
 
@@ -26,7 +26,7 @@ fn ten_thousand_panics_leave_every_worker_alive_and_every_number_exact() {
             quiet(info);
         }
     }));
-    let pools = pools("panic", PoolConfig::new(4).queue_capacity(10_000));
+    let pools = pools("panic", PoolConfig::new(4).queue_capacity(10_000).queue(Queue::Fifo));
     let held = hold(&pools, "panic", 4);
     let handles: Vec<_> =
         (0..10_000).map(|_| pools.submit_to_pool("panic", || -> u8 { panic!("one of many") }).unwrap()).collect();
