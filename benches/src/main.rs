@@ -8,6 +8,7 @@ mod in_process;
 mod isolation;
 mod memory;
 mod observed;
+mod overload;
 mod profile;
 mod queue;
 mod rejection;
@@ -74,6 +75,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     in_process::run(&mut harness, speed);
     http::run(&mut harness, speed);
     isolation::run(&mut harness, speed);
+    overload::run(&mut harness, speed);
     wake_then_block::run(&mut harness);
     memory::run(&mut harness, speed);
     queue::run(&mut harness);
