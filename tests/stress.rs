@@ -121,7 +121,7 @@ async fn job(captured: Captured, pool: usize, deed: u64, seed: u64) -> Result<()
         3 => {
             let (wake, woken) = tokio::sync::oneshot::channel();
             let micros = random.below(200);
-            if micros % 4 == 0 {
+            if micros.is_multiple_of(4) {
                 thread::spawn(move || {
                     busy(micros);
                     let _ = wake.send(());
