@@ -131,6 +131,7 @@ impl<T> Admission<T> {
     /// Takes out a queued job whose caller has left. `None` if it does not wait (any more).
     pub fn cancel(&mut self, key: Key) -> Option<T> {
         let index = self.slab.find(key, State::Queued)?;
+        self.pace.lost(&self.settings, self.clock.since(self.slab.at(index).since));
         self.unlink(index);
         self.counts.cancelled += 1;
         self.slab.remove(index)
@@ -357,6 +358,9 @@ impl<T> Admission<T> {
 
     fn evict(&mut self, index: u32, cause: Cause, gone: &mut Vec<Gone<T>>) {
         let key = self.slab.key(index);
+        if cause == Cause::DeadlineExceeded {
+            self.pace.lost(&self.settings, self.clock.since(self.slab.at(index).since));
+        }
         self.unlink(index);
         self.counts.refused(cause);
         // A payload is missing only if whoever queued the job failed before it was stored.
