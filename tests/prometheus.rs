@@ -3,7 +3,8 @@
 //! Needs `prometheus` and `promtool` on the path, and is ignored unless asked for:
 //! `cargo test --all-features --test prometheus -- --ignored`.
 
-#[allow(dead_code, reason = "the tests of the example server need the rest")]
+#![allow(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
+
 #[path = "example/process.rs"]
 mod process;
 

@@ -158,7 +158,10 @@ pub fn play(kind: &str) {
         "ours" => blocking.layer(PoolLayer::<Cpu>::new(&ways::pools(pool))),
         FIFO => blocking.layer(PoolLayer::<Cpu>::new(&ways::pools(pool.queue(Queue::Fifo)))),
         SHED => Router::new()
-            .route("/work", get(|| async { tokio::task::spawn_blocking(|| thread::sleep(WORK)).await.expect("it sleeps") }))
+            .route(
+                "/work",
+                get(|| async { tokio::task::spawn_blocking(|| thread::sleep(WORK)).await.expect("it sleeps") }),
+            )
             .layer(
                 ServiceBuilder::new()
                     .layer(HandleErrorLayer::new(|_| async { StatusCode::SERVICE_UNAVAILABLE }))

@@ -87,6 +87,13 @@ impl Ticket {
         self.fate.store(code(cause), Ordering::Release);
     }
 
+    /// How the job ends if it is dropped now.
+    pub(super) fn outcome_of_drop(&self) -> Outcome {
+        // A job that had its permit and no worker to come was refused; of any other, the caller has left.
+        let refused = self.fate.load(Ordering::Acquire) == code(Cause::NoWorkers);
+        if refused { Outcome::Rejected } else { Outcome::Cancelled }
+    }
+
     /// The job ended without a value.
     pub(super) fn rejection(&self) -> Rejection {
         let fate = self.fate.load(Ordering::Acquire);

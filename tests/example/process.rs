@@ -1,5 +1,8 @@
 //! Starts the example server in a folder of its own, and speaks HTTP with it.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
