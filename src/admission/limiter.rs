@@ -21,7 +21,7 @@
 use std::time::Duration;
 
 use super::counts::Outcome;
-use super::moment::Moment;
+use super::moment::{Moment, nanos};
 use super::settings::Limit;
 
 /// Grow below this slope: at least 40% of the added concurrency became throughput.
@@ -193,7 +193,7 @@ impl Search {
             Phase::Compare { number, since, started } => {
                 let number = *number;
                 *started += u32::from(full);
-                let (jobs, passed) = (*started, now.since(*since).as_nanos() as f64);
+                let (jobs, passed) = (*started, nanos(now.since(*since)));
                 let wanted = PHASE_JOBS.max(self.current as u32);
                 if passed > PHASE_RUNS * STARVED * run && jobs < wanted {
                     self.pause(1);
