@@ -6,7 +6,7 @@ use super::counts::{Counts, Outcome, Snapshot};
 use super::deadlines::Deadlines;
 use super::lanes::Lanes;
 use super::limiter::Limiter;
-use super::moment::Moment;
+use super::moment::{Moment, nanos};
 use super::pace::{Lateness, Pace};
 use super::random::Random;
 use super::settings::{Discipline, Offer, Settings};
@@ -148,7 +148,7 @@ impl<T> Admission<T> {
             self.pace.learn(&self.settings, ran, held);
             self.limiter.ended(now, mark, outcome, ran);
         }
-        self.lanes.get(usize::from(level)).ended(share, ran.unwrap_or_default().as_nanos() as f64);
+        self.lanes.get(usize::from(level)).ended(share, nanos(ran.unwrap_or_default()));
         self.slab.remove(index);
         self.in_flight -= 1;
         self.counts.finished(outcome);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::moment::Moment;
+use super::moment::{Moment, nanos};
 use super::random::Random;
 use super::settings::Settings;
 
@@ -71,8 +71,8 @@ impl Pace {
 
     /// Learns from a job that ended: how long it executed, and how long it held its permit.
     pub(super) fn learn(&mut self, settings: &Settings, ran: Duration, held: Duration) {
-        self.run.add(ran.as_nanos() as f64);
-        self.held.add(held.as_nanos() as f64);
+        self.run.add(nanos(ran));
+        self.held.add(nanos(held));
         self.follow(settings);
     }
 
@@ -87,7 +87,7 @@ impl Pace {
         let patience = if self.patience.weight == 0 { f64::INFINITY } else { self.patience.value * PATIENCE };
         self.target = settings.target.clamp((TARGET * self.run.value).min(patience)).min(most);
         self.hopeless = self.target * HOPELESS;
-        self.interval = settings.interval.clamp(INTERVAL * self.target.as_nanos() as f64);
+        self.interval = settings.interval.clamp(INTERVAL * nanos(self.target));
     }
 
     /// The mean execution time in nanoseconds.
@@ -99,7 +99,7 @@ impl Pace {
     /// not come back together.
     pub(super) fn retry_after(&self, ahead: usize, in_flight: usize, random: &mut Random) -> Duration {
         let wait = match self.held.weight {
-            0 => UNKNOWN.as_nanos() as f64,
+            0 => nanos(UNKNOWN),
             _ => ahead as f64 * self.held.value / in_flight.max(1) as f64,
         };
         Duration::from_nanos((wait * (1.0 + random.fraction() / 2.0)) as u64).min(LONGEST)
