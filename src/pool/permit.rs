@@ -80,10 +80,11 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let now = self.ticket.shared.now();
         let ran = self.began.map(|began| now.since(began));
+        let outcome = if self.ticket.has_no_worker() { Outcome::Rejected } else { self.end.outcome };
         if self.end.on_worker {
-            self.ticket.shared.finish_on_worker(now, self.ticket.key, self.end.outcome, ran);
+            self.ticket.shared.finish_on_worker(now, self.ticket.key, outcome, ran);
         } else {
-            self.ticket.shared.finish(now, self.ticket.key, self.end.outcome, ran);
+            self.ticket.shared.finish(now, self.ticket.key, outcome, ran);
         }
     }
 }
