@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tower_offload::{Cause, JobError, PoolConfig};
 
 use crate::children::in_child;
-use crate::support::{Held, Log, end_of, hold, pools, stats, until_at_rest};
+use crate::support::{Held, Log, end_of, hold, pools, stats, until, until_at_rest};
 
 /// Leaves this process no address space for the stack of another thread, until it is dropped.
 struct NoThreads(Rlimit);
@@ -53,10 +53,32 @@ fn without_any_worker_a_job_is_an_error_and_not_a_hang() {
             }
             let numbers = stats(&pools, "none");
             assert_eq!((numbers.workers, numbers.in_flight, numbers.queued_tasks), (0, 0, 0));
-            assert_eq!(numbers.counts.ended(), 5);
+            assert_eq!((numbers.counts.ended(), numbers.counts.rejected), (5, 5));
             assert_eq!(log.lines_with("a worker's thread could not be started").len(), 1);
             drop(no_threads);
             assert_eq!(end_of(pools.submit_to_pool("none", || 7).unwrap()).unwrap(), 7);
+        },
+    );
+}
+
+#[test]
+fn a_job_that_has_begun_is_not_said_to_be_safe_to_run_again() {
+    in_child(
+        "starting::a_job_that_has_begun_is_not_said_to_be_safe_to_run_again",
+        |_| {},
+        || {
+            let pools = pools("begun", PoolConfig::new(1).keep_alive(std::time::Duration::from_millis(5)));
+            let (wake, woken) = tokio::sync::oneshot::channel::<()>();
+            let handle = pools.submit_to_pool("begun", woken).unwrap();
+            until("the job awaits, and its worker has ended", || {
+                let numbers = stats(&pools, "begun");
+                (numbers.workers, numbers.in_flight) == (0, 1)
+            });
+            let _no_threads = NoThreads::begin();
+            wake.send(()).unwrap();
+            let Err(JobError::Rejected(rejection)) = end_of(handle) else { panic!("there is nobody to finish it") };
+            assert_eq!((rejection.cause(), rejection.started()), (Cause::CutOff, true));
+            assert_eq!(stats(&pools, "begun").counts.cancelled, 1);
         },
     );
 }
