@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
+use std::sync::mpsc::{Sender, channel};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tower_offload::{Cause, JobError, PoolConfig};
@@ -10,7 +11,11 @@ use crate::children::in_child;
 use crate::support::{Held, Log, end_of, hold, pools, stats, until, until_at_rest};
 
 /// Leaves this process no address space for the stack of another thread, until it is dropped.
-struct NoThreads(Rlimit);
+struct NoThreads {
+    before: Rlimit,
+    /// What the threads wait for that have the stacks of those which ended before.
+    _stacks: Vec<Sender<()>>,
+}
 
 impl NoThreads {
     fn begin() -> Self {
@@ -19,14 +24,19 @@ impl NoThreads {
         let in_use = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.strip_suffix("kB")).unwrap();
         let limit = (in_use.trim().parse::<u64>().unwrap() + 512) * 1024;
         setrlimit(Resource::As, Rlimit { current: Some(limit), maximum: before.maximum }).unwrap();
-        assert!(std::thread::Builder::new().spawn(|| ()).is_err(), "threads can still be started");
-        Self(before)
+        let occupy = |_| {
+            let (hold, held) = channel();
+            std::thread::Builder::new().spawn(move || drop(held.recv())).ok().map(|_| hold)
+        };
+        let stacks: Vec<_> = (0..64).map_while(occupy).collect();
+        assert!(stacks.len() < 64, "threads can still be started");
+        Self { before, _stacks: stacks }
     }
 }
 
 impl Drop for NoThreads {
     fn drop(&mut self) {
-        setrlimit(Resource::As, Rlimit { current: self.0.current, maximum: self.0.maximum }).unwrap();
+        setrlimit(Resource::As, Rlimit { current: self.before.current, maximum: self.before.maximum }).unwrap();
     }
 }
 
