@@ -114,3 +114,9 @@ pub use crate::stats::StatsService;
 pub use crate::stats::{InstallError, MetricsService};
 pub use crate::terms::{Deadline, Priority, Terms, UnknownPriority};
 pub use crate::workload::{Cpu, Db, Embedding, Inference, Io, Marker, PoolName, Workload};
+
+/// The examples of the README.
+#[cfg(all(doctest, feature = "config", feature = "prometheus", feature = "server"))]
+#[doc = include_str!("../README.md")]
+#[derive(Debug)]
+pub struct Readme;
