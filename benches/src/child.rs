@@ -5,7 +5,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::ways::Speed;
-use crate::{memory, observed, overload, server};
 
 /// A process that plays a part. It ends with this value.
 #[derive(Debug)]
@@ -46,8 +45,8 @@ impl Drop for Process {
     }
 }
 
-/// Plays a part if this process was started for one.
-pub fn play() -> bool {
+/// Plays a part, by its name and kind, if this process was started for one.
+pub fn play(part_of: impl FnOnce(&str, &str, Speed)) -> bool {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let [first, part, kind, speed] = arguments.as_slice() else { return false };
     if first != PART {
@@ -56,13 +55,7 @@ pub fn play() -> bool {
     let text = |argument: &OsString| argument.to_string_lossy().into_owned();
     let turns_per_micro = text(speed).parse().expect("the speed is a number");
     let speed = Speed { turns_per_micro };
-    match (text(part).as_str(), text(kind).as_str()) {
-        ("server", kind) => server::play(kind, speed),
-        ("memory", kind) => memory::play(kind),
-        ("observed", kind) => observed::play(kind, speed),
-        ("overload", kind) => overload::play(kind),
-        (part, _) => panic!("there is no part `{part}`"),
-    }
+    part_of(&text(part), &text(kind), speed);
     true
 }
 

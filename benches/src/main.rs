@@ -35,7 +35,7 @@ const USAGE: &str = "usage: cargo run --release -p benches -- [OPTIONS]
   --help         this text";
 
 fn main() -> ExitCode {
-    if child::play() {
+    if child::play(play) {
         return ExitCode::SUCCESS;
     }
     match run() {
@@ -44,6 +44,17 @@ fn main() -> ExitCode {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Plays one part of a scenario, in a process of its own.
+fn play(part: &str, kind: &str, speed: Speed) {
+    match part {
+        "server" => server::play(kind, speed),
+        "memory" => memory::play(kind),
+        "observed" => observed::play(kind, speed),
+        "overload" => overload::play(kind),
+        _ => panic!("there is no part `{part}`"),
     }
 }
 

@@ -20,10 +20,11 @@ use std::collections::{HashMap, VecDeque};
 use std::task::Waker;
 use std::time::Duration;
 
+use super::crew::{Call, Crew};
 use super::task::Task;
 use crate::admission::{Admission, Gone, Key, Moment, Offer, Outcome, Place, Settings, Snapshot};
 use crate::error::Cause;
-use crate::sync::{Mutex, MutexGuard, Thread, current, lock, park_timeout};
+use crate::sync::{Mutex, MutexGuard, Thread, lock, park_timeout};
 
 /// The work of one pool and who does it. `T` is a job that can be polled.
 #[derive(Debug)]
@@ -49,29 +50,6 @@ struct State<T> {
     armed: Option<Moment>,
 }
 
-/// The workers of a pool, by seat.
-#[derive(Debug)]
-struct Crew {
-    seats: Vec<Option<Seat>>,
-    /// Seats of the workers that sleep, the last one to lie down on top: light load touches few threads.
-    asleep: Vec<usize>,
-    most: usize,
-    /// How many may be waking at once.
-    most_waking: usize,
-    present: usize,
-    waking: usize,
-    busy: usize,
-    /// No thread could be started; no further one is tried before this moment.
-    barren_until: Moment,
-}
-
-#[derive(Debug, Default)]
-struct Seat {
-    /// The worker's thread, once it has sat down.
-    thread: Option<Thread>,
-    asleep: bool,
-}
-
 /// What is to be done once the lock is released.
 #[must_use]
 #[derive(Debug)]
@@ -82,15 +60,6 @@ pub(crate) struct After<T> {
     pub(crate) watchers: Vec<Waker>,
     /// [`Dispatch::expire`] is to be called at this moment.
     pub(crate) arm: Option<Moment>,
-}
-
-/// The worker that is to come.
-#[derive(Debug)]
-pub(crate) enum Call {
-    Nobody,
-    Unpark(Thread),
-    /// A thread is to be started for this seat.
-    Start(usize),
 }
 
 /// One instant of a pool.
@@ -113,21 +82,9 @@ pub(crate) enum From {
     Job,
 }
 
-/// After a thread could not be started, no other is tried for so long.
-const BARREN: Duration = Duration::from_secs(1);
-
 impl<T> Dispatch<T> {
     pub(crate) fn new(settings: Settings, seed: u64, workers: usize, most_waking: usize) -> Self {
-        let crew = Crew {
-            seats: Vec::new(),
-            asleep: Vec::new(),
-            most: workers,
-            most_waking,
-            present: 0,
-            waking: 0,
-            busy: 0,
-            barren_until: Moment::default(),
-        };
+        let crew = Crew::new(workers, most_waking);
         let state = State {
             admission: Admission::new(settings, seed),
             ready: VecDeque::new(),
@@ -266,9 +223,7 @@ impl<T> Dispatch<T> {
         let mut gone = Vec::new();
         let mut ready = Vec::new();
         let mut state = self.lock();
-        state.crew.waking -= 1;
-        state.crew.leave(seat);
-        state.crew.barren_until = now + BARREN;
+        state.crew.start_failed(now, seat);
         if state.crew.present == 0 {
             state.admission.evict_all(Cause::NoWorkers, &mut gone);
             ready.extend(state.ready.drain(..));
@@ -388,7 +343,7 @@ impl<T> State<T> {
     fn call(&mut self, now: Moment) -> Call {
         let waking = self.crew.waking;
         let more = self.ready.len() > waking || (self.ready.len() == waking && self.admission.has_takeable());
-        if more && waking < self.crew.most_waking { self.crew.call(now) } else { Call::Nobody }
+        if more { self.crew.call(now) } else { Call::Nobody }
     }
 
     fn instant(&self, now: Moment) -> Instantaneous {
@@ -400,73 +355,6 @@ impl<T> State<T> {
             workers_max: self.crew.most,
             busy: self.crew.busy,
         }
-    }
-}
-
-// === impl Crew ===
-
-impl Crew {
-    fn call(&mut self, now: Moment) -> Call {
-        if let Some(thread) = self.call_sleeper() {
-            return Call::Unpark(thread);
-        }
-        // Without any worker a start is tried in any case: if it fails, the jobs that wait for it are answered.
-        if self.present >= self.most || (self.present > 0 && now < self.barren_until) {
-            return Call::Nobody;
-        }
-        let free = self.seats.iter().position(Option::is_none).unwrap_or(self.seats.len());
-        if free == self.seats.len() {
-            self.seats.push(None);
-        }
-        self.seats[free] = Some(Seat::default());
-        self.present += 1;
-        self.waking += 1;
-        Call::Start(free)
-    }
-
-    fn call_all(&mut self) -> Vec<Thread> {
-        std::iter::from_fn(|| self.call_sleeper()).collect()
-    }
-
-    fn call_sleeper(&mut self) -> Option<Thread> {
-        let top = self.asleep.pop()?;
-        let seat = self.seats[top].as_mut()?;
-        seat.asleep = false;
-        self.waking += 1;
-        seat.thread.clone()
-    }
-
-    fn sit_down(&mut self, seat: usize) {
-        if let Some(seat) = &mut self.seats[seat] {
-            seat.thread = Some(current());
-        }
-        self.waking -= 1;
-    }
-
-    fn lie_down(&mut self, seat: usize) {
-        if let Some(seat) = &mut self.seats[seat] {
-            seat.asleep = true;
-        }
-        self.asleep.push(seat);
-    }
-
-    /// Whether the worker was called. If not, its time is up or it woke for no reason, and its seat leaves the stack.
-    fn get_up(&mut self, seat: usize) -> bool {
-        let called = self.seats[seat].as_ref().is_some_and(|seat| !seat.asleep);
-        if called {
-            self.waking -= 1;
-        } else {
-            self.asleep.retain(|&other| other != seat);
-            if let Some(seat) = &mut self.seats[seat] {
-                seat.asleep = false;
-            }
-        }
-        called
-    }
-
-    fn leave(&mut self, seat: usize) {
-        self.seats[seat] = None;
-        self.present -= 1;
     }
 }
 

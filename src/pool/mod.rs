@@ -5,6 +5,7 @@
 //! the result to the caller.
 
 mod context;
+mod crew;
 mod dispatch;
 mod handle;
 mod job;

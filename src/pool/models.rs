@@ -11,7 +11,8 @@ use std::time::Duration;
 use loom::sync::Notify;
 use loom::thread::{self, JoinHandle};
 
-use super::dispatch::{After, Call, Dispatch, From};
+use super::crew::Call;
+use super::dispatch::{After, Dispatch, From};
 use crate::admission::{Key, Moment, Offer, Outcome, Settings};
 use crate::error::Cause;
 

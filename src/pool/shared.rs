@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::dispatch::{After, Call, Dispatch, From, Instantaneous};
+use super::crew::Call;
+use super::dispatch::{After, Dispatch, From, Instantaneous};
 use super::job::Work;
 use super::publish::Publisher;
 use super::stats::PoolStats;
