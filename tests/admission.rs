@@ -336,7 +336,7 @@ fn a_job_ends_at_its_deadline_or_at_the_queue_timeout_whichever_is_first() {
 
 #[test]
 fn who_is_refused_is_told_how_long_the_queue_takes_and_a_little_more() {
-    let (mut admission, mut key) = busy(Settings::fixed(1));
+    let (mut admission, mut key) = busy(Settings { discipline: Discipline::Fifo, ..Settings::fixed(1) });
     for _ in 0..100 {
         queue(&mut admission, START, Offer::default(), "job").unwrap();
     }

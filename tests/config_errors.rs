@@ -221,9 +221,9 @@ const CASES: &[(&str, &str, &str)] = &[
         "<yaml>:5:9: performance.thread_pools.cpu.concurrency: `min` 64 is more than `max` 2; give both, the smaller one as `min`",
     ),
     (
-        "least limit above twice the workers",
+        "least limit above the workers",
         "performance:\n  thread_pools:\n    cpu: {concurrency: {min: 40}, workers: 4}\n",
-        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: `min` 40 is more than `max` 8; give both, the smaller one as `min`",
+        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: `min` 40 is more than `max` 4; give both, the smaller one as `min`",
     ),
     (
         "zero bound, whose order says nothing",

@@ -129,17 +129,17 @@ fn a_pool_is_adaptive_within_its_bounds_and_trusts_nobody_by_default() {
 }
 
 #[test]
-fn an_adaptive_limit_lies_between_1_and_twice_the_workers_unless_its_bounds_are_given() {
+fn an_adaptive_limit_lies_between_1_and_the_workers_unless_its_bounds_are_given() {
     let own = Workers::Auto.count();
     for (settings, expected) in [
         ("{concurrency: 40, workers: 4}", Concurrency::Fixed(40)),
-        ("{concurrency: adaptive, workers: 4}", Concurrency::Adaptive { min: 1, max: 8 }),
-        ("{workers: 4, concurrency: {}}", Concurrency::Adaptive { min: 1, max: 8 }),
-        ("{workers: 4, concurrency: {min: 8}}", Concurrency::Adaptive { min: 8, max: 8 }),
+        ("{concurrency: adaptive, workers: 4}", Concurrency::Adaptive { min: 1, max: 4 }),
+        ("{workers: 4, concurrency: {}}", Concurrency::Adaptive { min: 1, max: 4 }),
+        ("{workers: 4, concurrency: {min: 2}}", Concurrency::Adaptive { min: 2, max: 4 }),
         ("{workers: 4, concurrency: {max: 64}}", Concurrency::Adaptive { min: 1, max: 64 }),
         ("{workers: 4, concurrency: {min: 2, max: 64}}", Concurrency::Adaptive { min: 2, max: 64 }),
-        ("{concurrency: adaptive}", Concurrency::Adaptive { min: 1, max: 60 }),
-        ("{workers: auto, concurrency: adaptive}", Concurrency::Adaptive { min: 1, max: 2 * own }),
+        ("{concurrency: adaptive}", Concurrency::Adaptive { min: 1, max: 30 }),
+        ("{workers: auto, concurrency: adaptive}", Concurrency::Adaptive { min: 1, max: own }),
     ] {
         let text = format!("performance:\n  thread_pools:\n    cpu: {settings}\n");
         let config = Config::from_yaml(&text).unwrap();

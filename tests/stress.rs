@@ -3,6 +3,8 @@
 //!
 //! Bounded to some seconds. `TOWER_OFFLOAD_STRESS_SECONDS` makes it longer, `TOWER_OFFLOAD_STRESS_SEED` repeats a run.
 
+#![allow(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
+
 use std::collections::HashMap;
 use std::fs;
 use std::future::{Future, poll_fn};
@@ -69,6 +71,9 @@ impl Drop for InFlight {
     }
 }
 
+/// A client that waits for its answer.
+type Waiting = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
 /// One client's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Answer {
@@ -116,7 +121,7 @@ async fn job(captured: Captured, pool: usize, deed: u64, seed: u64) -> Result<()
         3 => {
             let (wake, woken) = tokio::sync::oneshot::channel();
             let micros = random.below(200);
-            if micros % 4 == 0 {
+            if micros.is_multiple_of(4) {
                 thread::spawn(move || {
                     busy(micros);
                     let _ = wake.send(());
@@ -142,7 +147,7 @@ async fn job(captured: Captured, pool: usize, deed: u64, seed: u64) -> Result<()
 /// Some clients, one after the other.
 fn client(pools: &Pools, watch: &Arc<Watch>, mut random: Random, clients: u64) -> HashMap<Answer, u64> {
     let mut answers = HashMap::new();
-    let mut waiting: Vec<(u64, Pin<Box<dyn Future<Output = Answer> + Send>>)> = Vec::new();
+    let mut waiting: Vec<(u64, Waiting)> = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..clients {
         let pool = usize::try_from(random.below(2)).unwrap();
@@ -163,8 +168,7 @@ fn client(pools: &Pools, watch: &Arc<Watch>, mut random: Random, clients: u64) -
             *answers.entry(answer).or_default() += 1;
         } else {
             let pools = pools.clone();
-            let mut future: Pin<Box<dyn Future<Output = Answer> + Send>> =
-                Box::pin(async move { answer(pools.run_in_pool(POOLS[pool], work).await) });
+            let mut future: Waiting = Box::pin(async move { answer(pools.run_in_pool(POOLS[pool], work).await) });
             match future.as_mut().poll(&mut cx) {
                 Poll::Ready(answer) => *answers.entry(answer).or_default() += 1,
                 Poll::Pending => waiting.push((random.below(3), future)),
@@ -179,7 +183,7 @@ fn client(pools: &Pools, watch: &Arc<Watch>, mut random: Random, clients: u64) -
     answers
 }
 
-fn settle(waiting: &mut Vec<(u64, Pin<Box<dyn Future<Output = Answer> + Send>>)>, answers: &mut HashMap<Answer, u64>) {
+fn settle(waiting: &mut Vec<(u64, Waiting)>, answers: &mut HashMap<Answer, u64>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     for (patience, future) in waiting.drain(..) {
         let answer = if patience == 0 {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::ways::Speed;
-use crate::{memory, observed, server};
+use crate::{memory, observed, overload, server};
 
 /// A process that plays a part. It ends with this value.
 #[derive(Debug)]
@@ -60,6 +60,7 @@ pub fn play() -> bool {
         ("server", kind) => server::play(kind, speed),
         ("memory", kind) => memory::play(kind),
         ("observed", kind) => observed::play(kind, speed),
+        ("overload", kind) => overload::play(kind),
         (part, _) => panic!("there is no part `{part}`"),
     }
     true

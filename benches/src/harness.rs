@@ -123,7 +123,7 @@ impl Harness {
         print!("{}", table(&name, columns, &medians, &figures));
         let target = target.map(|target| {
             let reached = (target.reached)(&medians);
-            println!("   target: {} {}", target.text, if reached { "(reached)" } else { "(NOT reached)" });
+            println!("\nTarget: {}: {}.", target.text, if reached { "reached" } else { "**not reached**" });
             json!({ "text": target.text, "reached": reached })
         });
         println!();
@@ -203,22 +203,27 @@ pub fn quantile(values: &mut [f64], quantile: f64) -> f64 {
     values.get(index).copied().unwrap_or(f64::NAN)
 }
 
+/// The table in Markdown, padded so that it can be read as it stands.
 fn table(name: &str, columns: &[Column], medians: &Medians, figures: &[Vec<Figures>]) -> String {
-    let mut text = format!("## {name}\n");
-    let width = medians.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let _ = write!(text, "   {:width$}", "");
+    let mut text = format!("## {name}\n\n");
+    let width = medians.rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let _ = write!(text, "| {:width$} |", "");
     for Column { name, unit } in columns {
-        let _ = write!(text, " | {:>42}", format!("{name}, {unit} (min–max) ratio"));
+        let _ = write!(text, " {:>36} | {:>6} |", format!("{name}, {unit} (min–max)"), "ratio");
+    }
+    let _ = write!(text, "\n|{:-<1$}|", "", width + 2);
+    for _ in columns {
+        let _ = write!(text, "{0:->1$}:|{0:->2$}:|", "", 37, 7);
     }
     text.push('\n');
     for ((name, row), figures) in medians.rows.iter().zip(figures) {
-        let _ = write!(text, "   {name:width$}");
+        let _ = write!(text, "| {name:width$} |");
         for (column, (median, figures)) in row.iter().zip(figures).enumerate() {
             let (min, max) = figures.spread();
             let ratio = median / medians.of(medians.baseline, column);
             let ratio = if ratio.is_finite() { format!("{ratio:.2}") } else { "–".to_owned() };
-            let _ =
-                write!(text, " | {:>11} {:>22} {ratio:>7}", short(*median), format!("({}–{})", short(min), short(max)));
+            let figure = format!("{} ({}–{})", short(*median), short(min), short(max));
+            let _ = write!(text, " {figure:>36} | {ratio:>6} |");
         }
         text.push('\n');
     }

@@ -8,6 +8,7 @@ mod in_process;
 mod isolation;
 mod memory;
 mod observed;
+mod overload;
 mod profile;
 mod queue;
 mod rejection;
@@ -68,19 +69,20 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
     let began = Instant::now();
     let machine = json!({ "cores": ways::cores(), "system": std::env::consts::OS, "load_average": load_average() });
-    println!("machine: {machine}\n");
+    println!("Machine: {machine}\n");
     let speed = Speed::measure();
     let mut harness = Harness::new(options);
     in_process::run(&mut harness, speed);
     http::run(&mut harness, speed);
     isolation::run(&mut harness, speed);
+    overload::run(&mut harness, speed);
     wake_then_block::run(&mut harness);
     memory::run(&mut harness, speed);
     queue::run(&mut harness);
     scale::run(&mut harness);
     rejection::run(&mut harness);
     observed::run(&mut harness, speed);
-    println!("took {:.0} s", began.elapsed().as_secs_f64());
+    println!("Took {:.0} s.", began.elapsed().as_secs_f64());
     if let Some(file) = json_file {
         let text = serde_json::to_string_pretty(&harness.into_json(machine))?;
         std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;

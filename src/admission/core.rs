@@ -6,7 +6,7 @@ use super::counts::{Counts, Outcome, Snapshot};
 use super::deadlines::Deadlines;
 use super::lanes::Lanes;
 use super::limiter::Limiter;
-use super::moment::Moment;
+use super::moment::{Moment, nanos};
 use super::pace::{Lateness, Pace};
 use super::random::Random;
 use super::settings::{Discipline, Offer, Settings};
@@ -131,6 +131,7 @@ impl<T> Admission<T> {
     /// Takes out a queued job whose caller has left. `None` if it does not wait (any more).
     pub fn cancel(&mut self, key: Key) -> Option<T> {
         let index = self.slab.find(key, State::Queued)?;
+        self.pace.lost(&self.settings, self.clock.since(self.slab.at(index).since));
         self.unlink(index);
         self.counts.cancelled += 1;
         self.slab.remove(index)
@@ -147,7 +148,7 @@ impl<T> Admission<T> {
             self.pace.learn(&self.settings, ran, held);
             self.limiter.ended(now, mark, outcome, ran);
         }
-        self.lanes.get(usize::from(level)).ended(share, ran.unwrap_or_default().as_nanos() as f64);
+        self.lanes.get(usize::from(level)).ended(share, nanos(ran.unwrap_or_default()));
         self.slab.remove(index);
         self.in_flight -= 1;
         self.counts.finished(outcome);
@@ -357,6 +358,9 @@ impl<T> Admission<T> {
 
     fn evict(&mut self, index: u32, cause: Cause, gone: &mut Vec<Gone<T>>) {
         let key = self.slab.key(index);
+        if cause == Cause::DeadlineExceeded {
+            self.pace.lost(&self.settings, self.clock.since(self.slab.at(index).since));
+        }
         self.unlink(index);
         self.counts.refused(cause);
         // A payload is missing only if whoever queued the job failed before it was stored.

@@ -21,7 +21,7 @@
 use std::time::Duration;
 
 use super::counts::Outcome;
-use super::moment::Moment;
+use super::moment::{Moment, nanos};
 use super::settings::Limit;
 
 /// Grow below this slope: at least 35% of the added concurrency became throughput.
@@ -202,7 +202,7 @@ impl Search {
     fn started(&mut self, now: Moment, full: bool, run: f64) -> u8 {
         self.phase.started += u32::from(full);
         let Phase { kind, since, started } = self.phase;
-        let runs = now.since(since).as_nanos() as f64 / run.max(1.0);
+        let runs = nanos(now.since(since)) / run.max(1.0);
         let wanted = PHASE_JOBS.max(self.current as u32);
         match kind {
             Kind::Rest(phases) if full && runs >= f64::from(phases) * PHASE_RUNS && started >= phases * wanted => {

@@ -32,7 +32,8 @@
 //!    standing queue: the pool is overloaded, until a wait is not late. This is CoDel's rule. An
 //!    [`Adaptive`](Discipline::Adaptive) queue takes its newest job first while that lasts, because those who have just
 //!    come are still there when it is done, and sheds jobs that waited two targets; a [`Fifo`](Discipline::Fifo) one
-//!    only shows it. Target and interval follow the pool's own execution time, within their [`Bounds`].
+//!    only shows it. Target and interval follow the pool's own execution time, within their [`Bounds`], and how long
+//!    those waited who left unserved.
 //! 3. **The limit**, by the experiment: fixed, or adaptive; `limiter.rs` has the method.
 //!
 //! A full queue refuses in constant time, before anything is done for the job. It makes room for a job of a higher
@@ -49,6 +50,7 @@
 //! | what | value | from |
 //! |---|---|---|
 //! | target | 5 execution times, at least 5 ms | folly's Codel, "Fail at Scale" (ACM Queue, 2015): 5 ms for jobs around 1 ms |
+//! | but at most | a quarter of the wait of those who left | `tests/sim`: where execution slows down, five times it can be all that clients wait |
 //! | interval | 20 targets, at least 100 ms | CoDel, and folly's |
 //! | interval soon after an overload | a quarter | tried in `tests/sim`: a load of 1.4 times the capacity crosses the target now and then |
 //! | shed above | 2 targets | folly's Codel; Breakwater (OSDI 2020) |

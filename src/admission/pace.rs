@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use super::moment::Moment;
+use super::moment::{Moment, nanos};
 use super::random::Random;
 use super::settings::Settings;
 
 /// A wait counts as late above this many run times. 5 ms for jobs of 1 ms, the target that folly's Codel has for such
 /// work ("Fail at Scale", ACM Queue 2015, names the same).
 const TARGET: f64 = 5.0;
+
+/// Nor may the target be more than this part of how long those waited who left: what comes later comes too late.
+const PATIENCE: f64 = 0.25;
 
 /// A pool is overloaded when all waits were late for this many targets: CoDel's 100 ms for 5 ms.
 const INTERVAL: f64 = 20.0;
@@ -32,6 +35,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub(super) struct Pace {
     run: Mean,
     held: Mean,
+    /// How long those waited who left before they were served.
+    patience: Mean,
     pub(super) target: Duration,
     pub(super) hopeless: Duration,
     pub(super) interval: Duration,
@@ -58,24 +63,31 @@ pub(super) struct Lateness {
 impl Pace {
     pub(super) fn new(settings: &Settings) -> Self {
         let zero = Duration::ZERO;
-        let (run, held) = (Mean::default(), Mean::default());
-        let mut pace = Self { run, held, target: zero, hopeless: zero, interval: zero };
+        let [run, held, patience] = [const { Mean { value: 0.0, weight: 0 } }; 3];
+        let mut pace = Self { run, held, patience, target: zero, hopeless: zero, interval: zero };
         pace.follow(settings);
         pace
     }
 
     /// Learns from a job that ended: how long it executed, and how long it held its permit.
     pub(super) fn learn(&mut self, settings: &Settings, ran: Duration, held: Duration) {
-        self.run.add(ran.as_nanos() as f64);
-        self.held.add(held.as_nanos() as f64);
+        self.run.add(nanos(ran));
+        self.held.add(nanos(held));
+        self.follow(settings);
+    }
+
+    /// Learns from a job that left the queue because its caller did, or its deadline passed.
+    pub(super) fn lost(&mut self, settings: &Settings, waited: Duration) {
+        self.patience.add(waited.as_nanos() as f64);
         self.follow(settings);
     }
 
     fn follow(&mut self, settings: &Settings) {
         let most = settings.timeout / (2 * HOPELESS);
-        self.target = settings.target.clamp(TARGET * self.run.value).min(most);
+        let patience = if self.patience.weight == 0 { f64::INFINITY } else { self.patience.value * PATIENCE };
+        self.target = settings.target.clamp((TARGET * self.run.value).min(patience)).min(most);
         self.hopeless = self.target * HOPELESS;
-        self.interval = settings.interval.clamp(INTERVAL * self.target.as_nanos() as f64);
+        self.interval = settings.interval.clamp(INTERVAL * nanos(self.target));
     }
 
     /// The mean execution time in nanoseconds.
@@ -87,7 +99,7 @@ impl Pace {
     /// not come back together.
     pub(super) fn retry_after(&self, ahead: usize, in_flight: usize, random: &mut Random) -> Duration {
         let wait = match self.held.weight {
-            0 => UNKNOWN.as_nanos() as f64,
+            0 => nanos(UNKNOWN),
             _ => ahead as f64 * self.held.value / in_flight.max(1) as f64,
         };
         Duration::from_nanos((wait * (1.0 + random.fraction() / 2.0)) as u64).min(LONGEST)

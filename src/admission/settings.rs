@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::moment::Moment;
+use super::moment::{Moment, nanos};
 use crate::terms::Priority;
 
 /// What one pool's admission goes by.
@@ -113,9 +113,8 @@ impl Limit {
 // === impl Bounds ===
 
 impl Bounds {
-    /// `nanos`, or the bound that it passes.
-    pub(super) fn clamp(self, nanos: f64) -> Duration {
-        let (min, max) = (self.min.as_nanos() as f64, self.max.as_nanos() as f64);
-        Duration::from_nanos(nanos.min(max).max(min) as u64)
+    /// So many nanoseconds, or the bound that they pass.
+    pub(super) fn clamp(self, span: f64) -> Duration {
+        Duration::from_nanos(span.min(nanos(self.max)).max(nanos(self.min)) as u64)
     }
 }

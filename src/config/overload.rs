@@ -18,7 +18,7 @@ pub enum Concurrency {
     /// This many. In YAML: `40`.
     Fixed(usize),
     /// As many as the pool finds best by how long its jobs run, within these bounds. In YAML: `{min: 2, max: 64}`. A
-    /// `min` that is left out is 1, a `max` that is left out is twice the workers; `adaptive` leaves out both.
+    /// `min` that is left out is 1, a `max` that is left out is the number of workers; `adaptive` leaves out both.
     Adaptive {
         /// Never fewer than this.
         min: usize,
@@ -56,10 +56,10 @@ pub struct QueueTarget {
 // === impl Concurrency ===
 
 impl Concurrency {
-    /// Where an adaptive limit lies if nothing is said: from 1 to twice the workers.
+    /// Where an adaptive limit lies if nothing is said: from 1 to the number of workers.
     #[cfg(feature = "config")]
     pub(super) const fn default_bounds(workers: usize) -> (usize, usize) {
-        (1, 2 * workers)
+        (1, workers)
     }
 
     pub(super) fn check(self, note: &mut impl FnMut(&str, Result<(), String>)) {

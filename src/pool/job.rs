@@ -88,9 +88,11 @@ impl Ticket {
         let _ = self.fate.compare_exchange(0, code(cause), Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Whether no worker could be found for the job, which has a permit.
-    pub(super) fn has_no_worker(&self) -> bool {
-        self.fate.load(Ordering::Acquire) == code(Cause::NoWorkers)
+    /// How the job ends if it is dropped now.
+    pub(super) fn outcome_of_drop(&self) -> Outcome {
+        // A job that had its permit and no worker to come was refused; of any other, the caller has left.
+        let refused = self.fate.load(Ordering::Acquire) == code(Cause::NoWorkers);
+        if refused { Outcome::Rejected } else { Outcome::Cancelled }
     }
 
     /// The job ended without a value.

@@ -16,14 +16,8 @@ pub(crate) struct Permit {
     began: Option<Moment>,
     /// Present while tasks are logged.
     task: Option<Task>,
-    end: End,
-}
-
-#[derive(Debug)]
-struct End {
-    outcome: Outcome,
-    /// Whether the worker that polled the job is about to look for its next one.
-    on_worker: bool,
+    /// How the job ended, on the worker that polled it; until it is told, the job has not.
+    outcome: Option<Outcome>,
 }
 
 /// A job's deadline passed after it was admitted, and before a worker came to it.
@@ -37,9 +31,7 @@ impl Permit {
         deadline: Option<Moment>,
         task: Option<Task>,
     ) -> Self {
-        // Until it is told otherwise, a job that is dropped was cancelled.
-        let end = End { outcome: Outcome::Cancelled, on_worker: false };
-        Self { ticket, submitted, deadline, began: None, task, end }
+        Self { ticket, submitted, deadline, began: None, task, outcome: None }
     }
 
     pub(crate) const fn ticket(&self) -> &Arc<Ticket> {
@@ -72,19 +64,18 @@ impl Permit {
 
     /// The job has ended, on the worker that polled it.
     pub(crate) fn end(mut self, outcome: Outcome) {
-        self.end = End { outcome, on_worker: true };
+        self.outcome = Some(outcome);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let now = self.ticket.shared.now();
+        let Ticket { shared, key, .. } = &*self.ticket;
+        let now = shared.now();
         let ran = self.began.map(|began| now.since(began));
-        let outcome = if self.ticket.has_no_worker() { Outcome::Rejected } else { self.end.outcome };
-        if self.end.on_worker {
-            self.ticket.shared.finish_on_worker(now, self.ticket.key, outcome, ran);
-        } else {
-            self.ticket.shared.finish(now, self.ticket.key, outcome, ran);
+        match self.outcome {
+            Some(outcome) => shared.finish_on_worker(now, *key, outcome, ran),
+            None => shared.finish(now, *key, self.ticket.outcome_of_drop(), ran),
         }
     }
 }

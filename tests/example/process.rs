@@ -1,5 +1,8 @@
 //! Starts the example server in a folder of its own, and speaks HTTP with it.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -111,6 +114,10 @@ impl Example {
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     }
 
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Waits until the server takes no further connection.
     pub(crate) async fn closed_its_port(&self) {
         let refused = async {
@@ -122,8 +129,7 @@ impl Example {
     }
 
     pub(crate) fn client(&self) -> Client {
-        let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
-        Client { client, address: self.address }
+        Client::of(self.address)
     }
 
     /// SIGKILL: the server has no chance to do anything more.
@@ -151,6 +157,15 @@ impl Example {
 // === impl Client ===
 
 impl Client {
+    pub(crate) fn of(address: SocketAddr) -> Self {
+        let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
+        Self { client, address }
+    }
+
+    pub(crate) async fn try_get(&self, path: &str) -> io::Result<Answer> {
+        self.try_send(Method::GET, path, "", Bytes::new()).await
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, "", Bytes::new()).await
     }

@@ -1,6 +1,8 @@
 //! The promises of a pool, one test each, by handshakes: nothing here waits for a time to pass to see whether something
 //! happens.
 
+#![allow(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
+
 mod awaiting;
 mod children;
 mod disabled;

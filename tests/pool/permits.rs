@@ -22,7 +22,7 @@ impl Drop for Dropped {
 fn ten_thousand_panics_leave_every_worker_alive_and_every_number_exact() {
     let quiet = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if !info.payload().downcast_ref::<&str>().is_some_and(|said| *said == "one of many") {
+        if info.payload().downcast_ref::<&str>().is_none_or(|said| *said != "one of many") {
             quiet(info);
         }
     }));
@@ -116,7 +116,7 @@ fn a_cancelled_handle_frees_the_place_and_a_dropped_one_does_not() {
     let ran = Gate::default();
     let runs = ran.clone();
     drop(pools.submit_to_pool("handle", move || runs.open()).unwrap());
-    pools.submit_to_pool("handle", || panic!("it was cancelled")).map(|handle| handle.cancel()).unwrap();
+    pools.submit_to_pool("handle", || panic!("it was cancelled")).unwrap().cancel();
     assert_eq!(stats(&pools, "handle").queued_tasks, 1);
     held.into_iter().for_each(Held::release);
     ran.wait();

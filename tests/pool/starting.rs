@@ -26,7 +26,12 @@ impl NoThreads {
         setrlimit(Resource::As, Rlimit { current: Some(limit), maximum: before.maximum }).unwrap();
         let occupy = |_| {
             let (hold, held) = channel();
-            std::thread::Builder::new().spawn(move || drop(held.recv())).ok().map(|_| hold)
+            std::thread::Builder::new()
+                .spawn(move || {
+                    let _ = held.recv();
+                })
+                .ok()
+                .map(|_| hold)
         };
         let stacks: Vec<_> = (0..64).map_while(occupy).collect();
         assert!(stacks.len() < 64, "threads can still be started");

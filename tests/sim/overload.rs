@@ -100,7 +100,7 @@ fn any_law_of_execution_times_keeps_its_goodput_under_overload() {
         for factor in [1.4, 2.0] {
             for (name, work) in laws(MS) {
                 let goodput = steady(work, factor).run(&mut ours(seed), seed).goodput() / capacity(work);
-                let least = if name == "1 to 500" { 0.6 } else { 0.95 };
+                let least = if name == "1 to 500" { 0.75 } else { 0.95 };
                 assert!(goodput > least, "{goodput:.3} at {factor} with {name}, seed {seed}");
             }
         }

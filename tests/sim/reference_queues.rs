@@ -48,9 +48,8 @@ impl<D: Discipline> Policy for Reference<D> {
         }
         let wait = self.queue.front().map_or(0, |(_, since)| now - since);
         let in_system = self.queued + self.in_flight;
-        if !self.discipline.admits(now, offer, id, wait, in_system) {
-            verdicts.push(Verdict::Refuse(id));
-        } else if self.queued >= self.capacity {
+        let admits = self.discipline.admits(now, offer, id, wait, in_system);
+        if !admits || self.queued >= self.capacity {
             verdicts.push(Verdict::Refuse(id));
         } else {
             self.queue.push_back((id, now));
