@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tower_offload::Cause;
 use tower_offload::admission::{
-    Admission, Bounds, Discipline, Gone, Key, Level, Limit, Moment, Offer, Outcome, Place, Settings,
+    Admission, Bounds, Discipline, Gone, Key, Limit, Moment, Offer, Outcome, Place, Priority, Settings,
 };
 
 const TIMEOUT: Duration = Duration::from_millis(100);
@@ -84,7 +84,7 @@ impl Model {
     fn call(&mut self, call: Call) {
         let now = self.moment();
         match call {
-            Call::Offer { level, caller, deadline } => self.offer(Level::ALL[level], caller, deadline),
+            Call::Offer { level, caller, deadline } => self.offer(Priority::ALL[level], caller, deadline),
             Call::Take => self.take(),
             Call::Cancel(which) => self.cancel(which),
             Call::Finish(which, outcome, ran) => self.finish(which, outcome, ran),
@@ -106,7 +106,7 @@ impl Model {
         self.answer_gone();
     }
 
-    fn offer(&mut self, level: Level, caller: Option<u64>, deadline: Option<u64>) {
+    fn offer(&mut self, level: Priority, caller: Option<u64>, deadline: Option<u64>) {
         let (now, id) = (self.moment(), self.jobs.len());
         let until = deadline.map_or(u64::MAX, |deadline| self.now + deadline);
         let offer = Offer { deadline: deadline.map(|after| now + Duration::from_millis(after)), level, caller };
@@ -227,7 +227,7 @@ fn after(millis: u64) -> Moment {
     START + Duration::from_millis(millis)
 }
 
-fn at(level: Level) -> Offer {
+fn at(level: Priority) -> Offer {
     Offer { level, ..Offer::default() }
 }
 
@@ -257,8 +257,12 @@ fn turn(admission: &mut Admission<&'static str>, key: &mut Key, now: Moment) -> 
 #[test]
 fn higher_levels_start_first_and_equal_ones_in_order() {
     let (mut admission, mut key) = busy(Settings::fixed(1));
-    let jobs =
-        [(Level::Low, "low"), (Level::Normal, "first"), (Level::Critical, "critical"), (Level::Normal, "second")];
+    let jobs = [
+        (Priority::Low, "low"),
+        (Priority::Normal, "first"),
+        (Priority::Critical, "critical"),
+        (Priority::Normal, "second"),
+    ];
     for (level, job) in jobs {
         queue(&mut admission, START, at(level), job).unwrap();
     }
@@ -270,11 +274,11 @@ fn higher_levels_start_first_and_equal_ones_in_order() {
 fn a_lower_level_has_a_turn_after_it_was_passed_over_often() {
     let (mut admission, mut key) = busy(Settings::fixed(1));
     for _ in 0..10 {
-        queue(&mut admission, START, at(Level::Low), "low").unwrap();
+        queue(&mut admission, START, at(Priority::Low), "low").unwrap();
     }
     let mut low = Vec::new();
     for step in 0..330 {
-        queue(&mut admission, START, at(Level::Normal), "normal").unwrap();
+        queue(&mut admission, START, at(Priority::Normal), "normal").unwrap();
         if turn(&mut admission, &mut key, START) == "low" {
             low.push(step);
         }
@@ -286,11 +290,11 @@ fn a_lower_level_has_a_turn_after_it_was_passed_over_often() {
 fn a_full_queue_makes_room_for_a_higher_level_only() {
     let (mut admission, _) = busy(Settings::fixed(1).with_capacity(3));
     let mut gone = Vec::new();
-    for (level, job) in [(Level::Low, "old"), (Level::Low, "new"), (Level::Normal, "normal")] {
+    for (level, job) in [(Priority::Low, "old"), (Priority::Low, "new"), (Priority::Normal, "normal")] {
         queue(&mut admission, START, at(level), job).unwrap();
     }
-    assert_eq!(queue(&mut admission, START, at(Level::Low), "low"), Err(Cause::QueueFull));
-    let Ok(Place::Queued(key)) = admission.offer(START, at(Level::High), &mut gone) else { panic!("there is room") };
+    assert_eq!(queue(&mut admission, START, at(Priority::Low), "low"), Err(Cause::QueueFull));
+    let Ok(Place::Queued(key)) = admission.offer(START, at(Priority::High), &mut gone) else { panic!("there is room") };
     admission.store(key, "high");
     assert_eq!(gone.iter().map(|gone| (gone.job, gone.cause)).collect::<Vec<_>>(), [("new", Cause::Shed)]);
     let counts = admission.snapshot().counts;

@@ -2,9 +2,9 @@
 
 use super::moment::Moment;
 use super::pace::Lateness;
-use super::settings::Level;
 use super::shares::{Shares, UNSHARED};
 use super::slab::{Chain, List, NONE, Slab};
+use crate::terms::Priority;
 
 /// A level that was passed over this many times while it waited has its turn. So a flood of a lower level costs those
 /// above it at most one start in 33, and each lower level has at least that.
@@ -12,7 +12,7 @@ pub(super) const PATIENCE: u32 = 32;
 
 #[derive(Debug)]
 pub(super) struct Lanes {
-    lanes: [Lane; Level::ALL.len()],
+    lanes: [Lane; Priority::ALL.len()],
     /// One bit for each level that has a job, the most important lowest.
     waiting: u8,
 }

@@ -37,7 +37,8 @@
 //! 3. **The limit**, by the experiment: fixed, or adaptive; `limiter.rs` has the method.
 //!
 //! A full queue refuses in constant time, before anything is done for the job. It makes room for a job of a higher
-//! [`Level`] by shedding the newest of the lowest, and for a caller with little in it by shedding from the one with most.
+//! [`Priority`] by shedding the newest of the lowest, and for a caller with little in it by shedding from the one with
+//! most.
 //!
 //! The highest level that waits is next. Each level below it that is passed over 32 times in a row has a turn, so what
 //! is low is slow and not starved. (Apollo's router ages by moving a job up a level for each one taken, which gives a
@@ -75,5 +76,6 @@ mod slab;
 pub use self::core::{Admission, Gone, Place, Taken};
 pub use self::counts::{Counts, Outcome, Snapshot};
 pub use self::moment::Moment;
-pub use self::settings::{Bounds, Discipline, Level, Limit, Offer, Settings};
+pub use self::settings::{Bounds, Discipline, Limit, Offer, Settings};
 pub use self::slab::Key;
+pub use crate::terms::Priority;

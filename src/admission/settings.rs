@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::moment::{Moment, nanos};
-pub use crate::terms::Priority as Level;
+use crate::terms::Priority;
 
 /// What one pool's admission goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub struct Offer {
     /// The moment after which the job is of no use to its caller.
     pub deadline: Option<Moment>,
     /// How important it is.
-    pub level: Level,
+    pub level: Priority,
     /// A hash of whoever asks, where callers are to be served fairly beside each other.
     pub caller: Option<u64>,
 }

@@ -4,6 +4,8 @@
 //! *submitted = Σ results + queued + in flight*. Only the two histograms are recorded job by job, through handles that
 //! are resolved once for each pool.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 #[cfg(feature = "metrics")]
 mod facade;
 #[cfg(feature = "metrics")]
@@ -18,6 +20,19 @@ pub use self::names::{DURATION_BUCKETS, HISTOGRAMS};
 mod off;
 #[cfg(not(feature = "metrics"))]
 pub(crate) use self::off::{JobTimes, publish};
+
+/// The right to publish: one reading after the other, so that none overtakes a later one, and none in the middle of a
+/// scrape.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _guard: MutexGuard<'static, ()>,
+}
+
+/// Waits for the turn to publish.
+pub(crate) fn turn() -> Turn {
+    static PUBLISHING: Mutex<()> = Mutex::new(());
+    Turn { _guard: PUBLISHING.lock().unwrap_or_else(PoisonError::into_inner) }
+}
 
 /// One reading of a pool, in the numbers that its metrics show.
 #[derive(Clone, Copy, Debug)]

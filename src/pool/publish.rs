@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::shared::Shared;
+use crate::metrics;
 use crate::timer::{self, Alarm};
 
 /// How long after a change the gauges and counters show it, where nobody asks before.
@@ -35,7 +36,8 @@ impl Alarm for Publisher {
         // In this order: what changes from here on is published again.
         self.due.store(false, Ordering::Release);
         if let Some(pool) = self.pool.upgrade() {
-            pool.publish();
+            // The turn ends before the pool may.
+            pool.publish(&metrics::turn());
         }
         None
     }

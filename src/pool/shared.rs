@@ -14,7 +14,7 @@ use super::{nice, worker};
 use crate::admission::{Gone, Key, Moment, Outcome, Settings};
 use crate::config::Trust;
 use crate::error::{Cause, Rejection};
-use crate::metrics::{self, JobTimes};
+use crate::metrics::{self, JobTimes, Turn};
 use crate::shield::shielded;
 use crate::timer::{self, Alarm};
 use crate::workload::Workload;
@@ -97,7 +97,7 @@ impl Shared {
     }
 
     /// Brings the numbers of this instant to the recorder of the metrics.
-    pub(super) fn publish(&self) {
+    pub(super) fn publish(&self, _turn: &Turn) {
         self.times.refresh();
         metrics::publish(&self.stats().reading());
     }
@@ -262,6 +262,6 @@ impl Alarm for Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        shielded(|| self.publish());
+        shielded(|| self.publish(&metrics::turn()));
     }
 }

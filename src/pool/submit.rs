@@ -16,6 +16,7 @@ use super::worker;
 use crate::admission::{Offer, Outcome};
 use crate::config::Trust;
 use crate::error::{Cause, Rejection};
+use crate::metrics::Turn;
 use crate::shield::shielded;
 use crate::terms::Terms;
 use crate::workload::Workload;
@@ -139,8 +140,8 @@ impl Pool {
     }
 
     /// Brings the pool's numbers to the recorder of the application's metrics now.
-    pub(crate) fn publish(&self) {
-        self.shared().publish();
+    pub(crate) fn publish(&self, turn: &Turn) {
+        self.shared().publish(turn);
     }
 
     fn shared(&self) -> &Arc<Shared> {

@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::Pools;
+use crate::metrics;
 use crate::pool::Pool;
 use crate::timer;
 use crate::workload::Workload;
@@ -65,7 +66,7 @@ fn drain(pool: &Pool) -> u64 {
 fn report(pool: &Pool, before: u64, given_up: u64) -> PoolDrain {
     let cut_off = count(pool.stats().in_flight);
     pool.close();
-    pool.publish();
+    pool.publish(&metrics::turn());
     let finished = before.saturating_sub(given_up + cut_off);
     PoolDrain { pool: pool.name().clone(), finished, given_up, cut_off }
 }

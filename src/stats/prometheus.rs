@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use super::answer;
 use crate::body::Whole;
-use crate::metrics::{DURATION_BUCKETS, HISTOGRAMS};
+use crate::metrics::{self, DURATION_BUCKETS, HISTOGRAMS, Turn};
 use crate::pools::Pools;
 use crate::timer::{self, Alarm};
 
@@ -88,13 +88,13 @@ impl MetricsService {
         let weak: Weak<Upkeep> = Arc::downgrade(&upkeep);
         timer::arm(Instant::now() + UPKEEP_INTERVAL, weak);
         let service = Self { pools: pools.clone(), exporter, _upkeep: upkeep };
-        service.publish();
+        service.publish(&metrics::turn());
         service
     }
 
-    fn publish(&self) {
+    fn publish(&self, turn: &Turn) {
         for pool in self.pools.iter() {
-            pool.publish();
+            pool.publish(turn);
         }
     }
 }
@@ -111,7 +111,9 @@ impl<B> Service<Request<B>> for MetricsService {
     fn call(&mut self, request: Request<B>) -> Self::Future {
         ready(Ok(match *request.method() {
             Method::GET | Method::HEAD => {
-                self.publish();
+                // Kept until the text is made, so that it shows each pool as it was at one instant.
+                let turn = metrics::turn();
+                self.publish(&turn);
                 answer::ok("text/plain; version=0.0.4; charset=utf-8", self.exporter.render())
             }
             _ => answer::method_not_allowed("GET, HEAD"),

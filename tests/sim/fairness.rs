@@ -1,6 +1,6 @@
 //! Fairness between callers: one that asks without end, and many that ask now and then.
 
-use tower_offload::admission::{Level, Settings};
+use tower_offload::admission::{Priority, Settings};
 
 use crate::laws::{Crowding, Work};
 use crate::policy::Ours;
@@ -17,7 +17,7 @@ fn world(named: bool) -> World {
     world.warm_up = 0.5 * SECOND;
     for caller in 0..=20 {
         let rate = if caller == 0 { 10.0 * capacity } else { capacity / 50.0 };
-        let stream = Stream::steady(Level::Normal, rate);
+        let stream = Stream::steady(Priority::Normal, rate);
         world = world.with(Stream { caller: named.then_some(caller * 7919), ..stream });
     }
     world

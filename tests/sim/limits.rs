@@ -1,6 +1,6 @@
 //! Concurrency limits: fixed ones, those of others, and ours, each over the same queue.
 
-use tower_offload::admission::{Level, Limit, Settings};
+use tower_offload::admission::{Limit, Priority, Settings};
 
 use crate::laws::{Crowding, Work};
 use crate::policy::Ours;
@@ -64,7 +64,7 @@ impl Scenario {
         let mut world = World::new(self.work, self.crowding, patience, 40.0 * SECOND);
         world.warm_up = 20.0 * SECOND;
         let rate = self.factor * self.best();
-        let mut stream = Stream::steady(Level::Normal, rate);
+        let mut stream = Stream::steady(Priority::Normal, rate);
         if let Some((work, crowding)) = self.change {
             world.change = Some((10.0 * SECOND, work, crowding));
             let after = Scenario { crowding, work, name: "", factor: 1.0, change: None };

@@ -1,6 +1,6 @@
 //! Ordinary traffic: a pool that is not overloaded behaves as if there were no overload control.
 
-use tower_offload::admission::{Discipline, Level, Settings};
+use tower_offload::admission::{Discipline, Priority, Settings};
 
 use crate::laws::{Crowding, Work};
 use crate::policy::Ours;
@@ -21,7 +21,7 @@ fn an_unloaded_pool_serves_everyone_in_order() {
                 let patience = 100.0 * work.mean();
                 let world = World::new(work, Crowding::None, patience, 2000.0 * work.mean());
                 let rate = load * Crowding::None.throughput(workers, work);
-                let world = world.with(Stream::steady(Level::Normal, rate));
+                let world = world.with(Stream::steady(Priority::Normal, rate));
                 let ours = run(&world, workers, Discipline::Adaptive, seed);
                 assert_eq!(ours, run(&world, workers, Discipline::Fifo, seed), "{work:?} at {load}, seed {seed}");
                 assert_eq!(ours.3, 0, "nobody is refused: {work:?} at {load}, seed {seed}");
@@ -34,7 +34,7 @@ fn an_unloaded_pool_serves_everyone_in_order() {
 fn bursts_that_the_pool_can_work_off_are_worked_off() {
     for seed in seeds(2) {
         let world = World::new(Work::Exponential(MS), Crowding::None, 100.0 * MS, 2.0 * SECOND);
-        let burst = Stream { batch: 50, ..Stream::steady(Level::Normal, 0.5 * 8000.0) };
+        let burst = Stream { batch: 50, ..Stream::steady(Priority::Normal, 0.5 * 8000.0) };
         let ours = run(&world.with(burst), 8, Discipline::Adaptive, seed);
         assert_eq!(ours.3, 0, "nobody is refused, seed {seed}");
     }

@@ -1,6 +1,6 @@
 //! Queue disciplines under overload: what each makes of the same traffic.
 
-use tower_offload::admission::{Discipline, Level, Settings};
+use tower_offload::admission::{Discipline, Priority, Settings};
 
 use crate::laws::{Crowding, Work};
 use crate::policy::{Ours, Policy};
@@ -44,7 +44,7 @@ fn steady(work: Work, factor: f64) -> World {
     let mean = work.mean();
     let mut world = World::new(work, Crowding::None, PATIENCE * mean, 6000.0 * mean);
     world.warm_up = 1000.0 * mean;
-    world.with(Stream::steady(Level::Normal, factor * capacity(work)))
+    world.with(Stream::steady(Priority::Normal, factor * capacity(work)))
 }
 
 /// 0.8 of the capacity, 1.4 for 500 execution times, and 0.8 again. The spike ends at the second number.
@@ -53,7 +53,7 @@ fn spike(work: Work) -> (World, f64, f64) {
     let (from, until) = (1000.0 * mean, 1500.0 * mean);
     let world = World::new(work, Crowding::None, PATIENCE * mean, 3000.0 * mean);
     let rates = [(0.0, 0.8), (from, 1.4), (until, 0.8)].map(|(at, factor)| (at, factor * capacity(work)));
-    let stream = Stream { rates: rates.to_vec(), ..Stream::steady(Level::Normal, 0.0) };
+    let stream = Stream { rates: rates.to_vec(), ..Stream::steady(Priority::Normal, 0.0) };
     (world.with(stream), from, until)
 }
 
@@ -63,8 +63,8 @@ fn flood(work: Work) -> World {
     let mut world = World::new(work, Crowding::None, PATIENCE * mean, 8000.0 * mean);
     world.warm_up = 1000.0 * mean;
     let stream = |level, factor| Stream::steady(level, factor * capacity(work));
-    let important = world.with(stream(Level::Normal, 0.7)).with(stream(Level::High, 0.05));
-    important.with(stream(Level::Critical, 0.05)).with(stream(Level::Low, 12.0))
+    let important = world.with(stream(Priority::Normal, 0.7)).with(stream(Priority::High, 0.05));
+    important.with(stream(Priority::Critical, 0.05)).with(stream(Priority::Low, 12.0))
 }
 
 fn laws(mean: f64) -> [(&'static str, Work); 4] {
@@ -124,7 +124,7 @@ fn a_flood_of_low_priority_does_not_hurt_those_above() {
         let score = flood(Work::Exponential(MS)).run(&mut ours(seed), seed);
         let share = important(&score).share();
         assert!(share >= 0.999, "{share:.5}, seed {seed}");
-        assert!(score.levels[Level::Low as usize].good > 0, "low is slow, not starved");
+        assert!(score.levels[Priority::Low as usize].good > 0, "low is slow, not starved");
     }
 }
 

@@ -1,6 +1,6 @@
 //! What came of a run, and how it is printed.
 
-use tower_offload::admission::Level;
+use tower_offload::admission::Priority;
 
 use crate::world::{SECOND, Stream, World};
 
@@ -157,7 +157,7 @@ impl Score {
 /// Normal and higher.
 pub(crate) fn important(score: &Score) -> Tally {
     let mut tally = Tally::default();
-    for level in [Level::Critical, Level::High, Level::Normal] {
+    for level in [Priority::Critical, Priority::High, Priority::Normal] {
         let one = score.levels[level as usize];
         tally.asked += one.asked;
         tally.good += one.good;

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use tower_offload::admission::{Level, Moment, Offer, Outcome};
+use tower_offload::admission::{Moment, Offer, Outcome, Priority};
 
 use crate::laws::{Crowding, Work};
 use crate::policy::{Policy, Verdict};
@@ -19,7 +19,7 @@ pub(crate) const SECOND: f64 = 1e9;
 /// Clients of one kind.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
-    pub(crate) level: Level,
+    pub(crate) level: Priority,
     pub(crate) caller: Option<u64>,
     /// From when on how many requests arrive a second.
     pub(crate) rates: Vec<(f64, f64)>,
@@ -84,7 +84,7 @@ struct Run<'a> {
 }
 
 impl Stream {
-    pub(crate) fn steady(level: Level, rate: f64) -> Self {
+    pub(crate) fn steady(level: Priority, rate: f64) -> Self {
         Self { level, caller: None, rates: vec![(0.0, rate)], batch: 1 }
     }
 
