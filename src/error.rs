@@ -136,7 +136,9 @@ impl fmt::Display for Cause {
 // === impl Rejection ===
 
 impl Rejection {
-    pub(crate) const fn new(pool: Workload, cause: Cause, retry_after: Option<Duration>) -> Self {
+    /// A rejection as a pool makes it: for the tests of one's own [`Reject`](crate::Reject).
+    #[must_use]
+    pub const fn new(pool: Workload, cause: Cause, retry_after: Option<Duration>) -> Self {
         Self { pool, cause, retry_after, started: cause.started(), detail: None }
     }
 

@@ -21,6 +21,7 @@ pub enum Outcome {
 
 /// Every job that was ever submitted, by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counts {
     /// All of them.
     pub submitted: u64,
