@@ -242,11 +242,12 @@ impl fmt::Display for JobError {
 }
 
 impl Error for JobError {
+    /// This error shows itself as the one inside does, so its source is the source of that.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Rejected(rejection) => Some(rejection),
-            Self::Panicked(_) => None,
-            Self::UnknownPool(unknown) => Some(unknown),
+            Self::Rejected(rejection) => rejection.source(),
+            Self::Panicked(panic) => panic.source(),
+            Self::UnknownPool(unknown) => unknown.source(),
         }
     }
 }
@@ -361,6 +362,8 @@ impl fmt::Display for Panic {
         write!(f, "the job panicked: {}", self.message())
     }
 }
+
+impl Error for Panic {}
 
 impl fmt::Debug for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

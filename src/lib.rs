@@ -66,6 +66,7 @@
 //!   until it ends.
 //! - A job of pool A that blocks on a job of pool B, which blocks on A, waits for a worker it holds itself. Submitting
 //!   to the pool one is in runs inline; longer circles end with the queue timeout.
+//! - Pools of the same name in one process, of two [`Pools`], write to the same metrics. Give them names of their own.
 //! - Under `tokio::time::pause`, Tokio takes a runtime that waits for a pool as idle, and moves the clock on.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -76,7 +77,11 @@ mod config;
 mod error;
 mod headers;
 mod layer;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+mod metrics;
 mod pool;
 mod pools;
 mod reject;
@@ -91,6 +96,7 @@ mod terms;
 mod timer;
 mod workload;
 
+pub use crate::admission::Counts;
 pub use crate::body::Whole;
 pub use crate::config::{
     Concurrency, Config, ConfigError, General, Malformed, Performance, PoolConfig, Queue, QueueTarget, Route,

@@ -28,7 +28,7 @@ struct Timer {
 
 struct State {
     /// By moment; the number tells alarms of the same moment apart.
-    due: BTreeMap<(Instant, u64), Weak<dyn Alarm>>,
+    due: BTreeMap<Place, Weak<dyn Alarm>>,
     next_number: u64,
     running: bool,
     failed: bool,
@@ -47,22 +47,26 @@ pub(crate) fn arm(at: Instant, alarm: Weak<dyn Alarm>) {
     TIMER.arm(at, alarm);
 }
 
+/// An alarm's place: its moment, and its number.
+type Place = (Instant, u64);
+
 /// Ends `span` from now; never, if that is further than the clock can tell.
 pub(crate) fn sleep(span: Duration) -> Sleep {
-    Instant::now().checked_add(span).map_or_else(|| Sleep { bell: Arc::default() }, sleep_until)
+    Instant::now().checked_add(span).map_or_else(|| Sleep { bell: Arc::default(), place: None }, sleep_until)
 }
 
 /// Ends at this moment.
 pub(crate) fn sleep_until(moment: Instant) -> Sleep {
     let bell = Arc::new(Bell::default());
     let weak: Weak<Bell> = Arc::downgrade(&bell);
-    arm(moment, weak);
-    Sleep { bell }
+    let place = TIMER.arm(moment, weak);
+    Sleep { bell, place: Some(place) }
 }
 
 /// A future that ends at its moment.
 pub(crate) struct Sleep {
     bell: Arc<Bell>,
+    place: Option<Place>,
 }
 
 #[derive(Default)]
@@ -71,10 +75,10 @@ struct Bell(Mutex<(bool, Option<Waker>)>);
 // === impl Timer ===
 
 impl Timer {
-    fn arm(&'static self, at: Instant, alarm: Weak<dyn Alarm>) {
+    fn arm(&'static self, at: Instant, alarm: Weak<dyn Alarm>) -> Place {
         let mut state = self.lock();
         let first = state.due.first_key_value().is_none_or(|((first, _), _)| at < *first);
-        state.insert(at, alarm);
+        let place = state.insert(at, alarm);
         let mut failure = None;
         if !state.running {
             failure = self.start(&mut state);
@@ -86,6 +90,12 @@ impl Timer {
             tracing::error!(target: "tower_offload", %error, "the timer's thread could not be started; \
                 until it can, jobs learn that they are late only when a worker comes by");
         }
+        place
+    }
+
+    fn disarm(&self, place: Place) {
+        // Dropped without the lock.
+        let _alarm = self.lock().due.remove(&place);
     }
 
     /// Starts the thread; answers why it could not, the first time.
@@ -132,9 +142,11 @@ impl Timer {
 // === impl State ===
 
 impl State {
-    fn insert(&mut self, at: Instant, alarm: Weak<dyn Alarm>) {
+    fn insert(&mut self, at: Instant, alarm: Weak<dyn Alarm>) -> Place {
         self.next_number += 1;
-        self.due.insert((at, self.next_number), alarm);
+        let place = (at, self.next_number);
+        self.due.insert(place, alarm);
+        place
     }
 
     fn pop(&mut self, now: Instant) -> Option<Weak<dyn Alarm>> {
@@ -158,6 +170,15 @@ impl Future for Sleep {
     }
 }
 
+/// A request that is answered leaves nothing behind: its deadline may be hours away.
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            TIMER.disarm(place);
+        }
+    }
+}
+
 impl Alarm for Bell {
     fn ring(self: Arc<Self>) -> Option<Instant> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,5 +189,19 @@ impl Alarm for Bell {
             waker.wake();
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleep_that_is_dropped_leaves_the_timer() {
+        let sleep = sleep(Duration::from_secs(3600));
+        let place = sleep.place.expect("an hour can be counted");
+        assert!(TIMER.lock().due.contains_key(&place));
+        drop(sleep);
+        assert!(!TIMER.lock().due.contains_key(&place));
     }
 }

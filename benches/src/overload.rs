@@ -73,16 +73,16 @@ fn case(kind: &'static str, load: f64, span: Duration, speed: Speed) -> Case<'st
         let mut server = Process::start("overload", kind, speed);
         let port = port(&mut server);
         seed += 1;
-        sample(&arrive(port, CAPACITY * load, span, seed), load, span)
+        sample(&arrive(port, CAPACITY * load, span, seed), span)
     };
     Case { name: kind, sample: Box::new(sample) }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "nobody sends 2^53 requests")]
-fn sample(fates: &[Fate], load: f64, span: Duration) -> Vec<f64> {
+fn sample(fates: &[Fate], span: Duration) -> Vec<f64> {
     let good = |fate: &&Fate| fate.status == Some(200) && fate.latency <= PATIENCE;
     let millis = |fate: &Fate| fate.latency.as_secs_f64() * 1e3;
-    let possible = (CAPACITY * load.min(1.0) * (span - WARM_UP).as_secs_f64()).min(fates.len() as f64);
+    let possible = (CAPACITY * (span - WARM_UP).as_secs_f64()).min(fates.len() as f64);
     let mut answered: Vec<_> = fates.iter().filter(good).map(millis).collect();
     let mut refused: Vec<_> = fates.iter().filter(|fate| fate.status == Some(503)).map(millis).collect();
     let share = answered.len() as f64 / possible * 100.0;

@@ -86,7 +86,11 @@ where
                 StateProj::Inline { future } => break Ok(ready!(future.poll(cx))),
                 StateProj::Here { call } => break Ok(ready!(call.poll(cx))),
                 StateProj::Pending { pending, late } => {
-                    break ready!(poll_pending(pending, late.as_mut(), *this.options, cx));
+                    match ready!(poll_pending(pending, late.as_mut(), *this.options, cx)) {
+                        Ok(answer) => break Ok(answer),
+                        // What is pending goes before the caller is told, however long it keeps this future.
+                        Err(rejection) => State::Rejected { rejection: Some(rejection) },
+                    }
                 }
                 StateProj::Rejected { rejection } => {
                     break Err(rejection.take().expect("a response is given once"));

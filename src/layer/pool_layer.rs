@@ -195,7 +195,7 @@ impl<W, R> PoolLayer<W, R> {
     }
 
     /// Serves callers fairly beside each other: however many requests one of them has queued, the others' do not wait
-    /// behind them. `function` takes the caller from the request; requests for which it answers `None` share a place.
+    /// behind them: each caller has a hand of eight out of 64 virtual queues, which are served in turn. `function` takes the caller from the request; requests for which it answers `None` share a place.
     ///
     /// ```
     /// use axum::extract::Request;

@@ -4,7 +4,7 @@
 //! # How no wake-up is lost
 //!
 //! 1. A worker that finds nothing to do puts its seat on the stack of sleepers *under the lock*, and parks after it has
-//!    let go of the lock.
+//!    let go of the lock, with no code of the application in between: that may park too, and use up the token of 2.
 //! 2. Whoever makes a job ready does so under the lock and, under the same lock, takes a seat off the stack. The seat is
 //!    then *waking*, and is unparked after the lock is released. Unparking before parking leaves a token, so the order
 //!    of the two does not matter.
@@ -235,14 +235,22 @@ impl<T> Dispatch<T> {
                 state.crew.busy += 1;
             } else if leaves {
                 state.crew.leave(seat);
-            } else {
-                state.crew.lie_down(seat);
             }
             let after = state.after(at, gone);
+            // What is settled runs code of the application, which may park this thread and so use up the token of an
+            // unpark. So a worker lies down only when there is nothing to settle, and parks with nothing in between.
+            let lies_down = job.is_none() && !leaves && after.is_empty();
+            if lies_down {
+                state.crew.lie_down(seat);
+            }
             drop(state);
-            settle(after);
-            if job.is_some() || leaves {
-                return job;
+            if !lies_down {
+                settle(after);
+                if job.is_some() || leaves {
+                    return job;
+                }
+                state = self.lock();
+                continue;
             }
             park_timeout(keep_alive.saturating_sub(idle));
             state = self.lock();
@@ -339,6 +347,14 @@ impl<T> Dispatch<T> {
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         lock(&self.state)
+    }
+}
+
+// === impl After ===
+
+impl<T> After<T> {
+    fn is_empty(&self) -> bool {
+        matches!(self.call, Call::Nobody) && self.gone.is_empty() && self.watchers.is_empty() && self.arm.is_none()
     }
 }
 
@@ -451,5 +467,45 @@ impl Crew {
     fn leave(&mut self, seat: usize) {
         self.seats[seat] = None;
         self.present -= 1;
+    }
+}
+
+#[cfg(all(test, not(tower_offload_loom)))]
+mod tests {
+    use super::*;
+
+    /// What is settled may park the thread, and so use up the token of an unpark that was meant for the worker.
+    #[test]
+    fn a_worker_that_settles_something_is_not_asleep() {
+        let settings = Settings { timeout: Duration::from_secs(1), ..Settings::fixed(1).with_capacity(1) };
+        let dispatch = Dispatch::new(settings, 0, 1, 1);
+        let offer = |now, job| dispatch.offer(now, Offer::default(), |key, _| (job, key));
+        let (start, late) = (Moment::default(), Moment::default() + Duration::from_secs(2));
+
+        let (first, after) = offer(start, 1);
+        assert!(matches!(after.call, Call::Start(0)));
+        let (_, after) = offer(start, 2);
+        assert!(matches!(after.call, Call::Nobody));
+        let long = Duration::from_secs(60);
+        assert_eq!(dispatch.next(0, From::Start, long, || start, drop), Some(1));
+        let key = first.expect("the pool is empty");
+        let after = dispatch.finish(start, key, Outcome::Ok, None);
+        assert!(after.gone.is_empty());
+
+        // The worker finds the second job late, and nothing to do but to tell its caller.
+        let next = dispatch.next(
+            0,
+            From::Job,
+            long,
+            || late,
+            |after| {
+                for gone in after.gone {
+                    assert_eq!((gone.job, gone.cause), (2, Cause::QueueTimeout));
+                    let (_, after) = offer(late, 3);
+                    assert!(matches!(after.call, Call::Nobody), "it is awake, and will look for itself");
+                }
+            },
+        );
+        assert_eq!(next, Some(3));
     }
 }

@@ -82,9 +82,10 @@ impl Ticket {
         self.fate.store(BEGUN, Ordering::Release);
     }
 
-    /// Notes why the job will not start, to be read by its caller.
+    /// Notes why the job will not start, to be read by its caller. One that has begun stays so: its caller must not
+    /// take it for safe to run again.
     pub(super) fn end(&self, cause: Cause) {
-        self.fate.store(code(cause), Ordering::Release);
+        let _ = self.fate.compare_exchange(0, code(cause), Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// How the job ends if it is dropped now.

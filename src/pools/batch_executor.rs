@@ -36,7 +36,7 @@ pub struct BatchExecutor {
 }
 
 impl Pools {
-    /// A batch that has at most `max_concurrent` of its jobs in the pool, queued or in flight, at once.
+    /// A batch that has at most `max_concurrent` of its jobs in the pool, queued or in flight, at once; 0 counts as 1.
     ///
     /// # Errors
     ///

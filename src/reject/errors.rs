@@ -4,6 +4,9 @@ use super::Reject;
 use crate::error::{OffloadError, Rejection};
 
 /// Answers rejections with [`OffloadError::Rejected`]; the service's own errors are [`OffloadError::Inner`].
+///
+/// It knows nothing of HTTP: a [`Deadline`](crate::Deadline) or [`Priority`](crate::Priority) among a request's
+/// extensions, and the headers that a pool trusts, count only with the other answers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Errors;
 

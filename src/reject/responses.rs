@@ -114,9 +114,8 @@ fn grpc_status(rejection: &Rejection) -> Response<Whole> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from(answer_to(rejection.cause()).1 as u16));
-    // A name that is no header text is an unknown one, and is left to the log.
     let message = HeaderValue::try_from(percent_encoded(&rejection.to_string()));
-    headers.extend(message.ok().map(|message| (http::HeaderName::from_static("grpc-message"), message)));
+    headers.insert("grpc-message", message.expect("what is percent-encoded is visible ASCII"));
     if let Some(wait) = rejection.retry_after() {
         // How a server tells when to try again: gRFC A6.
         headers.insert("grpc-retry-pushback-ms", millis(wait).into());

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::choice::Choice;
 use super::{Select, Target};
@@ -20,9 +20,11 @@ pub struct PriorityBy<W, F> {
 pub struct FairBy<W, F> {
     choice: Arc<Choice<W>>,
     function: F,
-    /// Seeded by chance, so that nobody can choose names that collide.
-    hasher: RandomState,
 }
+
+/// Seeded by chance, so that nobody can choose names that collide; once, so that a caller who comes through several
+/// layers is the same in each.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl<W, F> PriorityBy<W, F> {
     pub(crate) const fn new(choice: Arc<Choice<W>>, function: F) -> Self {
@@ -31,8 +33,8 @@ impl<W, F> PriorityBy<W, F> {
 }
 
 impl<W, F> FairBy<W, F> {
-    pub(crate) fn new(choice: Arc<Choice<W>>, function: F) -> Self {
-        Self { choice, function, hasher: RandomState::new() }
+    pub(crate) const fn new(choice: Arc<Choice<W>>, function: F) -> Self {
+        Self { choice, function }
     }
 }
 
@@ -69,7 +71,7 @@ where
     }
 
     fn caller(&self, request: &Req) -> Option<u64> {
-        (self.function)(request).map(|key| self.hasher.hash_one(key))
+        (self.function)(request).map(|key| HASHER.hash_one(key))
     }
 }
 

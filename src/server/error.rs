@@ -5,10 +5,14 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use crate::ConfigError;
+
 /// The server could not begin to serve.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServeError {
+    /// The settings are wrong.
+    Config(ConfigError),
     /// The address could not be listened on.
     Bind {
         /// The address.
@@ -23,6 +27,7 @@ pub enum ServeError {
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Config(error) => error.fmt(f),
             Self::Bind { address, source } => {
                 write!(f, "cannot listen on {address}")?;
                 match source.kind() {
@@ -42,6 +47,7 @@ impl fmt::Display for ServeError {
 impl Error for ServeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
+            Self::Config(error) => error.source(),
             Self::Bind { source, .. } | Self::Signals(source) => Some(source),
         }
     }

@@ -13,8 +13,9 @@ use crate::Config;
 /// [module](super) for an example.
 ///
 /// # Errors
-/// The system refused a thread or a file descriptor.
+/// The settings are wrong, or the system refused a thread or a file descriptor.
 pub fn runtime(config: &Config) -> io::Result<Runtime> {
+    config.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     Builder::new_multi_thread()
         .worker_threads(config.performance.workers.count())
         .thread_name("server")

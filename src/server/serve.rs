@@ -68,7 +68,7 @@ pub struct Server {
 /// the pools, and reports. See the [module](super).
 ///
 /// # Errors
-/// The address could not be listened on, or the signals could not be listened to.
+/// The settings are wrong, the address could not be listened on, or the signals could not be listened to.
 ///
 /// # Panics
 /// Outside a Tokio runtime that has its I/O and time drivers enabled.
@@ -111,7 +111,7 @@ impl Server {
     /// Serves `service` until the shutdown is done. Dropping the future cuts everything off.
     ///
     /// # Errors
-    /// The address could not be listened on, or the signals could not be listened to.
+    /// The settings are wrong, the address could not be listened on, or the signals could not be listened to.
     ///
     /// # Panics
     /// Outside a Tokio runtime that has its I/O and time drivers enabled.
@@ -125,6 +125,7 @@ impl Server {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let Self { config, pools, listener, shutdown_on, cut_off_on } = self;
+        config.validate().map_err(ServeError::Config)?;
         let mut triggers = Triggers::new(shutdown_on, cut_off_on).map_err(ServeError::Signals)?;
         let listener = match listener {
             Some(listener) => listener,

@@ -11,3 +11,4 @@ mod reentry;
 mod rejections;
 mod selection;
 mod stacks;
+mod terms;

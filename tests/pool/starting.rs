@@ -2,15 +2,20 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
+use std::sync::mpsc::{Sender, channel};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tower_offload::{Cause, JobError, PoolConfig};
 
 use crate::children::in_child;
-use crate::support::{Held, Log, end_of, hold, pools, stats, until_at_rest};
+use crate::support::{Held, Log, end_of, hold, pools, stats, until, until_at_rest};
 
 /// Leaves this process no address space for the stack of another thread, until it is dropped.
-struct NoThreads(Rlimit);
+struct NoThreads {
+    before: Rlimit,
+    /// What the threads wait for that have the stacks of those which ended before.
+    _stacks: Vec<Sender<()>>,
+}
 
 impl NoThreads {
     fn begin() -> Self {
@@ -19,14 +24,24 @@ impl NoThreads {
         let in_use = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.strip_suffix("kB")).unwrap();
         let limit = (in_use.trim().parse::<u64>().unwrap() + 512) * 1024;
         setrlimit(Resource::As, Rlimit { current: Some(limit), maximum: before.maximum }).unwrap();
-        assert!(std::thread::Builder::new().spawn(|| ()).is_err(), "threads can still be started");
-        Self(before)
+        let occupy = |_| {
+            let (hold, held) = channel();
+            std::thread::Builder::new()
+                .spawn(move || {
+                    let _ = held.recv();
+                })
+                .ok()
+                .map(|_| hold)
+        };
+        let stacks: Vec<_> = (0..64).map_while(occupy).collect();
+        assert!(stacks.len() < 64, "threads can still be started");
+        Self { before, _stacks: stacks }
     }
 }
 
 impl Drop for NoThreads {
     fn drop(&mut self) {
-        setrlimit(Resource::As, Rlimit { current: self.0.current, maximum: self.0.maximum }).unwrap();
+        setrlimit(Resource::As, Rlimit { current: self.before.current, maximum: self.before.maximum }).unwrap();
     }
 }
 
@@ -53,10 +68,32 @@ fn without_any_worker_a_job_is_an_error_and_not_a_hang() {
             }
             let numbers = stats(&pools, "none");
             assert_eq!((numbers.workers, numbers.in_flight, numbers.queued_tasks), (0, 0, 0));
-            assert_eq!(numbers.counts.ended(), 5);
+            assert_eq!((numbers.counts.ended(), numbers.counts.rejected), (5, 5));
             assert_eq!(log.lines_with("a worker's thread could not be started").len(), 1);
             drop(no_threads);
             assert_eq!(end_of(pools.submit_to_pool("none", || 7).unwrap()).unwrap(), 7);
+        },
+    );
+}
+
+#[test]
+fn a_job_that_has_begun_is_not_said_to_be_safe_to_run_again() {
+    in_child(
+        "starting::a_job_that_has_begun_is_not_said_to_be_safe_to_run_again",
+        |_| {},
+        || {
+            let pools = pools("begun", PoolConfig::new(1).keep_alive(std::time::Duration::from_millis(5)));
+            let (wake, woken) = tokio::sync::oneshot::channel::<()>();
+            let handle = pools.submit_to_pool("begun", woken).unwrap();
+            until("the job awaits, and its worker has ended", || {
+                let numbers = stats(&pools, "begun");
+                (numbers.workers, numbers.in_flight) == (0, 1)
+            });
+            let _no_threads = NoThreads::begin();
+            wake.send(()).unwrap();
+            let Err(JobError::Rejected(rejection)) = end_of(handle) else { panic!("there is nobody to finish it") };
+            assert_eq!((rejection.cause(), rejection.started()), (Cause::CutOff, true));
+            assert_eq!(stats(&pools, "begun").counts.cancelled, 1);
         },
     );
 }

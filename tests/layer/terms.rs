@@ -1,0 +1,197 @@
+//! What requests ask of their pool: by when, how urgently, and for whom.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{HeaderName, Request, Response, StatusCode};
+use tokio::task::JoinHandle;
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_offload::{Cpu, Deadline, Malformed, PoolConfig, PoolLayer, Pools, Priority, StatsService, Trust};
+
+use crate::fixtures::{Gate, TextService, answer, in_time, json, locator, request, stats_of, until};
+
+fn one_worker(queue_capacity: usize, trust: Trust) -> Pools {
+    let cpu = PoolConfig::new(1).queue_capacity(queue_capacity).trust(trust);
+    Pools::builder().pool(Cpu, cpu).build().expect("the settings are valid")
+}
+
+fn trusting() -> Trust {
+    Trust::default()
+        .deadline(HeaderName::from_static("x-timeout"))
+        .grpc_timeout(true)
+        .priority(HeaderName::from_static("x-priority"))
+        .malformed(Malformed::Refuse)
+}
+
+/// A service that notes the path of each request, and lets those at `/held` stand at the gate.
+fn noting(gate: &Gate, notes: &Arc<Mutex<Vec<String>>>) -> impl TextService + use<> {
+    let (gate, notes) = (gate.clone(), notes.clone());
+    service_fn(move |request: Request<String>| {
+        let (gate, notes) = (gate.clone(), notes.clone());
+        async move {
+            let path = request.uri().path().to_owned();
+            notes.lock().expect("no test panics with it").push(path.clone());
+            if path == "/held" {
+                gate.pass().await;
+            }
+            Ok(Response::new(path))
+        }
+    })
+}
+
+fn spawn<S>(service: &S, request: Request<String>) -> JoinHandle<Response<String>>
+where
+    S: Service<Request<String>, Error: std::fmt::Debug, Future: Send> + Clone + Send + 'static,
+    S: Service<Request<String>, Response = Response<tower_offload::ResponseBody<String>>>,
+{
+    tokio::spawn(answer(service.clone(), request))
+}
+
+fn with_header(name: &'static str, value: &str) -> Request<String> {
+    let mut request = request("GET", "/");
+    request.headers_mut().insert(name, value.parse().expect("a header value"));
+    request
+}
+
+#[tokio::test]
+async fn a_queued_request_is_told_at_its_deadline_and_never_starts() {
+    let pools = one_worker(10, Trust::default());
+    let (gate, notes) = (Gate::new(), Arc::default());
+    let service = PoolLayer::<Cpu>::new(&pools).layer(noting(&gate, &notes));
+    let holder = spawn(&service, request("GET", "/held"));
+    gate.arrived(1).await;
+    let mut late = request("GET", "/late");
+    late.extensions_mut().insert(Deadline::after(Duration::from_millis(20)));
+    let told = in_time(spawn(&service, late)).await.unwrap();
+    assert_eq!((told.status(), &json(&told)["reason"]), (StatusCode::GATEWAY_TIMEOUT, &"deadline_exceeded".into()));
+    assert_eq!(json(&told)["started"], false);
+    assert_eq!(stats_of(&pools, "cpu").queued_tasks, 0);
+    gate.open(1);
+    holder.await.unwrap();
+    assert_eq!(*notes.lock().unwrap(), ["/held"]);
+    assert_eq!(stats_of(&pools, "cpu").counts.expired, 1);
+}
+
+#[tokio::test]
+async fn a_request_that_is_past_its_deadline_is_refused_at_the_door() {
+    let pools = one_worker(10, Trust::default());
+    let mut late = request("GET", "/");
+    late.extensions_mut().insert(Deadline::after(Duration::ZERO));
+    let told = answer(PoolLayer::<Cpu>::new(&pools).layer(locator()), late).await;
+    assert_eq!((told.status(), &json(&told)["started"]), (StatusCode::GATEWAY_TIMEOUT, &false.into()));
+}
+
+#[tokio::test]
+async fn a_handler_sees_the_deadline_of_a_header_that_its_pool_believes() {
+    let seen = service_fn(|request: Request<String>| async move {
+        let left = request.extensions().get::<Deadline>().map(|deadline| deadline.remaining().as_secs());
+        Ok::<_, std::convert::Infallible>(Response::new(format!("{left:?}")))
+    });
+    for (header, value, expected) in
+        [("x-timeout", "60s", "Some(59)"), ("grpc-timeout", "1H", "Some(3599)"), ("x-other", "60s", "None")]
+    {
+        let layer = PoolLayer::<Cpu>::new(&one_worker(10, trusting()));
+        let answered = answer(layer.layer(seen), with_header(header, value)).await;
+        assert_eq!(answered.body(), expected, "{header}: {value}");
+    }
+    let nobody = PoolLayer::<Cpu>::new(&one_worker(10, Trust::default()));
+    assert_eq!(answer(nobody.layer(seen), with_header("x-timeout", "60s")).await.body(), "None");
+}
+
+#[tokio::test]
+async fn a_header_that_cannot_be_read_is_a_400_that_names_it() {
+    let pools = one_worker(10, trusting());
+    let service = PoolLayer::<Cpu>::new(&pools).layer(locator());
+    for (header, value) in [("x-timeout", "soon"), ("grpc-timeout", "1"), ("x-priority", "urgent")] {
+        let told = answer(service.clone(), with_header(header, value)).await;
+        assert_eq!((told.status(), &json(&told)["reason"]), (StatusCode::BAD_REQUEST, &"bad_header".into()));
+        assert!(json(&told)["detail"].as_str().is_some_and(|detail| detail.contains(header)), "{told:?}");
+    }
+    let ignoring = one_worker(10, trusting().malformed(Malformed::Ignore));
+    let service = PoolLayer::<Cpu>::new(&ignoring).layer(locator());
+    assert_eq!(answer(service, with_header("x-timeout", "soon")).await.body(), "cpu");
+}
+
+#[tokio::test]
+async fn a_full_queue_makes_room_for_what_is_more_important() {
+    let pools = one_worker(1, trusting());
+    let (gate, notes) = (Gate::new(), Arc::default());
+    let service = PoolLayer::<Cpu>::new(&pools)
+        .priority_by(|request: &Request<String>| (request.uri().path() == "/low").then_some(Priority::Low))
+        .layer(noting(&gate, &notes));
+    let holder = spawn(&service, request("GET", "/held"));
+    gate.arrived(1).await;
+    let low = spawn(&service, request("GET", "/low"));
+    until(|| stats_of(&pools, "cpu").queued_tasks == 1).await;
+
+    let mut critical = with_header("x-priority", "critical");
+    *critical.uri_mut() = "/critical".parse().unwrap();
+    let critical = spawn(&service, critical);
+    let told = in_time(low).await.unwrap();
+    assert_eq!((told.status(), &json(&told)["reason"]), (StatusCode::SERVICE_UNAVAILABLE, &"shed".into()));
+    let mut normal = request("GET", "/normal");
+    normal.extensions_mut().insert(Priority::Normal);
+    let refused = in_time(spawn(&service, normal)).await.unwrap();
+    assert_eq!(json(&refused)["reason"], "queue_full", "what is less important makes nobody leave");
+    gate.open(1);
+    assert_eq!(in_time(critical).await.unwrap().body(), "/critical");
+    holder.await.unwrap();
+    assert_eq!(*notes.lock().unwrap(), ["/held", "/critical"]);
+}
+
+#[tokio::test]
+async fn a_handler_in_flight_is_cancelled_at_its_deadline_if_the_layer_says_so() {
+    let pools = one_worker(10, Trust::default());
+    let (gate, notes) = (Gate::new(), Arc::default());
+    let service = PoolLayer::<Cpu>::new(&pools).cancel_late().layer(noting(&gate, &notes));
+    let mut held = request("GET", "/held");
+    held.extensions_mut().insert(Deadline::after(Duration::from_millis(200)));
+    let held = spawn(&service, held);
+    gate.arrived(1).await;
+    let told = in_time(held).await.unwrap();
+    assert_eq!((told.status(), &json(&told)["started"]), (StatusCode::GATEWAY_TIMEOUT, &true.into()));
+    until(|| stats_of(&pools, "cpu").in_flight == 0).await;
+    assert_eq!(stats_of(&pools, "cpu").counts.cancelled, 1);
+}
+
+#[tokio::test]
+async fn a_caller_with_many_requests_does_not_delay_another() {
+    let pools = one_worker(200, Trust::default());
+    let (gate, notes) = (Gate::new(), Arc::default());
+    let service = PoolLayer::<Cpu>::new(&pools)
+        .fair_by(|request: &Request<String>| request.uri().path().get(..2).map(str::to_owned))
+        .layer(noting(&gate, &notes));
+    let holder = spawn(&service, request("GET", "/held"));
+    gate.arrived(1).await;
+    let mut tasks = Vec::new();
+    for number in 0..100 {
+        tasks.push(spawn(&service, request("GET", &format!("/a{number}"))));
+        until(|| stats_of(&pools, "cpu").queued_tasks == number + 1).await;
+    }
+    tasks.push(spawn(&service, request("GET", "/b")));
+    until(|| stats_of(&pools, "cpu").queued_tasks == 101).await;
+    gate.open(1);
+    holder.await.unwrap();
+    for task in tasks {
+        in_time(task).await.unwrap();
+    }
+    let notes = notes.lock().unwrap();
+    let place = notes.iter().position(|path| path == "/b").unwrap();
+    // A caller has a hand of eight virtual queues: of each, one may go before.
+    assert!(place <= 9, "the one of the other caller came after {place} others: {notes:?}");
+}
+
+#[tokio::test]
+async fn readiness_ends_when_the_pools_drain() {
+    let pools = one_worker(10, Trust::default());
+    let all = StatsService::new(&pools);
+    let only_io = StatsService::new(&pools).ready_by(["io"]).unwrap();
+    assert!(StatsService::new(&pools).ready_by(["iot"]).is_err());
+    let ready = answer(all.clone(), request("GET", "/health/thread-pools/ready")).await;
+    assert_eq!((ready.status(), &json(&ready)["ready"]), (StatusCode::OK, &true.into()));
+    pools.shutdown(Duration::ZERO).await;
+    let ready = all.oneshot(request("GET", "/ready")).await.unwrap();
+    assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let ready = answer(only_io, request("GET", "/ready")).await;
+    assert_eq!(json(&ready)["pools"]["io"], "draining");
+}
