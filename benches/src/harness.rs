@@ -213,7 +213,7 @@ fn table(name: &str, columns: &[Column], medians: &Medians, figures: &[Vec<Figur
     }
     let _ = write!(text, "\n|{:-<1$}|", "", width + 2);
     for _ in columns {
-        let _ = write!(text, "{0:->1$}:|{0:->2$}:|", "", 37, 7);
+        let _ = write!(text, "{:->37}:|{:->7}:|", "", "");
     }
     text.push('\n');
     for ((name, row), figures) in medians.rows.iter().zip(figures) {

@@ -13,7 +13,7 @@ use crate::ways::Speed;
 
 const CONNECTIONS: usize = 64;
 const WARM_UP: Duration = Duration::from_millis(100);
-const SPAN: Duration = Duration::from_millis(700);
+const SPAN: Duration = Duration::from_millis(500);
 
 pub fn run(harness: &mut Harness, speed: Speed) {
     let empty = Target {

@@ -10,7 +10,7 @@ use tower_offload::{Cpu, PoolConfig, Pools};
 
 use crate::child::{self, Process};
 use crate::harness::{Case, Column, Harness, OURS, Scenario, Target};
-use crate::ways::Speed;
+use crate::ways::{self, Speed};
 
 const JOBS: usize = 100_000;
 const KINDS: [&str; 5] = [OURS, "spawn_blocking", "spawn_blocking + semaphore", "dedicated runtime", "rayon + oneshot"];
@@ -87,7 +87,7 @@ pub fn play(kind: &str) -> ! {
 
 /// A `cpu` pool of one worker with room for every job.
 pub fn pools() -> Pools {
-    let cpu = PoolConfig::new(1).queue_capacity(2 * JOBS).queue_timeout(Duration::from_secs(3600));
+    let cpu = ways::patient(PoolConfig::new(1)).queue_capacity(2 * JOBS).queue_timeout(Duration::from_secs(3600));
     Pools::builder().pool(Cpu, cpu).build().expect("the settings are right")
 }
 

@@ -57,7 +57,9 @@ fn compare(harness: &mut Harness, name: &str, cases: Vec<Case<'_>>, target: Targ
 
 fn case<'a>(name: &'static str, runtime: &'a Runtime, pools: usize, workers: usize, span: Duration) -> Case<'a> {
     let names: Vec<Arc<str>> = (0..pools).map(|pool| format!("pool-{pool}").into()).collect();
-    let builder = names.iter().fold(Pools::builder(), |builder, name| builder.pool(&**name, PoolConfig::new(workers)));
+    let builder = names
+        .iter()
+        .fold(Pools::builder(), |builder, name| builder.pool(&**name, ways::patient(PoolConfig::new(workers))));
     let pools = builder.build().expect("the settings are right");
     for name in &names {
         start_all(&pools, name, workers);

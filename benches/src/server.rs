@@ -37,8 +37,8 @@ pub fn play(kind: &str, speed: Speed) {
     let router = match kind {
         "ours" => pooled(&jobs, ways::default_cpu()),
         OURS_NICE => pooled(&jobs, ways::default_cpu().nice(5)),
-        OURS_AUTO => pooled(&jobs, PoolConfig::auto()),
-        OURS_AUTO_NICE => pooled(&jobs, PoolConfig::auto().nice(5)),
+        OURS_AUTO => pooled(&jobs, ways::patient(PoolConfig::auto())),
+        OURS_AUTO_NICE => pooled(&jobs, ways::patient(PoolConfig::auto()).nice(5)),
         "bare" => routes(&jobs, &Direct),
         "spawn_blocking" => routes(&jobs, &SpawnBlocking),
         "spawn_blocking + semaphore" => routes(&jobs, &SpawnBlockingLimited::default()),

@@ -32,6 +32,9 @@ pub trait Way: Clone + Send + Sync + 'static {
     fn run(&self, job: Job) -> impl Future<Output = ()> + Send;
 }
 
+/// A wait that no scenario reaches.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How many may run at once where a way has such a limit: that of the `cpu` pool.
 pub const LIMIT: usize = 30;
 
@@ -226,9 +229,15 @@ pub fn pools(cpu: PoolConfig) -> Pools {
     Pools::builder().pool(Cpu, cpu.queue_capacity(10_000)).build().expect("the settings are right")
 }
 
-/// The `cpu` pool as it is if nothing is said.
+/// A queue that takes no wait for overload: 2,000 callers who each wait for the others would
+/// rightly be refused, but nobody else here refuses any.
+pub fn patient(pool: PoolConfig) -> PoolConfig {
+    pool.queue_target(PATIENCE..=PATIENCE)
+}
+
+/// The `cpu` pool as it is if nothing is said, but patient.
 pub fn default_cpu() -> PoolConfig {
-    PoolConfig::new(LIMIT)
+    patient(PoolConfig::new(LIMIT))
 }
 
 /// Jobs per second of `callers` tasks that each run one job after the other.
