@@ -20,11 +20,14 @@ pub struct Load {
     thread: Option<JoinHandle<()>>,
 }
 
+/// How the answer begins that is wanted.
+const OK: &[u8] = b"HTTP/1.1 200";
+
 /// How many bytes an answer has, once its head is complete.
 fn length_of_answer(received: &[u8]) -> Option<usize> {
     let end = received.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&received[..end]).to_ascii_lowercase();
-    assert!(head.starts_with("http/1.1 200"), "the server answered: {head}");
+    assert!(received.starts_with(OK), "the server answered: {head}");
     let length = head.split("content-length: ").nth(1)?.split("\r\n").next()?;
     Some(end + length.parse::<usize>().ok()?)
 }
@@ -85,6 +88,8 @@ async fn ask(port: u16, request: Arc<[u8]>, answered: Arc<AtomicU64>, stop: Arc<
             received += read;
             length = length.or_else(|| length_of_answer(&buffer[..received]));
         }
+        // A refusal is cheap, and must not be counted as work.
+        assert!(buffer.starts_with(OK) && length == Some(received), "the server did not do what it was asked");
         answered.fetch_add(1, Ordering::Relaxed);
     }
 }
