@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::builder::{BuildError, PoolsBuilder};
 use crate::admission::{Bounds, Discipline, Limit, Settings};
-use crate::config::{Concurrency, Config, PoolConfig, Queue, Route};
+use crate::config::{Concurrency, Config, PoolConfig, Queue, Route, Workers};
 use crate::error::UnknownPool;
 use crate::pool::{self, Plan, Pool, PoolStats};
 use crate::workload::{PoolName, Workload};
@@ -77,6 +77,7 @@ impl Pools {
             if let Some(nice) = settings.nice {
                 pool::check_nice(nice).map_err(|source| BuildError::Nice { pool: name.clone(), nice, source })?;
             }
+            advise(name, settings);
             pools.push(Pool::new(plan(name, settings, verbose)));
         }
         Ok(Self { all: Arc::new(All { pools, routes: config.performance.routes.clone(), verbose, disabled: false }) })
@@ -170,6 +171,18 @@ impl fmt::Debug for Pools {
     }
 }
 
+/// Says so where a pool that computes may have so many threads at work that they only take turns.
+fn advise(name: &Workload, settings: &PoolConfig) {
+    let (most, cores) = (settings.workers.count().min(settings.concurrency_limit()), Workers::Auto.count());
+    if computes(name) && most > 2 * cores {
+        tracing::info!(
+            target: "tower_offload",
+            "pool `{name}` may compute with {most} threads on {cores} cores; if its jobs do little else, `workers: auto` \
+             does more in the same time"
+        );
+    }
+}
+
 fn plan(name: &Workload, settings: &PoolConfig, verbose: bool) -> Plan {
     Plan {
         name: name.clone(),
@@ -189,10 +202,21 @@ fn plan(name: &Workload, settings: &PoolConfig, verbose: bool) -> Plan {
             ..Settings::default()
         },
         keep_alive: settings.keep_alive,
-        nice: settings.nice,
+        nice: settings.nice.or_else(|| default_nice(name)),
         trust: settings.trust.clone(),
         verbose,
     }
+}
+
+/// The built-in pools that compute let the server's own threads go first, where each thread has a nice value: with more
+/// of their threads than cores, whoever only wants to answer a health check would otherwise wait for its turn.
+fn default_nice(name: &Workload) -> Option<i32> {
+    (cfg!(target_os = "linux") && computes(name)).then_some(10)
+}
+
+/// Whether this is one of the built-in pools whose jobs keep a core busy.
+fn computes(name: &Workload) -> bool {
+    [Workload::CPU, Workload::INFERENCE, Workload::EMBEDDING].contains(name)
 }
 
 #[cfg(test)]
@@ -229,5 +253,15 @@ mod tests {
     #[test]
     fn the_defaults_of_the_settings_are_those_of_admission() {
         assert_eq!(admission(&PoolConfig::new(4)), Settings::fixed(4));
+    }
+
+    #[test]
+    fn the_built_in_pools_that_compute_let_others_go_first_unless_told_otherwise() {
+        let nice = |name: &Workload, settings| plan(name, &settings, false).nice;
+        let computing = cfg!(target_os = "linux").then_some(10);
+        assert_eq!(nice(&Workload::CPU, PoolConfig::new(2)), computing);
+        assert_eq!(nice(&Workload::INFERENCE, PoolConfig::new(2)), computing);
+        assert_eq!(nice(&Workload::IO, PoolConfig::new(2)), None);
+        assert_eq!(nice(&Workload::CPU, PoolConfig::new(2).nice(0)), Some(0));
     }
 }
