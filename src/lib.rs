@@ -46,6 +46,7 @@
 //! | wrapping a service, and what runs where | [`PoolLayer`] |
 //! | choosing the pool: by type, route, extension, closure | [`PoolLayer`], [`Select`] |
 //! | what a refused caller gets | [`Responses`], [`Reject`], [`Cause`] |
+//! | overload: what is refused, deadlines, priorities, fairness | [`Queue`], [`Deadline`], [`Priority`], [`PoolLayer::fair_by`], [`Trust`] |
 //! | closures, futures and batches without HTTP | [`Pools::run_in_pool`], [`Pools::submit_to_pool`], [`BatchExecutor`] |
 //! | settings, from YAML or in code | [`Config`], [`PoolConfig`], [`Pools::builder`] |
 //! | numbers: JSON, log, Prometheus | [`StatsService`], [`Pools::log_current_status`], `MetricsService` |
@@ -66,6 +67,10 @@
 //!   until it ends.
 //! - A job of pool A that blocks on a job of pool B, which blocks on A, waits for a worker it holds itself. Submitting
 //!   to the pool one is in runs inline; longer circles end with the queue timeout.
+//! - A response's body, and what a handler spawns by itself, are not the pool's: `ServeDir`, for example, opens a file in
+//!   its pool and reads it on Tokio's blocking threads.
+//! - Jobs that are ready again, because they were woken, go before the queue: as many of them as there are workers that
+//!   yield without an end keep others waiting.
 //! - Pools of the same name in one process, of two [`Pools`], write to the same metrics. Give them names of their own.
 //! - Under `tokio::time::pause`, Tokio takes a runtime that waits for a pool as idle, and moves the clock on.
 #![cfg_attr(docsrs, feature(doc_cfg))]

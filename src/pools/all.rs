@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::builder::{BuildError, PoolsBuilder};
 use crate::admission::{Bounds, Discipline, Limit, Settings};
-use crate::config::{Concurrency, Config, PoolConfig, Queue, Route, Workers};
+use crate::config::{Concurrency, Config, PoolConfig, Queue, Route};
 use crate::error::UnknownPool;
 use crate::pool::{self, Plan, Pool, PoolStats};
 use crate::workload::{PoolName, Workload};
@@ -77,7 +77,6 @@ impl Pools {
             if let Some(nice) = settings.nice {
                 pool::check_nice(nice).map_err(|source| BuildError::Nice { pool: name.clone(), nice, source })?;
             }
-            advise(name, settings);
             pools.push(Pool::new(plan(name, settings, verbose)));
         }
         Ok(Self { all: Arc::new(All { pools, routes: config.performance.routes.clone(), verbose, disabled: false }) })
@@ -168,18 +167,6 @@ impl Default for Pools {
 impl fmt::Debug for Pools {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.names()).finish()
-    }
-}
-
-/// Says so where a pool that computes may have so many threads at work that they only take turns.
-fn advise(name: &Workload, settings: &PoolConfig) {
-    let (most, cores) = (settings.workers.count().min(settings.concurrency_limit()), Workers::Auto.count());
-    if computes(name) && most > 2 * cores {
-        tracing::info!(
-            target: "tower_offload",
-            "pool `{name}` may compute with {most} threads on {cores} cores; if its jobs do little else, `workers: auto` \
-             does more in the same time"
-        );
     }
 }
 

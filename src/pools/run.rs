@@ -37,6 +37,9 @@ impl Pools {
     /// Submits a closure or a future to a pool at once, and gives a handle that can be awaited *or* waited for by code
     /// that blocks. Dropping the handle lets the job go on.
     ///
+    /// A pool under overload sheds jobs that wait too long (see [`Queue`](crate::Queue)). For a backlog of many jobs, use a
+    /// [batch](Self::batch_executor), which holds them outside of the pool, or give the pool `queue: fifo`.
+    ///
     /// A job that calls this for its own pool, and every job of [disabled](Self::disabled) pools, runs to its end before
     /// this returns if it is a closure. A future then runs on a thread that this one waits for.
     ///
