@@ -146,7 +146,7 @@ impl<T> Admission<T> {
         let (level, share, mark, held) = (slot.level, slot.share, slot.mark, now.since(slot.since));
         if let Some(ran) = ran {
             self.pace.learn(&self.settings, ran, held);
-            self.limiter.ended(now, mark, outcome, ran);
+            self.limiter.ended(now, mark, outcome, held);
         }
         self.lanes.get(usize::from(level)).ended(share, nanos(ran.unwrap_or_default()));
         self.slab.remove(index);
@@ -165,6 +165,13 @@ impl<T> Admission<T> {
     #[must_use]
     pub fn next_expiry(&self) -> Option<Moment> {
         self.next_due().map(|(moment, ..)| moment)
+    }
+
+    /// When the waiting of a job ends that is queued now.
+    #[must_use]
+    pub fn expiry_of(&self, now: Moment, offer: Offer) -> Moment {
+        let timeout = now + self.settings.timeout;
+        offer.deadline.map_or(timeout, |deadline| deadline.min(timeout))
     }
 
     /// Refuses every further offer.
@@ -202,7 +209,7 @@ impl<T> Admission<T> {
     #[must_use]
     pub fn is_overloaded(&self, now: Moment) -> bool {
         let longest = self.pace.target + self.pace.interval;
-        let stuck = |index| now.since(self.slab.at(index).since.max(self.started)) >= longest;
+        let stuck = |index| now.nanos_since(self.slab.at(index).since.max(self.started)) >= longest;
         self.late.lasted(now, &self.pace) || self.oldest().is_some_and(stuck)
     }
 
@@ -211,6 +218,18 @@ impl<T> Admission<T> {
     pub fn retry_after(&mut self, now: Moment) -> Duration {
         self.clock = now;
         self.pace.retry_after(self.queued + 1, self.in_flight, &mut self.random)
+    }
+
+    /// How many jobs were ever offered.
+    #[must_use]
+    pub const fn submitted(&self) -> u64 {
+        self.counts.submitted
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub const fn queued(&self) -> usize {
+        self.queued
     }
 
     /// The numbers of this instant.
@@ -304,7 +323,7 @@ impl<T> Admission<T> {
     fn shed_late(&mut self, now: Moment, level: usize, gone: &mut Vec<Gone<T>>) -> bool {
         let lane = self.lanes.get(level);
         let Some(oldest) = lane.oldest() else { return false };
-        let wait = now.since(self.slab.at(oldest).since);
+        let wait = now.nanos_since(self.slab.at(oldest).since);
         lane.late.observe(now, wait, &self.pace);
         self.late.observe(now, wait, &self.pace);
         if self.settings.discipline == Discipline::Fifo || !lane.late.lasts() {
@@ -312,7 +331,8 @@ impl<T> Admission<T> {
         }
         for _ in 0..BATCH {
             let oldest = self.lanes.get(level).oldest();
-            let Some(index) = oldest.filter(|&index| now.since(self.slab.at(index).since) > self.pace.hopeless) else {
+            let Some(index) = oldest.filter(|&index| now.nanos_since(self.slab.at(index).since) > self.pace.hopeless)
+            else {
                 break;
             };
             self.evict(index, Cause::Shed, gone);

@@ -17,7 +17,7 @@ const PATIENCE: f64 = 0.25;
 const INTERVAL: f64 = 20.0;
 
 /// Within an interval of an overload, this part of one is enough to see the next.
-const AGAIN: u32 = 4;
+const AGAIN: u64 = 4;
 
 /// A job that waited this many targets is dropped while waits are late: folly's Codel, and Breakwater (OSDI 2020).
 const HOPELESS: u32 = 2;
@@ -37,9 +37,10 @@ pub(super) struct Pace {
     held: Mean,
     /// How long those waited who left before they were served.
     patience: Mean,
-    pub(super) target: Duration,
-    pub(super) hopeless: Duration,
-    pub(super) interval: Duration,
+    /// In nanoseconds, like the two below: they are set anew at the end of each job.
+    pub(super) target: u64,
+    pub(super) hopeless: u64,
+    pub(super) interval: u64,
 }
 
 /// A mean of the latest values; of all of them while they are few.
@@ -62,9 +63,8 @@ pub(super) struct Lateness {
 
 impl Pace {
     pub(super) fn new(settings: &Settings) -> Self {
-        let zero = Duration::ZERO;
         let [run, held, patience] = [const { Mean { value: 0.0, weight: 0 } }; 3];
-        let mut pace = Self { run, held, patience, target: zero, hopeless: zero, interval: zero };
+        let mut pace = Self { run, held, patience, target: 0, hopeless: 0, interval: 0 };
         pace.follow(settings);
         pace
     }
@@ -83,11 +83,12 @@ impl Pace {
     }
 
     fn follow(&mut self, settings: &Settings) {
-        let most = settings.timeout / (2 * HOPELESS);
+        let most = nanos(settings.timeout) / f64::from(2 * HOPELESS);
         let patience = if self.patience.weight == 0 { f64::INFINITY } else { self.patience.value * PATIENCE };
-        self.target = settings.target.clamp((TARGET * self.run.value).min(patience)).min(most);
-        self.hopeless = self.target * HOPELESS;
-        self.interval = settings.interval.clamp(INTERVAL * nanos(self.target));
+        let target = settings.target.clamp((TARGET * self.run.value).min(patience)).min(most);
+        self.target = target as u64;
+        self.hopeless = (target * f64::from(HOPELESS)) as u64;
+        self.interval = settings.interval.clamp(INTERVAL * target) as u64;
     }
 
     /// The mean execution time in nanoseconds.
@@ -121,13 +122,13 @@ impl Lateness {
     /// One more wait: that of the job that waits longest, when one is taken. Overload begins when the least wait of an
     /// interval was late, and ends with a wait that is not. Soon after that a part of the interval is enough, as CoDel
     /// too goes on sooner where it has just left off.
-    pub(super) fn observe(&mut self, now: Moment, wait: Duration, pace: &Pace) {
+    pub(super) fn observe(&mut self, now: Moment, wait: u64, pace: &Pace) {
         if wait <= pace.target {
             return self.clear(now);
         }
         let since = *self.since.get_or_insert(now);
         let enough = if self.lasted(now, pace) { pace.interval / AGAIN } else { pace.interval };
-        self.lasts |= now.since(since) >= enough;
+        self.lasts |= now.nanos_since(since) >= enough;
     }
 
     /// Nobody has to wait.
@@ -144,6 +145,6 @@ impl Lateness {
 
     /// Whether there was overload within the last interval.
     pub(super) fn lasted(&self, now: Moment, pace: &Pace) -> bool {
-        self.lasts || self.ended.is_some_and(|ended| now.since(ended) < pace.interval)
+        self.lasts || self.ended.is_some_and(|ended| now.nanos_since(ended) < pace.interval)
     }
 }

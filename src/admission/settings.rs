@@ -114,7 +114,7 @@ impl Limit {
 
 impl Bounds {
     /// So many nanoseconds, or the bound that they pass.
-    pub(super) fn clamp(self, span: f64) -> Duration {
-        Duration::from_nanos(span.min(nanos(self.max)).max(nanos(self.min)) as u64)
+    pub(super) fn clamp(self, span: f64) -> f64 {
+        span.min(nanos(self.max)).max(nanos(self.min))
     }
 }

@@ -50,8 +50,7 @@ pub struct PoolConfig {
     /// How long a worker stays without work before its thread ends.
     pub keep_alive: Duration,
     /// The niceness of the pool's threads, from -20 (most urgent) to 19 (least); Linux only. Values below the
-    /// process's own need a privilege. If nothing is said, the built-in pools that compute (`cpu`, `inference`,
-    /// `embedding`) have 10 on Linux, so that the server's own threads go first, and the others that of the process.
+    /// process's own need a privilege. If nothing is said, that of the process.
     pub nice: Option<i32>,
     /// Which headers of a request are believed; none, if nothing is said.
     pub trust: Trust,

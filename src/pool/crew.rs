@@ -2,10 +2,14 @@
 //!
 //! Everything here happens under the lock of `dispatch.rs`, whose protocol it serves.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::level::{Level, Look};
+use super::thread_state::{self, ThreadId};
 use crate::admission::Moment;
-use crate::sync::{Thread, current};
+use crate::sync::{AtomicBool, Thread, current, yield_now};
 
 /// The workers of a pool, by seat.
 #[derive(Debug)]
@@ -13,9 +17,13 @@ pub(super) struct Crew {
     seats: Vec<Option<Seat>>,
     /// Seats of the workers that sleep, the last one to lie down on top: light load touches few threads.
     asleep: Vec<usize>,
+    lookouts: Lookouts,
     pub(super) most: usize,
     /// How many may be waking at once.
     most_waking: usize,
+    level: Level,
+    /// Somebody looks now and then which workers run, and tells the level.
+    watched: bool,
     pub(super) present: usize,
     pub(super) waking: usize,
     pub(super) busy: usize,
@@ -27,12 +35,29 @@ pub(super) struct Crew {
 struct Seat {
     /// The worker's thread, once it has sat down.
     thread: Option<Thread>,
+    id: Option<ThreadId>,
     asleep: bool,
 }
+
+/// The workers that have just run out of work, and look out for more before they lie down. They are called by a flag,
+/// which takes no system call, nor the time that a thread takes to wake.
+#[derive(Debug, Default)]
+struct Lookouts {
+    /// Those that were not called.
+    looking: usize,
+    /// Calls that none of them has answered yet.
+    called: usize,
+    /// Whether there are calls, to be seen without the lock.
+    beckoned: Arc<Beckon>,
+}
+
+#[derive(Debug)]
+pub(super) struct Beckon(AtomicBool);
 
 /// The worker that is to come.
 #[derive(Debug)]
 pub(crate) enum Call {
+    /// None, or one that is awake.
     Nobody,
     Unpark(Thread),
     /// A thread is to be started for this seat.
@@ -42,13 +67,23 @@ pub(crate) enum Call {
 /// After a thread could not be started, no other is tried for so long.
 const BARREN: Duration = Duration::from_secs(1);
 
+/// How often a lookout lets others run before it lies down; rayon does it as often. On a busy core that gives those who
+/// bring work their turn; on an idle one it takes some ten microseconds, which is what it takes to wake a thread.
+const LOOKS: u32 = if cfg!(tower_offload_loom) { 1 } else { 32 };
+
+/// How many of the workers that are awake are looked at. The others are taken to be like them.
+const SAMPLE: usize = 16;
+
 impl Crew {
-    pub(super) const fn new(most: usize, most_waking: usize) -> Self {
+    pub(super) fn new(most: usize, cores: usize) -> Self {
         Self {
             seats: Vec::new(),
             asleep: Vec::new(),
+            lookouts: Lookouts::default(),
             most,
-            most_waking,
+            most_waking: cores,
+            level: Level::new(cores, most),
+            watched: false,
             present: 0,
             waking: 0,
             busy: 0,
@@ -56,9 +91,16 @@ impl Crew {
         }
     }
 
-    /// One more worker, unless enough are waking already or none can be had.
+    /// One more worker, unless enough are waking or awake already, or none can be had.
     pub(super) fn call(&mut self, now: Moment) -> Call {
         if self.waking >= self.most_waking {
+            return Call::Nobody;
+        }
+        if self.lookouts.call() {
+            self.waking += 1;
+            return Call::Nobody;
+        }
+        if self.awake() >= self.level.current() {
             return Call::Nobody;
         }
         if let Some(thread) = self.call_sleeper() {
@@ -93,8 +135,26 @@ impl Crew {
     pub(super) fn sit_down(&mut self, seat: usize) {
         if let Some(seat) = &mut self.seats[seat] {
             seat.thread = Some(current());
+            seat.id = thread_state::current();
         }
         self.waking -= 1;
+    }
+
+    /// Makes the calling worker a lookout, unless there are as many as cores, or too many workers awake. It is to call
+    /// [`Beckon::look_out`] then, without the lock, and [`stop_looking`](Self::stop_looking) under it.
+    pub(super) fn start_looking(&mut self) -> Option<Arc<Beckon>> {
+        if self.lookouts.looking + self.lookouts.called >= self.most_waking || self.has_too_many() {
+            return None;
+        }
+        self.lookouts.looking += 1;
+        Some(self.lookouts.beckoned.clone())
+    }
+
+    /// The lookout that comes first answers the call, whichever it is.
+    pub(super) fn stop_looking(&mut self) {
+        if self.lookouts.answer() {
+            self.waking -= 1;
+        }
     }
 
     pub(super) fn lie_down(&mut self, seat: usize) {
@@ -128,5 +188,84 @@ impl Crew {
     pub(super) fn leave(&mut self, seat: usize) {
         self.seats[seat] = None;
         self.present -= 1;
+    }
+
+    /// Whether more workers are awake than may be, so that the one that asks takes no further job.
+    pub(super) fn has_too_many(&self) -> bool {
+        self.awake() > self.level.current()
+    }
+
+    /// Whether somebody is to begin to look which workers run. It is answered so once.
+    pub(super) fn wants_watch(&mut self) -> bool {
+        let wanted = !self.watched && self.level.is_worth_a_look(self.awake());
+        self.watched |= wanted;
+        wanted
+    }
+
+    /// The threads of the workers that are awake, or as many of them as are enough to look at.
+    pub(super) fn sample(&self) -> Vec<ThreadId> {
+        let awake = self.seats.iter().flatten().filter(|seat| !seat.asleep);
+        awake.filter_map(|seat| seat.id).take(SAMPLE).collect()
+    }
+
+    /// Learns how many of so many workers that were looked at run; when to look again.
+    pub(super) fn learn(&mut self, running: usize, sampled: usize, waiting: bool, taken: bool) -> Option<Duration> {
+        let awake = self.awake();
+        let running = if sampled == 0 { 0 } else { (running * awake).div_ceil(sampled).min(awake) };
+        let next = self.level.learn(Look { awake, running, waiting, taken });
+        self.watched = next.is_some();
+        next
+    }
+
+    fn awake(&self) -> usize {
+        self.present - self.asleep.len()
+    }
+}
+
+// === impl Lookouts ===
+
+impl Lookouts {
+    /// Whether there was one to call.
+    fn call(&mut self) -> bool {
+        if self.looking == 0 {
+            return false;
+        }
+        self.looking -= 1;
+        self.called += 1;
+        self.beckoned.0.store(true, Ordering::Release);
+        true
+    }
+
+    /// Whether the one that stops was called.
+    fn answer(&mut self) -> bool {
+        if self.called == 0 {
+            self.looking -= 1;
+            return false;
+        }
+        self.called -= 1;
+        if self.called == 0 {
+            self.beckoned.0.store(false, Ordering::Release);
+        }
+        true
+    }
+}
+
+// === impl Beckon ===
+
+impl Beckon {
+    /// Lets others run until a lookout is called, or for a while.
+    pub(super) fn look_out(&self) {
+        for _ in 0..LOOKS {
+            if self.0.load(Ordering::Acquire) {
+                return;
+            }
+            yield_now();
+        }
+    }
+}
+
+impl Default for Beckon {
+    fn default() -> Self {
+        Self(AtomicBool::new(false))
     }
 }

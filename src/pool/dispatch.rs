@@ -12,9 +12,14 @@
 //!    whether there is more to take than workers are coming for, and wakes the next.
 //! 4. A worker that ends a job takes its next one under the lock that ends the first; it sleeps only after it has looked
 //!    and found nothing.
+//! 5. Before it lies down a worker is a *lookout*: for a moment it lets others run and looks at a flag. Whoever would
+//!    take a seat off the stack calls a lookout instead, under the lock, and one of them is then *waking*. The flag only
+//!    saves it from looking longer than it need: how many were called is written under the lock.
+//! 6. A worker that finds more awake than the `level` allows lies down although there are jobs to take. Only who
+//!    watches the level lowers it, goes on watching until it is forgotten, and calls workers when it has risen.
 //!
 //! So whenever the lock is free and a job can be taken, either a worker is awake (and will look before it sleeps), or
-//! one is waking, or none can be had and none sleeps.
+//! one is waking, or none can be had and none sleeps. If all that are awake block, the level rises within milliseconds.
 
 use std::collections::{HashMap, VecDeque};
 use std::task::Waker;
@@ -22,6 +27,7 @@ use std::time::Duration;
 
 use super::crew::{Call, Crew};
 use super::task::Task;
+use super::thread_state::ThreadId;
 use crate::admission::{Admission, Gone, Key, Moment, Offer, Outcome, Place, Settings, Snapshot};
 use crate::error::Cause;
 use crate::sync::{Mutex, MutexGuard, Thread, lock, park_timeout};
@@ -48,6 +54,8 @@ struct State<T> {
     tasks: HashMap<Key, (Moment, Task)>,
     /// The earliest moment at which [`Dispatch::expire`] is sure to be called.
     armed: Option<Moment>,
+    /// Jobs that workers took, since the last look at which of them run.
+    taken: u64,
 }
 
 /// What is to be done once the lock is released.
@@ -60,6 +68,8 @@ pub(crate) struct After<T> {
     pub(crate) watchers: Vec<Waker>,
     /// [`Dispatch::expire`] is to be called at this moment.
     pub(crate) arm: Option<Moment>,
+    /// It is to be looked from here on which workers run.
+    pub(crate) watch: bool,
 }
 
 /// One instant of a pool.
@@ -70,6 +80,15 @@ pub(crate) struct Instantaneous {
     pub(crate) draining: bool,
     pub(crate) workers: usize,
     pub(crate) workers_max: usize,
+    pub(crate) busy: usize,
+}
+
+/// What is to be known of a pool when a job is let in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glance {
+    /// The jobs that were ever submitted, this one included.
+    pub(crate) submitted: u64,
+    pub(crate) queued: usize,
     pub(crate) busy: usize,
 }
 
@@ -94,6 +113,7 @@ impl<T> Dispatch<T> {
             watchers: Vec::new(),
             tasks: HashMap::new(),
             armed: None,
+            taken: 0,
         };
         Self { state: Mutex::new(state) }
     }
@@ -104,24 +124,25 @@ impl<T> Dispatch<T> {
         &self,
         now: Moment,
         offer: Offer,
-        make: impl FnOnce(Key, &Instantaneous) -> (T, R),
+        make: impl FnOnce(Key, Glance) -> (T, R),
     ) -> (Result<R, (Cause, Duration)>, After<T>) {
         let mut gone = Vec::new();
         let mut state = self.lock();
-        let offered = match state.admission.offer(now, offer, &mut gone) {
+        let (offered, arm) = match state.admission.offer(now, offer, &mut gone) {
             Ok(Place::InFlight(key)) => {
-                let (job, made) = make(key, &state.instant(now));
+                let (job, made) = make(key, state.glance());
                 state.ready.push_back(job);
-                Ok(made)
+                (Ok(made), None)
             }
             Ok(Place::Queued(key)) => {
-                let (job, made) = make(key, &state.instant(now));
+                let (job, made) = make(key, state.glance());
                 state.admission.store(key, job);
-                Ok(made)
+                let due = state.admission.expiry_of(now, offer);
+                (Ok(made), state.arm(due))
             }
-            Err(cause) => Err((cause, state.admission.retry_after(now))),
+            Err(cause) => (Err((cause, state.admission.retry_after(now))), None),
         };
-        let after = state.after(now, gone);
+        let after = After { arm, ..state.after(now, gone) };
         (offered, after)
     }
 
@@ -151,7 +172,7 @@ impl<T> Dispatch<T> {
         let mut gone = Vec::new();
         let mut state = self.lock();
         state.finish(now, key, outcome, ran);
-        let next = state.take(now, &mut gone);
+        let next = state.take_on(now, &mut gone);
         let after = state.after(now, gone);
         (next, after)
     }
@@ -182,10 +203,11 @@ impl<T> Dispatch<T> {
         }
         // In this loop the worker is neither waking nor busy.
         let mut idle_since = None;
+        let mut looked = from == From::Start;
         loop {
             let at = now();
             let mut gone = Vec::new();
-            let job = state.take(at, &mut gone);
+            let job = state.take_on(at, &mut gone);
             let idle = at.since(*idle_since.get_or_insert(at));
             let leaves = job.is_none() && (state.closed || idle >= keep_alive);
             if job.is_some() {
@@ -197,6 +219,16 @@ impl<T> Dispatch<T> {
             // What is settled runs code of the application, which may park this thread and so use up the token of an
             // unpark. So a worker lies down only when there is nothing to settle, and parks with nothing in between.
             let lies_down = job.is_none() && !leaves && after.is_empty();
+            if lies_down
+                && !std::mem::replace(&mut looked, true)
+                && let Some(beckon) = state.crew.start_looking()
+            {
+                drop(state);
+                beckon.look_out();
+                state = self.lock();
+                state.crew.stop_looking();
+                continue;
+            }
             if lies_down {
                 state.crew.lie_down(seat);
             }
@@ -239,7 +271,23 @@ impl<T> Dispatch<T> {
         state.admission.expire(now, &mut gone);
         // An alarm that an earlier one has overtaken rings too; it does not ask for another.
         state.armed = state.armed.filter(|&armed| now < armed);
-        state.after(now, gone)
+        let due = state.admission.next_expiry();
+        let arm = due.and_then(|due| state.arm(due));
+        After { arm, ..state.after(now, gone) }
+    }
+
+    /// The threads to look at: do they run?
+    pub(crate) fn sample(&self) -> Vec<ThreadId> {
+        self.lock().crew.sample()
+    }
+
+    /// Learns how many of so many threads that were looked at run; when to look again, if at all.
+    pub(crate) fn learn(&self, now: Moment, running: usize, sampled: usize) -> (Option<Duration>, After<T>) {
+        let mut state = self.lock();
+        let waiting = !state.ready.is_empty() || state.admission.has_takeable();
+        let taken = std::mem::take(&mut state.taken) > 0;
+        let next = state.crew.learn(running, sampled, waiting, taken);
+        (next, state.after(now, Vec::new()))
     }
 
     /// Refuses every further offer.
@@ -309,18 +357,22 @@ impl<T> Dispatch<T> {
 
 impl<T> After<T> {
     fn is_empty(&self) -> bool {
-        matches!(self.call, Call::Nobody) && self.gone.is_empty() && self.watchers.is_empty() && self.arm.is_none()
+        let Self { call, gone, watchers, arm, watch } = self;
+        matches!(call, Call::Nobody) && gone.is_empty() && watchers.is_empty() && arm.is_none() && !watch
     }
 }
 
 // === impl State ===
 
 impl<T> State<T> {
-    fn take(&mut self, now: Moment, gone: &mut Vec<Gone<T>>) -> Option<T> {
-        match self.ready.pop_front() {
-            Some(job) => Some(job),
-            None => self.admission.take(now, gone).map(|taken| taken.job),
+    /// The next job for the worker that asks, unless it is one too many.
+    fn take_on(&mut self, now: Moment, gone: &mut Vec<Gone<T>>) -> Option<T> {
+        if self.crew.has_too_many() {
+            return None;
         }
+        let job = self.ready.pop_front().or_else(|| self.admission.take(now, gone).map(|taken| taken.job));
+        self.taken += u64::from(job.is_some());
+        job
     }
 
     fn finish(&mut self, now: Moment, key: Key, outcome: Outcome, ran: Option<Duration>) {
@@ -333,10 +385,19 @@ impl<T> State<T> {
     fn after(&mut self, now: Moment, gone: Vec<Gone<T>>) -> After<T> {
         let watched = !self.watchers.is_empty() && self.admission.is_idle();
         let watchers = if watched { std::mem::take(&mut self.watchers) } else { Vec::new() };
-        let due = self.admission.next_expiry();
-        let arm = due.filter(|&due| self.armed.is_none_or(|armed| due < armed));
+        After { call: self.call(now), gone, watchers, arm: None, watch: self.crew.wants_watch() }
+    }
+
+    /// A job's waiting ends at `due`: that moment, if nothing rings before.
+    fn arm(&mut self, due: Moment) -> Option<Moment> {
+        let arm = self.armed.is_none_or(|armed| due < armed).then_some(due);
         self.armed = arm.or(self.armed);
-        After { call: self.call(now), gone, watchers, arm }
+        arm
+    }
+
+    fn glance(&self) -> Glance {
+        let (submitted, queued) = (self.admission.submitted(), self.admission.queued());
+        Glance { submitted, queued, busy: self.crew.busy }
     }
 
     /// Calls one more worker if there is more to take than workers are coming for.

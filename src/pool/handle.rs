@@ -71,7 +71,7 @@ impl<T> Pending<T> {
         self.ticket.too_late()
     }
 
-    fn detach(mut self) {
+    fn detach(&mut self) {
         if let Some(answer) = self.answer.take() {
             answer.detach();
         }
@@ -89,7 +89,8 @@ impl<T> Future for Pending<T> {
             Some(Err(panic)) => Err(JobError::Panicked(panic)),
             None => Err(JobError::Rejected(self.ticket.rejection())),
         };
-        self.answer = None;
+        // It has nothing left to cancel.
+        self.detach();
         Poll::Ready(result)
     }
 }
@@ -177,7 +178,7 @@ impl<T> Future for JobHandle<T> {
 
 impl<T> Drop for JobHandle<T> {
     fn drop(&mut self) {
-        if let State::Pending(pending) = std::mem::replace(&mut self.state, State::Taken) {
+        if let State::Pending(pending) = &mut self.state {
             pending.detach();
         }
     }

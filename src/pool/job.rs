@@ -42,6 +42,9 @@ struct Job<F: Future> {
     outcome_of: fn(&F::Output) -> Outcome,
 }
 
+/// The result of a job, and how it counts.
+type Ended<T> = (Shielded<Result<T, Panic>>, Outcome);
+
 /// A value whose destructor may panic without harm to the thread that drops it.
 ///
 /// `async-task` ends the process when a future or a value of a task panics as it is dropped.
@@ -137,33 +140,53 @@ impl<F: Future> Future for Job<F> {
             return Poll::Ready(Shielded(None));
         }
         // What surrounds the poll is the application's too: a subscriber may panic when a span is entered.
-        let polled = catch_unwind(AssertUnwindSafe(|| {
+        let mut ended = None;
+        let surrounded = catch_unwind(AssertUnwindSafe(|| {
             let _in_context = this.context.get().map(JobContext::enter);
-            let polled = this.future.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(cx));
-            polled.map(|value| {
-                let outcome = (this.outcome_of)(&value);
-                (value, outcome)
-            })
-        }));
-        let (result, outcome) = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready((value, outcome))) => (Ok(value), outcome),
-            Err(payload) => (Err(Panic::new(payload)), Outcome::Panicked),
-        };
-        let result = Shielded::new(result);
-        // The future goes first, then the permit, and then the caller is told: who has an answer finds the place free.
-        let permit = this.permit.take();
-        in_context(this.context, || {
-            shielded(|| this.future.set(None));
-            if let Some(permit) = &permit {
-                let failure = result.get().and_then(|result| result.as_ref().err());
-                permit.log_end(outcome, failure.map(Panic::message));
+            ended = poll_future(this.future.as_mut(), *this.outcome_of, cx);
+            if let Some((result, outcome)) = &ended {
+                shielded(|| this.future.set(None));
+                if let Some(permit) = &this.permit {
+                    let failure = result.get().and_then(|result| result.as_ref().err());
+                    permit.log_end(*outcome, failure.map(Panic::message));
+                }
             }
-        });
-        if let Some(permit) = permit {
+        }));
+        let (result, outcome) = match (ended, surrounded) {
+            (None, Ok(())) => return Poll::Pending,
+            (Some(ended), _) => ended,
+            (None, Err(payload)) => {
+                let result = Shielded::new(Err(Panic::new(payload)));
+                in_context(this.context, || this.future.set(None));
+                (result, Outcome::Panicked)
+            }
+        };
+        // The future went first, now the permit goes, and then the caller is told: who has an answer finds the place
+        // free.
+        if let Some(permit) = this.permit.take() {
             permit.end(outcome);
         }
         Poll::Ready(result)
+    }
+}
+
+/// What the future gives, if it ends, and how that counts.
+fn poll_future<F: Future>(
+    future: Pin<&mut Option<F>>,
+    outcome_of: fn(&F::Output) -> Outcome,
+    cx: &mut Context<'_>,
+) -> Option<Ended<F::Output>> {
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        let value = future.as_pin_mut().map_or(Poll::Pending, |future| future.poll(cx));
+        value.map(|value| {
+            let outcome = outcome_of(&value);
+            (value, outcome)
+        })
+    }));
+    match polled {
+        Ok(Poll::Pending) => None,
+        Ok(Poll::Ready((value, outcome))) => Some((Shielded::new(Ok(value)), outcome)),
+        Err(payload) => Some((Shielded::new(Err(Panic::new(payload))), Outcome::Panicked)),
     }
 }
 

@@ -9,6 +9,7 @@ mod crew;
 mod dispatch;
 mod handle;
 mod job;
+mod level;
 #[cfg(all(test, tower_offload_loom))]
 mod models;
 mod nice;
@@ -18,6 +19,8 @@ mod shared;
 mod stats;
 mod submit;
 mod task;
+mod thread_state;
+mod watch;
 mod worker;
 
 pub use self::handle::JobHandle;

@@ -86,7 +86,7 @@ impl Pool {
     }
 
     fn settle(self: &Arc<Self>, after: After<Job>) {
-        let After { call, gone, watchers, arm: _ } = after;
+        let After { call, gone, watchers, .. } = after;
         self.call(call);
         self.gone.fetch_add(gone.len(), Ordering::Relaxed);
         watchers.into_iter().for_each(Waker::wake);

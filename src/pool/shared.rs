@@ -10,6 +10,7 @@ use super::job::Work;
 use super::publish::Publisher;
 use super::stats::PoolStats;
 use super::task::Task;
+use super::watch::Watch;
 use super::{nice, worker};
 use crate::admission::{Gone, Key, Moment, Outcome, Settings};
 use crate::config::Trust;
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     nice: Option<i32>,
     start_failed: AtomicBool,
     publisher: Arc<Publisher>,
+    watch: Arc<Watch>,
     this: Weak<Self>,
 }
 
@@ -64,6 +66,7 @@ impl Shared {
             nice: plan.nice,
             start_failed: AtomicBool::new(false),
             publisher: Publisher::new(this.clone()),
+            watch: Watch::new(this.clone()),
             this: this.clone(),
             name: plan.name,
         })
@@ -177,8 +180,11 @@ impl Shared {
 
     /// Does what has to be done without the lock: first what the pool needs, then what runs code of the application.
     pub(super) fn settle(&self, after: After<Work>) {
-        let After { call, gone, watchers, arm } = after;
+        let After { call, gone, watchers, arm, watch } = after;
         self.call(call);
+        if watch {
+            shielded(|| self.watch.begin());
+        }
         if let Some(at) = arm.and_then(|at| self.instant_of(at)) {
             let this: Weak<Self> = self.this.clone();
             shielded(|| timer::arm(at, this));

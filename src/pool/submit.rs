@@ -92,9 +92,9 @@ impl Pool {
         let mut log = None;
         let deadline = terms.deadline.map(|deadline| shared.moment_of(deadline.moment()));
         let offer = Offer { deadline, level: terms.priority, caller: terms.caller };
-        let (offered, after) = shared.dispatch.offer(now, offer, |key, instant| {
-            let task = function.map(|function| Task { id: instant.admission.counts.submitted, function });
-            log = task.clone().map(|task| (task, instant.busy, instant.admission.queued));
+        let (offered, after) = shared.dispatch.offer(now, offer, |key, glance| {
+            let task = function.map(|function| Task { id: glance.submitted, function });
+            log = task.clone().map(|task| (task, glance.busy, glance.queued));
             let ticket = Arc::new(Ticket::new(shared.clone(), key));
             let permit = Permit::new(ticket.clone(), now, deadline, task);
             let (work, answer) = job::build(future, context, permit, outcome_of);

@@ -189,21 +189,10 @@ fn plan(name: &Workload, settings: &PoolConfig, verbose: bool) -> Plan {
             ..Settings::default()
         },
         keep_alive: settings.keep_alive,
-        nice: settings.nice.or_else(|| default_nice(name)),
+        nice: settings.nice,
         trust: settings.trust.clone(),
         verbose,
     }
-}
-
-/// The built-in pools that compute let the server's own threads go first, where each thread has a nice value: with more
-/// of their threads than cores, whoever only wants to answer a health check would otherwise wait for its turn.
-fn default_nice(name: &Workload) -> Option<i32> {
-    (cfg!(target_os = "linux") && computes(name)).then_some(10)
-}
-
-/// Whether this is one of the built-in pools whose jobs keep a core busy.
-fn computes(name: &Workload) -> bool {
-    [Workload::CPU, Workload::INFERENCE, Workload::EMBEDDING].contains(name)
 }
 
 #[cfg(test)]
@@ -240,15 +229,5 @@ mod tests {
     #[test]
     fn the_defaults_of_the_settings_are_those_of_admission() {
         assert_eq!(admission(&PoolConfig::new(4)), Settings::fixed(4));
-    }
-
-    #[test]
-    fn the_built_in_pools_that_compute_let_others_go_first_unless_told_otherwise() {
-        let nice = |name: &Workload, settings| plan(name, &settings, false).nice;
-        let computing = cfg!(target_os = "linux").then_some(10);
-        assert_eq!(nice(&Workload::CPU, PoolConfig::new(2)), computing);
-        assert_eq!(nice(&Workload::INFERENCE, PoolConfig::new(2)), computing);
-        assert_eq!(nice(&Workload::IO, PoolConfig::new(2)), None);
-        assert_eq!(nice(&Workload::CPU, PoolConfig::new(2).nice(0)), Some(0));
     }
 }

@@ -105,11 +105,26 @@ pub(crate) fn check_numbers(stats: &PoolStats) {
 
 /// How many threads of this process belong to the pool: its name has at most six letters, for Linux keeps only fifteen.
 pub(crate) fn threads_of(pool: &str) -> usize {
-    let start = format!("offload-{pool}-");
-    assert!(start.len() < 15);
+    states_of(pool).len()
+}
+
+/// Waits until the pool has so many threads, and all of them sleep. One that still looks out for work does so only where
+/// it waits for the pool's lock, so it is looked a few times.
+pub(crate) fn until_asleep(pool: &str, threads: usize) {
+    let mut looks = 0;
+    until("all workers sleep", || {
+        looks = if states_of(pool) == vec!['S'; threads] { looks + 1 } else { 0 };
+        looks == 5
+    });
+}
+
+/// The letters by which the system tells what the pool's threads do.
+fn states_of(pool: &str) -> Vec<char> {
+    let start = format!("(offload-{pool}-");
+    assert!(start.len() < 16);
     let tasks = fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.filter(|name| name.starts_with(&start)).count()
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    stats.filter(|stat| stat.contains(&start)).filter_map(|stat| stat.rsplit(") ").next()?.chars().next()).collect()
 }
 
 /// What was logged.

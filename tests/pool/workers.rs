@@ -1,13 +1,17 @@
 //! The workers: started when there is work, few under light load, ended after a while, named, and nice if asked.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tower_offload::{BuildError, PoolConfig, Pools};
 
 use crate::children::in_child;
-use crate::support::{Gate, Held, end_of, hold, pools, stats, threads_of, until, until_at_rest};
+use crate::support::{
+    Gate, Held, PATIENCE, end_of, hold, pools, stats, threads_of, until, until_asleep, until_at_rest,
+};
 
 #[test]
 fn an_idle_pool_has_no_thread() {
@@ -30,7 +34,7 @@ fn light_load_keeps_one_worker_busy() {
 fn the_worker_that_slept_last_is_woken_first() {
     let pools = pools("stack", PoolConfig::new(4));
     hold(&pools, "stack", 4).into_iter().for_each(Held::release);
-    until_at_rest(&pools, "stack");
+    until_asleep("stack", 4);
     let mut threads = HashSet::new();
     for _ in 0..100 {
         threads.insert(end_of(pools.submit_to_pool("stack", || thread::current().id()).unwrap()).unwrap());
@@ -178,4 +182,43 @@ fn a_nice_value_that_may_not_be_set_stops_the_start() {
             assert!(error.to_string().starts_with("the threads of pool `fast` cannot be given nice -20: "), "{error}");
         },
     );
+}
+
+/// Keeps a core busy until `stop`, in short jobs that each bring the next.
+fn compute(pools: &Pools, name: &'static str, jobs: usize, stop: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
+    (0..jobs)
+        .map(|_| {
+            let (pools, stop) = (pools.clone(), stop.clone());
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let job = || {
+                        let begun = Instant::now();
+                        while begun.elapsed() < Duration::from_millis(1) {}
+                    };
+                    end_of(pools.submit_to_pool(name, job).unwrap()).unwrap();
+                }
+            })
+        })
+        .collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn workers_that_compute_are_no_more_than_the_cores_and_others_come_when_they_block() {
+    let cores = thread::available_parallelism().unwrap().get();
+    let most = 4 * cores;
+    let pools = pools("level", PoolConfig::new(most).queue_target(PATIENCE..=PATIENCE));
+    // All of them are at work first: nobody knows yet what they do.
+    hold(&pools, "level", most).into_iter().for_each(Held::release);
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = compute(&pools, "level", 2 * most, &stop);
+    until("no more workers compute than there are cores", || {
+        let stats = stats(&pools, "level");
+        stats.in_flight + stats.queued_tasks > cores && stats.active_threads <= cores
+    });
+    // As many jobs that block as the pool has workers, all at once, behind those that compute.
+    hold(&pools, "level", most).into_iter().for_each(Held::release);
+    stop.store(true, Ordering::Relaxed);
+    clients.into_iter().for_each(|client| client.join().unwrap());
 }
