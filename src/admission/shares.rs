@@ -1,7 +1,7 @@
 //! Fairness between the callers of one level: shuffle-sharded virtual queues, served by what each has had.
 //!
 //! A caller is dealt a hand of [`HAND`] of the [`QUEUES`] queues by its hash, and each of its jobs waits in the
-//! shortest of them. The queue that has been served least is next. What a queue has been served is the execution time
+//! shortest of them, those in flight counted; of equal ones, in the one that has been served least. The queue that has been served least is next. What a queue has been served is the execution time
 //! of its jobs that ended, and the mean of the pool for each that is in flight; a queue that was empty starts where the
 //! others stand, so nobody saves up.
 //!
@@ -57,7 +57,7 @@ impl Shares {
 
     /// The queue for one more job of this caller, which starts where the others stand if it was empty.
     pub(super) fn join(&mut self, caller: Option<u64>, run: f64) -> u8 {
-        let chosen = self.shortest(caller);
+        let chosen = self.shortest(caller, run);
         let share = &mut self.queues[chosen];
         if share.jobs.is_empty() {
             share.served = share.served.max(self.level - f64::from(share.in_flight) * run);
@@ -103,15 +103,19 @@ impl Shares {
 
     /// The newest job of the longest queue, if that is longer than the caller's would be.
     pub(super) fn longer_than(&self, caller: Option<u64>) -> Option<u32> {
-        let own = self.queues[self.shortest(caller)].jobs.len();
+        let own = self.queues[self.shortest(caller, 0.0)].jobs.len();
         let longest = self.longest()?;
         let most = self.waiting().map(|queue| self.queues[queue].jobs.len()).max()?;
         (most > own + 1).then_some(longest)
     }
 
-    fn shortest(&self, caller: Option<u64>) -> usize {
-        let hand = deal(caller.unwrap_or(0));
-        hand.into_iter().min_by_key(|&queue| self.queues[queue].jobs.len()).expect("a hand is not empty")
+    fn shortest(&self, caller: Option<u64>, run: f64) -> usize {
+        let hand = deal(caller.unwrap_or(0)).into_iter();
+        let shortest = hand.min_by(|&a, &b| {
+            let (a, b) = (&self.queues[a], &self.queues[b]);
+            a.jobs_in_all().cmp(&b.jobs_in_all()).then(a.standing(run).total_cmp(&b.standing(run)))
+        });
+        shortest.expect("a hand is not empty")
     }
 
     fn waiting(&self) -> impl Iterator<Item = usize> + Clone {
@@ -125,6 +129,11 @@ impl Shares {
 }
 
 impl Share {
+    /// Those that wait, and those in flight.
+    fn jobs_in_all(&self) -> usize {
+        self.jobs.len() + self.in_flight as usize
+    }
+
     /// What it has been served, those in flight taken at the pool's mean.
     fn standing(&self, run: f64) -> f64 {
         self.served + f64::from(self.in_flight) * run
@@ -203,6 +212,19 @@ mod tests {
             hand.sort_unstable();
             assert!(hand.windows(2).all(|pair| pair[0] < pair[1]) && hand[HAND - 1] < QUEUES, "{hand:?}");
         }
+    }
+
+    /// Otherwise the second would wait until all others have had as much as the first.
+    #[test]
+    fn a_caller_does_not_join_the_queue_of_another_while_it_has_an_idle_one() {
+        let second = (2..).find(|&other| deal(other)[0] == deal(1)[0]).expect("one of 64 begins with the same card");
+        let mut shares = Shares::new();
+        let of_first = shares.join(Some(1), 1e6);
+        assert_eq!(usize::from(of_first), deal(1)[0]);
+        shares.started(of_first, 1e6);
+        assert_ne!(shares.join(Some(second), 1e6), of_first, "it is in flight");
+        shares.ended(of_first, 1e9);
+        assert_ne!(shares.join(Some(second), 1e6), of_first, "it has had a second");
     }
 
     /// Runs two callers whose hands are apart against each other; answers how far apart what they had ever was.
