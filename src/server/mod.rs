@@ -50,7 +50,8 @@
 //!    its first request until that second is over.
 //! 3. When the last connection is closed, the pools drain: jobs that no request waits for are finished.
 //! 4. What is left at `server.shutdown_timeout` is cut off, upgraded connections included. A second signal does the
-//!    same at once.
+//!    same at once. Code that blocks its thread cannot be ended, and is not waited for: neither by the pools nor, for
+//!    more than half a second, by the [`Runtime`]. A runtime of yours would wait for its own blocking threads.
 //!
 //! The [`ShutdownReport`] says what was finished and what was cut off; the same is logged (target `tower_offload`).
 
@@ -68,6 +69,6 @@ mod socket;
 
 pub use self::error::ServeError;
 pub use self::requests::PeerAddr;
-pub use self::runtime::runtime;
+pub use self::runtime::{Runtime, runtime};
 pub use self::serve::{Server, serve};
 pub use self::shutdown::ShutdownReport;

@@ -1,11 +1,27 @@
 //! The Tokio runtime that serves connections.
 
 use std::io;
+use std::ops::Deref;
+use std::time::Duration;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tracing::warn;
 
 use crate::Config;
+
+/// How long blocking calls that are under way may take when the runtime goes.
+const BLOCKING_GRACE: Duration = Duration::from_millis(500);
+
+/// The Tokio runtime of a server, made by [`runtime`]. It is used as what it is.
+///
+/// It differs in its end. A Tokio runtime that is dropped waits for every call of `spawn_blocking`, `tokio::fs` included,
+/// that has begun: one that reads from a pipe without a writer, or from a disk that is gone, would keep the process
+/// from ending for ever, whatever [`serve`](super::serve) cut off. This one waits for half a second.
+#[derive(Debug)]
+pub struct Runtime {
+    /// Taken by the drop.
+    tokio: Option<tokio::runtime::Runtime>,
+}
 
 /// A Tokio runtime with `performance.workers` threads, for the connections.
 ///
@@ -16,11 +32,12 @@ use crate::Config;
 /// The settings are wrong, or the system refused a thread or a file descriptor.
 pub fn runtime(config: &Config) -> io::Result<Runtime> {
     config.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    Builder::new_multi_thread()
+    let tokio = Builder::new_multi_thread()
         .worker_threads(config.performance.workers.count())
         .thread_name("server")
         .enable_all()
-        .build()
+        .build()?;
+    Ok(Runtime { tokio: Some(tokio) })
 }
 
 /// Says so when the server runs on another number of threads than it was configured to.
@@ -34,5 +51,23 @@ pub(super) fn check(config: &Config) {
             workers,
             "this runtime has another number of threads than `performance.workers`; `server::runtime` makes one that has it"
         );
+    }
+}
+
+// === impl Runtime ===
+
+impl Deref for Runtime {
+    type Target = tokio::runtime::Runtime;
+
+    fn deref(&self) -> &Self::Target {
+        self.tokio.as_ref().expect("it is taken when the runtime goes")
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(tokio) = self.tokio.take() {
+            tokio.shutdown_timeout(BLOCKING_GRACE);
+        }
     }
 }

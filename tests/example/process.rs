@@ -46,6 +46,14 @@ pub(crate) struct Answer {
     body: Bytes,
 }
 
+/// The example server. Cargo builds the examples before it runs the tests, into the folder beside that of the tests.
+pub(crate) fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.ancestors().nth(2).unwrap().join("examples").join("server");
+    assert!(program.exists(), "{} is not built: `cargo build --example server` does", program.display());
+    program
+}
+
 // === impl Folder ===
 
 impl Folder {
@@ -80,11 +88,7 @@ impl Folder {
 
     /// The server in this folder, with its `config.yaml`, not yet started.
     fn command(&self) -> Command {
-        // Cargo builds the examples before it runs the tests, into the folder beside that of the tests.
-        let test = std::env::current_exe().unwrap();
-        let program = test.ancestors().nth(2).unwrap().join("examples").join("server");
-        assert!(program.exists(), "{} is not built: `cargo build --example server` does", program.display());
-        let mut command = Command::new(program);
+        let mut command = Command::new(program());
         command.current_dir(self.folder.path()).kill_on_drop(true).env_remove("RUST_LOG").stdin(Stdio::null());
         command
     }
@@ -95,8 +99,14 @@ impl Folder {
 impl Example {
     /// Starts the server on a free port, and waits until it listens.
     pub(crate) async fn start(folder: &Folder) -> Self {
+        Self::start_with(folder, |_| {}).await
+    }
+
+    /// The same, after `prepare` has changed how the program is run.
+    pub(crate) async fn start_with(folder: &Folder, prepare: impl FnOnce(&mut Command)) -> Self {
         let mut command = folder.command();
         command.args(["--bind", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        prepare(&mut command);
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("the server ended at its start");
@@ -137,10 +147,14 @@ impl Example {
         self.child.kill().await.unwrap();
     }
 
-    pub(crate) fn terminate(&self) {
+    /// The process, until it has been waited for.
+    pub(crate) fn id(&self) -> rustix::process::Pid {
         let id = self.child.id().expect("the server has not been waited for");
-        let id = rustix::process::Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        rustix::process::Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
+    }
+
+    pub(crate) fn terminate(&self) {
+        rustix::process::kill_process(self.id(), rustix::process::Signal::TERM).unwrap();
     }
 
     pub(crate) async fn exit_code(&mut self) -> Option<i32> {

@@ -1,0 +1,49 @@
+//! File descriptors used up: whoever is connected is answered, and everything works again when there are some.
+
+use rustix::process::{Resource, getrlimit};
+use serde_json::json;
+
+use crate::process::{Example, Folder};
+use crate::support::{Raw, assert_well, count_notes, get, limit, post};
+
+#[tokio::test]
+async fn a_server_without_descriptors_answers_whoever_is_connected_and_recovers() {
+    let folder = Folder::new();
+    let server = Example::start(&folder).await;
+    let mut connection = Raw::connect(server.address()).await;
+    let note = post("/v1/notes", &json!({ "text": "a note" }).to_string());
+    let hash = post("/v1/hash", &json!({ "password": "x" }).to_string());
+    assert_eq!(connection.exchange(&note).await.0, 201);
+
+    limit(server.id(), Resource::Nofile, Some(0));
+    // What needs no descriptor goes on.
+    assert_eq!(connection.exchange(get("/health")).await.0, 200);
+    assert_eq!(connection.exchange(&hash).await.0, 200);
+    assert_eq!(connection.exchange(&note).await.0, 201);
+    assert_eq!(connection.exchange(get("/metrics")).await.0, 200);
+    // What needs one is told so, without a word of where the database and the files are.
+    for path in ["/v1/notes/1", "/v1/notes?q=note", "/files/greeting.txt"] {
+        let (status, body) = connection.exchange(get(path)).await;
+        assert_eq!(status, 500, "{path}: {body}");
+        let folder = folder.path("").display().to_string();
+        assert!(!body.contains(&folder) && !body.contains("notes.db"), "{path}: {body}");
+    }
+    // Who comes now waits, and is served as soon as there is a descriptor.
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let mut connection = Raw::connect(server.address()).await;
+        connection.send(get("/health")).await;
+        waiting.push(connection);
+    }
+    assert_eq!(connection.exchange(get("/health")).await.0, 200);
+
+    limit(server.id(), Resource::Nofile, getrlimit(Resource::Nofile).current);
+    for mut connection in waiting {
+        assert_eq!(connection.answer().await.0, 200);
+    }
+    assert_eq!(connection.exchange(get("/v1/notes/1")).await.0, 200);
+    assert_well(&server).await;
+    drop(connection);
+    server.stop().await;
+    assert_eq!(count_notes(&folder), 2);
+}

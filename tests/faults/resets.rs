@@ -1,0 +1,83 @@
+//! HTTP/2 streams that are opened and reset by the thousand: "rapid reset", CVE-2023-44487.
+
+use serde_json::json;
+
+use crate::http2::{CANCEL, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, connect, farewell, frame, get, ping};
+use crate::process::{Example, Folder};
+use crate::support::{HeldNotes, Raw, assert_well, ended, folder_with, post, until_pool};
+
+/// The error code ENHANCE_YOUR_CALM.
+const CALM: u32 = 11;
+
+/// Opens stream `number` of a connection, counted from 0, with a request for a note.
+fn open(number: u32) -> Vec<u8> {
+    frame(HEADERS, END_STREAM | END_HEADERS, 2 * number + 1, &get("/v1/notes/1"))
+}
+
+fn reset(number: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, 2 * number + 1, &CANCEL)
+}
+
+/// A server whose only worker for notes is held by a request of the connection.
+async fn with_held_pool() -> (Folder, Example, HeldNotes, Raw) {
+    let folder = folder_with("db", "{workers: 1, queue_capacity: 1000}");
+    let server = Example::start(&folder).await;
+    let held = HeldNotes::hold(&folder);
+    let mut holder = Raw::connect(server.address()).await;
+    holder.send(post("/v1/notes", &json!({ "text": "a note" }).to_string())).await;
+    until_pool(&server.client(), "db", "the worker is busy", |db| db["active_threads"] == 1).await;
+    (folder, server, held, holder)
+}
+
+/// What waits when it is reset leaves the queue, each time, and never runs.
+#[tokio::test]
+async fn two_thousand_requests_that_are_reset_in_the_queue_leave_nothing_there() {
+    let (_folder, server, held, mut holder) = with_held_pool().await;
+    let client = server.client();
+    for round in 0..10 {
+        // A server may say farewell to whom it finds too restless, but none of these was faster than it.
+        let mut connection = connect(server.address()).await;
+        let streams = 0..200;
+        connection.send(streams.clone().flat_map(open).collect::<Vec<_>>()).await;
+        until_pool(&client, "db", "all of them wait", |db| db["queued_tasks"] == 200).await;
+        for number in streams {
+            connection.send(reset(number)).await;
+        }
+        let db = until_pool(&client, "db", "none waits any more", |db| db["queued_tasks"] == 0).await;
+        assert_eq!(db["results"]["cancelled"], 200 * (round + 1), "{db}");
+        ping(&mut connection).await;
+    }
+    drop(held);
+    assert_eq!(holder.answer().await.0, 201);
+    let db = until_pool(&client, "db", "at rest", crate::support::at_rest).await;
+    assert_eq!((&db["submitted"], &db["results"]["ok"]), (&json!(2001), &json!(1)), "{db}");
+    assert_well(&server).await;
+    drop(holder);
+    server.stop().await;
+}
+
+/// Streams that are reset in the same breath: the server ends such a connection, and serves the others.
+#[tokio::test]
+async fn who_resets_faster_than_the_server_accepts_is_sent_away_and_nobody_else_notices() {
+    let (_folder, server, held, mut holder) = with_held_pool().await;
+    let client = server.client();
+    let mut farewells = Vec::new();
+    for _ in 0..5 {
+        let mut connection = connect(server.address()).await;
+        let flood: Vec<_> = (0..4000).flat_map(|number| [open(number), reset(number)].concat()).collect();
+        // The server may close before it has read all of it.
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut connection.stream, &flood).await;
+        client.get("/health").await.ok();
+        farewells.push(farewell(&mut connection).await);
+    }
+    // The farewell itself may be lost, where the connection was reset because of what was still unread.
+    assert!(farewells.iter().all(|code| matches!(code, Some(CALM) | None)), "{farewells:?}");
+    let db = until_pool(&client, "db", "none waits", |db| db["queued_tasks"] == 0).await;
+    assert_eq!(db["submitted"], ended(&db) + 1, "{db}");
+    assert_eq!((&db["results"]["ok"], &db["in_flight"]), (&json!(0), &json!(1)), "{db}");
+    drop(held);
+    assert_eq!(holder.answer().await.0, 201);
+    assert_well(&server).await;
+    drop(holder);
+    server.stop().await;
+}

@@ -1,0 +1,132 @@
+//! What the endpoints, the answers and the log show, and what they do not.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use http::StatusCode;
+use serde_json::json;
+
+use crate::process::{Example, Folder};
+use crate::scrape::scrape;
+use crate::support::{HeldNotes, Raw, folder_with, get, until_pool};
+
+/// A server whose log goes to a file.
+async fn logged(folder: &Folder) -> (Example, PathBuf) {
+    let log = folder.path("log");
+    let file = std::fs::File::create(&log).unwrap();
+    let server = Example::start_with(folder, |command| {
+        command.stderr(Stdio::from(file)).env("NO_COLOR", "1");
+    })
+    .await;
+    (server, log)
+}
+
+/// A request for a note that has a secret in its query, its headers and its body.
+fn secret_note() -> String {
+    let body = json!({ "text": "secret of the body" }).to_string();
+    format!(
+        "POST /v1/notes?key=secret-of-the-query HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         authorization: secret-of-the-header\r\ncookie: secret-of-the-cookie\r\nx-request-id: secret-of-the-id\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test]
+async fn no_endpoint_answer_or_log_shows_a_query_a_header_or_a_body() {
+    let folder = folder_with("db", "{workers: 1, queue_capacity: 1}");
+    let (server, log) = logged(&folder).await;
+    let client = server.client();
+    let held = HeldNotes::hold(&folder);
+    let mut connections = Vec::new();
+    for number in 1..=2 {
+        let mut connection = Raw::connect(server.address()).await;
+        connection.send(secret_note()).await;
+        until_pool(&client, "db", "it has arrived", |db| db["submitted"] == number).await;
+        connections.push(connection);
+    }
+    let (status, refusal) = Raw::connect(server.address()).await.exchange(secret_note()).await;
+    assert_eq!(status, 503);
+    let stats = client.get("/health/thread-pools").await.text();
+    let metrics = client.get("/metrics").await.text();
+    let ready = client.get("/health/thread-pools/ready").await.text();
+    client.post("/health/thread-pools/log-status", &json!({})).await.ok();
+    drop(held);
+    let mut answers = String::new();
+    for connection in &mut connections {
+        answers += &connection.answer().await.1;
+    }
+    drop(connections);
+    server.stop().await;
+    let log = std::fs::read_to_string(log).unwrap();
+
+    // They show what is to be seen: the method and the path.
+    assert!(stats.contains("POST /v1/notes\""), "{stats}");
+    assert!(log.contains("Submitting 'POST /v1/notes'") && log.contains("'POST /v1/notes' running for"), "{log}");
+    for shown in [refusal, stats, metrics, ready, answers, log] {
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn without_verbose_strangers_see_readiness_alone_and_no_task_is_logged() {
+    let folder = Folder::new();
+    folder.configure(&folder.config().replace("verbose: true", "verbose: false"));
+    let (server, log) = logged(&folder).await;
+    let client = server.client();
+    client.post("/v1/notes", &json!({ "text": "a note" })).await;
+    for path in ["/health/thread-pools", "/health/thread-pools/", "/health/thread-pools/log-status"] {
+        assert_eq!(client.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(client.post(path, &json!({})).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    assert_eq!(client.get("/health/thread-pools/ready").await.ok(), json!({ "ready": true, "pools": {} }));
+    server.stop().await;
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("listening") && !log.contains("ThreadPool["), "{log}");
+    assert!(!log.contains("notes"), "{log}");
+}
+
+#[tokio::test]
+async fn whatever_clients_ask_for_no_series_comes_of_it() {
+    let folder = Folder::new();
+    let server = Example::start(&folder).await;
+    let client = server.client();
+    // Histograms begin with their first job.
+    client.get("/files/greeting.txt").await;
+    let before: Vec<_> = scrape(&client).await.into_keys().collect();
+    for number in 0..50 {
+        client.get(&format!("/files/{number}")).await;
+        client.get(&format!("/{number}?pool=pool{number}")).await;
+        let mut connection = Raw::connect(server.address()).await;
+        let request =
+            format!("M{number} /files/greeting.txt HTTP/1.1\r\nhost: h{number}\r\nx-{number}: {number}\r\n\r\n");
+        assert!(connection.exchange(request).await.0 >= 400);
+    }
+    let after: Vec<_> = scrape(&client).await.into_keys().collect();
+    assert_eq!(before, after);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn no_path_forges_a_line_of_the_log() {
+    let folder = Folder::new();
+    let (server, log) = logged(&folder).await;
+    for path in [
+        "/files/a%0aERROR%20forged",
+        "/files/a\nERROR forged",
+        "/files/a\rERROR forged",
+        "/files/a\x1b[2Jforged",
+        "/files/a\u{9b}2Jforged",
+        "/files/a\u{7f}forged\u{85}forged\u{2028}forged\u{202e}forged",
+        "/files/a'%20(active_threads=0,%20queued=0)",
+    ] {
+        let mut connection = Raw::connect(server.address()).await;
+        connection.send(get(path)).await;
+        assert!(crate::support::status(&connection.head().await) >= 400, "{path:?}");
+    }
+    server.stop().await;
+    let log = std::fs::read_to_string(log).unwrap();
+    for line in log.lines() {
+        assert!(line.starts_with("20") && line.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '), "{line:?}");
+    }
+}

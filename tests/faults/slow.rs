@@ -1,0 +1,111 @@
+//! Clients that send or read slowly, or not at all: they hold no pool's permit, and no memory.
+
+use http_body_util::Empty;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
+use tokio::net::TcpSocket;
+
+use crate::process::Example;
+use crate::support::{Raw, assert_well, folder_with, get, pool, soon, status, status_of, until_pool};
+
+#[tokio::test]
+async fn clients_that_send_half_a_body_hold_no_place_in_a_pool() {
+    let folder = folder_with("cpu", "{workers: 1, queue_capacity: 100}");
+    let server = Example::start(&folder).await;
+    let client = server.client();
+    let body = json!({ "password": "correct horse" }).to_string();
+    let (first, second) = body.split_at(body.len() / 2);
+    let mut slow = Vec::new();
+    for _ in 0..50 {
+        let mut connection = Raw::connect(server.address()).await;
+        let length = body.len();
+        connection
+            .send(format!(
+                "POST /v1/hash HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                 content-length: {length}\r\nexpect: 100-continue\r\n\r\n"
+            ))
+            .await;
+        // The server says this when it begins to wait for the body.
+        assert_eq!(status(&connection.head().await), 100);
+        connection.send(first).await;
+        slow.push(connection);
+    }
+    assert_eq!(pool(&client, "cpu").await["submitted"], 0);
+    // The pool's only worker is there for whoever sent everything.
+    client.post("/v1/hash", &json!({ "password": "x" })).await.ok();
+    // Half of them leave; the others finish after all.
+    let patient = slow.split_off(25);
+    drop(slow);
+    for mut connection in patient {
+        let (status, answer) = connection.exchange(second).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    assert_eq!(pool(&client, "cpu").await["submitted"], 26);
+    assert_well(&server).await;
+    server.stop().await;
+}
+
+/// More than the sockets' buffers hold, many times over.
+const LARGE: u64 = 64 << 20;
+
+/// The memory that the server may take for a response that nobody reads, in kB.
+const PER_RESPONSE: u64 = 1024;
+
+/// A server with one worker for files and no queue, and a large file.
+async fn with_large_file() -> (crate::process::Folder, Example) {
+    let folder = folder_with("io", "{workers: 1, queue_capacity: 0}");
+    std::fs::File::create(folder.path("files/large")).unwrap().set_len(LARGE).unwrap();
+    let server = Example::start(&folder).await;
+    server.client().get("/files/greeting.txt").await;
+    (folder, server)
+}
+
+#[tokio::test]
+async fn clients_that_do_not_read_hold_no_place_in_a_pool_and_no_memory() {
+    let (_folder, server) = with_large_file().await;
+    let before = status_of(server.id(), "VmRSS");
+    let mut slow = Vec::new();
+    for _ in 0..30 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut connection = Raw { stream: soon(socket.connect(server.address())).await.unwrap() };
+        connection.send(get("/files/large")).await;
+        // The head comes after the permit is home, so that the pool has a place for the next one.
+        assert_eq!(status(&connection.head().await), 200);
+        slow.push(connection);
+    }
+    assert_eq!(server.client().get("/files/greeting.txt").await.text(), "hello from the disk\n");
+    let grown = status_of(server.id(), "VmRSS").saturating_sub(before);
+    assert!(grown < 30 * PER_RESPONSE, "the server grew by {grown} kB");
+    drop(slow);
+    assert_well(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn http2_clients_that_open_no_window_hold_no_place_in_a_pool_and_no_memory() {
+    let (_folder, server) = with_large_file().await;
+    let before = status_of(server.id(), "VmRSS");
+    let stream = soon(tokio::net::TcpStream::connect(server.address())).await.unwrap();
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(0);
+    let (mut client, connection) = soon(builder.handshake(TokioIo::new(stream))).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut responses = Vec::new();
+    for _ in 0..100 {
+        let uri = format!("http://{}/files/large", server.address());
+        let request = http::Request::get(uri).body(Empty::<bytes::Bytes>::new()).unwrap();
+        let response = soon(client.send_request(request)).await.unwrap();
+        assert_eq!(response.status(), 200);
+        responses.push(response);
+    }
+    assert_eq!(server.client().get("/files/greeting.txt").await.text(), "hello from the disk\n");
+    let grown = status_of(server.id(), "VmRSS").saturating_sub(before);
+    assert!(grown < 100 * PER_RESPONSE, "the server grew by {grown} kB");
+    drop((responses, client));
+    soon(connection).await.unwrap().ok();
+    until_pool(&server.client(), "io", "all were answered", |io| io["results"]["ok"] == 102).await;
+    assert_well(&server).await;
+    server.stop().await;
+}

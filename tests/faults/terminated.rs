@@ -1,0 +1,124 @@
+//! SIGTERM under load, a second one, and handlers that never end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::task::JoinSet;
+
+use crate::process::{Example, Folder};
+use crate::support::{HeldNotes, Raw, count_notes, folder_with, get, post, soon, status, until_pool};
+
+const CLIENTS: usize = 60;
+
+/// Writes notes on one connection after the other, or all on the same, until the server closes it or refuses; adds up
+/// the notes that were acknowledged. A connection may close before an answer begins, never within one.
+async fn write_notes(address: std::net::SocketAddr, keep_alive: bool, acknowledged: Arc<AtomicU64>) {
+    let request = post("/v1/notes", &json!({ "text": "a note" }).to_string());
+    while let Ok(stream) = tokio::net::TcpStream::connect(address).await {
+        let mut connection = Raw { stream };
+        loop {
+            let mut first = [0];
+            let sent = tokio::io::AsyncWriteExt::write_all(&mut connection.stream, request.as_bytes()).await;
+            match soon(connection.stream.read(&mut first)).await {
+                Ok(1) => sent.unwrap(),
+                // A connection that was made brings an answer to its first request.
+                closed if !keep_alive => panic!("closed without an answer: {closed:?}"),
+                _ => return,
+            }
+            let head = connection.head().await;
+            assert_eq!(status(&head), 201, "{head}");
+            let length: usize = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
+            soon(connection.stream.read_exact(&mut vec![0; length])).await.unwrap();
+            acknowledged.fetch_add(1, Ordering::Relaxed);
+            if !keep_alive || head.contains("connection: close") {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sigterm_under_load_loses_no_accepted_request() {
+    let folder = Folder::new();
+    let mut server = Example::start(&folder).await;
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        clients.spawn(write_notes(server.address(), client % 2 == 0, Arc::clone(&acknowledged)));
+    }
+    let under_load = async {
+        while acknowledged.load(Ordering::Relaxed) < 5 * CLIENTS as u64 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    soon(under_load).await;
+    server.terminate();
+    soon(async {
+        while let Some(client) = clients.join_next().await {
+            client.unwrap();
+        }
+    })
+    .await;
+    assert_eq!(server.exit_code().await, Some(0));
+    // Every note that was written was acknowledged, and the other way around.
+    assert_eq!(acknowledged.load(Ordering::Relaxed), count_notes(&folder));
+}
+
+/// A request whose handler never ends: it opens a pipe that nobody writes to.
+async fn stuck(folder: &Folder, server: &Example) -> Raw {
+    let made = std::process::Command::new("mkfifo").arg(folder.path("files/stuck")).status().unwrap();
+    assert!(made.success());
+    let mut connection = Raw::connect(server.address()).await;
+    connection.send(get("/files/stuck")).await;
+    until_pool(&server.client(), "io", "the request is in flight", |io| io["in_flight"] == 1).await;
+    connection
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_a_server_whose_handler_never_does() {
+    let folder = Folder::new();
+    let mut server = Example::start(&folder).await;
+    let mut connection = stuck(&folder, &server).await;
+    server.terminate();
+    server.closed_its_port().await;
+    server.terminate();
+    assert_eq!(server.exit_code().await, Some(0));
+    assert_eq!(connection.rest().await, b"", "there was no answer to give");
+}
+
+#[tokio::test]
+async fn a_server_whose_handler_never_ends_does_so_at_the_end_of_its_time() {
+    let folder = Folder::new();
+    folder.configure(&folder.config().replace("shutdown_timeout: 30", "shutdown_timeout: 0.2"));
+    let mut server = Example::start(&folder).await;
+    let mut connection = stuck(&folder, &server).await;
+    server.terminate();
+    assert_eq!(server.exit_code().await, Some(0));
+    assert_eq!(connection.rest().await, b"", "there was no answer to give");
+}
+
+#[tokio::test]
+async fn what_is_queued_at_a_sigterm_is_answered_too() {
+    let folder = folder_with("db", "{workers: 1, queue_capacity: 50}");
+    let mut server = Example::start(&folder).await;
+    let client = server.client();
+    let held = HeldNotes::hold(&folder);
+    let mut connections = Vec::new();
+    for number in 0..21 {
+        let mut connection = Raw::connect(server.address()).await;
+        connection.send(post("/v1/notes", &json!({ "text": format!("note {number}") }).to_string())).await;
+        connections.push(connection);
+    }
+    until_pool(&client, "db", "one writes and the others wait", |db| db["queued_tasks"] == 20).await;
+    server.terminate();
+    server.closed_its_port().await;
+    drop(held);
+    for mut connection in connections {
+        assert_eq!(connection.answer().await.0, 201);
+    }
+    assert_eq!(server.exit_code().await, Some(0));
+    assert_eq!(count_notes(&folder), 21);
+}
