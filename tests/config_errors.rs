@@ -131,6 +131,26 @@ const CASES: &[(&str, &str, &str)] = &[
         "<yaml>:3:20: app.files[0].a: the same key is given twice; keep one of the two (the other is on line 3)",
     ),
     (
+        "mapping as a key in app",
+        "app:\n  files: [{{a: 1}: b}]\n",
+        "<yaml>:2:12: app.files[0]: a mapping is not a key; a key is a word, a number, or a list of them",
+    ),
+    (
+        "tag without a word in app",
+        "app:\n  kind: !\n",
+        "<yaml>:2:9: app.kind: `!` is no tag; a tag is `!` and a word, such as `!Name`",
+    ),
+    (
+        "tag of odd letters in app",
+        "app: {kinds: [!One 1, !a.b 2]}\n",
+        "<yaml>:1:23: app.kinds[1]: `!a.b` is no tag; a tag is `!` and a word, such as `!Name`",
+    ),
+    (
+        "tag in a key in app",
+        "app:\n  files: {deep: {? [!t a] : b}}\n",
+        "<yaml>:2:20: app.files.deep: a list is not a key; a key is a word, a number, or a list of them",
+    ),
+    (
         "own pool without workers",
         "performance:\n  thread_pools:\n    thumbs: {nice: 3}\n",
         "<yaml>:3:5: performance.thread_pools.thumbs: a pool of one's own needs `workers`; give a number from 1 to 4096, or `auto`",

@@ -76,9 +76,7 @@ impl Reader {
                 "general" => self.general(&entry, &mut config.general),
                 "performance" => self.performance(&entry, &mut config.performance),
                 "server" => self.server(&entry, &mut config.server),
-                "app" => {
-                    self.section(&entry);
-                }
+                "app" => self.section(&entry).iter().for_each(|entry| self.find_unwritable(entry.value, &entry.path)),
                 _ => self.unknown(&entry, &["general", "performance", "server", "app"]),
             }
         }
@@ -255,6 +253,35 @@ impl Reader {
         }
     }
 
+    /// Notes each key and tag of the application's own that could not be written again.
+    fn find_unwritable(&mut self, node: &Node, path: &str) {
+        match &node.data {
+            Data::Mapping(entries) => {
+                for (key, value) in entries {
+                    if !key.data.fits_key() {
+                        let message = wrong(&key.data, "a key", "a key is a word, a number, or a list of them");
+                        self.note(key.at, path, message);
+                    }
+                    self.find_unwritable(value, &join(path, &key.data.as_key()));
+                }
+            }
+            Data::List(nodes) => {
+                for (index, node) in nodes.iter().enumerate() {
+                    self.find_unwritable(node, &join(path, &format!("[{index}]")));
+                }
+            }
+            Data::Tagged(tag, inner) => {
+                if !is_tag(tag) {
+                    // The tag `!` alone is given with its mark, all others without.
+                    let word = tag.trim_start_matches('!').escape_debug();
+                    self.note(node.at, path, format!("`!{word}` is no tag; a tag is `!` and a word, such as `!Name`"));
+                }
+                self.find_unwritable(inner, path);
+            }
+            _ => {}
+        }
+    }
+
     pub(super) fn unknown(&mut self, entry: &Entry<'_>, known: &[&str]) {
         let message = match nearest(entry.name, known) {
             Some(near) => format!("this key is unknown; did you mean `{near}`?"),
@@ -270,6 +297,11 @@ impl Reader {
     fn note_pair(&mut self, at: usize, key: &str, message: impl Into<String>, other: usize) {
         self.mistakes.push(Mistake { at, key: key.to_owned(), message: message.into(), other: Some(other) });
     }
+}
+
+fn is_tag(word: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    word.starts_with(|first: char| first.is_ascii_alphabetic()) && word.bytes().all(plain)
 }
 
 /// Why a pool's key without `_workers` cannot have a value that is no mapping.

@@ -254,6 +254,15 @@ impl<'de> Visitor<'de> for NodeSeed<'_> {
 }
 
 impl Data {
+    /// Whether it can stand as a key: the parser reads more than the writer writes.
+    pub(super) fn fits_key(&self) -> bool {
+        match self {
+            Self::Mapping(_) | Self::Tagged(..) => false,
+            Self::List(nodes) => nodes.iter().all(|node| node.data.fits_key()),
+            _ => true,
+        }
+    }
+
     /// A key as it stands in a path.
     pub(super) fn as_key(&self) -> String {
         match self {

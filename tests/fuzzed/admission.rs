@@ -1,0 +1,305 @@
+//! What holds for admission after every call, whatever the calls are.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tower_offload::Cause;
+use tower_offload::admission::{
+    Admission, Bounds, Discipline, Gone, Key, Limit, Moment, Offer, Outcome, Place, Priority, Settings,
+};
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Call {
+    Offer {
+        level: usize,
+        caller: Option<u64>,
+        deadline: Option<u64>,
+    },
+    Take,
+    Cancel(usize),
+    Finish(usize, Outcome, Option<u64>),
+    Expire,
+    Pass(u64),
+    /// Whoever calls next has read the clock so much before whoever called last.
+    Back(u64),
+    Limit(usize),
+    Drain,
+    EvictAll(Cause),
+}
+
+pub(crate) const OUTCOMES: [Outcome; 6] =
+    [Outcome::Ok, Outcome::Error, Outcome::Panicked, Outcome::Cancelled, Outcome::Expired, Outcome::Rejected];
+
+/// Makes the calls, and checks after each that every promise is kept.
+pub(crate) fn check(settings: Settings, seed: u64, calls: impl IntoIterator<Item = Call>) {
+    let mut model = Model::new(settings, seed);
+    for call in calls {
+        model.call(call);
+        model.check();
+    }
+    model.finish_all();
+    model.check();
+}
+
+/// Settings, a seed and calls out of any bytes.
+pub(crate) fn decode(data: &[u8]) -> (Settings, u64, Vec<Call>) {
+    let mut bytes = data.iter().copied();
+    let (settings, seed) = decode_settings(&mut || usize::from(bytes.next().unwrap_or_default()));
+    let mut calls = Vec::new();
+    while let Some(kind) = bytes.next() {
+        calls.push(decode_call(kind, &mut || usize::from(bytes.next().unwrap_or_default())));
+    }
+    (settings, seed, calls)
+}
+
+fn decode_settings(next: &mut impl FnMut() -> usize) -> (Settings, u64) {
+    let kinds = next();
+    let millis = |count: usize| Duration::from_millis(count as u64);
+    let limit = match kinds & 1 {
+        0 => Limit::Fixed(next() % 16),
+        _ => Limit::Adaptive { min: next() % 8, max: next() % 32 },
+    };
+    let discipline = if kinds & 2 == 0 { Discipline::Fifo } else { Discipline::Adaptive };
+    let timeout = millis([100, 1, 1000, 30_000][kinds >> 2 & 3]);
+    let capacity = next();
+    let mut bounds = || Bounds { min: millis(next()), max: millis(next() * 8) };
+    let (target, interval) = (bounds(), bounds());
+    (Settings { limit, capacity, timeout, discipline, target, interval }, next() as u64)
+}
+
+fn decode_call(kind: u8, next: &mut impl FnMut() -> usize) -> Call {
+    match kind % 32 {
+        0..10 => {
+            let ask = next();
+            let mut some = |bit| (ask & bit != 0).then(|| next() as u64);
+            Call::Offer { level: ask & 3, caller: some(4), deadline: some(8) }
+        }
+        10..16 => Call::Take,
+        16..18 => Call::Cancel(next()),
+        18..24 => {
+            let (which, how) = (next(), next());
+            Call::Finish(which, OUTCOMES[how % 6], (how & 64 == 0).then(|| next() as u64))
+        }
+        24 => Call::Expire,
+        25..28 => Call::Pass(next() as u64),
+        28 => Call::Pass(next() as u64 * 256),
+        29 => Call::Back(next() as u64 % 4),
+        30 => Call::Limit(next() % 16),
+        _ => match next() % 4 {
+            0 => Call::EvictAll(Cause::NoWorkers),
+            1 => Call::EvictAll(Cause::CutOff),
+            2 => Call::EvictAll(Cause::Draining),
+            _ => Call::Drain,
+        },
+    }
+}
+
+/// What a caller would know of each job.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Known {
+    Queued { until: u64, level: usize },
+    InFlight,
+    Answered,
+}
+
+struct Model {
+    settings: Settings,
+    admission: Admission<usize>,
+    now: u64,
+    /// The latest time of a call, and how far behind it one was.
+    latest: u64,
+    behind: u64,
+    draining: bool,
+    /// Whether a caller was ever named.
+    shared: bool,
+    jobs: Vec<Known>,
+    keys: HashMap<usize, Key>,
+    gone: Vec<Gone<usize>>,
+}
+
+impl Model {
+    fn new(settings: Settings, seed: u64) -> Self {
+        Self {
+            settings,
+            admission: Admission::new(settings, seed),
+            now: 0,
+            latest: 0,
+            behind: 0,
+            draining: false,
+            shared: false,
+            jobs: Vec::new(),
+            keys: HashMap::new(),
+            gone: Vec::new(),
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::default() + Duration::from_millis(self.now)
+    }
+
+    fn timeout(&self) -> u64 {
+        self.settings.timeout.as_millis() as u64
+    }
+
+    fn pick(&self, which: usize) -> Option<usize> {
+        (!self.jobs.is_empty()).then(|| which % self.jobs.len())
+    }
+
+    fn call(&mut self, call: Call) {
+        match call {
+            Call::Offer { level, caller, deadline } => self.offer(level, caller, deadline),
+            Call::Take => self.take(),
+            Call::Cancel(which) => self.cancel(which),
+            Call::Finish(which, outcome, ran) => self.finish(which, outcome, ran),
+            Call::Expire => {
+                let now = self.moment();
+                self.admission.expire(now, &mut self.gone);
+                assert!(self.admission.next_expiry().is_none_or(|next| next > now), "nothing that is due is left");
+            }
+            Call::Pass(millis) => {
+                self.now += millis;
+                self.latest = self.latest.max(self.now);
+            }
+            Call::Back(millis) => {
+                self.now = self.now.saturating_sub(millis);
+                self.behind = self.behind.max(self.latest - self.now);
+            }
+            Call::Limit(limit) => {
+                let before = self.admission.snapshot().limit;
+                self.admission.set_limit(limit);
+                let fixed = matches!(self.settings.limit, Limit::Fixed(_));
+                assert_eq!(self.admission.snapshot().limit, if fixed { limit } else { before });
+            }
+            Call::Drain => {
+                self.draining = true;
+                self.admission.drain();
+            }
+            Call::EvictAll(cause) => {
+                self.admission.evict_all(cause, &mut self.gone);
+                assert!(self.gone.iter().all(|gone| gone.cause == cause), "each is told this cause");
+                self.answer_gone();
+                assert!(!self.jobs.iter().any(|job| matches!(job, Known::Queued { .. })), "nothing waits any more");
+            }
+        }
+        self.answer_gone();
+    }
+
+    fn offer(&mut self, level: usize, caller: Option<u64>, deadline: Option<u64>) {
+        let (now, id) = (self.moment(), self.jobs.len());
+        let until = deadline.map(|after| now + Duration::from_millis(after));
+        let offer = Offer { deadline: until, level: Priority::ALL[level], caller };
+        let before = self.admission.snapshot();
+        self.shared |= caller.is_some();
+        let known = match self.admission.offer(now, offer, &mut self.gone) {
+            Ok(Place::InFlight(key)) => {
+                assert!(before.in_flight < before.limit, "no permit beyond the limit");
+                assert_eq!(before.queued, 0, "nobody goes before those who wait");
+                self.keys.insert(id, key);
+                Known::InFlight
+            }
+            Ok(Place::Queued(key)) => {
+                self.admission.store(key, id);
+                self.keys.insert(id, key);
+                Known::Queued { until: self.now + deadline.unwrap_or(u64::MAX).min(self.timeout()), level }
+            }
+            Err(cause) => {
+                let expected = match deadline {
+                    _ if self.draining => Cause::Draining,
+                    Some(0) => Cause::DeadlineExceeded,
+                    _ => Cause::QueueFull,
+                };
+                assert_eq!(cause, expected);
+                assert!(cause != Cause::QueueFull || before.queued >= before.capacity, "there was room");
+                Known::Answered
+            }
+        };
+        assert!(!self.draining || known == Known::Answered, "a draining pool takes nothing");
+        self.jobs.push(known);
+    }
+
+    fn take(&mut self) {
+        let now = self.moment();
+        let before = self.admission.snapshot();
+        let takeable = self.admission.has_takeable();
+        assert_eq!(takeable, before.queued > 0 && before.in_flight < before.limit);
+        let taken = self.admission.take(now, &mut self.gone);
+        self.answer_gone();
+        let Some(taken) = taken else {
+            assert!(!takeable || self.admission.snapshot().queued == 0, "a permit and a job come together");
+            return;
+        };
+        assert!(takeable, "no permit beyond the limit");
+        assert_eq!(self.keys[&taken.job], taken.key);
+        let Known::Queued { until, level } = self.jobs[taken.job] else { panic!("only what waits is taken") };
+        assert!(until > self.now, "a job past its deadline never starts");
+        if self.settings.discipline == Discipline::Fifo && !self.shared {
+            let waits = |job: &Known| matches!(job, Known::Queued { level: other, .. } if *other == level);
+            assert!(!self.jobs[..taken.job].iter().any(waits), "a level is served in order");
+        }
+        self.jobs[taken.job] = Known::InFlight;
+    }
+
+    fn cancel(&mut self, which: usize) {
+        let Some(id) = self.pick(which) else { return };
+        let Some(&key) = self.keys.get(&id) else { return };
+        let waits = matches!(self.jobs[id], Known::Queued { .. });
+        assert_eq!(self.admission.cancel(key), waits.then_some(id), "a stale key cancels nothing");
+        if waits {
+            self.jobs[id] = Known::Answered;
+        }
+    }
+
+    fn finish(&mut self, which: usize, outcome: Outcome, ran: Option<u64>) {
+        let Some(id) = self.pick(which) else { return };
+        let Some(&key) = self.keys.get(&id) else { return };
+        let (now, ran) = (self.moment(), ran.map(Duration::from_millis));
+        let flies = self.jobs[id] == Known::InFlight;
+        assert_eq!(self.admission.finish(now, key, outcome, ran), flies, "a stale key brings no permit home");
+        if flies {
+            self.jobs[id] = Known::Answered;
+        }
+    }
+
+    fn answer_gone(&mut self) {
+        for gone in self.gone.drain(..) {
+            let Known::Queued { until, .. } = self.jobs[gone.job] else { panic!("one answer each") };
+            let late = matches!(gone.cause, Cause::DeadlineExceeded | Cause::QueueTimeout);
+            assert!(!late || until <= self.now, "nobody is late before the time");
+            assert_eq!(self.keys[&gone.job], gone.key);
+            self.jobs[gone.job] = Known::Answered;
+        }
+    }
+
+    fn check(&mut self) {
+        let seen = self.admission.snapshot();
+        let waiting = |job: &Known| if let Known::Queued { until, .. } = job { Some(*until) } else { None };
+        let queued: Vec<_> = self.jobs.iter().filter_map(waiting).collect();
+        let in_flight = self.jobs.iter().filter(|job| **job == Known::InFlight).count();
+        assert_eq!((seen.queued, seen.in_flight), (queued.len(), in_flight), "depths are exact");
+        assert!(seen.queued <= seen.capacity);
+        assert_eq!(seen.counts.submitted, seen.counts.ended() + (seen.queued + seen.in_flight) as u64);
+        assert_eq!(seen.counts.submitted, self.jobs.len() as u64);
+        if let Limit::Adaptive { min, max } = self.settings.limit {
+            assert!((min.max(1)..=max.max(min).max(1)).contains(&seen.limit), "the limit stays in its bounds");
+        }
+        assert_eq!(self.admission.is_idle(), queued.is_empty() && in_flight == 0);
+        let next = self.admission.next_expiry().map(|next| next.as_nanos() / 1_000_000);
+        let soonest = queued.into_iter().min();
+        // Jobs stand in the order of arrival. If the clock went back, one can hide behind another that is due later.
+        let known = next.zip(soonest).is_none_or(|(next, due)| (due..=due + self.behind).contains(&next));
+        assert!(next.is_some() == soonest.is_some() && known, "the next expiry is known: {next:?}, {soonest:?}");
+        assert!(self.admission.retry_after(self.moment()) <= Duration::from_secs(60));
+    }
+
+    /// Everything ends once time passes and what is in flight finishes.
+    fn finish_all(&mut self) {
+        self.now = self.latest + self.timeout();
+        self.latest = self.now;
+        self.call(Call::Expire);
+        for id in 0..self.jobs.len() {
+            self.finish(id, Outcome::Ok, Some(1));
+        }
+        assert!(self.jobs.iter().all(|job| *job == Known::Answered), "no job starves without an answer");
+        assert!(self.admission.is_idle());
+    }
+}

@@ -1,0 +1,200 @@
+//! What no input may do. `fuzz/` feeds these checks to libFuzzer; here they run over what that has found (`fuzz/corpus`)
+//! and over input that is generated.
+
+mod admission;
+mod config;
+mod headers;
+mod routes;
+
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tower_offload::Cause;
+use tower_offload::admission::{Bounds, Discipline, Limit, Settings};
+
+use self::admission::{Call, OUTCOMES};
+
+/// Every input that a fuzz target keeps.
+fn kept(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    // A package has none.
+    let Ok(entries) = folder.read_dir() else { return Vec::new() };
+    entries.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
+}
+
+fn kept_text(target: &str) -> impl Iterator<Item = String> {
+    kept(target).into_iter().filter_map(|input| String::from_utf8(input).ok())
+}
+
+#[test]
+fn what_was_found_for_configurations_does_no_harm() {
+    kept_text("config").for_each(|text| config::check(&text));
+}
+
+#[test]
+fn what_was_found_for_routes_does_no_harm() {
+    kept_text("routes").for_each(|text| routes::check(&text));
+}
+
+#[test]
+fn what_was_found_for_headers_does_no_harm() {
+    kept("headers").iter().for_each(|input| headers::check(input));
+}
+
+#[test]
+fn what_was_found_for_admission_does_no_harm() {
+    for input in kept("admission") {
+        let (settings, seed, calls) = admission::decode(&input);
+        admission::check(settings, seed, calls);
+    }
+}
+
+fn calls() -> impl Strategy<Value = Vec<Call>> {
+    let offer = (0..4_usize, proptest::option::weighted(0.3, 0..5_u64), proptest::option::weighted(0.3, 0..200_u64));
+    let offer = offer.prop_map(|(level, caller, deadline)| Call::Offer { level, caller, deadline });
+    let outcome = (0..6_usize).prop_map(|which| OUTCOMES[which]);
+    let ran = proptest::option::weighted(0.9, 0..50_u64);
+    let finish = (any::<usize>(), outcome, ran).prop_map(|(which, outcome, ran)| Call::Finish(which, outcome, ran));
+    let call = prop_oneof![
+        400 => offer,
+        200 => Just(Call::Take),
+        100 => any::<usize>().prop_map(Call::Cancel),
+        200 => finish,
+        100 => Just(Call::Expire),
+        200 => (0..60_u64).prop_map(Call::Pass),
+        10 => (0..5_usize).prop_map(Call::Limit),
+        1 => (0..3_u64).prop_map(Call::Back),
+        5 => Just(Call::Drain),
+        10 => Just(Call::EvictAll(Cause::NoWorkers)),
+    ];
+    proptest::collection::vec(call, 1..400)
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let limit = prop_oneof![
+        (0..5_usize).prop_map(Limit::Fixed),
+        (1..4_usize, 0..6_usize).prop_map(|(min, more)| Limit::Adaptive { min, max: min + more }),
+    ];
+    let discipline = prop_oneof![Just(Discipline::Fifo), Just(Discipline::Adaptive)];
+    (limit, 0..20_usize, discipline).prop_map(|(limit, capacity, discipline)| {
+        let short = Bounds { min: Duration::from_millis(1), max: Duration::from_millis(10) };
+        let timeout = Duration::from_millis(100);
+        Settings { limit, capacity, timeout, discipline, target: short, interval: short }
+    })
+}
+
+/// Pieces that a configuration is made of, and pieces that break one.
+fn yaml_like() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("performance:\n"),
+        Just("  thread_pools:\n"),
+        Just("    cpu_workers: 3\n"),
+        Just("    cpu: {nice: 3}\n"),
+        Just("    io: {concurrency: {min: 2, max: "),
+        Just("    db: {queue_target: "),
+        Just("    db:\n      trust: {deadline: "),
+        Just("adaptive"),
+        Just("  routes:\n"),
+        Just("    GET /a/{x}: cpu\n"),
+        Just("    '/{{{a}}}': io\n"),
+        Just("general:\n"),
+        Just("  verbose: true\n"),
+        Just("app:\n"),
+        Just("---\n"),
+        Just("...\n"),
+        Just("&a "),
+        Just("*a"),
+        Just("!!x "),
+        Just("!<y> "),
+        Just("!z "),
+        Just("? "),
+        Just(": "),
+        Just("- "),
+        Just("["),
+        Just("]"),
+        Just("{"),
+        Just("}"),
+        Just(", "),
+        Just("\n"),
+        Just("  "),
+        Just("\t"),
+        Just("|\n"),
+        Just(">-\n"),
+        Just("'"),
+        Just("\""),
+        Just("# "),
+        Just(".nan"),
+        Just("-1"),
+        Just("1e999"),
+        Just("<<: "),
+        Just("%TAG ! !!\n"),
+        Just("\r\n"),
+        Just("\u{feff}"),
+        Just("ä"),
+        Just("\u{85}"),
+        Just("\u{2028}"),
+        Just("\\"),
+        Just("~"),
+        Just("@"),
+        Just("`"),
+    ];
+    proptest::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+}
+
+/// Routes of few letters, so that they meet, and paths of the same.
+fn routes_and_paths() -> impl Strategy<Value = String> {
+    let segment = "(a|b|ab|\\{a\\}|\\{b\\}|a\\{b\\}|\\{\\*a\\}|\\{\\{|\\}\\}|é|[a{}*:/é ]{0,3})";
+    let pattern = format!("(GET |pOsT |HEAD )?/?{segment}(/{segment}){{0,3}}");
+    let request = "(GET |POST |HEAD |PUT )?(/(a|b|ab|aba|\\{|\\}|é|[a-c%*]{0,3})){1,4}[?]?";
+    let lines = (proptest::collection::vec(pattern.leak() as &str, 0..12), proptest::collection::vec(request, 0..12));
+    lines.prop_map(|(patterns, requests)| [patterns, vec![String::new()], requests].concat().join("\n"))
+}
+
+/// Headers that mean something, and some that do not.
+fn headers() -> impl Strategy<Value = Vec<u8>> {
+    let line = prop_oneof![
+        "d[ 0-9.]{0,12}(ns|us|ms|s|m|h|d|S|)",
+        "d(86400|24h|1440m|86401|0*1s| 5 ms |1e3|-1|inf)",
+        "g[0-9]{0,9}[HMSmuns]?",
+        "p(critical|High|NORMAL|low|urgent|) ?",
+        "capplication/grpc([+;-].*)?",
+        "[dgpc][ -~é\t]{0,40}",
+    ];
+    let lines = proptest::collection::vec(line, 0..4);
+    (0..64_u8, lines).prop_map(|(switches, lines)| [&[switches], lines.join("\n").as_bytes()].concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_job_is_in_one_place_and_answered_once(settings in settings(), calls in calls(), seed: u64) {
+        admission::check(settings, seed, calls);
+    }
+
+    #[test]
+    fn no_text_as_configuration_panics(text in any::<String>()) {
+        config::check(&text);
+    }
+
+    #[test]
+    fn no_yaml_panics(text in yaml_like()) {
+        config::check(&text);
+    }
+
+    #[test]
+    fn every_path_finds_the_route_that_it_should(text in routes_and_paths()) {
+        routes::check(&text);
+    }
+
+    #[test]
+    fn what_headers_ask_is_what_a_plainer_reading_finds(input in headers()) {
+        headers::check(&input);
+    }
+
+    #[test]
+    fn no_header_does_harm(input in proptest::collection::vec(any::<u8>(), 0..64)) {
+        headers::check(&input);
+    }
+}

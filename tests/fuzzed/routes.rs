@@ -1,0 +1,180 @@
+//! What holds for every set of routes, and for every request to them.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::{Arc, Mutex};
+
+use http::{HeaderName, Method, Request, Response};
+use tower::{Layer, Service, service_fn};
+use tower_offload::{BadHeader, Config, PoolConfig, PoolLayer, Pools, Reject, Rejection, Route, Terms, Trust};
+
+const POOLS: [&str; 5] = ["io", "cpu", "inference", "embedding", "db"];
+
+/// Reads a pattern in each line up to an empty one, and a request such as `GET /path` in each line after it. Patterns
+/// that are accepted are read as they were when they have been written; `matchit` takes those that are accepted beside
+/// each other; and every request finds the route that it should.
+pub(crate) fn check(text: &str) {
+    let mut lines = text.split('\n');
+    let patterns: Vec<&str> = lines.by_ref().take_while(|line| !line.is_empty()).take(32).collect();
+    let mut config = POOLS.iter().fold(Config::default(), |config, name| {
+        // So that a pool can be told by what it trusts.
+        let trust = Trust::default().priority(HeaderName::from_static(name));
+        config.pool(*name, PoolConfig::new(1).trust(trust))
+    });
+    for (pattern, pool) in patterns.into_iter().zip(POOLS.iter().cycle()) {
+        let Ok(route) = Route::new(pattern, *pool) else { continue };
+        assert_eq!(Route::new(&route.to_string(), *pool).expect("it was accepted before"), route);
+        let with_it = config.clone().route(route);
+        if with_it.validate().is_ok() {
+            config = with_it;
+        }
+    }
+    let table = Table::new(&config.performance.routes);
+    let router = PoolLayer::by_route(&Pools::new(&config).expect("the settings are valid"));
+    for request in lines.take(32) {
+        let (method, path) = request.split_once(' ').unwrap_or(("GET", request));
+        let method = method.parse().unwrap_or(Method::GET);
+        let expected = table.pool_of(&method, path);
+        assert_eq!(table.by_matchit(&method, path), expected, "{method} {path:?}");
+        let Ok(request) = Request::builder().method(&method).uri(path).body(()) else { continue };
+        // Without a query, and without the host of an absolute form.
+        let expected = table.pool_of(&method, request.uri().path());
+        assert_eq!(chosen(&router, request).as_deref(), expected, "{method} {path:?}");
+    }
+}
+
+/// The pool that the layer chooses.
+fn chosen(router: &PoolLayer<tower_offload::ByRoute>, request: Request<()>) -> Option<String> {
+    let seen = Seen::default();
+    let service =
+        service_fn(|_: Request<()>| -> Ready<Result<Response<()>, Infallible>> { ready(Ok(Response::new(()))) });
+    // A request is submitted by the first poll of its future, so this one goes nowhere.
+    drop(router.clone().reject_by(seen.clone()).layer(service).call(request));
+    seen.0.lock().expect("nothing panics with it").take()
+}
+
+/// Notes the pool whose trust it is asked about.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Option<String>>>);
+
+impl<B> Reject<Request<B>, Response<()>, Infallible> for Seen {
+    type Hint = ();
+    type Response = Response<()>;
+    type Error = Infallible;
+
+    fn hint(&self, _request: &Request<B>) {}
+
+    fn terms(&self, _request: &mut Request<B>, trust: &Trust) -> Result<Terms, BadHeader> {
+        *self.0.lock().expect("nothing panics with it") = trust.priority.as_ref().map(ToString::to_string);
+        Ok(Terms::default())
+    }
+
+    fn reject(&self, _hint: (), rejection: Rejection) -> Result<Response<()>, Infallible> {
+        panic!("{rejection}")
+    }
+
+    fn pass(&self, response: Response<()>) -> Response<()> {
+        response
+    }
+
+    fn fail(&self, error: Infallible) -> Infallible {
+        error
+    }
+}
+
+/// The routes, matched one by one and by `matchit`.
+struct Table<'a> {
+    routes: &'a [Route],
+    tables: HashMap<Option<&'a Method>, matchit::Router<&'a str>>,
+}
+
+impl<'a> Table<'a> {
+    fn new(routes: &'a [Route]) -> Self {
+        let mut tables: HashMap<_, matchit::Router<_>> = HashMap::new();
+        for route in routes {
+            let table = tables.entry(route.method()).or_default();
+            table.insert(route.path(), route.pool().as_str()).expect("it was accepted beside the others");
+        }
+        Self { routes, tables }
+    }
+
+    fn pool_of(&self, method: &Method, path: &str) -> Option<&str> {
+        ways(method).find_map(|way| {
+            let routes = self.routes.iter().filter(|route| route.method() == way);
+            let matching =
+                routes.map(|route| (tokens(route.path()), route)).filter(|(tokens, _)| matches(tokens, path));
+            Some(matching.min_by(|(one, _), (other, _)| one.cmp(other))?.1.pool().as_str())
+        })
+    }
+
+    fn by_matchit(&self, method: &Method, path: &str) -> Option<&str> {
+        ways(method).find_map(|way| Some(*self.tables.get(&way)?.at(path).ok()?.value))
+    }
+}
+
+/// The methods whose routes are tried, one after the other.
+fn ways(method: &Method) -> impl Iterator<Item = Option<&Method>> {
+    let get = (method == Method::HEAD).then_some(Some(&Method::GET));
+    std::iter::once(Some(method)).chain(get).chain([None])
+}
+
+/// A piece of a pattern, that which goes before another first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Token {
+    Character(char),
+    /// The rest of a segment.
+    Parameter,
+    /// The rest of a path.
+    Rest,
+}
+
+fn tokens(pattern: &str) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    let mut rest = pattern;
+    while let Some(first) = rest.chars().next() {
+        let (token, length) = if rest.starts_with("{{") || rest.starts_with("}}") {
+            (Token::Character(first), 2)
+        } else if first == '{' {
+            let token = if rest.starts_with("{*") { Token::Rest } else { Token::Parameter };
+            (token, name_length(rest))
+        } else {
+            (Token::Character(first), first.len_utf8())
+        };
+        tokens.push(token);
+        rest = &rest[length..];
+    }
+    tokens
+}
+
+/// How long a parameter is, with its braces. Its name may have doubled ones.
+fn name_length(parameter: &str) -> usize {
+    let mut length = 1;
+    loop {
+        match &parameter[length..] {
+            rest if rest.starts_with("{{") || rest.starts_with("}}") => length += 2,
+            rest if rest.starts_with('}') => return length + 1,
+            rest => length += rest.chars().next().expect("a parameter ends").len_utf8(),
+        }
+    }
+}
+
+/// A parameter takes everything up to a slash, so there is one way to match at most. As in axum, it may be empty where
+/// more comes after it.
+fn matches(tokens: &[Token], path: &str) -> bool {
+    let mut rest = path;
+    for (place, token) in tokens.iter().enumerate() {
+        let taken = match token {
+            Token::Character(character) if !rest.starts_with(*character) => return false,
+            Token::Character(character) => character.len_utf8(),
+            _ if rest.is_empty() => return false,
+            Token::Parameter => rest.find('/').unwrap_or(rest.len()),
+            Token::Rest => rest.len(),
+        };
+        if taken == 0 && place + 1 == tokens.len() {
+            return false;
+        }
+        rest = &rest[taken..];
+    }
+    rest.is_empty()
+}
