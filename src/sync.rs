@@ -1,17 +1,15 @@
-//! The lock, the flags and the parking that workers use: from `std`, or from loom in the interleaving models.
+//! The lock and the parking that workers use: from `std`, or from loom in the interleaving models.
 
 #[cfg(not(tower_offload_loom))]
 mod imp {
-    pub(crate) use std::sync::atomic::AtomicBool;
     pub(crate) use std::sync::{Mutex, MutexGuard};
-    pub(crate) use std::thread::{Thread, current, park_timeout, yield_now};
+    pub(crate) use std::thread::{Thread, current, park_timeout};
 }
 
 #[cfg(tower_offload_loom)]
 mod imp {
-    pub(crate) use loom::sync::atomic::AtomicBool;
     pub(crate) use loom::sync::{Mutex, MutexGuard};
-    pub(crate) use loom::thread::{Thread, current, yield_now};
+    pub(crate) use loom::thread::{Thread, current};
 
     /// Models have no clock: a worker there is woken or waits for ever.
     pub(crate) fn park_timeout(_limit: std::time::Duration) {

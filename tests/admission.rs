@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use tower_offload::Cause;
-use tower_offload::admission::{
-    Admission, Bounds, Discipline, Gone, Key, Limit, Moment, Offer, Outcome, Place, Priority, Settings,
-};
+use tower_offload::admission::{Admission, Discipline, Key, Moment, Offer, Outcome, Place, Priority, Settings};
 
 const TIMEOUT: Duration = Duration::from_millis(100);
 

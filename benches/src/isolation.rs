@@ -7,7 +7,7 @@ use crate::child::Process;
 use crate::client::{self, Load};
 use crate::harness::{Case, Column, Harness, OURS, Scenario, Target, quantile};
 use crate::http::port;
-use crate::server::{OURS_AUTO, OURS_AUTO_NICE, OURS_NICE};
+use crate::server::{OURS_AUTO, OURS_NICE};
 use crate::ways::Speed;
 
 const CLIENTS: usize = 64;
@@ -16,7 +16,7 @@ const PROBES: u32 = 32;
 const WARM_UP: Duration = Duration::from_millis(300);
 const SPAN: Duration = Duration::from_secs(3);
 const IDLE: &str = "bare, nothing else to do";
-const KINDS: [&str; 7] = [OURS, OURS_NICE, OURS_AUTO, OURS_AUTO_NICE, "bare", "spawn_blocking", "dedicated runtime"];
+const KINDS: [&str; 6] = [OURS, OURS_NICE, OURS_AUTO, "bare", "spawn_blocking", "dedicated runtime"];
 
 pub fn run(harness: &mut Harness, speed: Speed) {
     let name = "isolation, /health beside 64 clients of a 20 ms handler";

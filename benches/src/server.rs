@@ -12,7 +12,6 @@ use crate::ways::{self, Dedicated, Direct, Job, SpawnBlocking, SpawnBlockingLimi
 /// What each server is called, in the tables and as a part.
 pub const OURS_NICE: &str = "ours, nice 5";
 pub const OURS_AUTO: &str = "ours, workers: auto";
-pub const OURS_AUTO_NICE: &str = "ours, workers: auto, nice 5";
 pub const OTHERS: [&str; 7] = [
     "bare",
     "spawn_blocking",
@@ -38,7 +37,6 @@ pub fn play(kind: &str, speed: Speed) {
         "ours" => pooled(&jobs, ways::default_cpu()),
         OURS_NICE => pooled(&jobs, ways::default_cpu().nice(5)),
         OURS_AUTO => pooled(&jobs, ways::patient(PoolConfig::auto())),
-        OURS_AUTO_NICE => pooled(&jobs, ways::patient(PoolConfig::auto()).nice(5)),
         "bare" => routes(&jobs, &Direct),
         "spawn_blocking" => routes(&jobs, &SpawnBlocking),
         "spawn_blocking + semaphore" => routes(&jobs, &SpawnBlockingLimited::default()),

@@ -2,14 +2,12 @@
 //!
 //! Everything here happens under the lock of `dispatch.rs`, whose protocol it serves.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::level::{Level, Look};
 use super::thread_state::{self, ThreadId};
 use crate::admission::Moment;
-use crate::sync::{AtomicBool, Thread, current, yield_now};
+use crate::sync::{Thread, current};
 
 /// The workers of a pool, by seat.
 #[derive(Debug)]
@@ -17,7 +15,6 @@ pub(super) struct Crew {
     seats: Vec<Option<Seat>>,
     /// Seats of the workers that sleep, the last one to lie down on top: light load touches few threads.
     asleep: Vec<usize>,
-    lookouts: Lookouts,
     pub(super) most: usize,
     /// How many may be waking at once.
     most_waking: usize,
@@ -39,25 +36,9 @@ struct Seat {
     asleep: bool,
 }
 
-/// The workers that have just run out of work, and look out for more before they lie down. They are called by a flag,
-/// which takes no system call, nor the time that a thread takes to wake.
-#[derive(Debug, Default)]
-struct Lookouts {
-    /// Those that were not called.
-    looking: usize,
-    /// Calls that none of them has answered yet.
-    called: usize,
-    /// Whether there are calls, to be seen without the lock.
-    beckoned: Arc<Beckon>,
-}
-
-#[derive(Debug)]
-pub(super) struct Beckon(AtomicBool);
-
 /// The worker that is to come.
 #[derive(Debug)]
 pub(crate) enum Call {
-    /// None, or one that is awake.
     Nobody,
     Unpark(Thread),
     /// A thread is to be started for this seat.
@@ -67,10 +48,6 @@ pub(crate) enum Call {
 /// After a thread could not be started, no other is tried for so long.
 const BARREN: Duration = Duration::from_secs(1);
 
-/// How often a lookout lets others run before it lies down; rayon does it as often. On a busy core that gives those who
-/// bring work their turn; on an idle one it takes some ten microseconds, which is what it takes to wake a thread.
-const LOOKS: u32 = if cfg!(tower_offload_loom) { 1 } else { 32 };
-
 /// How many of the workers that are awake are looked at. The others are taken to be like them.
 const SAMPLE: usize = 16;
 
@@ -79,7 +56,6 @@ impl Crew {
         Self {
             seats: Vec::new(),
             asleep: Vec::new(),
-            lookouts: Lookouts::default(),
             most,
             most_waking: cores,
             level: Level::new(cores, most),
@@ -94,10 +70,6 @@ impl Crew {
     /// One more worker, unless enough are waking or awake already, or none can be had.
     pub(super) fn call(&mut self, now: Moment) -> Call {
         if self.waking >= self.most_waking {
-            return Call::Nobody;
-        }
-        if self.lookouts.call() {
-            self.waking += 1;
             return Call::Nobody;
         }
         if self.awake() >= self.level.current() {
@@ -138,23 +110,6 @@ impl Crew {
             seat.id = thread_state::current();
         }
         self.waking -= 1;
-    }
-
-    /// Makes the calling worker a lookout, unless there are as many as cores, or too many workers awake. It is to call
-    /// [`Beckon::look_out`] then, without the lock, and [`stop_looking`](Self::stop_looking) under it.
-    pub(super) fn start_looking(&mut self) -> Option<Arc<Beckon>> {
-        if self.lookouts.looking + self.lookouts.called >= self.most_waking || self.has_too_many() {
-            return None;
-        }
-        self.lookouts.looking += 1;
-        Some(self.lookouts.beckoned.clone())
-    }
-
-    /// The lookout that comes first answers the call, whichever it is.
-    pub(super) fn stop_looking(&mut self) {
-        if self.lookouts.answer() {
-            self.waking -= 1;
-        }
     }
 
     pub(super) fn lie_down(&mut self, seat: usize) {
@@ -219,53 +174,5 @@ impl Crew {
 
     fn awake(&self) -> usize {
         self.present - self.asleep.len()
-    }
-}
-
-// === impl Lookouts ===
-
-impl Lookouts {
-    /// Whether there was one to call.
-    fn call(&mut self) -> bool {
-        if self.looking == 0 {
-            return false;
-        }
-        self.looking -= 1;
-        self.called += 1;
-        self.beckoned.0.store(true, Ordering::Release);
-        true
-    }
-
-    /// Whether the one that stops was called.
-    fn answer(&mut self) -> bool {
-        if self.called == 0 {
-            self.looking -= 1;
-            return false;
-        }
-        self.called -= 1;
-        if self.called == 0 {
-            self.beckoned.0.store(false, Ordering::Release);
-        }
-        true
-    }
-}
-
-// === impl Beckon ===
-
-impl Beckon {
-    /// Lets others run until a lookout is called, or for a while.
-    pub(super) fn look_out(&self) {
-        for _ in 0..LOOKS {
-            if self.0.load(Ordering::Acquire) {
-                return;
-            }
-            yield_now();
-        }
-    }
-}
-
-impl Default for Beckon {
-    fn default() -> Self {
-        Self(AtomicBool::new(false))
     }
 }

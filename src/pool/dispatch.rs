@@ -12,10 +12,7 @@
 //!    whether there is more to take than workers are coming for, and wakes the next.
 //! 4. A worker that ends a job takes its next one under the lock that ends the first; it sleeps only after it has looked
 //!    and found nothing.
-//! 5. Before it lies down a worker is a *lookout*: for a moment it lets others run and looks at a flag. Whoever would
-//!    take a seat off the stack calls a lookout instead, under the lock, and one of them is then *waking*. The flag only
-//!    saves it from looking longer than it need: how many were called is written under the lock.
-//! 6. A worker that finds more awake than the `level` allows lies down although there are jobs to take. Only who
+//! 5. A worker that finds more awake than the `level` allows lies down although there are jobs to take. Only who
 //!    watches the level lowers it, goes on watching until it is forgotten, and calls workers when it has risen.
 //!
 //! So whenever the lock is free and a job can be taken, either a worker is awake (and will look before it sleeps), or
@@ -203,7 +200,6 @@ impl<T> Dispatch<T> {
         }
         // In this loop the worker is neither waking nor busy.
         let mut idle_since = None;
-        let mut looked = from == From::Start;
         loop {
             let at = now();
             let mut gone = Vec::new();
@@ -219,16 +215,6 @@ impl<T> Dispatch<T> {
             // What is settled runs code of the application, which may park this thread and so use up the token of an
             // unpark. So a worker lies down only when there is nothing to settle, and parks with nothing in between.
             let lies_down = job.is_none() && !leaves && after.is_empty();
-            if lies_down
-                && !std::mem::replace(&mut looked, true)
-                && let Some(beckon) = state.crew.start_looking()
-            {
-                drop(state);
-                beckon.look_out();
-                state = self.lock();
-                state.crew.stop_looking();
-                continue;
-            }
             if lies_down {
                 state.crew.lie_down(seat);
             }
@@ -356,7 +342,7 @@ impl<T> Dispatch<T> {
 // === impl After ===
 
 impl<T> After<T> {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let Self { call, gone, watchers, arm, watch } = self;
         matches!(call, Call::Nobody) && gone.is_empty() && watchers.is_empty() && arm.is_none() && !watch
     }

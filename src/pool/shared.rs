@@ -180,6 +180,9 @@ impl Shared {
 
     /// Does what has to be done without the lock: first what the pool needs, then what runs code of the application.
     pub(super) fn settle(&self, after: After<Work>) {
+        if after.is_empty() {
+            return;
+        }
         let After { call, gone, watchers, arm, watch } = after;
         self.call(call);
         if watch {

@@ -127,7 +127,8 @@ impl Pools {
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&Pool> {
-        self.iter().find(|pool| pool.name().as_str() == name)
+        let found = self.all.pools.binary_search_by(|pool| pool.name().as_str().cmp(name));
+        found.ok().map(|index| &self.all.pools[index])
     }
 
     /// All pools, ordered by name.

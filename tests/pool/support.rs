@@ -108,8 +108,8 @@ pub(crate) fn threads_of(pool: &str) -> usize {
     states_of(pool).len()
 }
 
-/// Waits until the pool has so many threads, and all of them sleep. One that still looks out for work does so only where
-/// it waits for the pool's lock, so it is looked a few times.
+/// Waits until the pool has so many threads, and all of them sleep. One that is still awake may wait for the pool's lock
+/// for a moment, so it is looked a few times.
 pub(crate) fn until_asleep(pool: &str, threads: usize) {
     let mut looks = 0;
     until("all workers sleep", || {
