@@ -61,11 +61,9 @@ mod tests {
 
     #[test]
     fn a_request_is_called_by_its_path_in_visible_ascii() {
-        for (path, called) in [
-            ("/a%20b?query", "GET /a%20b"),
-            ("/a\u{7f}", "GET /a%7F"),
-            ("/\u{e9}\u{85}\u{2028}\u{202e}", "GET /%C3%A9%C2%85%E2%80%A8%E2%80%AE"),
-        ] {
+        for (path, called) in
+            [("/a%20b?query", "GET /a%20b"), ("/\u{e9}\u{85}\u{2028}\u{202e}", "GET /%C3%A9%C2%85%E2%80%A8%E2%80%AE")]
+        {
             let uri = http::Uri::from_maybe_shared(path.as_bytes());
             let request = Request::get(uri.expect("the crate lets it pass")).body(()).expect("a request");
             assert_eq!(describe(&request), called);

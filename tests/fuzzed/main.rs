@@ -1,6 +1,9 @@
 //! What no input may do. `fuzz/` feeds these checks to libFuzzer; here they run over what that has found (`fuzz/corpus`)
 //! and over input that is generated.
 
+// The helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
 mod admission;
 mod config;
 mod headers;
