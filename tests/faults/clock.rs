@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::process::{Client, Example};
 use crate::support::{HeldNotes, Raw, assert_well, configure, count_notes, folder_with, get, until_pool};
