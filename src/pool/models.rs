@@ -158,6 +158,12 @@ impl Pool {
         self.call(call);
     }
 
+    /// Somebody looks at the workers that are awake, and finds that all of them run, or that none does.
+    fn look(self: &Arc<Self>, they_run: bool) {
+        let (_, after) = self.dispatch.learn(NOW, usize::from(they_run), 1);
+        self.settle(after);
+    }
+
     /// Waits until nothing is queued or in flight.
     fn wait_until_idle(&self) {
         let bell = Arc::new(Bell(Notify::new()));
@@ -251,6 +257,44 @@ fn a_worker_that_arrives_calls_the_next_one() {
         pool.submit(Deed::Meet(two, one)).expect("a permit is free");
         pool.wait_until_idle();
         pool.close(2, 0);
+    });
+}
+
+/// Each of two jobs blocks its thread until the other has begun, while the workers are taken for some that compute, so
+/// that the second may lie down with its job untaken. When none is seen to run any more, it is called again.
+#[test]
+fn a_level_that_is_too_low_for_jobs_that_block_rises_and_calls_workers() {
+    explore(3, || {
+        let pool = Pool::new(&Plan { workers: 2, limit: 2, capacity: 0, most_waking: 1 });
+        let (one, two) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let watch = {
+            let pool = pool.clone();
+            thread::spawn(move || pool.look(true))
+        };
+        pool.submit(Deed::Meet(one.clone(), two.clone())).expect("a permit is free");
+        pool.submit(Deed::Meet(two, one)).expect("a permit is free");
+        watch.join().expect("whoever looks does not panic");
+        (0..3).for_each(|_| pool.look(false));
+        pool.wait_until_idle();
+        pool.close(2, 0);
+    });
+}
+
+/// Workers are taken for too many at any moment: those that lie down leave their jobs to those that stay.
+#[test]
+fn a_level_that_falls_loses_no_job() {
+    explore(3, || {
+        let pool = Pool::new(&Plan { workers: 2, limit: 2, capacity: 1, most_waking: 1 });
+        let watch = {
+            let pool = pool.clone();
+            thread::spawn(move || pool.look(true))
+        };
+        for _ in 0..3 {
+            pool.submit(Deed::End).expect("there is room for three");
+        }
+        watch.join().expect("whoever looks does not panic");
+        pool.wait_until_idle();
+        pool.close(3, 0);
     });
 }
 
