@@ -1,11 +1,19 @@
-//! Thousands of clients that finish, fail, panic, time out, leave while queued and leave in flight, with a shutdown in
-//! the middle: at the end every one was answered, and nothing is left behind.
+//! Thousands of clients that finish, fail, panic, time out, are shed, leave while queued and leave in flight, with a
+//! shutdown in the middle: at the end every one was answered, and nothing is left behind.
 //!
-//! Bounded to some seconds. `TOWER_OFFLOAD_STRESS_SECONDS` makes it longer, `TOWER_OFFLOAD_STRESS_SEED` repeats a run.
+//! They come through the layer, with priorities, deadlines and fairness, and without it. Bounded to some seconds; ten
+//! minutes are
+//!
+//! ```sh
+//! TOWER_OFFLOAD_STRESS_SECONDS=600 cargo test --release --all-features --test stress -- --nocapture
+//! ```
+//!
+//! `TOWER_OFFLOAD_STRESS_SEED` says with which seed it begins (1); each round has the next one.
 
 #![allow(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -15,10 +23,13 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tower_offload::{Cause, JobError, PoolConfig, PoolStats, Pools};
+use http::{Request, Response};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_offload::{Cause, Deadline, JobError, PoolConfig, PoolLayer, PoolStats, Pools, Priority, Rejection};
 
 const CLIENTS: u64 = 2_000;
-const LIMITS: [(usize, usize); 2] = [(3, 6), (2, 2)];
+/// Workers, limit, and how many may wait.
+const SIZES: [(usize, usize, usize); 2] = [(3, 6, 60), (2, 2, 8)];
 const POOLS: [&str; 2] = ["wide", "narrow"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -60,7 +71,7 @@ impl InFlight {
     fn enter(watch: &Arc<Watch>, pool: usize) -> Self {
         watch.began.fetch_add(1, Ordering::SeqCst);
         let now = watch.in_flight[pool].fetch_add(1, Ordering::SeqCst) + 1;
-        assert!(now <= LIMITS[pool].1, "{now} jobs are in flight in `{}`", POOLS[pool]);
+        assert!(now <= SIZES[pool].1, "{now} jobs are in flight in `{}`", POOLS[pool]);
         Self(watch.clone(), pool)
     }
 }
@@ -71,6 +82,27 @@ impl Drop for InFlight {
     }
 }
 
+/// What a client sends through the layer.
+struct Ticket {
+    captured: Captured,
+    pool: usize,
+    deed: u64,
+    seed: u64,
+    caller: Option<u64>,
+}
+
+/// The error of a service whose handler fails.
+#[derive(Debug)]
+struct Failed;
+
+/// What became of the clients of a round.
+#[derive(Default)]
+struct Tally {
+    answers: HashMap<Answer, u64>,
+    left_in_flight: u64,
+    left_while_queued: u64,
+}
+
 /// A client that waits for its answer.
 type Waiting = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
@@ -78,7 +110,10 @@ type Waiting = Pin<Box<dyn Future<Output = Answer> + Send>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Answer {
     Value,
+    /// Of a closure or a future: for the pool, a value like any other.
     Failure,
+    /// Of a service.
+    Error,
     Panicked,
     Refused(Cause),
     /// It left without one.
@@ -144,16 +179,50 @@ async fn job(captured: Captured, pool: usize, deed: u64, seed: u64) -> Result<()
     if deed == 5 { Err(()) } else { Ok(()) }
 }
 
+/// A handler behind the layer, whose answers are those of the clients.
+fn service(
+    pools: &Pools,
+) -> impl Service<Request<Ticket>, Response = Response<Answer>, Error = Failed, Future: Send> + Clone + Send + use<> {
+    let handler = service_fn(|request: Request<Ticket>| async {
+        let Ticket { captured, pool, deed, seed, .. } = request.into_body();
+        job(captured, pool, deed, seed).await.map(|()| Response::new(Answer::Value)).map_err(|()| Failed)
+    });
+    let rejected = |rejection: Rejection| {
+        Response::new(match rejection.cause() {
+            Cause::Panicked => Answer::Panicked,
+            cause => Answer::Refused(cause),
+        })
+    };
+    PoolLayer::by(pools, |request: &Request<Ticket>| Some(POOLS[request.body().pool]))
+        .fair_by(|request: &Request<Ticket>| request.body().caller)
+        .reject_with(rejected)
+        .layer(handler)
+}
+
+/// A request with a priority, sometimes with a deadline, sometimes on somebody's behalf.
+fn request(ticket: Ticket, random: &mut Random) -> Request<Ticket> {
+    let mut request = Request::new(ticket);
+    let priorities = [Priority::Critical, Priority::High, Priority::Normal, Priority::Low];
+    request.extensions_mut().insert(priorities[usize::try_from(random.below(4)).unwrap()]);
+    if random.below(4) == 0 {
+        request.extensions_mut().insert(Deadline::after(Duration::from_micros(random.below(4_000))));
+    }
+    request
+}
+
 /// Some clients, one after the other.
 fn client(pools: &Pools, watch: &Arc<Watch>, mut random: Random, clients: u64) -> HashMap<Answer, u64> {
     let mut answers = HashMap::new();
     let mut waiting: Vec<(u64, Waiting)> = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
+    let service = service(pools);
     for _ in 0..clients {
         let pool = usize::try_from(random.below(2)).unwrap();
-        let work = job(Captured(watch.clone()), pool, random.below(6), random.below(u64::MAX));
-        let submitted = random.below(2) == 0;
-        if submitted {
+        let captured = Captured(watch.clone());
+        let (deed, seed) = (random.below(6), random.below(u64::MAX));
+        let way = random.below(3);
+        if way == 0 {
+            let work = job(captured, pool, deed, seed);
             let answer = match pools.submit_to_pool(POOLS[pool], work) {
                 Ok(handle) if random.below(4) == 0 => {
                     handle.cancel();
@@ -167,8 +236,15 @@ fn client(pools: &Pools, watch: &Arc<Watch>, mut random: Random, clients: u64) -
             };
             *answers.entry(answer).or_default() += 1;
         } else {
-            let pools = pools.clone();
-            let mut future: Waiting = Box::pin(async move { answer(pools.run_in_pool(POOLS[pool], work).await) });
+            let mut future: Waiting = if way == 1 {
+                let (pools, work) = (pools.clone(), job(captured, pool, deed, seed));
+                Box::pin(async move { answer(pools.run_in_pool(POOLS[pool], work).await) })
+            } else {
+                let caller = Some(random.below(9)).filter(|caller| *caller > 0);
+                let request = request(Ticket { captured, pool, deed, seed, caller }, &mut random);
+                let response = service.clone().oneshot(request);
+                Box::pin(async move { response.await.map_or(Answer::Error, Response::into_body) })
+            };
             match future.as_mut().poll(&mut cx) {
                 Poll::Ready(answer) => *answers.entry(answer).or_default() += 1,
                 Poll::Pending => waiting.push((random.below(3), future)),
@@ -207,6 +283,25 @@ fn answer(result: Result<Result<(), ()>, JobError>) -> Answer {
     }
 }
 
+// === impl Tally ===
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        for (answer, count) in other.answers {
+            *self.answers.entry(answer).or_default() += count;
+        }
+        self.left_in_flight += other.left_in_flight;
+        self.left_while_queued += other.left_while_queued;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { answers, left_in_flight, left_while_queued } = self;
+        write!(f, "{answers:?}; {left_in_flight} dropped in flight, {left_while_queued} or more while queued")
+    }
+}
+
 fn check(stats: &PoolStats) {
     let held = (stats.queued_tasks + stats.in_flight) as u64;
     assert_eq!(stats.counts.submitted, stats.counts.ended() + held, "{stats:?}");
@@ -221,18 +316,20 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// One set of pools from its making to its end; how many clients it had.
-fn round(seed: u64) -> u64 {
-    let config = |(workers, limit): (usize, usize)| {
+/// One set of pools from its making to its end.
+fn round(seed: u64) -> Tally {
+    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    // In some rounds many are late, in some nobody is.
+    let queue_timeout = Duration::from_millis([1, 3, 60_000][usize::try_from(random.below(3)).unwrap()]);
+    let config = |(workers, limit, capacity)| {
         PoolConfig::new(workers)
             .concurrency(limit)
-            .queue_capacity(60)
-            .queue_timeout(Duration::from_millis(3))
+            .queue_capacity(capacity)
+            .queue_timeout(queue_timeout)
             .keep_alive(Duration::from_millis(2))
     };
-    let pools = Pools::builder().pool(POOLS[0], config(LIMITS[0])).pool(POOLS[1], config(LIMITS[1])).build().unwrap();
+    let pools = Pools::builder().pool(POOLS[0], config(SIZES[0])).pool(POOLS[1], config(SIZES[1])).build().unwrap();
     let watch = Arc::new(Watch::default());
-    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let client_threads = 4;
     let clients: Vec<_> = (0..client_threads)
         .map(|_| {
@@ -242,12 +339,10 @@ fn round(seed: u64) -> u64 {
         })
         .collect();
     // In most rounds the shutdown comes in the middle, with or without time for what is there.
-    let shutdown_at = random.below(CLIENTS * 5 / 4);
+    let shutdown_at = CLIENTS / 2 + random.below(CLIENTS * 3 / 4);
     let deadline = Duration::from_millis([0, 2, 60_000][usize::try_from(random.below(3)).unwrap()]);
-    let submitted = |pools: &Pools| -> u64 {
-        POOLS.iter().map(|name| pools.get(name.to_owned()).unwrap().stats().counts.submitted).sum()
-    };
-    while submitted(&pools) < shutdown_at && !clients.iter().all(thread::JoinHandle::is_finished) {
+    let submitted = || -> u64 { pools.stats().iter().map(|stats| stats.counts.submitted).sum() };
+    while submitted() < shutdown_at && !clients.iter().all(thread::JoinHandle::is_finished) {
         pools.stats().iter().for_each(check);
         thread::yield_now();
     }
@@ -268,44 +363,43 @@ fn round(seed: u64) -> u64 {
 
     let of = |answer| answers.get(&answer).copied().unwrap_or_default();
     let refused = |cause| of(Answer::Refused(cause));
-    let mut counts = pools.get("wide").unwrap().stats().counts;
-    let narrow = pools.get("narrow").unwrap().stats().counts;
-    let context = format!("seed {seed}: {answers:?}, {counts:?}, {narrow:?}, {report}");
-    for (sum, part) in [
-        (&mut counts.submitted, narrow.submitted),
-        (&mut counts.ok, narrow.ok),
-        (&mut counts.panicked, narrow.panicked),
-        (&mut counts.cancelled, narrow.cancelled),
-        (&mut counts.expired, narrow.expired),
-        (&mut counts.rejected, narrow.rejected),
-    ] {
-        *sum += part;
+    let mut counted: HashMap<&str, u64> = HashMap::new();
+    let mut submitted = 0;
+    for pool in pools.stats() {
+        submitted += pool.counts.submitted;
+        pool.counts.by_result().into_iter().for_each(|(result, count)| *counted.entry(result).or_default() += count);
     }
+    let context = format!("seed {seed}: {answers:?}, {counted:?}, {report}");
     assert_eq!(answers.values().sum::<u64>(), CLIENTS, "{context}");
-    assert_eq!(counts.submitted, CLIENTS, "{context}");
-    assert_eq!(counts.ended(), CLIENTS, "{context}");
+    assert_eq!(submitted, CLIENTS, "{context}");
+    assert_eq!(counted.values().sum::<u64>(), CLIENTS, "{context}");
     // A client that left may have left a job that then ended in any way; what was answered was counted as it was answered.
-    let left = of(Answer::Left);
-    let in_order = [
-        (of(Answer::Value) + of(Answer::Failure), counts.ok),
-        (of(Answer::Panicked), counts.panicked),
-        (refused(Cause::QueueTimeout), counts.expired),
-        (refused(Cause::QueueFull) + refused(Cause::Draining), counts.rejected),
-        (0, counts.cancelled),
+    let answered_as = [
+        ("ok", of(Answer::Value) + of(Answer::Failure)),
+        ("error", of(Answer::Error)),
+        ("panicked", of(Answer::Panicked)),
+        ("shed", refused(Cause::Shed)),
+        ("expired", refused(Cause::QueueTimeout) + refused(Cause::DeadlineExceeded)),
+        ("rejected", refused(Cause::QueueFull) + refused(Cause::Draining)),
+        ("cancelled", 0),
     ];
+    assert_eq!(counted.len(), answered_as.len(), "{context}");
     let mut unanswered = 0;
-    for (answered, counted) in in_order {
-        assert!(answered <= counted, "{context}");
-        unanswered += counted - answered;
+    for (result, answered) in answered_as {
+        assert!(answered <= counted[result], "{answered} were answered as {result}; {context}");
+        unanswered += counted[result] - answered;
     }
-    assert_eq!(unanswered, left, "{context}");
+    assert_eq!(unanswered, of(Answer::Left), "{context}");
     // What a job captured was dropped once, whether it began or not; no job ended by itself that is not counted so.
     assert_eq!(watch.dropped.load(Ordering::SeqCst), CLIENTS, "{context}");
     let (began, ended) = (watch.began.load(Ordering::SeqCst), watch.ended.load(Ordering::SeqCst));
-    assert!(counts.ok + counts.panicked <= ended && ended <= began, "{began} began, {ended} ended; {context}");
+    let by_themselves = counted["ok"] + counted["error"] + counted["panicked"];
+    assert!(by_themselves <= ended && ended <= began, "{began} began, {ended} ended; {context}");
     assert!(watch.in_flight.iter().all(|now| now.load(Ordering::SeqCst) == 0), "{context}");
     assert_eq!(Arc::strong_count(&watch), 1, "a job was kept: {context}");
-    CLIENTS
+    let left_in_flight = began - ended;
+    let left_while_queued = counted["cancelled"].saturating_sub(left_in_flight);
+    Tally { answers, left_in_flight, left_while_queued }
 }
 
 /// The threads of the pools, or 0 where they cannot be counted.
@@ -332,11 +426,11 @@ fn nothing_is_lost_among_thousands_of_clients() {
     let time = Duration::from_secs(from_environment("TOWER_OFFLOAD_STRESS_SECONDS").unwrap_or(6));
     let first = from_environment("TOWER_OFFLOAD_STRESS_SEED").unwrap_or(1);
     let start = Instant::now();
-    let mut clients = 0;
+    let mut sum = Tally::default();
     let mut settled = None;
     let mut rounds = 0;
     for seed in first.. {
-        clients += round(seed);
+        sum.add(round(seed));
         rounds += 1;
         if rounds == 5 {
             settled = memory();
@@ -345,8 +439,16 @@ fn nothing_is_lost_among_thousands_of_clients() {
             break;
         }
     }
-    println!("{clients} clients in {rounds} rounds, {:?}", start.elapsed());
+    println!("{} clients in {rounds} rounds, {:?}: {sum}", CLIENTS * rounds, start.elapsed());
     if let (Some(before), Some(after)) = (settled, memory()) {
+        println!("{before} kB after five rounds, {after} kB at the end");
         assert!(after < before + 30 * 1024, "the process grew from {before} kB to {after} kB");
     }
+    // Everything that can become of a client became of some.
+    let refusals = [Cause::QueueFull, Cause::QueueTimeout, Cause::DeadlineExceeded, Cause::Shed, Cause::Draining];
+    let expected = [Answer::Value, Answer::Failure, Answer::Error, Answer::Panicked, Answer::Left];
+    for answer in expected.into_iter().chain(refusals.map(Answer::Refused)) {
+        assert!(sum.answers.contains_key(&answer), "no client was answered {answer:?}: {sum}");
+    }
+    assert!(sum.left_in_flight > 0 && sum.left_while_queued > 0, "{sum}");
 }

@@ -62,3 +62,24 @@ impl<T: serde::Serialize> IntoResponse for Json<T> {
         axum::Json(self.0).into_response()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::middleware::from_fn;
+    use axum::routing::post;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_arrive_in_time_is_refused() {
+        let app = Router::new().route("/", post(|| async { "read" })).route_layer(from_fn(read_first));
+        let endless = Body::from_stream(tokio_stream::pending::<Result<&str, std::io::Error>>());
+        let started = tokio::time::Instant::now();
+        let response = app.oneshot(Request::post("/").body(endless).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(response.headers()[CONNECTION], "close");
+        assert_eq!(started.elapsed().as_secs(), BODY_TIMEOUT.as_secs());
+    }
+}

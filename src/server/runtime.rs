@@ -71,3 +71,24 @@ impl Drop for Runtime {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_blocking_call_that_never_ends_does_not_keep_the_runtime() {
+        let runtime = runtime(&Config::default()).expect("the default is a good configuration");
+        let (begun, begins) = channel();
+        let (end, ended) = channel::<()>();
+        runtime.spawn_blocking(move || {
+            begun.send(()).expect("the test waits for it");
+            let _ = ended.recv();
+        });
+        begins.recv().expect("the call says so");
+        drop(runtime);
+        end.send(()).expect("the call is still under way");
+    }
+}

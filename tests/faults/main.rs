@@ -14,6 +14,7 @@ mod halves;
 mod http2;
 mod killed;
 mod malformed;
+mod names;
 mod resets;
 mod scrape;
 mod secrets;

@@ -191,9 +191,9 @@ fn value_of(request: &Request<()>, name: &HeaderName) -> Option<Option<String>> 
     }
 }
 
-/// Up to 32 characters: digits with at most one point among them, and a unit.
+/// Up to 32 characters: digits with at most one point among them, and a unit. Read to the nanosecond, up to a day.
 fn seconds(text: &str) -> Option<f64> {
-    let units = [("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)];
+    let units = [("ns", 1.0), ("us", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 60e9), ("h", 3600e9), ("", 1e9)];
     let (unit, length) = units.into_iter().find(|(unit, _)| text.ends_with(unit))?;
     let number = text.strip_suffix(unit)?.trim_end();
     let digits = number.bytes().filter(u8::is_ascii_digit).count();
@@ -201,8 +201,8 @@ fn seconds(text: &str) -> Option<f64> {
     if text.len() > 32 || digits == 0 || points > 1 || digits + points < number.len() {
         return None;
     }
-    let seconds = number.parse::<f64>().ok()? * length;
-    (seconds <= DAY).then_some(seconds)
+    let nanos = (number.parse::<f64>().ok()? * length).round();
+    (nanos <= DAY * 1e9).then_some(nanos / 1e9)
 }
 
 /// `1*8DIGIT ("H" / "M" / "S" / "m" / "u" / "n")`.
