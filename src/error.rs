@@ -220,10 +220,10 @@ impl Error for UnknownPool {}
 // === impl JobError ===
 
 impl JobError {
-    /// Whether the pool refused the job, so that it never began.
+    /// Whether the pool refused the job, so that it never began: running it again is safe.
     #[must_use]
     pub const fn is_rejected(&self) -> bool {
-        matches!(self, Self::Rejected(_))
+        matches!(self, Self::Rejected(rejection) if !rejection.started())
     }
 
     /// Whether the job panicked.

@@ -37,7 +37,7 @@ pub(crate) fn app(parts: Parts, pools: &Pools) -> Result<Router, InstallError> {
     let by_route = Router::new()
         .route("/v1/hash", post(passwords::hash))
         .route("/v1/verify", post(passwords::verify))
-        .nest_service("/files", ServeDir::new(settings.files_dir))
+        .nest_service("/files", ServeDir::new(settings.files_dir).redirect_path_prefix("/files"))
         .route("/v1/notes", post(notes::add).get(notes::search))
         .route("/v1/notes/{id}", get(notes::get))
         .with_state(notes)

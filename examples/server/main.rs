@@ -13,7 +13,7 @@ mod query;
 mod settings;
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -44,8 +44,14 @@ fn run() -> Result<(), Box<dyn Error>> {
     if options.help {
         return say(HELP);
     }
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env()?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.map_err(|error| format!("RUST_LOG: {error}"))?)
+        .with_ansi(std::io::stderr().is_terminal())
+        // If nobody reads the log any more, the server goes on without one.
+        .log_internal_errors(false)
+        .with_writer(std::io::stderr)
+        .init();
 
     let config = match &options.config {
         Some(path) => Config::load(path)?,

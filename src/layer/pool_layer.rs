@@ -95,8 +95,16 @@ impl<M: Marker> PoolLayer<M> {
 impl PoolLayer<ByRoute> {
     /// A layer that selects by the `routes` of the settings. It sees whole paths only on the outermost router: inside
     /// axum's `nest`, the prefix is gone.
+    ///
+    /// If the settings have no route, that is logged as a warning here: every request runs where it arrives.
     #[must_use]
     pub fn by_route(pools: &Pools) -> Self {
+        if pools.routes().is_empty() && !pools.is_disabled() {
+            tracing::warn!(
+                target: "tower_offload",
+                "a layer selects by route, and the settings have no `performance.routes`: it offloads nothing"
+            );
+        }
         Self::make(ByRoute::new(pools), Target::Inline)
     }
 }

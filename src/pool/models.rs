@@ -264,7 +264,7 @@ fn a_worker_that_arrives_calls_the_next_one() {
 /// that the second may lie down with its job untaken. When none is seen to run any more, it is called again.
 #[test]
 fn a_level_that_is_too_low_for_jobs_that_block_rises_and_calls_workers() {
-    explore(3, || {
+    explore(2, || {
         let pool = Pool::new(&Plan { workers: 2, limit: 2, capacity: 0, most_waking: 1 });
         let (one, two) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let watch = {
@@ -283,7 +283,7 @@ fn a_level_that_is_too_low_for_jobs_that_block_rises_and_calls_workers() {
 /// Workers are taken for too many at any moment: those that lie down leave their jobs to those that stay.
 #[test]
 fn a_level_that_falls_loses_no_job() {
-    explore(3, || {
+    explore(2, || {
         let pool = Pool::new(&Plan { workers: 2, limit: 2, capacity: 1, most_waking: 1 });
         let watch = {
             let pool = pool.clone();

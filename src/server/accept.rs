@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
 use super::connections::Connections;
+use crate::shield::shielded;
 
 /// How long to wait after an accept that failed for lack of resources, unless a connection closes before.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -30,14 +31,16 @@ pub(super) async fn accept(
         match listener.accept().await {
             Ok((stream, peer)) => serve(stream, peer),
             Err(error) if concerns_one_connection(&error) => {
-                debug!(target: "tower_offload", %error, "a connection was gone before it was accepted");
+                shielded(|| debug!(target: "tower_offload", %error, "a connection was gone before it was accepted"));
             }
             Err(error) => {
                 if warned.is_none_or(|warned| warned.elapsed() >= WARN_AGAIN) {
-                    warn!(target: "tower_offload", %error, "cannot accept connections for now; trying again");
+                    shielded(
+                        || warn!(target: "tower_offload", %error, "cannot accept connections for now; trying again"),
+                    );
                     warned = Some(Instant::now());
                 } else {
-                    debug!(target: "tower_offload", %error, "still cannot accept connections");
+                    shielded(|| debug!(target: "tower_offload", %error, "still cannot accept connections"));
                 }
                 tokio::select! {
                     () = sleep(BACK_OFF) => {}

@@ -8,6 +8,7 @@ use tokio::runtime::Builder;
 use tracing::warn;
 
 use crate::Config;
+use crate::shield::shielded;
 
 /// How long blocking calls that are under way may take when the runtime goes.
 const BLOCKING_GRACE: Duration = Duration::from_millis(500);
@@ -45,12 +46,15 @@ pub(super) fn check(config: &Config) {
     let threads = tokio::runtime::Handle::current().metrics().num_workers();
     let workers = config.performance.workers.count();
     if threads != workers {
-        warn!(
-            target: "tower_offload",
-            threads,
-            workers,
-            "this runtime has another number of threads than `performance.workers`; `server::runtime` makes one that has it"
-        );
+        shielded(|| {
+            warn!(
+                target: "tower_offload",
+                threads,
+                workers,
+                "this runtime has another number of threads than `performance.workers`; `server::runtime` makes one that \
+                 has it"
+            );
+        });
     }
 }
 

@@ -21,6 +21,7 @@ use super::connections::{Connections, Order};
 use super::error::ServeError;
 use super::runtime;
 use super::shutdown::{ShutdownReport, Trigger, Triggers};
+use crate::shield::shielded;
 use crate::{Config, Pools};
 
 /// How long connections that were cut off get to close their sockets.
@@ -135,7 +136,7 @@ impl Server {
             }
         };
         if let Ok(address) = listener.local_addr() {
-            info!(target: "tower_offload", %address, "listening");
+            shielded(|| info!(target: "tower_offload", %address, "listening"));
         }
 
         runtime::check(&config);
@@ -148,7 +149,7 @@ impl Server {
         let serve = |stream: TcpStream, peer: SocketAddr| {
             // Small responses must not wait for more to come.
             if let Err(error) = stream.set_nodelay(true) {
-                debug!(target: "tower_offload", %error, "cannot switch off Nagle's algorithm");
+                shielded(|| debug!(target: "tower_offload", %error, "cannot switch off Nagle's algorithm"));
             }
             let (http, service) = (Arc::clone(&http), service.clone());
             let (connection, registration) = connections.open(peer);
@@ -163,20 +164,24 @@ impl Server {
         let deadline = begun + if shutdown.at_once { Duration::ZERO } else { config.server.shutdown_timeout };
         accept::close(listener, serve).await;
         let open = connections.count();
-        info!(
-            target: "tower_offload",
-            by = shutdown.by,
-            timeout = ?deadline - begun,
-            connections = open,
-            requests = connections.requests(),
-            "shutting down"
-        );
+        shielded(|| {
+            info!(
+                target: "tower_offload",
+                by = shutdown.by,
+                timeout = ?deadline - begun,
+                connections = open,
+                requests = connections.requests(),
+                "shutting down"
+            );
+        });
 
         connections.give(Order::Finish);
         let mut out_of_time = pin!(async {
             tokio::select! {
                 () = sleep_until(deadline) => {}
-                by = triggers.second() => warn!(target: "tower_offload", by, "ending at once"),
+                by = triggers.second() => {
+                    shielded(|| warn!(target: "tower_offload", by, "ending at once"));
+                }
             }
         });
         let in_time = tokio::select! {
@@ -209,11 +214,13 @@ impl Server {
             },
             took: begun.elapsed(),
         };
-        if report.is_complete() {
-            info!(target: "tower_offload", "shut down: {report}");
-        } else {
-            warn!(target: "tower_offload", "shut down: {report}");
-        }
+        shielded(|| {
+            if report.is_complete() {
+                info!(target: "tower_offload", "shut down: {report}");
+            } else {
+                warn!(target: "tower_offload", "shut down: {report}");
+            }
+        });
         Ok(report)
     }
 }

@@ -120,11 +120,12 @@ impl AsyncWrite for Socket {
         if !self.ended {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             self.ended = true;
+            // Once: this is called again each time the task is woken, by the end of the lingering too.
+            self.connection.activity.ended();
         }
         if self.connection.is_upgraded() || !self.connection.activity.lingers() {
             return Poll::Ready(Ok(()));
         }
-        self.connection.activity.ended();
         let mut scratch = [MaybeUninit::uninit(); 1024];
         loop {
             let mut buf = ReadBuf::uninit(&mut scratch);

@@ -11,7 +11,7 @@ fn functions(folder: &Path, names: &mut HashSet<String>) {
             functions(&path, names);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = std::fs::read_to_string(&path).unwrap();
-            let rests = text.split("fn ").skip(1).filter_map(|rest| rest.split_once("()"));
+            let rests = text.split("fn ").skip(1).filter_map(|rest| rest.split_once('('));
             names.extend(rests.map(|(name, _)| name.to_owned()));
         }
     }

@@ -45,6 +45,7 @@ async fn no_endpoint_answer_or_log_shows_a_query_a_header_or_a_body() {
         until_pool(&client, "db", "it has arrived", |db| db["submitted"] == number).await;
         connections.push(connection);
     }
+    until_pool(&client, "db", "the first has begun", |db| db["active_tasks"] != json!([])).await;
     let (status, refusal) = Raw::connect(server.address()).await.exchange(secret_note()).await;
     assert_eq!(status, 503);
     let stats = client.get("/health/thread-pools").await.text();

@@ -100,6 +100,27 @@ async fn a_server_whose_handler_never_ends_does_so_at_the_end_of_its_time() {
     assert_eq!(connection.rest().await, b"", "there was no answer to give");
 }
 
+/// As where the log goes through a pipe, and Ctrl-C ends both of its ends.
+#[tokio::test]
+async fn a_sigterm_answers_what_is_in_flight_although_nobody_reads_the_log_any_more() {
+    let folder = Folder::new();
+    let (reader, log) = std::io::pipe().unwrap();
+    let mut server = Example::start_with(&folder, |command| {
+        command.stderr(log);
+    })
+    .await;
+    let held = HeldNotes::hold(&folder);
+    let mut connection = Raw::connect(server.address()).await;
+    connection.send(post("/v1/notes", &json!({ "text": "a note" }).to_string())).await;
+    until_pool(&server.client(), "db", "it is in flight", |db| db["in_flight"] == 1).await;
+    drop(reader);
+    server.terminate();
+    server.closed_its_port().await;
+    drop(held);
+    assert_eq!(connection.answer().await.0, 201);
+    assert_eq!(server.exit_code().await, Some(0));
+}
+
 #[tokio::test]
 async fn what_is_queued_at_a_sigterm_is_answered_too() {
     let folder = folder_with("db", "{workers: 1, queue_capacity: 50}");

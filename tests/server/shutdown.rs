@@ -31,6 +31,22 @@ async fn a_request_in_flight_is_answered_and_new_connections_are_refused() {
     assert!(report.is_complete());
 }
 
+/// The server reads on for a moment, so that the answer is not destroyed by a reset, and no longer.
+#[tokio::test]
+async fn a_client_that_keeps_its_side_open_does_not_hold_the_shutdown() {
+    let (gate, mut keeper) = gate();
+    let mut server = TestServer::start(app(&gate), |_| {}).await;
+    let mut stream = server.connect().await;
+    send(&mut stream, "/gate").await;
+    keeper.entered().await;
+    server.stopped().await;
+    keeper.open();
+    read_to(&mut stream, "passed").await;
+    closed(&mut stream).await;
+    assert_eq!(server.report().await.connections_cut_off, 0);
+    drop(stream);
+}
+
 #[tokio::test]
 async fn a_response_that_streams_is_finished() {
     let (gate, mut keeper) = gate();
