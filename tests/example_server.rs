@@ -119,6 +119,23 @@ async fn each_request_runs_once_in_the_pool_that_is_named_for_it() {
 }
 
 #[tokio::test]
+async fn hashing_takes_the_memory_of_its_workers_and_no_more() {
+    let folder = Folder::new();
+    let server = Example::start(&folder).await;
+    let hashes = (0..150).map(|password| {
+        let client = server.client();
+        tokio::spawn(async move { client.post("/v1/hash", &json!({ "password": format!("{password}") })).await.status })
+    });
+    for hash in hashes.collect::<Vec<_>>() {
+        assert_eq!(hash.await.unwrap(), StatusCode::OK);
+    }
+    // 30 workers take 19 MiB each.
+    let peak = server.peak_memory_mib();
+    assert!(peak < 900, "{peak} MiB");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn without_verbose_the_pools_are_not_shown() {
     let folder = Folder::new();
     folder.configure(&folder.config().replace("verbose: true", "verbose: false"));
