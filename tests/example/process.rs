@@ -165,14 +165,6 @@ impl Example {
         peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
-    /// The most memory that the server had at once.
-    pub(crate) fn peak_memory_mib(&self) -> u64 {
-        let id = self.child.id().expect("the server has not been waited for");
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
-    }
-
     pub(crate) async fn exit_code(&mut self) -> Option<i32> {
         timeout(PATIENCE, self.child.wait()).await.expect("the server did not end").unwrap().code()
     }
