@@ -67,6 +67,9 @@
 //!   until it ends.
 //! - A job of pool A that blocks on a job of pool B, which blocks on A, waits for a worker it holds itself. Submitting
 //!   to the pool one is in runs inline; longer circles end with the queue timeout.
+//! - On Linux, jobs that compute for long on every core leave the other jobs of their pool few workers, also those that
+//!   would only block: give the two pools of their own. Jobs that are in flight and wait for a worker are not subject to the
+//!   queue's timeout and order.
 //! - A response's body, and what a handler spawns by itself, are not the pool's: `ServeDir`, for example, opens a file in
 //!   its pool and reads it on Tokio's blocking threads.
 //! - Jobs that are ready again, because they were woken, go before the queue: as many of them as there are workers that

@@ -89,7 +89,7 @@ impl Level {
         } else if running > self.cores && taken {
             self.let_in(awake - running + self.cores);
         }
-        let changing = self.current != before || self.starved > 0;
+        let changing = self.current != before || (self.starved > 0 && self.current < self.most);
         self.interval = if changing { SHORT } else { (self.interval * 2).min(LONG) };
         Some(self.interval)
     }
