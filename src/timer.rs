@@ -1,7 +1,7 @@
-//! One thread for everything in this crate that is due at a moment: the end of waiting in a queue, of a drain, and the
-//! regular care of the metrics.
+//! A thread for everything in this crate that is due at a moment: the end of waiting in a queue, of a drain, and the
+//! regular care of the metrics. Another for what must not wait until the code of an application returns that those call.
 //!
-//! Pools work without Tokio and their own workers may all be busy, so neither can keep the time. The thread starts when
+//! Pools work without Tokio and their own workers may all be busy, so neither can keep the time. A thread starts when
 //! something is due, and ends when nothing has been for a while.
 
 use std::collections::BTreeMap;
@@ -22,6 +22,7 @@ pub(crate) trait Alarm: Send + Sync {
 }
 
 struct Timer {
+    name: &'static str,
     state: Mutex<State>,
     sooner: Condvar,
 }
@@ -34,10 +35,9 @@ struct State {
     failed: bool,
 }
 
-static TIMER: Timer = Timer {
-    state: Mutex::new(State { due: BTreeMap::new(), next_number: 0, running: false, failed: false }),
-    sooner: Condvar::new(),
-};
+static TIMER: Timer = Timer::new("offload-timer");
+
+static WATCH: Timer = Timer::new("offload-watch");
 
 /// How long the thread stays when nothing is due.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -45,6 +45,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Rings `alarm` at `at`, if it is still alive then.
 pub(crate) fn arm(at: Instant, alarm: Weak<dyn Alarm>) {
     TIMER.arm(at, alarm);
+}
+
+/// The same for an alarm that calls no code of an application, on a thread that none holds up.
+pub(crate) fn arm_watch(at: Instant, alarm: Weak<dyn Alarm>) {
+    WATCH.arm(at, alarm);
 }
 
 /// An alarm's place: its moment, and its number.
@@ -75,6 +80,11 @@ struct Bell(Mutex<(bool, Option<Waker>)>);
 // === impl Timer ===
 
 impl Timer {
+    const fn new(name: &'static str) -> Self {
+        let state = State { due: BTreeMap::new(), next_number: 0, running: false, failed: false };
+        Self { name, state: Mutex::new(state), sooner: Condvar::new() }
+    }
+
     fn arm(&'static self, at: Instant, alarm: Weak<dyn Alarm>) -> Place {
         let mut state = self.lock();
         let first = state.due.first_key_value().is_none_or(|((first, _), _)| at < *first);
@@ -87,8 +97,8 @@ impl Timer {
         }
         drop(state);
         if let Some(error) = failure {
-            tracing::error!(target: "tower_offload", %error, "the timer's thread could not be started; \
-                until it can, jobs learn that they are late only when a worker comes by");
+            tracing::error!(target: "tower_offload", thread = self.name, %error, "the timer's thread could not be \
+                started; until it can, jobs learn that they are late only when a worker comes by");
         }
         place
     }
@@ -100,7 +110,7 @@ impl Timer {
 
     /// Starts the thread; answers why it could not, the first time.
     fn start(&'static self, state: &mut State) -> Option<io::Error> {
-        match thread::Builder::new().name("offload-timer".to_owned()).spawn(|| self.run()) {
+        match thread::Builder::new().name(self.name.to_owned()).spawn(|| self.run()) {
             Ok(_) => {
                 state.running = true;
                 state.failed = false;

@@ -218,3 +218,68 @@ fn measure(depth: usize, deadlines: bool) -> [f64; 3] {
     }
     spent.map(|spent| spent / (ROUNDS * BATCH) as f64)
 }
+
+#[test]
+fn jobs_within_the_limit_that_wait_for_somebody_to_start_them_take_no_place_in_the_queue() {
+    let mut admission = Admission::new(Settings::fixed(3).with_capacity(1), 1);
+    let mut gone = Vec::new();
+    let mut offer = |admission: &mut Admission<_>, job| {
+        let Place::Queued(key) = admission.offer_to_wait(START, Offer::default(), &mut gone)? else {
+            panic!("nobody can start it")
+        };
+        admission.store(key, job);
+        Ok(())
+    };
+    for job in 0..4 {
+        assert_eq!(offer(&mut admission, job), Ok(()), "three are within the limit, and one waits");
+    }
+    assert_eq!(offer(&mut admission, 4), Err(Cause::QueueFull));
+    assert_eq!((admission.takeable(), admission.snapshot().queued), (3, 4));
+    let order: Vec<_> =
+        std::iter::from_fn(|| admission.take(START, &mut Vec::new()).map(|taken| taken.job)).collect();
+    assert_eq!(order, [0, 1, 2], "in turn, up to the limit");
+    assert_eq!((admission.takeable(), admission.snapshot().queued), (0, 1));
+}
+
+/// Where a core is what holds jobs back, two of four that may run do. Each waits once as long as it runs for one that
+/// shares the cores with it, and that is not late.
+#[test]
+fn a_wait_that_comes_of_sharing_the_cores_is_not_late() {
+    let overloaded = |limit: usize| {
+        let settings = Settings { timeout: Duration::from_secs(60), ..Settings::fixed(limit) };
+        let mut admission = Admission::new(settings, 1);
+        let mut gone = Vec::new();
+        let mut now = START;
+        let mut running: Vec<Key> = Vec::new();
+        for round in 0..2000 {
+            // Forty wait. Two run, for ten milliseconds each.
+            while admission.snapshot().queued < 40 {
+                let Ok(Place::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut gone) else {
+                    panic!("it waits")
+                };
+                admission.store(key, round);
+            }
+            now = now + Duration::from_millis(10);
+            for key in running.drain(..) {
+                admission.finish(now, key, Outcome::Ok, Some(Duration::from_millis(10)));
+            }
+            running.extend((0..2).filter_map(|_| admission.take(now, &mut gone)).map(|taken| taken.key));
+        }
+        admission.is_overloaded(now)
+    };
+    assert!(overloaded(2), "twenty times the run time is late");
+    assert!(!overloaded(30), "thirty that share two cores run for fifteen times as long");
+}
+
+#[test]
+fn a_take_ends_so_many_late_jobs_that_others_soon_have_the_lock() {
+    let (mut admission, key) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1) });
+    for _ in 0..500 {
+        queue(&mut admission, START, Offer::default(), "late").unwrap();
+    }
+    assert!(admission.finish(after(1), key, Outcome::Ok, None));
+    let mut gone = Vec::new();
+    assert!(admission.take(after(200), &mut gone).is_none());
+    assert!((1..=100).contains(&gone.len()), "{}", gone.len());
+    assert!(admission.has_takeable(), "there is more");
+}

@@ -13,8 +13,11 @@ use super::settings::{Discipline, Offer, Settings};
 use super::slab::{Key, Slab, State};
 use crate::error::Cause;
 
-/// How many late jobs one take ends at most, so that a long queue that is all late is not ended under one lock.
+/// How many late jobs one rule of a take ends at most, so that a long queue that is all late is not ended under one lock.
 const BATCH: usize = 32;
+
+/// The same for a call that does nothing else.
+const LARGE_BATCH: usize = 1024;
 
 /// Where an admitted job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,9 +99,18 @@ impl<T> Admission<T> {
     ///
     /// The cause of a refusal; nothing is kept of the job but its count.
     pub fn offer(&mut self, now: Moment, offer: Offer, gone: &mut Vec<Gone<T>>) -> Result<Place, Cause> {
-        self.clock = now;
-        self.counts.submitted += 1;
-        self.place(now, offer, gone).inspect_err(|&cause| self.counts.refused(cause))
+        let may_start = self.queued == 0 && self.in_flight < self.limiter.current();
+        self.decide(now, offer, may_start, gone)
+    }
+
+    /// Like [`offer`](Self::offer), where nobody is there to start the job now: it waits, though it be within the
+    /// limit. Jobs that the limit has permits for take no place in the queue from the others.
+    ///
+    /// # Errors
+    ///
+    /// The cause of a refusal; nothing is kept of the job but its count.
+    pub fn offer_to_wait(&mut self, now: Moment, offer: Offer, gone: &mut Vec<Gone<T>>) -> Result<Place, Cause> {
+        self.decide(now, offer, false, gone)
     }
 
     /// Keeps the payload of a job that was just queued.
@@ -108,14 +120,16 @@ impl<T> Admission<T> {
         }
     }
 
-    /// The next job to start, if a permit is free and one waits. Jobs that are found too late end on the way.
+    /// The next job to start, if a permit is free and one waits. Jobs that are found too late end on the way; after so
+    /// many of them that others should have the lock, the answer is `None` and more may be had.
     pub fn take(&mut self, now: Moment, gone: &mut Vec<Gone<T>>) -> Option<Taken<T>> {
         self.clock = now;
         if !self.has_takeable() {
             return None;
         }
+        let enough = gone.len() + BATCH;
         self.end_due(now, BATCH, gone);
-        loop {
+        while gone.len() <= enough {
             let level = self.lanes.turn()?;
             let newest_first = self.shed_late(now, level, gone);
             let run = self.pace.run();
@@ -126,6 +140,7 @@ impl<T> Admission<T> {
             }
             return Some(self.start(now, level, index));
         }
+        None
     }
 
     /// Takes out a queued job whose caller has left. `None` if it does not wait (any more).
@@ -145,7 +160,7 @@ impl<T> Admission<T> {
         let slot = self.slab.at(index);
         let (level, share, mark, held) = (slot.level, slot.share, slot.mark, now.since(slot.since));
         if let Some(ran) = ran {
-            self.pace.learn(&self.settings, ran, held);
+            self.pace.learn(&self.settings, ran, self.stretch(), held);
             self.limiter.ended(now, mark, outcome, held);
         }
         self.lanes.get(usize::from(level)).ended(share, nanos(ran.unwrap_or_default()));
@@ -155,10 +170,11 @@ impl<T> Admission<T> {
         true
     }
 
-    /// Ends the waiting of every job that waited too long.
+    /// Ends the waiting of jobs that waited too long: of all, or of so many that others should have the lock. Then
+    /// [`next_expiry`](Self::next_expiry) is now or before.
     pub fn expire(&mut self, now: Moment, gone: &mut Vec<Gone<T>>) {
         self.clock = now;
-        self.end_due(now, usize::MAX, gone);
+        self.end_due(now, LARGE_BATCH, gone);
     }
 
     /// When [`expire`](Self::expire) is due next.
@@ -197,6 +213,12 @@ impl<T> Admission<T> {
     #[must_use]
     pub fn has_takeable(&self) -> bool {
         self.queued > 0 && self.in_flight < self.limiter.current()
+    }
+
+    /// How many jobs wait that have a permit to get.
+    #[must_use]
+    pub fn takeable(&self) -> usize {
+        self.free_permits().min(self.queued)
     }
 
     /// Whether nothing waits and nothing is in flight.
@@ -245,20 +267,54 @@ impl<T> Admission<T> {
         }
     }
 
-    fn place(&mut self, now: Moment, offer: Offer, gone: &mut Vec<Gone<T>>) -> Result<Place, Cause> {
+    fn decide(
+        &mut self,
+        now: Moment,
+        offer: Offer,
+        may_start: bool,
+        gone: &mut Vec<Gone<T>>,
+    ) -> Result<Place, Cause> {
+        self.clock = now;
+        self.counts.submitted += 1;
+        self.place(now, offer, may_start, gone).inspect_err(|&cause| self.counts.refused(cause))
+    }
+
+    fn place(
+        &mut self,
+        now: Moment,
+        offer: Offer,
+        may_start: bool,
+        gone: &mut Vec<Gone<T>>,
+    ) -> Result<Place, Cause> {
         if self.draining {
             return Err(Cause::Draining);
         }
         if offer.deadline.is_some_and(|deadline| deadline <= now) {
             return Err(Cause::DeadlineExceeded);
         }
-        if self.queued == 0 && self.in_flight < self.limiter.current() {
+        if may_start {
             return Ok(Place::InFlight(self.start_at_once(now, offer)));
         }
-        if self.queued >= self.settings.capacity {
+        if self.is_full() {
             self.make_room(now, offer, gone)?;
         }
         Ok(Place::Queued(self.enqueue(now, offer)))
+    }
+
+    /// Whether no further job can wait. Those that the limit has permits for, and that only wait for somebody to start
+    /// them, take no place.
+    fn is_full(&self) -> bool {
+        self.queued >= self.settings.capacity + self.free_permits()
+    }
+
+    fn free_permits(&self) -> usize {
+        self.limiter.current().saturating_sub(self.in_flight)
+    }
+
+    /// How much longer a job would execute if as many ran as the limit says, where fewer do because the cores are
+    /// taken: the wait that comes of sharing them is what the limit allows, and nothing to be called late.
+    fn stretch(&self) -> f64 {
+        (self.in_flight + self.takeable()) as f64 / self.in_flight.max(1) as f64
     }
 
     fn start_at_once(&mut self, now: Moment, offer: Offer) -> Key {
@@ -290,7 +346,7 @@ impl<T> Admission<T> {
     /// Ends what is due; failing that, sheds the newest of the lowest level below; failing that, of a busier caller.
     fn make_room(&mut self, now: Moment, offer: Offer, gone: &mut Vec<Gone<T>>) -> Result<(), Cause> {
         self.end_due(now, BATCH, gone);
-        if self.queued < self.settings.capacity {
+        if !self.is_full() {
             return Ok(());
         }
         let level = offer.level as usize;

@@ -9,6 +9,9 @@ use super::slab::{NONE, Slab};
 /// Children of a node: four share a cache line and halve the depth of a binary heap.
 const WIDTH: usize = 4;
 
+/// The memory for so many is kept when none is left.
+const KEPT: usize = 1024;
+
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     heap: Vec<(Moment, u32)>,
@@ -33,6 +36,9 @@ impl Deadlines {
         }
         let position = position as usize;
         self.heap.swap_remove(position);
+        if self.heap.is_empty() && self.heap.capacity() > KEPT {
+            self.heap = Vec::new();
+        }
         if position < self.heap.len() {
             let position = self.rise(slab, position);
             self.sink(slab, position);

@@ -34,6 +34,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
     run: Mean,
+    /// What it would be if as many jobs ran as the limit says.
+    shared: Mean,
     held: Mean,
     /// How long those waited who left before they were served.
     patience: Mean,
@@ -63,15 +65,17 @@ pub(super) struct Lateness {
 
 impl Pace {
     pub(super) fn new(settings: &Settings) -> Self {
-        let [run, held, patience] = [const { Mean { value: 0.0, weight: 0 } }; 3];
-        let mut pace = Self { run, held, patience, target: 0, hopeless: 0, interval: 0 };
+        let [run, shared, held, patience] = [const { Mean { value: 0.0, weight: 0 } }; 4];
+        let mut pace = Self { run, shared, held, patience, target: 0, hopeless: 0, interval: 0 };
         pace.follow(settings);
         pace
     }
 
-    /// Learns from a job that ended: how long it executed, and how long it held its permit.
-    pub(super) fn learn(&mut self, settings: &Settings, ran: Duration, held: Duration) {
+    /// Learns from a job that ended: how long it executed, by what factor that would have been longer if as many ran as
+    /// the limit says, and how long it held its permit.
+    pub(super) fn learn(&mut self, settings: &Settings, ran: Duration, stretch: f64, held: Duration) {
         self.run.add(nanos(ran));
+        self.shared.add(nanos(ran) * stretch);
         self.held.add(nanos(held));
         self.follow(settings);
     }
@@ -85,7 +89,7 @@ impl Pace {
     fn follow(&mut self, settings: &Settings) {
         let most = nanos(settings.timeout) / f64::from(2 * HOPELESS);
         let patience = if self.patience.weight == 0 { f64::INFINITY } else { self.patience.value * PATIENCE };
-        let target = settings.target.clamp((TARGET * self.run.value).min(patience)).min(most);
+        let target = settings.target.clamp((TARGET * self.shared.value).min(patience)).min(most);
         self.target = target as u64;
         self.hopeless = (target * f64::from(HOPELESS)) as u64;
         self.interval = settings.interval.clamp(INTERVAL * target) as u64;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::level::{Level, Look};
+use super::level::{Level, Seen};
 use super::thread_state::{self, ThreadId};
 use crate::admission::Moment;
 use crate::sync::{Thread, current};
@@ -21,6 +21,8 @@ pub(super) struct Crew {
     level: Level,
     /// Somebody looks now and then which workers run, and tells the level.
     watched: bool,
+    /// Where the next look begins, if it cannot take in all workers.
+    looked_at: usize,
     pub(super) present: usize,
     pub(super) waking: usize,
     pub(super) busy: usize,
@@ -34,6 +36,15 @@ struct Seat {
     thread: Option<Thread>,
     id: Option<ThreadId>,
     asleep: bool,
+    /// The moment at which it began to poll the job that it has.
+    since: Option<Moment>,
+}
+
+/// A worker to look at: does it run?
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Awake {
+    pub(super) thread: ThreadId,
+    since: Option<Moment>,
 }
 
 /// The worker that is to come.
@@ -49,7 +60,7 @@ pub(crate) enum Call {
 const BARREN: Duration = Duration::from_secs(1);
 
 /// How many of the workers that are awake are looked at. The others are taken to be like them.
-const SAMPLE: usize = 16;
+const SAMPLE: usize = 64;
 
 impl Crew {
     pub(super) fn new(most: usize, cores: usize) -> Self {
@@ -60,6 +71,7 @@ impl Crew {
             most_waking: cores,
             level: Level::new(cores, most),
             watched: false,
+            looked_at: 0,
             present: 0,
             waking: 0,
             busy: 0,
@@ -72,7 +84,7 @@ impl Crew {
         if self.waking >= self.most_waking {
             return Call::Nobody;
         }
-        if self.awake() >= self.level.current() {
+        if !self.has_room() {
             return Call::Nobody;
         }
         if let Some(thread) = self.call_sleeper() {
@@ -145,34 +157,78 @@ impl Crew {
         self.present -= 1;
     }
 
+    /// The worker begins to poll a job.
+    pub(super) fn take_up(&mut self, seat: usize, now: Moment) {
+        if let Some(seat) = &mut self.seats[seat] {
+            seat.since = Some(now);
+        }
+    }
+
+    /// The worker has polled its job.
+    pub(super) fn put_down(&mut self, seat: usize, now: Moment) {
+        let since = self.seats[seat].as_mut().and_then(|seat| seat.since.take());
+        if let Some(since) = since {
+            self.level.polled(now.since(since));
+        }
+    }
+
+    /// Whether there is, or may be, a worker for one more job than `ready` of them wait to be polled.
+    pub(super) fn has_room_beside(&self, ready: usize) -> bool {
+        self.busy + ready < self.level.current()
+    }
+
+    /// Whether one more worker may be awake.
+    fn has_room(&self) -> bool {
+        self.awake() < self.level.current()
+    }
+
     /// Whether more workers are awake than may be, so that the one that asks takes no further job.
     pub(super) fn has_too_many(&self) -> bool {
         self.awake() > self.level.current()
     }
 
-    /// Whether somebody is to begin to look which workers run. It is answered so once.
-    pub(super) fn wants_watch(&mut self) -> bool {
-        let wanted = !self.watched && self.level.is_worth_a_look(self.awake());
+    /// Whether somebody is to begin to look which workers run. It is answered so once. `pressed`: jobs wait to be taken.
+    pub(super) fn wants_watch(&mut self, pressed: bool) -> bool {
+        let wanted = thread_state::IS_KNOWN && !self.watched && self.level.is_worth_a_look(self.awake(), pressed);
         self.watched |= wanted;
         wanted
     }
 
-    /// The threads of the workers that are awake, or as many of them as are enough to look at.
-    pub(super) fn sample(&self) -> Vec<ThreadId> {
-        let awake = self.seats.iter().flatten().filter(|seat| !seat.asleep);
-        awake.filter_map(|seat| seat.id).take(SAMPLE).collect()
+    /// The workers that are awake, or as many of them as are enough to look at: others each time.
+    pub(super) fn sample(&mut self) -> Vec<Awake> {
+        let seats = self.seats.len();
+        let order = (0..seats).map(|step| (self.looked_at + step) % seats);
+        let mut sample = Vec::new();
+        let mut last = None;
+        for seat in order {
+            if sample.len() == SAMPLE {
+                break;
+            }
+            if let Some(Seat { id: Some(thread), asleep: false, since, .. }) = self.seats[seat] {
+                sample.push(Awake { thread, since });
+                last = Some(seat);
+            }
+        }
+        self.looked_at = last.map_or(0, |last| last + 1);
+        sample
     }
 
-    /// Learns how many of so many workers that were looked at run; when to look again.
-    pub(super) fn learn(&mut self, running: usize, sampled: usize, waiting: bool, taken: bool) -> Option<Duration> {
-        let awake = self.awake();
-        let running = if sampled == 0 { 0 } else { (running * awake).div_ceil(sampled).min(awake) };
-        let next = self.level.learn(Look { awake, running, waiting, taken });
+    /// Learns what the workers do that were looked at; when to look again. `pressed`: jobs wait to be taken.
+    pub(super) fn learn(&mut self, now: Moment, seen: &[Seen], pressed: bool) -> Option<Duration> {
+        let next = self.level.learn(now, seen, self.awake(), pressed);
         self.watched = next.is_some();
         next
     }
 
     fn awake(&self) -> usize {
         self.present - self.asleep.len()
+    }
+}
+
+// === impl Awake ===
+
+impl Awake {
+    pub(super) const fn seen(self, runs: bool) -> Seen {
+        Seen { runs, since: self.since }
     }
 }

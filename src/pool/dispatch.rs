@@ -12,8 +12,9 @@
 //!    whether there is more to take than workers are coming for, and wakes the next.
 //! 4. A worker that ends a job takes its next one under the lock that ends the first; it sleeps only after it has looked
 //!    and found nothing.
-//! 5. A worker that finds more awake than the `level` allows lies down although there are jobs to take. Only who
-//!    watches the level lowers it, goes on watching until it is forgotten, and calls workers when it has risen.
+//! 5. A worker that finds more awake than the `level` allows lies down although there are jobs to take, and none is
+//!    called beyond it. Whoever leaves jobs so begins the watch, unless it is on; it goes on while they wait, and calls
+//!    workers when the level has risen.
 //!
 //! So whenever the lock is free and a job can be taken, either a worker is awake (and will look before it sleeps), or
 //! one is waking, or none can be had and none sleeps. If all that are awake block, the level rises within milliseconds.
@@ -22,9 +23,9 @@ use std::collections::{HashMap, VecDeque};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::crew::{Call, Crew};
+use super::crew::{Awake, Call, Crew};
+use super::level::Seen;
 use super::task::Task;
-use super::thread_state::ThreadId;
 use crate::admission::{Admission, Gone, Key, Moment, Offer, Outcome, Place, Settings, Snapshot};
 use crate::error::Cause;
 use crate::sync::{Mutex, MutexGuard, Thread, lock, park_timeout};
@@ -51,8 +52,6 @@ struct State<T> {
     tasks: HashMap<Key, (Moment, Task)>,
     /// The earliest moment at which [`Dispatch::expire`] is sure to be called.
     armed: Option<Moment>,
-    /// Jobs that workers took, since the last look at which of them run.
-    taken: u64,
 }
 
 /// What is to be done once the lock is released.
@@ -110,7 +109,6 @@ impl<T> Dispatch<T> {
             watchers: Vec::new(),
             tasks: HashMap::new(),
             armed: None,
-            taken: 0,
         };
         Self { state: Mutex::new(state) }
     }
@@ -125,7 +123,12 @@ impl<T> Dispatch<T> {
     ) -> (Result<R, (Cause, Duration)>, After<T>) {
         let mut gone = Vec::new();
         let mut state = self.lock();
-        let (offered, arm) = match state.admission.offer(now, offer, &mut gone) {
+        let placed = if state.crew.has_room_beside(state.ready.len()) {
+            state.admission.offer(now, offer, &mut gone)
+        } else {
+            state.admission.offer_to_wait(now, offer, &mut gone)
+        };
+        let (offered, arm) = match placed {
             Ok(Place::InFlight(key)) => {
                 let (job, made) = make(key, state.glance());
                 state.ready.push_back(job);
@@ -145,10 +148,10 @@ impl<T> Dispatch<T> {
 
     /// A job in flight wants to be polled again. `by_itself`: it was woken while it was being polled, so the worker
     /// that polls it is about to look for work.
-    pub(crate) fn ready(&self, now: Moment, job: T, by_itself: bool) -> Call {
+    pub(crate) fn ready(&self, now: Moment, job: T, by_itself: bool) -> After<T> {
         let mut state = self.lock();
         state.ready.push_back(job);
-        if by_itself { Call::Nobody } else { state.call(now) }
+        if by_itself { After::default() } else { state.after(now, Vec::new()) }
     }
 
     /// A permit comes home other than at the end of a worker's poll.
@@ -161,6 +164,7 @@ impl<T> Dispatch<T> {
     /// A permit comes home on the worker that polled the job to its end: the worker's next job, if there is one.
     pub(crate) fn finish_and_take(
         &self,
+        seat: usize,
         now: Moment,
         key: Key,
         outcome: Outcome,
@@ -169,7 +173,8 @@ impl<T> Dispatch<T> {
         let mut gone = Vec::new();
         let mut state = self.lock();
         state.finish(now, key, outcome, ran);
-        let next = state.take_on(now, &mut gone);
+        state.crew.put_down(seat, now);
+        let next = state.take_on(seat, now, &mut gone);
         let after = state.after(now, gone);
         (next, after)
     }
@@ -193,19 +198,23 @@ impl<T> Dispatch<T> {
         now: impl Fn() -> Moment,
         settle: impl Fn(After<T>),
     ) -> Option<T> {
+        let mut at = now();
         let mut state = self.lock();
         match from {
             From::Start => state.crew.sit_down(seat),
-            From::Job => state.crew.busy -= 1,
+            From::Job => {
+                state.crew.busy -= 1;
+                state.crew.put_down(seat, at);
+            }
         }
         // In this loop the worker is neither waking nor busy.
-        let mut idle_since = None;
+        let mut idle_since = at;
         loop {
-            let at = now();
             let mut gone = Vec::new();
-            let job = state.take_on(at, &mut gone);
-            let idle = at.since(*idle_since.get_or_insert(at));
-            let leaves = job.is_none() && (state.closed || idle >= keep_alive);
+            let job = state.take_on(seat, at, &mut gone);
+            let idle = at.since(idle_since);
+            // Where jobs were found that are too late, there may be more.
+            let leaves = job.is_none() && gone.is_empty() && (state.closed || idle >= keep_alive);
             if job.is_some() {
                 state.crew.busy += 1;
             } else if leaves {
@@ -224,13 +233,13 @@ impl<T> Dispatch<T> {
                 if job.is_some() || leaves {
                     return job;
                 }
-                state = self.lock();
-                continue;
+            } else {
+                park_timeout(keep_alive.saturating_sub(idle));
             }
-            park_timeout(keep_alive.saturating_sub(idle));
+            at = now();
             state = self.lock();
-            if state.crew.get_up(seat) {
-                idle_since = None;
+            if lies_down && state.crew.get_up(seat) {
+                idle_since = at;
             }
         }
     }
@@ -262,17 +271,16 @@ impl<T> Dispatch<T> {
         After { arm, ..state.after(now, gone) }
     }
 
-    /// The threads to look at: do they run?
-    pub(crate) fn sample(&self) -> Vec<ThreadId> {
+    /// The workers to look at: do they run?
+    pub(crate) fn sample(&self) -> Vec<Awake> {
         self.lock().crew.sample()
     }
 
-    /// Learns how many of so many threads that were looked at run; when to look again, if at all.
-    pub(crate) fn learn(&self, now: Moment, running: usize, sampled: usize) -> (Option<Duration>, After<T>) {
+    /// Learns what the workers do that were looked at; when to look again, if at all.
+    pub(crate) fn learn(&self, now: Moment, seen: &[Seen]) -> (Option<Duration>, After<T>) {
         let mut state = self.lock();
-        let waiting = !state.ready.is_empty() || state.admission.has_takeable();
-        let taken = std::mem::take(&mut state.taken) > 0;
-        let next = state.crew.learn(running, sampled, waiting, taken);
+        let pressed = state.has_work();
+        let next = state.crew.learn(now, seen, pressed);
         (next, state.after(now, Vec::new()))
     }
 
@@ -341,6 +349,12 @@ impl<T> Dispatch<T> {
 
 // === impl After ===
 
+impl<T> Default for After<T> {
+    fn default() -> Self {
+        Self { call: Call::Nobody, gone: Vec::new(), watchers: Vec::new(), arm: None, watch: false }
+    }
+}
+
 impl<T> After<T> {
     pub(crate) fn is_empty(&self) -> bool {
         let Self { call, gone, watchers, arm, watch } = self;
@@ -352,13 +366,20 @@ impl<T> After<T> {
 
 impl<T> State<T> {
     /// The next job for the worker that asks, unless it is one too many.
-    fn take_on(&mut self, now: Moment, gone: &mut Vec<Gone<T>>) -> Option<T> {
+    fn take_on(&mut self, seat: usize, now: Moment, gone: &mut Vec<Gone<T>>) -> Option<T> {
         if self.crew.has_too_many() {
             return None;
         }
         let job = self.ready.pop_front().or_else(|| self.admission.take(now, gone).map(|taken| taken.job));
-        self.taken += u64::from(job.is_some());
+        if job.is_some() {
+            self.crew.take_up(seat, now);
+        }
         job
+    }
+
+    /// Whether a worker would find something to do.
+    fn has_work(&self) -> bool {
+        !self.ready.is_empty() || self.admission.has_takeable()
     }
 
     fn finish(&mut self, now: Moment, key: Key, outcome: Outcome, ran: Option<Duration>) {
@@ -371,7 +392,9 @@ impl<T> State<T> {
     fn after(&mut self, now: Moment, gone: Vec<Gone<T>>) -> After<T> {
         let watched = !self.watchers.is_empty() && self.admission.is_idle();
         let watchers = if watched { std::mem::take(&mut self.watchers) } else { Vec::new() };
-        After { call: self.call(now), gone, watchers, arm: None, watch: self.crew.wants_watch() }
+        let call = self.call(now);
+        let pressed = self.has_work();
+        After { call, gone, watchers, arm: None, watch: self.crew.wants_watch(pressed) }
     }
 
     /// A job's waiting ends at `due`: that moment, if nothing rings before.
@@ -383,7 +406,7 @@ impl<T> State<T> {
 
     fn glance(&self) -> Glance {
         let (submitted, queued) = (self.admission.submitted(), self.admission.queued());
-        Glance { submitted, queued, busy: self.crew.busy }
+        Glance { submitted, queued: queued - self.admission.takeable(), busy: self.crew.busy }
     }
 
     /// Calls one more worker if there is more to take than workers are coming for.
@@ -393,9 +416,14 @@ impl<T> State<T> {
         if more { self.crew.call(now) } else { Call::Nobody }
     }
 
+    /// Who has a permit to get, and waits for a worker alone, counts as in flight: the limit allows it, and a core does
+    /// not.
     fn instant(&self, now: Moment) -> Instantaneous {
+        let seen = self.admission.snapshot();
+        let admitted = self.admission.takeable();
+        let admission = Snapshot { in_flight: seen.in_flight + admitted, queued: seen.queued - admitted, ..seen };
         Instantaneous {
-            admission: self.admission.snapshot(),
+            admission,
             overloaded: self.admission.is_overloaded(now),
             draining: self.draining,
             workers: self.crew.present,

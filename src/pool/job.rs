@@ -51,9 +51,10 @@ type Ended<T> = (Shielded<Result<T, Panic>>, Outcome);
 #[derive(Debug)]
 pub(crate) struct Shielded<T>(Option<T>);
 
-/// Puts `future` and its permit into a job that a worker of the permit's pool can poll.
+/// Puts a future and its permit into a job that a worker of the permit's pool can poll. The future is taken out of the
+/// caller's hands here, and not before: what is refused is dropped by the caller.
 pub(crate) fn build<F>(
-    future: F,
+    future: &mut Option<F>,
     context: JobContext,
     permit: Permit,
     outcome_of: fn(&F::Output) -> Outcome,
@@ -64,7 +65,7 @@ where
 {
     let ticket = permit.ticket().clone();
     let context = Shielded::new(context);
-    let job = Job { future: Some(future), context, permit: Some(permit), outcome_of };
+    let job = Job { future: future.take(), context, permit: Some(permit), outcome_of };
     let schedule = WithInfo(|work: Work, info: ScheduleInfo| {
         let ticket = work.metadata().clone();
         ticket.shared.ready(work, info.woken_while_running);
@@ -80,9 +81,9 @@ impl Ticket {
         Self { shared, key, fate: AtomicU8::new(0) }
     }
 
-    /// Notes that the job has begun.
-    pub(super) fn begin(&self) {
-        self.fate.store(BEGUN, Ordering::Release);
+    /// Notes that the job begins; not if its caller was told before that it does not.
+    pub(super) fn begin(&self) -> bool {
+        self.fate.compare_exchange(0, BEGUN, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Notes why the job will not start, to be read by its caller. One that has begun stays so: its caller must not
@@ -105,8 +106,9 @@ impl Ticket {
         self.shared.rejection(cause)
     }
 
-    /// The job's deadline has passed, whether it has begun or not.
+    /// The job's deadline has passed, whether it has begun or not. One that has not never will.
     pub(super) fn too_late(&self) -> Rejection {
+        self.end(Cause::DeadlineExceeded);
         let begun = self.fate.load(Ordering::Acquire) == BEGUN;
         self.shared.rejection(Cause::DeadlineExceeded).with_started(begun)
     }

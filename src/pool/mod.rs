@@ -10,6 +10,8 @@ mod dispatch;
 mod handle;
 mod job;
 mod level;
+#[cfg(all(test, not(tower_offload_loom)))]
+mod level_sim;
 #[cfg(all(test, tower_offload_loom))]
 mod models;
 mod nice;

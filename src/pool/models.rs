@@ -13,6 +13,7 @@ use loom::thread::{self, JoinHandle};
 
 use super::crew::Call;
 use super::dispatch::{After, Dispatch, From};
+use super::level::Seen;
 use crate::admission::{Key, Moment, Offer, Outcome, Settings};
 use crate::error::Cause;
 
@@ -119,12 +120,12 @@ impl Pool {
         let next = |from| self.dispatch.next(seat, from, KEEP_ALIVE, || NOW, |after| self.settle(after));
         while let Some(job) = kept.take().or_else(|| next(from)) {
             from = From::Job;
-            kept = self.poll(job);
+            kept = self.poll(seat, job);
         }
     }
 
     /// Polls a job; the next one of this worker, if this one has ended.
-    fn poll(self: &Arc<Self>, job: Job) -> Option<Job> {
+    fn poll(self: &Arc<Self>, seat: usize, job: Job) -> Option<Job> {
         let Job { key, deed } = job;
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
         assert!(before < self.limit, "more jobs are in flight than the limit allows");
@@ -148,19 +149,19 @@ impl Pool {
         }
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.ended.fetch_add(1, Ordering::Relaxed);
-        let (next, after) = self.dispatch.finish_and_take(NOW, key, Outcome::Ok, None);
+        let (next, after) = self.dispatch.finish_and_take(seat, NOW, key, Outcome::Ok, None);
         self.settle(after);
         next
     }
 
     fn wake(self: &Arc<Self>, job: Job) {
-        let call = self.dispatch.ready(NOW, job, false);
-        self.call(call);
+        let after = self.dispatch.ready(NOW, job, false);
+        self.settle(after);
     }
 
     /// Somebody looks at the workers that are awake, and finds that all of them run, or that none does.
     fn look(self: &Arc<Self>, they_run: bool) {
-        let (_, after) = self.dispatch.learn(NOW, usize::from(they_run), 1);
+        let (_, after) = self.dispatch.learn(NOW, &[Seen { runs: they_run, since: None }]);
         self.settle(after);
     }
 

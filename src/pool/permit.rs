@@ -47,10 +47,11 @@ impl Permit {
         let now = shared.now();
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             self.ticket.end(Cause::DeadlineExceeded);
+        }
+        if !self.ticket.begin() {
             return Err(Late);
         }
         self.began = Some(now);
-        self.ticket.begin();
         shared.began(*key, now, now.since(self.submitted), self.task.as_ref());
         Ok(())
     }

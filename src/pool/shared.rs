@@ -112,8 +112,8 @@ impl Shared {
 
     /// A job in flight wants to be polled again.
     pub(super) fn ready(&self, work: Work, by_itself: bool) {
-        let call = self.dispatch.ready(self.now(), work, by_itself);
-        self.call(call);
+        let after = self.dispatch.ready(self.now(), work, by_itself);
+        self.settle(after);
     }
 
     pub(super) fn next(&self, seat: usize, from: From) -> Option<Work> {
@@ -134,7 +134,7 @@ impl Shared {
     }
 
     pub(super) fn finish_on_worker(&self, now: Moment, key: Key, outcome: Outcome, ran: Option<Duration>) {
-        let (next, after) = self.dispatch.finish_and_take(now, key, outcome, ran);
+        let (next, after) = self.dispatch.finish_and_take(worker::seat(), now, key, outcome, ran);
         if let Some(work) = next {
             worker::keep(work);
         }

@@ -89,6 +89,7 @@ impl Pool {
         let now = shared.now();
         let context = JobContext::capture();
         let function = shared.verbose.then(function);
+        let mut future = Some(future);
         let mut log = None;
         let deadline = terms.deadline.map(|deadline| shared.moment_of(deadline.moment()));
         let offer = Offer { deadline, level: terms.priority, caller: terms.caller };
@@ -97,7 +98,7 @@ impl Pool {
             log = task.clone().map(|task| (task, glance.busy, glance.queued));
             let ticket = Arc::new(Ticket::new(shared.clone(), key));
             let permit = Permit::new(ticket.clone(), now, deadline, task);
-            let (work, answer) = job::build(future, context, permit, outcome_of);
+            let (work, answer) = job::build(&mut future, context, permit, outcome_of);
             (work, Pending::new(answer, ticket))
         });
         // Before a worker is called, so that on a pool at rest this line comes before the one that tells the end.
@@ -106,6 +107,8 @@ impl Pool {
         }
         shared.settle(after);
         shared.touched();
+        // A future that was refused may panic as it is dropped: only after all this.
+        drop(future);
         match offered {
             Ok(pending) => Ok(pending),
             Err((cause, retry_after)) => {

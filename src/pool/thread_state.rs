@@ -3,6 +3,9 @@
 /// The system's number of a thread.
 pub(super) type ThreadId = i32;
 
+/// Whether the system says what a thread does.
+pub(super) const IS_KNOWN: bool = cfg!(target_os = "linux");
+
 /// The calling thread's; none where the system does not say what a thread does.
 #[cfg(target_os = "linux")]
 pub(super) fn current() -> Option<ThreadId> {

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::shared::Shared;
 use super::thread_state;
+use crate::shield::shielded;
 use crate::timer::{self, Alarm};
 
 /// When the first look comes: jobs that take less are done by then.
 const FIRST: Duration = Duration::from_millis(1);
 
-/// Looks at the workers of one pool, on the timer's thread.
+/// Looks at the workers of one pool.
 #[derive(Debug)]
 pub(super) struct Watch {
     pool: Weak<Shared>,
@@ -23,17 +24,18 @@ impl Watch {
 
     pub(super) fn begin(self: &Arc<Self>) {
         let this: Weak<Self> = Arc::downgrade(self);
-        timer::arm(Instant::now() + FIRST, this);
+        timer::arm_watch(Instant::now() + FIRST, this);
     }
 }
 
 impl Alarm for Watch {
     fn ring(self: Arc<Self>) -> Option<Instant> {
         let pool = self.pool.upgrade()?;
-        let threads = pool.dispatch.sample();
-        let running = threads.iter().filter(|&&thread| thread_state::runs(thread)).count();
-        let (next, after) = pool.dispatch.learn(pool.now(), running, threads.len());
-        pool.settle(after);
+        let awake = pool.dispatch.sample();
+        let seen: Vec<_> = awake.into_iter().map(|awake| awake.seen(thread_state::runs(awake.thread))).collect();
+        let (next, after) = pool.dispatch.learn(pool.now(), &seen);
+        // It is watched from here on, so this must come to its end.
+        shielded(|| pool.settle(after));
         next.map(|next| Instant::now() + next)
     }
 }

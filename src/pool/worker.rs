@@ -17,6 +17,7 @@ thread_local! {
 /// The worker that this thread is.
 struct Here {
     pool: u64,
+    seat: usize,
     /// Taken under the lock that ended the job before it.
     next: Option<Work>,
 }
@@ -33,6 +34,11 @@ pub(crate) fn is_of(pool: u64) -> bool {
     HERE.try_with(|here| here.borrow().as_ref().is_some_and(|here| here.pool == pool)).unwrap_or(false)
 }
 
+/// The seat of the worker that this thread is.
+pub(super) fn seat() -> usize {
+    HERE.with_borrow(|here| here.as_ref().expect("a job is polled to its end only by a worker").seat)
+}
+
 /// Keeps the next job of this worker, to be polled as soon as the one that has just ended has told its caller.
 pub(super) fn keep(work: Work) {
     HERE.with_borrow_mut(|here| {
@@ -41,7 +47,7 @@ pub(super) fn keep(work: Work) {
 }
 
 fn run(shared: &Arc<Shared>, seat: usize) {
-    HERE.set(Some(Here { pool: shared.id, next: None }));
+    HERE.set(Some(Here { pool: shared.id, seat, next: None }));
     shared.renice();
     let mut from = From::Start;
     while let Some(work) = kept().or_else(|| shared.next(seat, from)) {

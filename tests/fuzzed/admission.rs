@@ -14,6 +14,8 @@ pub(crate) enum Call {
         level: usize,
         caller: Option<u64>,
         deadline: Option<u64>,
+        /// Nobody is there to start it now.
+        waits: bool,
     },
     Take,
     Cancel(usize),
@@ -72,7 +74,7 @@ fn decode_call(kind: u8, next: &mut impl FnMut() -> usize) -> Call {
         0..10 => {
             let ask = next();
             let mut some = |bit| (ask & bit != 0).then(|| next() as u64);
-            Call::Offer { level: ask & 3, caller: some(4), deadline: some(8) }
+            Call::Offer { level: ask & 3, caller: some(4), deadline: some(8), waits: ask & 16 != 0 }
         }
         10..16 => Call::Take,
         16..18 => Call::Cancel(next()),
@@ -112,6 +114,8 @@ struct Model {
     draining: bool,
     /// Whether a caller was ever named.
     shared: bool,
+    /// The highest limit that there was.
+    most: usize,
     jobs: Vec<Known>,
     keys: HashMap<usize, Key>,
     gone: Vec<Gone<usize>>,
@@ -127,6 +131,7 @@ impl Model {
             behind: 0,
             draining: false,
             shared: false,
+            most: 0,
             jobs: Vec::new(),
             keys: HashMap::new(),
             gone: Vec::new(),
@@ -147,7 +152,7 @@ impl Model {
 
     fn call(&mut self, call: Call) {
         match call {
-            Call::Offer { level, caller, deadline } => self.offer(level, caller, deadline),
+            Call::Offer { level, caller, deadline, waits } => self.offer(level, caller, deadline, waits),
             Call::Take => self.take(),
             Call::Cancel(which) => self.cancel(which),
             Call::Finish(which, outcome, ran) => self.finish(which, outcome, ran),
@@ -184,14 +189,20 @@ impl Model {
         self.answer_gone();
     }
 
-    fn offer(&mut self, level: usize, caller: Option<u64>, deadline: Option<u64>) {
+    fn offer(&mut self, level: usize, caller: Option<u64>, deadline: Option<u64>, waits: bool) {
         let (now, id) = (self.moment(), self.jobs.len());
         let until = deadline.map(|after| now + Duration::from_millis(after));
         let offer = Offer { deadline: until, level: Priority::ALL[level], caller };
         let before = self.admission.snapshot();
         self.shared |= caller.is_some();
-        let known = match self.admission.offer(now, offer, &mut self.gone) {
+        let offered = if waits {
+            self.admission.offer_to_wait(now, offer, &mut self.gone)
+        } else {
+            self.admission.offer(now, offer, &mut self.gone)
+        };
+        let known = match offered {
             Ok(Place::InFlight(key)) => {
+                assert!(!waits, "nobody can start it");
                 assert!(before.in_flight < before.limit, "no permit beyond the limit");
                 assert_eq!(before.queued, 0, "nobody goes before those who wait");
                 self.keys.insert(id, key);
@@ -209,7 +220,8 @@ impl Model {
                     _ => Cause::QueueFull,
                 };
                 assert_eq!(cause, expected);
-                assert!(cause != Cause::QueueFull || before.queued >= before.capacity, "there was room");
+                let places = before.capacity + before.limit.saturating_sub(before.in_flight);
+                assert!(cause != Cause::QueueFull || before.queued >= places, "there was room");
                 Known::Answered
             }
         };
@@ -223,9 +235,10 @@ impl Model {
         let takeable = self.admission.has_takeable();
         assert_eq!(takeable, before.queued > 0 && before.in_flight < before.limit);
         let taken = self.admission.take(now, &mut self.gone);
+        let given_up = !self.gone.is_empty();
         self.answer_gone();
         let Some(taken) = taken else {
-            assert!(!takeable || self.admission.snapshot().queued == 0, "a permit and a job come together");
+            assert!(!takeable || given_up, "a permit and a job come together");
             return;
         };
         assert!(takeable, "no permit beyond the limit");
@@ -276,7 +289,8 @@ impl Model {
         let queued: Vec<_> = self.jobs.iter().filter_map(waiting).collect();
         let in_flight = self.jobs.iter().filter(|job| **job == Known::InFlight).count();
         assert_eq!((seen.queued, seen.in_flight), (queued.len(), in_flight), "depths are exact");
-        assert!(seen.queued <= seen.capacity);
+        self.most = self.most.max(seen.limit);
+        assert!(seen.queued + seen.in_flight <= seen.capacity + self.most, "nothing beyond the limit and the queue");
         assert_eq!(seen.counts.submitted, seen.counts.ended() + (seen.queued + seen.in_flight) as u64);
         assert_eq!(seen.counts.submitted, self.jobs.len() as u64);
         if let Limit::Adaptive { min, max } = self.settings.limit {

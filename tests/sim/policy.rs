@@ -78,8 +78,9 @@ impl Policy for Ours {
     }
 
     fn take(&mut self, now: Moment, verdicts: &mut Vec<Verdict>) {
-        while let Some(taken) = self.admission.take(now, &mut self.gone) {
-            verdicts.push(Verdict::Start(taken.job));
+        while self.admission.has_takeable() {
+            let taken = self.admission.take(now, &mut self.gone);
+            verdicts.extend(taken.map(|taken| Verdict::Start(taken.job)));
         }
         self.tell(verdicts);
     }
