@@ -220,6 +220,11 @@ impl Crew {
         next
     }
 
+    #[cfg(all(test, tower_offload_loom))]
+    pub(super) fn lower_level(&mut self) {
+        self.level.lower();
+    }
+
     fn awake(&self) -> usize {
         self.present - self.asleep.len()
     }

@@ -336,6 +336,12 @@ impl<T> Dispatch<T> {
         self.lock().admission.retry_after(now)
     }
 
+    /// As if the jobs had been seen to compute.
+    #[cfg(all(test, tower_offload_loom))]
+    pub(super) fn lower_level(&self) {
+        self.lock().crew.lower_level();
+    }
+
     /// How many workers are on their way.
     #[cfg(all(test, tower_offload_loom))]
     pub(super) fn waking(&self) -> usize {

@@ -131,6 +131,11 @@ impl Level {
         share(seen.iter().filter(is_usual).count())
     }
 
+    #[cfg(all(test, tower_offload_loom))]
+    pub(super) fn lower(&mut self) {
+        self.let_in(0);
+    }
+
     fn let_in(&mut self, workers: usize) {
         self.current = workers.clamp(self.cores.min(self.most), self.most);
     }

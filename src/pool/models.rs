@@ -52,6 +52,8 @@ struct Pool {
     in_flight: AtomicUsize,
     ended: AtomicUsize,
     gone: AtomicUsize,
+    /// Rings when somebody is to look at the workers.
+    watch: Notify,
 }
 
 struct Plan {
@@ -77,6 +79,7 @@ impl Pool {
             in_flight: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
             gone: AtomicUsize::new(0),
+            watch: Notify::new(),
         })
     }
 
@@ -87,8 +90,11 @@ impl Pool {
     }
 
     fn settle(self: &Arc<Self>, after: After<Job>) {
-        let After { call, gone, watchers, .. } = after;
+        let After { call, gone, watchers, watch, .. } = after;
         self.call(call);
+        if watch {
+            self.watch.notify();
+        }
         self.gone.fetch_add(gone.len(), Ordering::Relaxed);
         watchers.into_iter().for_each(Waker::wake);
     }
@@ -275,6 +281,23 @@ fn a_level_that_is_too_low_for_jobs_that_block_rises_and_calls_workers() {
         pool.submit(Deed::Meet(one.clone(), two.clone())).expect("a permit is free");
         pool.submit(Deed::Meet(two, one)).expect("a permit is free");
         watch.join().expect("whoever looks does not panic");
+        (0..3).for_each(|_| pool.look(false));
+        pool.wait_until_idle();
+        pool.close(2, 0);
+    });
+}
+
+/// The pool has learned that its jobs compute, and nobody looks any more. Then each of two jobs blocks its thread until
+/// the other has begun: somebody is told to look, whoever comes first.
+#[test]
+fn a_job_that_finds_no_worker_at_a_low_level_begins_the_watch() {
+    explore(3, || {
+        let pool = Pool::new(&Plan { workers: 2, limit: 2, capacity: 0, most_waking: 1 });
+        pool.dispatch.lower_level();
+        let (one, two) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        pool.submit(Deed::Meet(one.clone(), two.clone())).expect("a permit is free");
+        pool.submit(Deed::Meet(two, one)).expect("a permit is free");
+        pool.watch.wait();
         (0..3).for_each(|_| pool.look(false));
         pool.wait_until_idle();
         pool.close(2, 0);
