@@ -235,8 +235,7 @@ fn jobs_within_the_limit_that_wait_for_somebody_to_start_them_take_no_place_in_t
     }
     assert_eq!(offer(&mut admission, 4), Err(Cause::QueueFull));
     assert_eq!((admission.takeable(), admission.snapshot().queued), (3, 4));
-    let order: Vec<_> =
-        std::iter::from_fn(|| admission.take(START, &mut Vec::new()).map(|taken| taken.job)).collect();
+    let order: Vec<_> = std::iter::from_fn(|| admission.take(START, &mut Vec::new()).map(|taken| taken.job)).collect();
     assert_eq!(order, [0, 1, 2], "in turn, up to the limit");
     assert_eq!((admission.takeable(), admission.snapshot().queued), (0, 1));
 }

@@ -267,25 +267,13 @@ impl<T> Admission<T> {
         }
     }
 
-    fn decide(
-        &mut self,
-        now: Moment,
-        offer: Offer,
-        may_start: bool,
-        gone: &mut Vec<Gone<T>>,
-    ) -> Result<Place, Cause> {
+    fn decide(&mut self, now: Moment, offer: Offer, may_start: bool, gone: &mut Vec<Gone<T>>) -> Result<Place, Cause> {
         self.clock = now;
         self.counts.submitted += 1;
         self.place(now, offer, may_start, gone).inspect_err(|&cause| self.counts.refused(cause))
     }
 
-    fn place(
-        &mut self,
-        now: Moment,
-        offer: Offer,
-        may_start: bool,
-        gone: &mut Vec<Gone<T>>,
-    ) -> Result<Place, Cause> {
+    fn place(&mut self, now: Moment, offer: Offer, may_start: bool, gone: &mut Vec<Gone<T>>) -> Result<Place, Cause> {
         if self.draining {
             return Err(Cause::Draining);
         }

@@ -220,7 +220,7 @@ impl Crew {
         next
     }
 
-    #[cfg(all(test, tower_offload_loom))]
+    #[cfg(test)]
     pub(super) fn lower_level(&mut self) {
         self.level.lower();
     }

@@ -337,7 +337,7 @@ impl<T> Dispatch<T> {
     }
 
     /// As if the jobs had been seen to compute.
-    #[cfg(all(test, tower_offload_loom))]
+    #[cfg(test)]
     pub(super) fn lower_level(&self) {
         self.lock().crew.lower_level();
     }
@@ -442,6 +442,7 @@ impl<T> State<T> {
 #[cfg(all(test, not(tower_offload_loom)))]
 mod tests {
     use super::*;
+    use crate::admission::Priority;
 
     /// What is settled may park the thread, and so use up the token of an unpark that was meant for the worker.
     #[test]
@@ -476,5 +477,36 @@ mod tests {
             },
         );
         assert_eq!(next, Some(3));
+    }
+
+    /// Two of three are within the limit, and the level has no worker for them.
+    #[test]
+    fn a_job_that_waits_for_a_core_is_late_and_is_outranked_like_any_that_waits() {
+        let second = Duration::from_secs(1);
+        let dispatch = Dispatch::new(Settings { timeout: second, ..Settings::fixed(3) }, 0, 3, 1);
+        dispatch.lower_level();
+        let now = Moment::default();
+        let offer = |level, job| {
+            let offer = Offer { level, ..Offer::default() };
+            let (offered, after) = dispatch.offer(now, offer, |key, _| (job, key));
+            (offered.expect("it is within the limit"), after)
+        };
+        let (first, after) = offer(Priority::Low, "first");
+        assert!(matches!(after.call, Call::Start(0)));
+        for (level, job) in [(Priority::Low, "low"), (Priority::High, "high")] {
+            let (_, after) = offer(level, job);
+            assert!(matches!(after.call, Call::Nobody));
+        }
+        let seen = dispatch.instant(now).admission;
+        assert_eq!((seen.in_flight, seen.queued), (3, 0), "the limit has permits for them");
+
+        assert_eq!(dispatch.next(0, From::Start, second, || now, drop), Some("first"));
+        let (next, after) = dispatch.finish_and_take(0, now, first, Outcome::Ok, None);
+        assert_eq!(next, Some("high"));
+        assert!(after.is_empty());
+        let after = dispatch.expire(now + second);
+        assert_eq!(after.gone.iter().map(|gone| gone.job).collect::<Vec<_>>(), ["low"]);
+        let seen = dispatch.instant(now).admission;
+        assert_eq!((seen.in_flight, seen.queued), (1, 0));
     }
 }

@@ -131,7 +131,7 @@ impl Level {
         share(seen.iter().filter(is_usual).count())
     }
 
-    #[cfg(all(test, tower_offload_loom))]
+    #[cfg(test)]
     pub(super) fn lower(&mut self) {
         self.let_in(0);
     }

@@ -113,7 +113,8 @@ impl Machine {
             self.looks_at = Some(self.now + Duration::from_millis(1));
         }
         if self.looks_at.is_some_and(|at| at <= self.now) {
-            let seen = |worker: &Worker| Seen { runs: matches!(worker.job, Job::Computes(_)), since: Some(worker.since) };
+            let seen =
+                |worker: &Worker| Seen { runs: matches!(worker.job, Job::Computes(_)), since: Some(worker.since) };
             let seen: Vec<_> = self.workers.iter().map(seen).collect();
             self.looks_at = self.level.learn(self.now, &seen, awake, true).map(|next| self.now + next);
         }
@@ -208,7 +209,8 @@ fn a_mix_of_jobs_that_compute_and_that_block_keeps_the_cores_busy() {
             }
         };
         let (ended, slept) = Machine::fed_by(mix()).run(2 * SECOND).measure(20 * SECOND);
-        let unbounded = Machine { level: Level::new(MOST, MOST), ..Machine::fed_by(mix()) }.run(2 * SECOND).measure(20 * SECOND);
+        let unbounded =
+            Machine { level: Level::new(MOST, MOST), ..Machine::fed_by(mix()) }.run(2 * SECOND).measure(20 * SECOND);
         assert!(ended * 100 >= unbounded.0 * 95, "{ended} of {unbounded:?}, {computes} ms beside {sleeps} ms");
         assert!(slept.abs_diff(ended) <= 2 * MOST, "{slept} and {ended}: in turn");
     }

@@ -56,8 +56,7 @@ fn what_was_found_for_admission_does_no_harm() {
 fn calls() -> impl Strategy<Value = Vec<Call>> {
     let (caller, deadline) = (proptest::option::weighted(0.3, 0..5_u64), proptest::option::weighted(0.3, 0..200_u64));
     let offer = (0..4_usize, caller, deadline, proptest::bool::weighted(0.2));
-    let offer =
-        offer.prop_map(|(level, caller, deadline, waits)| Call::Offer { level, caller, deadline, waits });
+    let offer = offer.prop_map(|(level, caller, deadline, waits)| Call::Offer { level, caller, deadline, waits });
     let outcome = (0..6_usize).prop_map(|which| OUTCOMES[which]);
     let ran = proptest::option::weighted(0.9, 0..50_u64);
     let finish = (any::<usize>(), outcome, ran).prop_map(|(which, outcome, ran)| Call::Finish(which, outcome, ran));

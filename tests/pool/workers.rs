@@ -222,3 +222,38 @@ fn workers_that_compute_are_no_more_than_the_cores_and_others_come_when_they_blo
     stop.store(true, Ordering::Relaxed);
     clients.into_iter().for_each(|client| client.join().unwrap());
 }
+
+/// The pool has learned that its jobs compute. Then long ones take every core: what runs and what waits looks the same
+/// as before.
+#[cfg(target_os = "linux")]
+#[test]
+fn jobs_that_block_find_workers_beside_long_ones_on_every_core() {
+    let cores = thread::available_parallelism().unwrap().get();
+    let most = 4 * cores;
+    let pools = pools("long", PoolConfig::new(most).queue_target(PATIENCE..=PATIENCE));
+    hold(&pools, "long", most).into_iter().for_each(Held::release);
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = compute(&pools, "long", 2 * most, &stop);
+    until("no more workers compute than there are cores", || {
+        let stats = stats(&pools, "long");
+        stats.in_flight + stats.queued_tasks > cores && stats.active_threads <= cores
+    });
+    stop.store(true, Ordering::Relaxed);
+    clients.into_iter().for_each(|client| client.join().unwrap());
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let long: Vec<_> = (0..=cores)
+        .map(|_| {
+            let stop = stop.clone();
+            let job = move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            };
+            pools.submit_to_pool("long", job).unwrap()
+        })
+        .collect();
+    hold(&pools, "long", most - long.len()).into_iter().for_each(Held::release);
+    stop.store(true, Ordering::Relaxed);
+    long.into_iter().for_each(|handle| end_of(handle).unwrap());
+}
