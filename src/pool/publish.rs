@@ -1,10 +1,12 @@
-//! Brings a pool's numbers to the recorder of the metrics, shortly after they changed.
+//! Brings a pool's numbers to the recorder of the metrics, shortly after they changed, and tells when overload begins
+//! and ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::shared::Shared;
+use super::stats::PoolStats;
 use crate::metrics;
 use crate::timer::{self, Alarm};
 
@@ -15,16 +17,18 @@ const DELAY: Duration = Duration::from_millis(500);
 pub(super) struct Publisher {
     pool: Weak<Shared>,
     due: AtomicBool,
+    /// Whether the pool was last seen overloaded.
+    overloaded: AtomicBool,
 }
 
 impl Publisher {
     pub(super) fn new(pool: Weak<Shared>) -> Arc<Self> {
-        Arc::new(Self { pool, due: AtomicBool::new(false) })
+        Arc::new(Self { pool, due: AtomicBool::new(false), overloaded: AtomicBool::new(false) })
     }
 
     /// Something has changed.
     pub(super) fn touch(self: &Arc<Self>) {
-        if cfg!(feature = "metrics") && !self.due.load(Ordering::Relaxed) && !self.due.swap(true, Ordering::AcqRel) {
+        if !self.due.load(Ordering::Relaxed) && !self.due.swap(true, Ordering::AcqRel) {
             let this: Weak<Self> = Arc::downgrade(self);
             timer::arm(Instant::now() + DELAY, this);
         }
@@ -35,10 +39,21 @@ impl Alarm for Publisher {
     fn ring(self: Arc<Self>) -> Option<Instant> {
         // In this order: what changes from here on is published again.
         self.due.store(false, Ordering::Release);
-        if let Some(pool) = self.pool.upgrade() {
-            // The turn ends before the pool may.
-            pool.publish(&metrics::turn());
+        let pool = self.pool.upgrade()?;
+        // The turn ends before the pool may.
+        pool.publish(&metrics::turn());
+        let stats = pool.stats();
+        let PoolStats { name, queued_tasks, in_flight, overloaded, .. } = &stats;
+        match (self.overloaded.swap(*overloaded, Ordering::Relaxed), *overloaded) {
+            (false, true) => tracing::warn!(
+                target: "tower_offload",
+                pool = %name, queued = queued_tasks, in_flight,
+                "overload begins: even the jobs that wait least wait too long"
+            ),
+            (true, false) => tracing::info!(target: "tower_offload", pool = %name, "overload has ended"),
+            _ => {}
         }
-        None
+        // It can end with nothing more to happen in the pool.
+        (*overloaded && !self.due.swap(true, Ordering::AcqRel)).then(|| Instant::now() + DELAY)
     }
 }

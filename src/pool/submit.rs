@@ -88,13 +88,13 @@ impl Pool {
         let Submission { future, terms, function, outcome_of } = submission;
         let now = shared.now();
         let context = JobContext::capture();
-        let function = shared.verbose.then(function);
+        let mut function = shared.verbose.then(function);
         let mut future = Some(future);
         let mut log = None;
         let deadline = terms.deadline.map(|deadline| shared.moment_of(deadline.moment()));
         let offer = Offer { deadline, level: terms.priority, caller: terms.caller };
         let (offered, after) = shared.dispatch.offer(now, offer, |key, glance| {
-            let task = function.map(|function| Task { id: glance.submitted, function });
+            let task = function.take().map(|function| Task { id: glance.submitted, function });
             log = task.clone().map(|task| (task, glance.busy, glance.queued));
             let ticket = Arc::new(Ticket::new(shared.clone(), key));
             let permit = Permit::new(ticket.clone(), now, deadline, task);
@@ -112,6 +112,15 @@ impl Pool {
         match offered {
             Ok(pending) => Ok(pending),
             Err((cause, retry_after)) => {
+                if let Some(function) = function {
+                    shielded(|| {
+                        tracing::warn!(
+                            target: "tower_offload",
+                            pool = %shared.name, reason = %cause, function,
+                            "a task was refused"
+                        );
+                    });
+                }
                 let waiting_helps = !matches!(cause, Cause::DeadlineExceeded);
                 Err(Rejection::new(shared.name.clone(), cause, waiting_helps.then_some(retry_after)))
             }

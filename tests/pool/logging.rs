@@ -73,6 +73,18 @@ fn a_submission_says_how_busy_the_pool_is() {
     );
 }
 
+#[test]
+fn a_task_that_is_refused_is_logged() {
+    let pools = verbose("full", PoolConfig::new(1).queue_capacity(0));
+    let lines = logged(|_| {
+        let held = hold(&pools, "full", 1);
+        pools.submit_to_pool("full", process_data).unwrap_err();
+        held.into_iter().for_each(Held::release);
+    });
+    let line = r#" WARN tower_offload: a task was refused pool=full reason=queue_full function="process_data""#;
+    assert!(lines.iter().any(|other| other == line), "{lines:?}");
+}
+
 /// This line comes from the timer's thread, under the subscriber of the process.
 #[test]
 fn a_task_that_is_given_up_in_the_queue_is_logged() {
@@ -88,6 +100,33 @@ fn a_task_that_is_given_up_in_the_queue_is_logged() {
             assert_eq!(stats(&pools, "late").counts.expired, 1);
             let line = " WARN tower_offload: a queued task was given up pool=late reason=queue_timeout";
             assert_eq!(log.lines_with("given up"), [line]);
+        },
+    );
+}
+
+/// Also told from a thread of the library. Nothing more happens in the pool while the overload ends.
+#[test]
+fn the_begin_and_the_end_of_an_overload_are_logged() {
+    in_child(
+        "logging::the_begin_and_the_end_of_an_overload_are_logged",
+        |_| {},
+        || {
+            let log = Log::of_process();
+            let pools = crate::support::pools("stuck", PoolConfig::new(1));
+            let held = hold(&pools, "stuck", 1);
+            let queued = pools.submit_to_pool("stuck", process_data).unwrap();
+            until("the begin is logged", || !log.lines_with("overload").is_empty());
+            held.into_iter().for_each(Held::release);
+            end_of(queued).unwrap();
+            until("the end is logged", || log.lines_with("overload").len() == 2);
+            assert_eq!(
+                log.lines_with("overload"),
+                [
+                    " WARN tower_offload: overload begins: even the jobs that wait least wait too long pool=stuck \
+                     queued=1 in_flight=1",
+                    " INFO tower_offload: overload has ended pool=stuck",
+                ]
+            );
         },
     );
 }
