@@ -1,6 +1,6 @@
-//! The lock and the parking that workers use: from `std`, or from loom in the interleaving models.
+//! The lock and the parking that workers use: from `std`, or from loom and shuttle where those check the interleavings.
 
-#[cfg(not(tower_offload_loom))]
+#[cfg(not(any(tower_offload_loom, tower_offload_shuttle)))]
 mod imp {
     pub(crate) use std::sync::{Mutex, MutexGuard};
     pub(crate) use std::thread::{Thread, current, park_timeout};
@@ -14,6 +14,54 @@ mod imp {
     /// Models have no clock: a worker there is woken or waits for ever.
     pub(crate) fn park_timeout(_limit: std::time::Duration) {
         loom::thread::park();
+    }
+
+    /// What models need beside it.
+    #[cfg(test)]
+    pub(crate) mod checked {
+        pub(crate) use loom::sync::Notify;
+        pub(crate) use loom::thread::{JoinHandle, spawn};
+    }
+}
+
+#[cfg(tower_offload_shuttle)]
+mod imp {
+    pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+    pub(crate) use shuttle::thread::{Thread, current};
+
+    /// The same.
+    pub(crate) fn park_timeout(_limit: std::time::Duration) {
+        shuttle::thread::park();
+    }
+
+    #[cfg(test)]
+    pub(crate) mod checked {
+        pub(crate) use shuttle::thread::{JoinHandle, spawn};
+
+        /// Loom's, which shuttle has not: one `notify` lets one `wait` return.
+        #[derive(Debug, Default)]
+        pub(crate) struct Notify {
+            told: shuttle::sync::Mutex<bool>,
+            tell: shuttle::sync::Condvar,
+        }
+
+        impl Notify {
+            pub(crate) fn new() -> Self {
+                Self::default()
+            }
+
+            pub(crate) fn notify(&self) {
+                *crate::sync::lock(&self.told) = true;
+                self.tell.notify_one();
+            }
+
+            pub(crate) fn wait(&self) {
+                let mut told = crate::sync::lock(&self.told);
+                while !std::mem::take(&mut *told) {
+                    told = self.tell.wait(told).unwrap_or_else(std::sync::PoisonError::into_inner);
+                }
+            }
+        }
     }
 }
 

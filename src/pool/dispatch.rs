@@ -343,7 +343,7 @@ impl<T> Dispatch<T> {
     }
 
     /// How many workers are on their way.
-    #[cfg(all(test, tower_offload_loom))]
+    #[cfg(all(test, any(tower_offload_loom, tower_offload_shuttle)))]
     pub(super) fn waking(&self) -> usize {
         self.lock().crew.waking
     }
@@ -439,7 +439,7 @@ impl<T> State<T> {
     }
 }
 
-#[cfg(all(test, not(tower_offload_loom)))]
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 mod tests {
     use super::*;
     use crate::admission::Priority;

@@ -141,7 +141,7 @@ impl Level {
     }
 }
 
-#[cfg(all(test, not(tower_offload_loom)))]
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 mod tests {
     use proptest::prelude::*;
 

@@ -10,13 +10,17 @@ mod dispatch;
 mod handle;
 mod job;
 mod level;
-#[cfg(all(test, not(tower_offload_loom)))]
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 mod level_sim;
+#[cfg(all(test, any(tower_offload_loom, tower_offload_shuttle)))]
+mod model;
 #[cfg(all(test, tower_offload_loom))]
 mod models;
 mod nice;
 mod permit;
 mod publish;
+#[cfg(all(test, tower_offload_shuttle))]
+mod schedules;
 mod shared;
 mod stats;
 mod submit;

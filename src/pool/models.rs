@@ -1,214 +1,16 @@
 //! Models of the wake protocol: loom runs them through every interleaving of their threads, up to a bound on
-//! preemptions. A wake-up that is lost shows as a deadlock.
+//! preemptions.
 //!
 //! `RUSTFLAGS="--cfg tower_offload_loom" cargo test --lib --release models`
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Wake, Waker};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use loom::sync::Notify;
-use loom::thread::{self, JoinHandle};
+use loom::thread;
 
-use super::crew::Call;
-use super::dispatch::{After, Dispatch, From};
-use super::level::Seen;
-use crate::admission::{Key, Moment, Offer, Outcome, Settings};
+use super::model::{Deed, LATE, NOW, Plan, Pool, hold};
 use crate::error::Cause;
-
-/// Models have no clock: it is always this moment, but where a model gives another.
-const NOW: Moment = Moment::from_nanos(1);
-const LATE: Moment = Moment::from_nanos(u64::MAX);
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
-
-/// A job of a model.
-struct Job {
-    key: Key,
-    deed: Deed,
-}
-
-/// What a job does when it is polled.
-enum Deed {
-    /// It ends.
-    End,
-    /// At the first poll it waits to be woken, from the given slot; at the second it ends.
-    Await(Arc<Mutex<Option<Job>>>),
-    /// It wakes the job in the slot, blocks its thread until that has ended, and ends.
-    WakeThenBlock(Arc<Mutex<Option<Job>>>, Arc<Notify>),
-    /// It ends and says so.
-    Tell(Arc<Notify>),
-    /// It says that it has begun, blocks its thread until the other has begun too, and ends.
-    Meet(Arc<Notify>, Arc<Notify>),
-}
-
-/// A pool whose threads are loom's.
-struct Pool {
-    dispatch: Dispatch<Job>,
-    limit: usize,
-    /// Whether threads can be started.
-    fertile: bool,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    in_flight: AtomicUsize,
-    ended: AtomicUsize,
-    gone: AtomicUsize,
-    /// Rings when somebody is to look at the workers.
-    watch: Notify,
-}
-
-struct Plan {
-    workers: usize,
-    limit: usize,
-    capacity: usize,
-    most_waking: usize,
-}
-
-impl Pool {
-    fn new(plan: &Plan) -> Arc<Self> {
-        Self::of(plan, true)
-    }
-
-    fn of(plan: &Plan, fertile: bool) -> Arc<Self> {
-        let settings =
-            Settings { timeout: Duration::from_secs(1), ..Settings::fixed(plan.limit).with_capacity(plan.capacity) };
-        Arc::new(Self {
-            dispatch: Dispatch::new(settings, 0, plan.workers, plan.most_waking),
-            limit: plan.limit,
-            fertile,
-            threads: Mutex::default(),
-            in_flight: AtomicUsize::new(0),
-            ended: AtomicUsize::new(0),
-            gone: AtomicUsize::new(0),
-            watch: Notify::new(),
-        })
-    }
-
-    fn submit(self: &Arc<Self>, deed: Deed) -> Result<Key, Cause> {
-        let (offered, after) = self.dispatch.offer(NOW, Offer::default(), |key, _| (Job { key, deed }, key));
-        self.settle(after);
-        offered.map_err(|(cause, _)| cause)
-    }
-
-    fn settle(self: &Arc<Self>, after: After<Job>) {
-        let After { call, gone, watchers, watch, .. } = after;
-        self.call(call);
-        if watch {
-            self.watch.notify();
-        }
-        self.gone.fetch_add(gone.len(), Ordering::Relaxed);
-        watchers.into_iter().for_each(Waker::wake);
-    }
-
-    fn call(self: &Arc<Self>, call: Call) {
-        match call {
-            Call::Nobody => {}
-            Call::Unpark(thread) => thread.unpark(),
-            Call::Start(seat) if self.fertile => {
-                let this = self.clone();
-                let thread = thread::spawn(move || this.work(seat));
-                hold(&self.threads).push(thread);
-            }
-            Call::Start(seat) => {
-                let (ready, after) = self.dispatch.start_failed(NOW, seat);
-                self.settle(after);
-                for job in ready {
-                    let after = self.dispatch.finish(NOW, job.key, Outcome::Cancelled, None);
-                    self.gone.fetch_add(1, Ordering::Relaxed);
-                    self.settle(after);
-                }
-            }
-        }
-    }
-
-    fn work(self: &Arc<Self>, seat: usize) {
-        let mut from = From::Start;
-        let mut kept: Option<Job> = None;
-        let next = |from| self.dispatch.next(seat, from, KEEP_ALIVE, || NOW, |after| self.settle(after));
-        while let Some(job) = kept.take().or_else(|| next(from)) {
-            from = From::Job;
-            kept = self.poll(seat, job);
-        }
-    }
-
-    /// Polls a job; the next one of this worker, if this one has ended.
-    fn poll(self: &Arc<Self>, seat: usize, job: Job) -> Option<Job> {
-        let Job { key, deed } = job;
-        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        assert!(before < self.limit, "more jobs are in flight than the limit allows");
-        match deed {
-            Deed::End => {}
-            Deed::Tell(told) => told.notify(),
-            Deed::Await(slot) => {
-                self.in_flight.fetch_sub(1, Ordering::Relaxed);
-                *hold(&slot) = Some(Job { key, deed: Deed::End });
-                return None;
-            }
-            Deed::WakeThenBlock(slot, told) => {
-                let other = hold(&slot).take().expect("the model lets the other job wait first");
-                self.wake(Job { key: other.key, deed: Deed::Tell(told.clone()) });
-                told.wait();
-            }
-            Deed::Meet(here, there) => {
-                here.notify();
-                there.wait();
-            }
-        }
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.ended.fetch_add(1, Ordering::Relaxed);
-        let (next, after) = self.dispatch.finish_and_take(seat, NOW, key, Outcome::Ok, None);
-        self.settle(after);
-        next
-    }
-
-    fn wake(self: &Arc<Self>, job: Job) {
-        let after = self.dispatch.ready(NOW, job, false);
-        self.settle(after);
-    }
-
-    /// Somebody looks at the workers that are awake, and finds that all of them run, or that none does.
-    fn look(self: &Arc<Self>, they_run: bool) {
-        let (_, after) = self.dispatch.learn(NOW, &[Seen { runs: they_run, since: None }]);
-        self.settle(after);
-    }
-
-    /// Waits until nothing is queued or in flight.
-    fn wait_until_idle(&self) {
-        let bell = Arc::new(Bell(Notify::new()));
-        let waker = Waker::from(bell.clone());
-        while !self.dispatch.poll_idle(&waker) {
-            bell.0.wait();
-        }
-    }
-
-    /// Lets the workers end, and looks whether everything came home.
-    fn close(&self, ended: usize, gone: usize) {
-        for thread in self.dispatch.close() {
-            thread.unpark();
-        }
-        loop {
-            let Some(thread) = hold(&self.threads).pop() else { break };
-            thread.join().expect("no worker panics");
-        }
-        let instant = self.dispatch.instant(Moment::default());
-        assert_eq!((instant.workers, instant.busy, self.dispatch.waking()), (0, 0, 0), "workers, busy, waking");
-        assert_eq!((instant.admission.in_flight, instant.admission.queued), (0, 0), "in flight, queued");
-        assert_eq!(instant.admission.counts.ended(), instant.admission.counts.submitted);
-        assert_eq!(self.ended.load(Ordering::Relaxed), ended, "jobs that ran to their end");
-        assert_eq!(self.gone.load(Ordering::Relaxed), gone, "jobs that were given up");
-    }
-}
-
-struct Bell(Notify);
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.0.notify();
-    }
-}
-
-fn hold<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
@@ -276,12 +78,12 @@ fn a_level_that_is_too_low_for_jobs_that_block_rises_and_calls_workers() {
         let (one, two) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let watch = {
             let pool = pool.clone();
-            thread::spawn(move || pool.look(true))
+            thread::spawn(move || _ = pool.look(true))
         };
         pool.submit(Deed::Meet(one.clone(), two.clone())).expect("a permit is free");
         pool.submit(Deed::Meet(two, one)).expect("a permit is free");
         watch.join().expect("whoever looks does not panic");
-        (0..3).for_each(|_| pool.look(false));
+        (0..3).for_each(|_| _ = pool.look(false));
         pool.wait_until_idle();
         pool.close(2, 0);
     });
@@ -298,7 +100,7 @@ fn a_job_that_finds_no_worker_at_a_low_level_begins_the_watch() {
         pool.submit(Deed::Meet(one.clone(), two.clone())).expect("a permit is free");
         pool.submit(Deed::Meet(two, one)).expect("a permit is free");
         pool.watch.wait();
-        (0..3).for_each(|_| pool.look(false));
+        (0..3).for_each(|_| _ = pool.look(false));
         pool.wait_until_idle();
         pool.close(2, 0);
     });
@@ -311,7 +113,7 @@ fn a_level_that_falls_loses_no_job() {
         let pool = Pool::new(&Plan { workers: 2, limit: 2, capacity: 1, most_waking: 1 });
         let watch = {
             let pool = pool.clone();
-            thread::spawn(move || pool.look(true))
+            thread::spawn(move || _ = pool.look(true))
         };
         for _ in 0..3 {
             pool.submit(Deed::End).expect("there is room for three");
