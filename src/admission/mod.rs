@@ -21,8 +21,8 @@
 //!
 //! # The rules
 //!
-//! After every call *submitted = Σ results + queued + in flight*, no more than the capacity wait, and nothing starts
-//! while as many are in flight as the limit says. Each is decided on a slower clock than the one before it, so that no
+//! After every call *submitted = Σ results + queued + in flight*, no more than the limit and the capacity together wait
+//! or are in flight, and nothing starts while as many are in flight as the limit says. Each is decided on a slower clock than the one before it, so that no
 //! two of them fight over one signal:
 //!
 //! 1. **Expiry**, at once. A job ends when it has waited for the queue timeout, or at its own deadline if that is
@@ -50,6 +50,7 @@
 //! | what | value | from |
 //! |---|---|---|
 //! | target | 5 execution times, at least 5 ms | folly's Codel, "Fail at Scale" (ACM Queue, 2015): 5 ms for jobs around 1 ms |
+//! | execution time, for the target | as if as many ran as the limit says | where cores are what is short, those within the limit wait for one, rather than share it and take as much longer |
 //! | but at most | a quarter of the wait of those who left | `tests/sim`: where execution slows down, five times it can be all that clients wait |
 //! | interval | 20 targets, at least 100 ms | CoDel, and folly's |
 //! | interval soon after an overload | a quarter | tried in `tests/sim`: a load of 1.4 times the capacity crosses the target now and then |

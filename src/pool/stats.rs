@@ -20,11 +20,12 @@ pub struct PoolStats {
     pub max_workers: usize,
     /// Threads that are polling a job.
     pub active_threads: usize,
-    /// Jobs admitted and not ended; more than `active_threads` where jobs await something.
+    /// Jobs within the limit that have not ended; more than `active_threads` where jobs await something, or where they
+    /// compute and there are fewer cores.
     pub in_flight: usize,
     /// Jobs that may be in flight at once.
     pub concurrency_limit: usize,
-    /// Jobs that wait.
+    /// Jobs that wait for others to make room within the limit.
     pub queued_tasks: usize,
     /// Jobs that may wait.
     pub queue_capacity: usize,
