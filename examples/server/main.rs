@@ -4,6 +4,7 @@
 
 mod app;
 mod body;
+mod files;
 mod model;
 mod notes;
 mod options;
