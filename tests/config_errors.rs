@@ -876,6 +876,11 @@ const CASES: &[(&str, &str, &str)] = &[
         "performance:\n  thread_pools:\n    cpu: &usual {nice: 1}\n    io: {<<: *usual}\n",
         "<yaml>:4:10: performance.thread_pools.io.<<: mappings are not merged here; write the keys out, or give a whole value as an alias, such as `cpu: *usual`",
     ),
+    (
+        "line break in a misspelt name",
+        "performance:\n  thread_pools:\n    \"a\\nb_worker\": 4\n",
+        "<yaml>:3:20: performance.thread_pools.a\\nb_worker: this key is unknown; did you mean `a\\nb_workers`?",
+    ),
 ];
 
 #[test]

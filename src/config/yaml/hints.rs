@@ -85,7 +85,7 @@ pub(super) fn short_form(given: &str) -> Option<String> {
     let short: Vec<&str> = short.iter().map(String::as_str).collect();
     let meant = match given.rsplit_once(['_', '-']) {
         Some((name, tail)) if !name.is_empty() && nearest(tail, &["workers", "threads", "thread"]).is_some() => {
-            format!("{}_workers", built_in_meant_by(name).unwrap_or(name))
+            format!("{}_workers", built_in_meant_by(name).unwrap_or(name).escape_debug())
         }
         _ => match built_in_meant_by(given) {
             Some(built_in) => format!("{built_in}_workers"),
