@@ -763,7 +763,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "routes under thread_pools",
         "performance:\n  thread_pools:\n    routes:\n      GET /a: io\n",
-        "<yaml>:3:5: performance.thread_pools.routes: this key belongs under `performance`\n<yaml>:4:7: performance.thread_pools.routes.GET /a: a route belongs under `performance.routes`",
+        "<yaml>:3:5: performance.thread_pools.routes: this key belongs under `performance`",
     ),
     (
         "route under thread_pools",
@@ -880,6 +880,41 @@ const CASES: &[(&str, &str, &str)] = &[
         "line break in a misspelt name",
         "performance:\n  thread_pools:\n    \"a\\nb_worker\": 4\n",
         "<yaml>:3:20: performance.thread_pools.a\\nb_worker: this key is unknown; did you mean `a\\nb_workers`?",
+    ),
+    (
+        "pool that is two letters from a built-in one",
+        "performance:\n  thread_pools:\n    inferrance_workers: 3\n",
+        "<yaml>:3:5: performance.thread_pools.inferrance_workers: this would be a pool of its own; did you mean `inference_workers`? If not, write `inferrance: {workers: ...}`",
+    ),
+    (
+        "built-in pool with its ending in front",
+        "performance:\n  thread_pools:\n    workers_cpu: 3\n",
+        "<yaml>:3:18: performance.thread_pools.workers_cpu: this key is unknown; did you mean `cpu_workers`?",
+    ),
+    (
+        "section of a pool under thread_pools",
+        "performance:\n  thread_pools:\n    trust: {deadline: x-deadline}\n",
+        "<yaml>:3:5: performance.thread_pools.trust: this key belongs to a pool, such as `cpu: {workers: 4, ...}` under `performance.thread_pools`",
+    ),
+    (
+        "part of thread_pools at the top",
+        "pools:\n  cpu_workers: 3\n",
+        "<yaml>:1:1: pools: this key is unknown; did you mean `thread_pools`, which belongs under `performance`?",
+    ),
+    (
+        "threads at the top",
+        "threads: 4\n",
+        "<yaml>:1:1: threads: this key is unknown; did you mean `workers`, which belongs under `performance`?",
+    ),
+    (
+        "keep_alive of connections",
+        "server: {keep_alive: 30}\n",
+        "<yaml>:1:10: server.keep_alive: this key is unknown; did you mean `keep_alive_timeout`, which belongs under `performance`?",
+    ),
+    (
+        "key with its section in front",
+        "server.port: 3000\n",
+        "<yaml>:1:1: server.port: this key is unknown; did you mean `port`, which belongs under `server`?",
     ),
 ];
 

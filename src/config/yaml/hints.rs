@@ -41,8 +41,8 @@ pub(super) fn unknown_key(given: &str, known: &[&str]) -> String {
     {
         return message;
     }
-    if given == "threads" && known.contains(&"workers") {
-        return did_you_mean(&["workers"]);
+    if given == "threads" {
+        return if known.contains(&"workers") { did_you_mean(&["workers"]) } else { elsewhere("workers") };
     }
     let slip = |key: &&&str| given.len() > 5 && strsim::damerau_levenshtein(given, key) <= 2;
     if let Some(key) = known.iter().find(slip) {
@@ -52,18 +52,18 @@ pub(super) fn unknown_key(given: &str, known: &[&str]) -> String {
     if !related.is_empty() {
         return did_you_mean(&related);
     }
+    // A pool's key, but here it is more likely to be that of connections.
+    if given == "keep_alive" && known != TRUST {
+        return elsewhere("keep_alive_timeout");
+    }
     if let Some(place) = place_of(given) {
         return format!("this key belongs {place}");
     }
     if let Some(near) = nearest(given, known) {
         return did_you_mean(&[near]);
     }
-    // In a short word, a third of the letters are too few to go by.
-    let all: Vec<&str> = PLACES.into_iter().flat_map(|(keys, _)| keys).copied().collect();
-    if let (Some(near), 6..) = (nearest(given, &all), given.len())
-        && let Some(place) = place_of(near)
-    {
-        return format!("this key is unknown; did you mean `{near}`, which belongs {place}?");
+    if let Some(key) = meant_elsewhere(given) {
+        return elsewhere(key);
     }
     let are = if known.len() == 1 { "key here is" } else { "keys here are" };
     format!("this key is unknown; the {are} {}", list(known))
@@ -83,21 +83,23 @@ pub(super) fn short_form(given: &str) -> Option<String> {
     }
     let short: Vec<String> = BUILT_IN.iter().map(|name| format!("{name}_workers")).collect();
     let short: Vec<&str> = short.iter().map(String::as_str).collect();
-    let meant = match given.rsplit_once(['_', '-']) {
-        Some((name, tail)) if !name.is_empty() && nearest(tail, &["workers", "threads", "thread"]).is_some() => {
-            format!("{}_workers", built_in_meant_by(name).unwrap_or(name).escape_debug())
-        }
+    let workers = |word: &str| nearest(word, &["workers", "threads", "thread"]).is_some();
+    let of = |name: &str| format!("{}_workers", built_in_meant_by(name).unwrap_or(name).escape_debug());
+    let meant = match (given.rsplit_once(['_', '-']), given.split_once(['_', '-'])) {
+        (Some((name, last)), _) if !name.is_empty() && workers(last) => of(name),
+        (_, Some((first, name))) if !name.is_empty() && workers(first) => of(name),
         _ => match built_in_meant_by(given) {
-            Some(built_in) => format!("{built_in}_workers"),
+            Some(built_in) => of(built_in),
             None => nearest(given, &short)?.to_owned(),
         },
     };
     Some(did_you_mean(&[&meant]))
 }
 
-/// The built-in pool whose name was probably meant by one that is a letter away from it, or its plural.
+/// The built-in pool whose name was probably meant by one that is a letter or two away from it, or its plural.
 ///
-/// Of the short names only the plural and swapped letters count: `gpu`, `id` and `vdb` are other words.
+/// Of the short names only the plural and swapped letters count: `gpu`, `id` and `vdb` are other words. Two letters
+/// count only behind the first: `reference` is another word than `inference`.
 pub(super) fn built_in_meant_by(given: &str) -> Option<&'static str> {
     if let Some(name) = BUILT_IN.into_iter().find(|name| *name == given) {
         return Some(name);
@@ -105,7 +107,10 @@ pub(super) fn built_in_meant_by(given: &str) -> Option<&'static str> {
     let lower = given.to_ascii_lowercase();
     let near = |given: &str, name: &str| match name.len() {
         ..=3 => sorted(given) == sorted(name),
-        _ => strsim::damerau_levenshtein(given, name) <= 1,
+        _ => {
+            strsim::damerau_levenshtein(given, name)
+                <= 1 + usize::from(given.as_bytes().first() == name.as_bytes().first())
+        }
     };
     let singular = lower.strip_suffix('s').unwrap_or(&lower);
     BUILT_IN.into_iter().find(|name| near(&lower, name) || near(singular, name))
@@ -128,6 +133,25 @@ fn pool_elsewhere(given: &str, known: &[&str]) -> Option<String> {
         }
         None => format!("the workers of a pool belong {pools}"),
     })
+}
+
+/// The key of another section that was probably meant.
+fn meant_elsewhere(given: &str) -> Option<&'static str> {
+    let all: Vec<&str> = PLACES.into_iter().flat_map(|(keys, _)| keys).copied().collect();
+    let last = given.rsplit('.').next().filter(|last| *last != given);
+    if let Some(key) = all.iter().find(|key| Some(**key) == last) {
+        return Some(key);
+    }
+    if let [key] = related(given, &all)[..] {
+        return Some(key);
+    }
+    // In a short word, a third of the letters are too few to go by.
+    nearest(given, &all).filter(|_| given.len() > 5)
+}
+
+fn elsewhere(key: &str) -> String {
+    let place = place_of(key).unwrap_or_default();
+    format!("this key is unknown; did you mean `{key}`, which belongs {place}?")
 }
 
 /// Where a key belongs, if a section has it.

@@ -37,10 +37,9 @@ impl Reader {
             }
         }
         if !counted {
-            let message = match (hints::built_in_meant_by(section.name), hints::place_of(section.name)) {
-                (Some(meant), _) => format!("there is no pool of this name; did you mean `{meant}`?"),
-                (None, Some(place)) => format!("this key belongs {place}"),
-                (None, None) => format!("a pool of one's own needs `workers`; {}", rules::WORKERS.remedy()),
+            let message = match hints::built_in_meant_by(section.name) {
+                Some(meant) => format!("there is no pool of this name; did you mean `{meant}`?"),
+                None => format!("a pool of one's own needs `workers`; {}", rules::WORKERS.remedy()),
             };
             self.note(section.key.at, &section.path, message);
         }

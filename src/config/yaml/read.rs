@@ -164,6 +164,10 @@ impl Reader {
                 }
                 continue;
             }
+            if let (Some(place), false) = (hints::place_of(name), has_workers(&entry)) {
+                self.note(entry.key.at, &entry.path, format!("this key belongs {place}"));
+                continue;
+            }
             let known = pools.get(name).cloned();
             let mut pool = known.clone().unwrap_or_else(PoolConfig::auto);
             if short.is_some() {
@@ -343,6 +347,12 @@ fn pools_of_routes<'n>(routes: &Entry<'n>) -> HashSet<&'n str> {
     let name =
         |(_, value): &'n (Node, Node)| if let Data::Text(name) = &value.data { Some(name.as_str()) } else { None };
     entries.iter().filter_map(name).collect()
+}
+
+/// Whether a pool's settings, in whatever form, say how many workers it has.
+fn has_workers(entry: &Entry<'_>) -> bool {
+    let Data::Mapping(settings) = &entry.value.data else { return true };
+    settings.iter().any(|(key, _)| matches!(&key.data, Data::Text(name) if name == "workers"))
 }
 
 /// Why a pool's key without `_workers` cannot have a value that is no mapping.

@@ -19,7 +19,7 @@ impl Config {
     /// If the settings are not [valid](Self::validate), since they could not be read again.
     pub fn to_yaml(&self) -> Result<String, ConfigError> {
         self.validate()?;
-        serde_yaml::to_string(self).map_err(|error| ConfigError::new(format!("{error}")).caused_by(error))
+        serde_yaml::to_string(self).map_err(|error| ConfigError::new(error.to_string()))
     }
 
     fn to_value(&self) -> Value {
