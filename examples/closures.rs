@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 use std::{fs, io};
@@ -84,7 +85,18 @@ async fn awaiting(pools: &Pools) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Returned from here, it would be shown in the form for programmers.
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let pools = Pools::builder().pool("small", PoolConfig::new(1).queue_capacity(0)).build()?;
     blocking(&pools)?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(awaiting(&pools))

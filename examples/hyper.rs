@@ -7,6 +7,7 @@
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::process::ExitCode;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -44,13 +45,24 @@ fn count_primes(limit: usize) -> usize {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Returned from here, it would be shown in the form for programmers.
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let pools = Pools::default();
     let service = ServiceBuilder::new().layer(PoolLayer::<Cpu>::new(&pools)).service(service_fn(primes));
     let service = TowerToHyperService::new(service);
 
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".to_owned());
-    let listener = TcpListener::bind(&address).await?;
+    let listener = TcpListener::bind(&address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     println!("listening on http://{}", listener.local_addr()?);
     loop {
         let (stream, client) = listener.accept().await?;

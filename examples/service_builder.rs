@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::routing::{get, post};
@@ -41,7 +42,18 @@ async fn words(text: String) -> Json<Words> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Returned from here, it would be shown in the form for programmers.
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_env_filter("info,tower_http=debug").with_writer(std::io::stderr).init();
     let cpu = PoolConfig::auto().queue_capacity(256).queue_timeout(Duration::from_secs(2));
     let pools = Pools::builder().pool(Cpu, cpu).build()?;
@@ -61,7 +73,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/health", get(async || "ok\n"));
 
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".to_owned());
-    let listener = TcpListener::bind(&address).await?;
+    let listener = TcpListener::bind(&address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     println!("listening on http://{}", listener.local_addr()?);
     Ok(axum::serve(listener, app).await?)
 }

@@ -40,7 +40,7 @@ pub enum Cause {
 /// A job that a pool refused or could not finish: which pool, why, and when to try again.
 ///
 /// The layer turns it into an HTTP or gRPC answer; services that speak neither get it as an error.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Rejection {
     pool: Workload,
     cause: Cause,
@@ -51,14 +51,13 @@ pub struct Rejection {
 }
 
 /// No pool has this name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct UnknownPool {
     name: Workload,
     known: Vec<Workload>,
 }
 
 /// A closure or future that gave no value: refused, cut off, or panicked.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum JobError {
     /// The pool refused it, or dropped it before it ended.
@@ -70,7 +69,6 @@ pub enum JobError {
 }
 
 /// The error of a service whose rejections are errors: its own, or the pool's.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum OffloadError<E> {
     /// The pool refused the request, or its handler panicked.
@@ -85,6 +83,19 @@ pub struct Panic {
     /// Behind a lock only so that the error can be shared between threads.
     /// Taken only by [`into_payload`](Self::into_payload).
     payload: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// An error and its causes in one line: what `main` shows of the error that it returns.
+#[cfg(any(feature = "server", feature = "prometheus"))]
+pub(crate) fn in_full(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |&error| error.source()).map(ToString::to_string) {
+        // Some errors end with their cause already.
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 // === impl Cause ===
@@ -182,6 +193,22 @@ impl fmt::Display for Rejection {
     }
 }
 
+/// The sentence, because `main` shows the error that it returns in this form; `{:#?}` shows every field.
+impl fmt::Debug for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        f.debug_struct("Rejection")
+            .field("pool", &self.pool)
+            .field("cause", &self.cause)
+            .field("retry_after", &self.retry_after)
+            .field("started", &self.started)
+            .field("detail", &self.detail)
+            .finish()
+    }
+}
+
 impl Error for Rejection {}
 
 // === impl UnknownPool ===
@@ -215,6 +242,13 @@ impl fmt::Display for UnknownPool {
     }
 }
 
+/// The same text as [`Display`](fmt::Display), because `main` shows the error that it returns in this form.
+impl fmt::Debug for UnknownPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl Error for UnknownPool {}
 
 // === impl JobError ===
@@ -239,6 +273,17 @@ impl fmt::Display for JobError {
             Self::Rejected(rejection) => rejection.fmt(f),
             Self::Panicked(panic) => panic.fmt(f),
             Self::UnknownPool(unknown) => unknown.fmt(f),
+        }
+    }
+}
+
+/// What the error inside shows, because `main` shows the error that it returns in this form.
+impl fmt::Debug for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(rejection) => fmt::Debug::fmt(rejection, f),
+            Self::Panicked(panic) => fmt::Display::fmt(panic, f),
+            Self::UnknownPool(unknown) => fmt::Debug::fmt(unknown, f),
         }
     }
 }
@@ -307,6 +352,16 @@ impl<E: fmt::Display> fmt::Display for OffloadError<E> {
     }
 }
 
+/// What the error inside shows, because `main` shows the error that it returns in this form.
+impl<E: fmt::Debug> fmt::Debug for OffloadError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(rejection) => fmt::Debug::fmt(rejection, f),
+            Self::Inner(error) => fmt::Debug::fmt(error, f),
+        }
+    }
+}
+
 impl<E: Error + 'static> Error for OffloadError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
@@ -370,5 +425,24 @@ impl Error for Panic {}
 impl fmt::Debug for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Panic").field(&self.message()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_main_shows_of_an_error_is_its_sentence() {
+        let rejection = || Rejection::new(Workload::CPU, Cause::QueueFull, None);
+        let sentence = "pool `cpu` gave no answer: its queue is full";
+        assert_eq!(format!("{:?}", rejection()), sentence);
+        assert_eq!(format!("{:?}", JobError::from(rejection())), sentence);
+        assert_eq!(format!("{:?}", OffloadError::<String>::Rejected(rejection())), sentence);
+        assert!(format!("{:#?}", JobError::from(rejection())).contains("started: false"));
+        let unknown = UnknownPool::new(Workload::from("cpus"), vec![Workload::CPU]);
+        assert_eq!(format!("{unknown:?}"), "there is no pool `cpus`; the pools are `cpu`");
+        let panic = Panic::new(Box::new("no such picture"));
+        assert_eq!(format!("{:?}", JobError::Panicked(panic)), "the job panicked: no such picture");
     }
 }

@@ -688,7 +688,233 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "merge key",
         "general: &g {verbose: true}\nserver:\n  <<: *g\n",
-        "<yaml>:3:3: server.<<: this key is unknown; the keys here are `host`, `port`, `shutdown_timeout` and `header_read_timeout`",
+        "<yaml>:3:3: server.<<: mappings are not merged here; write the keys out, or give a whole value as an alias, such as `cpu: *usual`",
+    ),
+    (
+        "pool that is nearly a built-in one",
+        "performance:\n  thread_pools:\n    inferense_workers: 3\n",
+        "<yaml>:3:5: performance.thread_pools.inferense_workers: this would be a pool of its own; did you mean `inference_workers`? If not, write `inferense: {workers: ...}`",
+    ),
+    (
+        "plural of a built-in pool",
+        "performance:\n  thread_pools:\n    cpus_workers: 3\n",
+        "<yaml>:3:5: performance.thread_pools.cpus_workers: this would be a pool of its own; did you mean `cpu_workers`? If not, write `cpus: {workers: ...}`",
+    ),
+    (
+        "plural of a misspelt built-in pool",
+        "performance:\n  thread_pools:\n    embedings_workers: 3\n",
+        "<yaml>:3:5: performance.thread_pools.embedings_workers: this would be a pool of its own; did you mean `embedding_workers`? If not, write `embedings: {workers: ...}`",
+    ),
+    (
+        "built-in pool in capitals",
+        "performance:\n  thread_pools:\n    CPU_workers: 3\n",
+        "<yaml>:3:5: performance.thread_pools.CPU_workers: this would be a pool of its own; did you mean `cpu_workers`?",
+    ),
+    (
+        "swapped letters of a built-in pool",
+        "performance:\n  thread_pools:\n    cup_workers: 3\n",
+        "<yaml>:3:5: performance.thread_pools.cup_workers: this would be a pool of its own; did you mean `cpu_workers`? If not, write `cup: {workers: ...}`",
+    ),
+    (
+        "plural of a built-in pool, long",
+        "performance:\n  thread_pools:\n    cpus: {nice: 3}\n",
+        "<yaml>:3:5: performance.thread_pools.cpus: there is no pool of this name; did you mean `cpu`?",
+    ),
+    (
+        "plural of a built-in pool without its ending",
+        "performance:\n  thread_pools:\n    cpus: 3\n",
+        "<yaml>:3:11: performance.thread_pools.cpus: this key is unknown; did you mean `cpu_workers`?",
+    ),
+    (
+        "own pool with a misspelt ending",
+        "performance:\n  thread_pools:\n    thumbnails_worker: 4\n",
+        "<yaml>:3:24: performance.thread_pools.thumbnails_worker: this key is unknown; did you mean `thumbnails_workers`?",
+    ),
+    (
+        "own pool with another ending",
+        "performance:\n  thread_pools:\n    thumbnails_threads: 4\n",
+        "<yaml>:3:25: performance.thread_pools.thumbnails_threads: this key is unknown; did you mean `thumbnails_workers`?",
+    ),
+    (
+        "own pool that looks like a built-in one, with a misspelt ending",
+        "performance:\n  thread_pools:\n    gpu_worker: 4\n",
+        "<yaml>:3:17: performance.thread_pools.gpu_worker: this key is unknown; did you mean `gpu_workers`?",
+    ),
+    (
+        "built-in pool with a hyphen",
+        "performance:\n  thread_pools:\n    cpu-workers: 3\n",
+        "<yaml>:3:18: performance.thread_pools.cpu-workers: this key is unknown; did you mean `cpu_workers`?",
+    ),
+    (
+        "workers of no pool",
+        "performance:\n  thread_pools:\n    workers: 8\n",
+        "<yaml>:3:14: performance.thread_pools.workers: this does not say of which pool; write `NAME_workers`, such as `cpu_workers` (the threads that serve connections are `performance.workers`)",
+    ),
+    (
+        "setting of no pool",
+        "performance:\n  thread_pools:\n    queue_capacity: 5\n",
+        "<yaml>:3:21: performance.thread_pools.queue_capacity: this key belongs to a pool, such as `cpu: {workers: 4, ...}` under `performance.thread_pools`",
+    ),
+    (
+        "general key under thread_pools",
+        "performance:\n  thread_pools:\n    verbose: true\n",
+        "<yaml>:3:14: performance.thread_pools.verbose: this key belongs under `general`",
+    ),
+    (
+        "routes under thread_pools",
+        "performance:\n  thread_pools:\n    routes:\n      GET /a: io\n",
+        "<yaml>:3:5: performance.thread_pools.routes: this key belongs under `performance`",
+    ),
+    (
+        "route under thread_pools",
+        "performance:\n  thread_pools:\n    GET /a: io\n",
+        "<yaml>:3:5: performance.thread_pools.GET /a: a route belongs under `performance.routes`",
+    ),
+    (
+        "pool's workers under performance",
+        "performance:\n  cpu_workers: 4\n",
+        "<yaml>:2:3: performance.cpu_workers: this key belongs under `performance.thread_pools`",
+    ),
+    (
+        "own pool's workers under performance",
+        "performance:\n  thumbnails_workers: 4\n",
+        "<yaml>:2:3: performance.thumbnails_workers: the workers of a pool belong under `performance.thread_pools`; the threads that serve connections are `workers`",
+    ),
+    (
+        "misspelt pool's workers under performance",
+        "performance:\n  cpus_workers: 4\n",
+        "<yaml>:2:3: performance.cpus_workers: this key is unknown; did you mean `cpu_workers`, which belongs under `performance.thread_pools`?",
+    ),
+    (
+        "pool under performance",
+        "performance:\n  cpu: {workers: 4}\n",
+        "<yaml>:2:3: performance.cpu: this key belongs under `performance.thread_pools`",
+    ),
+    (
+        "pool's setting under performance",
+        "performance:\n  queue_capacity: 4\n",
+        "<yaml>:2:3: performance.queue_capacity: this key belongs to a pool, such as `cpu: {workers: 4, ...}` under `performance.thread_pools`",
+    ),
+    (
+        "server key under performance",
+        "performance:\n  port: 3\n",
+        "<yaml>:2:3: performance.port: this key belongs under `server`",
+    ),
+    (
+        "section under performance",
+        "performance:\n  server: {port: 3}\n",
+        "<yaml>:2:3: performance.server: this key belongs at the top level",
+    ),
+    (
+        "part of a key",
+        "performance:\n  keep_alive: 3\n",
+        "<yaml>:2:3: performance.keep_alive: this key is unknown; did you mean `keep_alive_timeout`?",
+    ),
+    (
+        "thread_pools at the top",
+        "thread_pools:\n  cpu_workers: 3\n",
+        "<yaml>:1:1: thread_pools: this key belongs under `performance`",
+    ),
+    (
+        "pool's workers at the top",
+        "cpu_workers: 3\n",
+        "<yaml>:1:1: cpu_workers: this key belongs under `performance.thread_pools`",
+    ),
+    (
+        "misspelt thread_pools at the top",
+        "thread_pool: {}\n",
+        "<yaml>:1:1: thread_pool: this key is unknown; did you mean `thread_pools`, which belongs under `performance`?",
+    ),
+    ("route at the top", "GET /a: io\n", "<yaml>:1:1: GET /a: a route belongs under `performance.routes`"),
+    (
+        "performance key under server",
+        "server: {workers: 4}\n",
+        "<yaml>:1:10: server.workers: this key belongs under `performance`",
+    ),
+    (
+        "part of two keys",
+        "server: {timeout: 4}\n",
+        "<yaml>:1:10: server.timeout: this key is unknown; did you mean one of `shutdown_timeout` and `header_read_timeout`?",
+    ),
+    (
+        "the only key",
+        "general: {log: true}\n",
+        "<yaml>:1:11: general.log: this key is unknown; the key here is `verbose`",
+    ),
+    (
+        "part of a pool's key",
+        "performance:\n  thread_pools:\n    cpu: {timeout: 5}\n",
+        "<yaml>:3:11: performance.thread_pools.cpu.timeout: this key is unknown; did you mean `queue_timeout`?",
+    ),
+    (
+        "more than a pool's key",
+        "performance:\n  thread_pools:\n    cpu: {keep_alive_timeout: 5}\n",
+        "<yaml>:3:11: performance.thread_pools.cpu.keep_alive_timeout: this key is unknown; did you mean `keep_alive`?",
+    ),
+    (
+        "another word for a key that has several",
+        "performance:\n  thread_pools:\n    cpu: {max_queue: 5}\n",
+        "<yaml>:3:11: performance.thread_pools.cpu.max_queue: this key is unknown; did you mean one of `queue_capacity`, `queue_timeout`, `queue` and `queue_target`?",
+    ),
+    (
+        "threads of a pool",
+        "performance:\n  thread_pools:\n    cpu: {threads: 5}\n",
+        "<yaml>:3:11: performance.thread_pools.cpu.threads: this key is unknown; did you mean `workers`?",
+    ),
+    (
+        "header under a pool",
+        "performance:\n  thread_pools:\n    cpu: {deadline: x-timeout}\n",
+        "<yaml>:3:11: performance.thread_pools.cpu.deadline: this key belongs under `trust` of a pool",
+    ),
+    (
+        "misspelt header under a pool",
+        "performance:\n  thread_pools:\n    cpu: {priorty: x-priority}\n",
+        "<yaml>:3:11: performance.thread_pools.cpu.priorty: this key is unknown; did you mean `priority`, which belongs under `trust` of a pool?",
+    ),
+    (
+        "merge key in a pool",
+        "performance:\n  thread_pools:\n    cpu: &usual {nice: 1}\n    io: {<<: *usual}\n",
+        "<yaml>:4:10: performance.thread_pools.io.<<: mappings are not merged here; write the keys out, or give a whole value as an alias, such as `cpu: *usual`",
+    ),
+    (
+        "line break in a misspelt name",
+        "performance:\n  thread_pools:\n    \"a\\nb_worker\": 4\n",
+        "<yaml>:3:20: performance.thread_pools.a\\nb_worker: this key is unknown; did you mean `a\\nb_workers`?",
+    ),
+    (
+        "pool that is two letters from a built-in one",
+        "performance:\n  thread_pools:\n    inferrance_workers: 3\n",
+        "<yaml>:3:5: performance.thread_pools.inferrance_workers: this would be a pool of its own; did you mean `inference_workers`? If not, write `inferrance: {workers: ...}`",
+    ),
+    (
+        "built-in pool with its ending in front",
+        "performance:\n  thread_pools:\n    workers_cpu: 3\n",
+        "<yaml>:3:18: performance.thread_pools.workers_cpu: this key is unknown; did you mean `cpu_workers`?",
+    ),
+    (
+        "section of a pool under thread_pools",
+        "performance:\n  thread_pools:\n    trust: {deadline: x-deadline}\n",
+        "<yaml>:3:5: performance.thread_pools.trust: this key belongs to a pool, such as `cpu: {workers: 4, ...}` under `performance.thread_pools`",
+    ),
+    (
+        "part of thread_pools at the top",
+        "pools:\n  cpu_workers: 3\n",
+        "<yaml>:1:1: pools: this key is unknown; did you mean `thread_pools`, which belongs under `performance`?",
+    ),
+    (
+        "threads at the top",
+        "threads: 4\n",
+        "<yaml>:1:1: threads: this key is unknown; did you mean `workers`, which belongs under `performance`?",
+    ),
+    (
+        "keep_alive of connections",
+        "server: {keep_alive: 30}\n",
+        "<yaml>:1:10: server.keep_alive: this key is unknown; did you mean `keep_alive_timeout`, which belongs under `performance`?",
+    ),
+    (
+        "key with its section in front",
+        "server.port: 3000\n",
+        "<yaml>:1:1: server.port: this key is unknown; did you mean `port`, which belongs under `server`?",
     ),
 ];
 
@@ -699,5 +925,32 @@ fn every_broken_configuration_gets_its_error() {
             Ok(config) => panic!("{name}: was read as {config:?}"),
             Err(error) => assert_eq!(error.to_string(), *expected, "{name}"),
         }
+    }
+}
+
+#[test]
+fn a_pool_that_is_nearly_a_built_in_one_is_made_when_it_is_meant() {
+    for text in [
+        "performance:\n  thread_pools: {cpus_workers: 3}\n  routes: {GET /a: cpus}\n",
+        "performance:\n  routes: {GET /a: cpus}\n  thread_pools: {cpus_workers: 3}\n",
+        "performance:\n  thread_pools: {cpus: {workers: 3}}\n",
+    ] {
+        let config = Config::from_yaml(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert!(config.performance.thread_pools.get("cpus").is_some(), "{text}");
+        let written = config.to_yaml().expect("what was read is valid");
+        assert_eq!(Config::from_yaml(&written).expect(&written), config, "{written}");
+        // In code a name is what it says.
+        let made = Config::default().pool("inferences", tower_offload::PoolConfig::new(2));
+        let written = made.to_yaml().expect("the name is a good one");
+        assert_eq!(Config::from_yaml(&written).expect(&written), made, "{written}");
+    }
+}
+
+#[test]
+fn short_words_that_share_letters_with_a_built_in_pool_are_pools_of_their_own() {
+    for name in ["gpu", "id", "ip", "vdb", "web", "rio", "reference"] {
+        let text = format!("performance: {{thread_pools: {{{name}_workers: 3}}}}\n");
+        let config = Config::from_yaml(&text).unwrap_or_else(|error| panic!("{error}"));
+        assert!(config.performance.thread_pools.get(name).is_some(), "{text}");
     }
 }

@@ -223,6 +223,31 @@ fn a_missing_file_is_an_error_only_if_it_was_asked_for() {
 }
 
 #[test]
+fn words_of_the_parser_are_in_the_message_and_no_cause_repeats_them() {
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+
+    let refused = Config::from_yaml("app: {databse: x}\n").unwrap().app::<Nothing>().unwrap_err();
+    assert!(refused.to_string().contains("unknown field `databse`"), "{refused}");
+    for error in [refused, Config::from_yaml("general: [").unwrap_err()] {
+        assert!(error.source().is_none(), "{error}: {}", error.source().unwrap());
+    }
+}
+
+#[test]
+fn defaults_in_place_of_a_missing_file_are_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let writer = std::sync::Arc::new(std::fs::File::create(&log).unwrap());
+    let subscriber = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).without_time().finish();
+    let missing = folder.path().join("config.yaml");
+    tracing::subscriber::with_default(subscriber, || Config::load_or_default(&missing)).unwrap();
+    let expected = format!(" INFO tower_offload: {} not found, using defaults\n", missing.display());
+    assert_eq!(std::fs::read_to_string(log).unwrap(), expected);
+}
+
+#[test]
 fn a_directory_is_named_as_one() {
     let folder = tempfile::tempdir().unwrap();
     for result in [Config::load(folder.path()), Config::load_or_default(folder.path())] {

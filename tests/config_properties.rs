@@ -78,7 +78,7 @@ prop_compose! {
 }
 
 fn name() -> impl Strategy<Value = String> {
-    prop_oneof!["(io|cpu|inference|embedding|db|true|null|on|y|e5)", "[a-z][a-z0-9_-]{0,20}"]
+    prop_oneof!["(io|cpu|inference|embedding|db|cpus|inferense|true|null|on|y|e5)", "[a-z][a-z0-9_-]{0,20}"]
         .prop_filter("that ending is taken", |name: &String| name != "workers" && !name.ends_with("_workers"))
 }
 

@@ -186,6 +186,9 @@ async fn every_error_is_a_problem_document() {
         ("/v1/notes?q=a&limit=many", 400, "limit"),
         ("/v1/notes?q=a&lmit=3", 400, "lmit"),
         ("/files/none.txt", 404, ""),
+        ("/files/greeting.txt/none", 404, ""),
+        (&format!("/files/{}", "a".repeat(300)), 404, ""),
+        (&format!("/files/{}", "a/".repeat(3000)), 404, ""),
         ("/nowhere", 404, "/nowhere"),
     ] {
         assert_problem(&client.get(path).await, status, detail);
@@ -198,6 +201,20 @@ async fn every_error_is_a_problem_document() {
     assert_problem(&cut, 400, "EOF");
     let text = client.send(Method::POST, "/v1/hash", "text/plain", "{\"password\":\"x\"}".into()).await;
     assert_problem(&text, 415, "application/json");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_folder_without_its_slash_is_redirected_to_where_it_is() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("files/letters")).unwrap();
+    std::fs::write(folder.path("files/letters/index.html"), "<p>letters").unwrap();
+    let server = Example::start(&folder).await;
+    let client = server.client();
+    let redirected = client.get("/files/letters").await;
+    assert_eq!(redirected.status, StatusCode::TEMPORARY_REDIRECT);
+    assert_eq!(redirected.header("location"), "/files/letters/");
+    assert_eq!(client.get("/files/letters/").await.text(), "<p>letters");
     server.stop().await;
 }
 

@@ -117,3 +117,18 @@ fn closures_print_what_they_did() {
         assert!(line.starts_with(start), "`{line}` does not start with `{start}`");
     }
 }
+
+#[test]
+fn an_example_that_cannot_start_says_why_in_words() {
+    for (name, arguments) in
+        [("hyper", &["1.2.3"][..]), ("service_builder", &["1.2.3"]), ("tonic", &["serve", "1.2.3"])]
+    {
+        let Output { status, stderr, .. } = example(name).args(arguments).output().expect("what was built runs");
+        let stderr = String::from_utf8(stderr).expect("it writes text");
+        assert_eq!(status.code(), Some(1), "{name}: {stderr}");
+        assert!(
+            stderr.starts_with("error: cannot listen on 1.2.3: ") && stderr.lines().count() == 1,
+            "{name}: {stderr}"
+        );
+    }
+}

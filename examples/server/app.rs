@@ -1,19 +1,23 @@
 //! The routes, and the three ways in which they get their pools.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::Uri;
 use axum::middleware::{Next, from_fn, map_response};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use tower_http::classify::ServerErrorsFailureClass;
 use tower_http::services::ServeDir;
 use tower_http::trace::TraceLayer;
 use tower_offload::{Inference, InstallError, MetricsService, PoolLayer, Pools, StatsService, Workload};
+use tracing::Span;
 
 use super::body::read_first;
+use super::files;
 use super::model::{self, Digits};
 use super::notes::{self, Notes};
 use super::passwords;
@@ -31,13 +35,14 @@ pub(crate) struct Parts {
 pub(crate) fn app(parts: Parts, pools: &Pools) -> Result<Router, InstallError> {
     let Parts { notes, digits, settings } = parts;
     let (notes, digits) = (Arc::new(notes), Arc::new(digits));
+    let folder = ServeDir::new(settings.files_dir).redirect_path_prefix("/files");
 
     // By route: `performance.routes` of the settings says which of these runs where. The layer stands on a router that
     // is not nested, because it compares whole paths.
     let by_route = Router::new()
         .route("/v1/hash", post(passwords::hash))
         .route("/v1/verify", post(passwords::verify))
-        .nest_service("/files", ServeDir::new(settings.files_dir).redirect_path_prefix("/files"))
+        .nest_service("/files", any(files::get).with_state(folder))
         .route("/v1/notes", post(notes::add).get(notes::search))
         .route("/v1/notes/{id}", get(notes::get))
         .with_state(notes)
@@ -63,7 +68,21 @@ pub(crate) fn app(parts: Parts, pools: &Pools) -> Result<Router, InstallError> {
         .nest_service("/health/thread-pools", StatsService::new(pools))
         .fallback(nowhere)
         .layer(map_response(problem::describe))
-        .layer(TraceLayer::new_for_http()))
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(log_failure)))
+}
+
+/// What the log shows of a request: never its query.
+fn span(request: &Request) -> Span {
+    tracing::info_span!("request", method = %request.method(), path = request.uri().path())
+}
+
+/// Whoever answers with a fault of the server logs its cause, and the pools log their overload. That the answer is an
+/// error as well is news to nobody, and under overload it would be a line for each request.
+fn log_failure(failure: ServerErrorsFailureClass, latency: Duration, _span: &Span) {
+    match failure {
+        ServerErrorsFailureClass::StatusCode(status) => tracing::debug!(%status, ?latency, "answered with an error"),
+        ServerErrorsFailureClass::Error(error) => tracing::error!(error, ?latency, "the response broke off"),
+    }
 }
 
 async fn name_pool(mut request: Request, next: Next) -> Response {

@@ -4,6 +4,7 @@
 
 mod app;
 mod body;
+mod files;
 mod model;
 mod notes;
 mod options;
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", in_full(&*error));
             ExitCode::FAILURE
         }
     }
@@ -70,6 +71,18 @@ fn run() -> Result<(), Box<dyn Error>> {
         Server::new(&config, &pools).listener(listener).serve(app).await?;
         Ok(())
     })
+}
+
+/// An error and its causes in one line.
+fn in_full(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |&error| error.source()).map(ToString::to_string) {
+        // Some errors end with their cause already.
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, String> {

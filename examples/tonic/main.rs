@@ -11,6 +11,7 @@
 mod primes;
 
 use std::error::Error;
+use std::process::ExitCode;
 
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
@@ -61,7 +62,7 @@ impl Primes for Computing {
 
 async fn serve(address: &str) -> Result<(), Box<dyn Error>> {
     let pools = Pools::default();
-    let listener = TcpListener::bind(address).await?;
+    let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     println!("listening on http://{}", listener.local_addr()?);
     Server::builder()
         // A full pool is RESOURCE_EXHAUSTED for the client, and a panic INTERNAL.
@@ -73,7 +74,9 @@ async fn serve(address: &str) -> Result<(), Box<dyn Error>> {
 }
 
 async fn ask(address: &str, number: u64) -> Result<(), Box<dyn Error>> {
-    let mut client = PrimesClient::connect(format!("http://{address}")).await?;
+    let mut client = PrimesClient::connect(format!("http://{address}"))
+        .await
+        .map_err(|_| format!("no server answers at {address}"))?;
     let reply = client.factor(FactorRequest { number }).await?.into_inner();
     println!("prime factors of {number}: {:?}", reply.factors);
     let mut primes = client.up_to(UpToRequest { limit: 30 }).await?.into_inner();
@@ -85,12 +88,25 @@ async fn ask(address: &str, number: u64) -> Result<(), Box<dyn Error>> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Returned from here, it would be shown in the form for programmers.
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => serve("127.0.0.1:3000").await,
         ["serve", address] => serve(address).await,
-        ["ask", address, number] => ask(address, number.parse()?).await,
+        ["ask", address, number] => {
+            ask(address, number.parse().map_err(|error| format!("NUMBER: `{number}`: {error}"))?).await
+        }
         _ => Err("give `serve ADDRESS` or `ask ADDRESS NUMBER`".into()),
     }
 }

@@ -53,6 +53,10 @@
 //!    same at once. Code that blocks its thread cannot be ended, and is not waited for: neither by the pools nor, for
 //!    more than half a second, by the [`Runtime`]. A runtime of yours would wait for its own blocking threads.
 //!
+//! All other signals keep their meaning. SIGHUP, which a terminal sends when it is closed, ends the process at once,
+//! with nothing answered or drained; there is nothing that it would reload. Under `nohup` or a service manager it does
+//! not come; where it is to begin a shutdown, or to be ignored, listen to it and use [`Server::shutdown_on`].
+//!
 //! The [`ShutdownReport`] says what was finished and what was cut off; the same is logged (target `tower_offload`).
 
 mod accept;

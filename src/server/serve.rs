@@ -66,7 +66,7 @@ pub struct Server {
 }
 
 /// Serves `service` on `server.host` and `server.port` until SIGTERM or Ctrl-C; then finishes what is in flight, drains
-/// the pools, and reports. See the [module](super).
+/// the pools, and reports. SIGHUP ends the process at once, as by default. See the [module](super).
 ///
 /// # Errors
 /// The settings are wrong, the address could not be listened on, or the signals could not be listened to.

@@ -15,6 +15,7 @@ use tower_service::Service;
 
 use super::answer;
 use crate::body::Whole;
+use crate::error::in_full;
 use crate::metrics::{self, DURATION_BUCKETS, HISTOGRAMS, Turn};
 use crate::pools::Pools;
 use crate::timer::{self, Alarm};
@@ -39,7 +40,6 @@ pub struct MetricsService {
 }
 
 /// The recorder could not be installed: the application has one already.
-#[derive(Debug)]
 pub struct InstallError {
     source: BuildError,
 }
@@ -145,6 +145,13 @@ impl From<BuildError> for InstallError {
 impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the Prometheus recorder could not be installed; if the application has its own, use `with_handle`")
+    }
+}
+
+/// The same text as [`Display`](fmt::Display) and its cause, because `main` shows the error that it returns in this form.
+impl fmt::Debug for InstallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&in_full(self))
     }
 }
 

@@ -15,8 +15,8 @@ use crate::pool::Pool;
 use crate::pools::Pools;
 use crate::workload::PoolName;
 
-/// The path that the endpoint has by itself.
-const BASE: &str = "/health/thread-pools";
+/// The end of the path that the endpoint has by itself.
+const BASE: &str = "/thread-pools";
 
 /// The endpoint that shows the pools.
 ///
@@ -38,7 +38,11 @@ const BASE: &str = "/health/thread-pools";
 /// # Ok::<(), tower_offload::BuildError>(())
 /// ```
 ///
-/// In bare hyper it takes the whole path: give it the requests below `/health/thread-pools`.
+/// It may be nested at any path and any depth (`nest_service("/admin/pools", …)`), and what it answers then stands
+/// right below. Where it gets whole paths (in bare hyper, on a route of its own, as a fallback, or nested higher than
+/// `/health/thread-pools`), it takes whatever stands before `/thread-pools` for a prefix: `/api/health/thread-pools/ready`
+/// is `ready`. So it answers below the path at which it is nested in both ways, and
+/// `/admin/pools/health/thread-pools/ready` is the same as `/admin/pools/ready`.
 #[derive(Clone, Debug)]
 pub struct StatsService {
     pools: Pools,
@@ -65,8 +69,8 @@ impl StatsService {
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Whole> {
-        // Where it is nested, the router has taken the prefix off.
-        let path = path.strip_prefix(BASE).unwrap_or(path);
+        // Where it is nested, the router has taken the prefix off, or a part of it.
+        let path = path.rsplit_once(BASE).map_or(path, |(_, below)| below);
         let verbose = self.pools.is_verbose();
         match (path, method) {
             ("/ready", &Method::GET | &Method::HEAD) => self.readiness(),

@@ -11,7 +11,7 @@ use crate::scrape::scrape;
 use crate::support::{HeldNotes, Raw, folder_with, get, until_pool};
 
 /// A server whose log goes to a file.
-async fn logged(folder: &Folder) -> (Example, PathBuf) {
+pub(crate) async fn logged(folder: &Folder) -> (Example, PathBuf) {
     let log = folder.path("log");
     let file = std::fs::File::create(&log).unwrap();
     let server = Example::start_with(folder, |command| {

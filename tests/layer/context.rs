@@ -1,6 +1,5 @@
 //! What a handler in a pool finds around it: the Tokio runtime, the `tracing` span and the dispatcher of its caller.
 
-use std::io::Write;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
@@ -17,7 +16,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_offload::{Cpu, PoolLayer, Pools};
 use tracing::Instrument;
 
-use crate::fixtures::{answer, get, in_time, locator, place, request, whole};
+use crate::fixtures::{answer, get, in_time, locator, log_of, place, request, whole};
 
 /// The answer of `handler` in the pool `cpu`.
 async fn offloaded<H, F>(handler: H) -> String
@@ -120,31 +119,6 @@ fn the_layer_works_where_there_is_no_tokio() {
         }
     };
     assert_eq!(answered.body(), "cpu");
-}
-
-/// A subscriber that writes the lines of one client's log.
-fn log_of(lines: &Arc<Mutex<Vec<u8>>>) -> impl tracing::Subscriber + Send + Sync + use<> {
-    struct Writer(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Writer {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("nobody panics here").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    let lines = lines.clone();
-    tracing_subscriber::fmt()
-        .with_writer(move || Writer(lines.clone()))
-        .with_max_level(tracing::Level::DEBUG)
-        .without_time()
-        .with_target(false)
-        .with_ansi(false)
-        .finish()
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -174,4 +175,29 @@ pub(crate) fn client() -> HttpClient {
 
 pub(crate) fn http2_client() -> HttpClient {
     Client::builder(TokioExecutor::new()).http2_only(true).build_http()
+}
+
+/// A subscriber that writes the lines of a log.
+pub(crate) fn log_of(lines: &Arc<Mutex<Vec<u8>>>) -> impl tracing::Subscriber + Send + Sync + use<> {
+    struct Writer(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Writer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("nobody panics here").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let lines = lines.clone();
+    tracing_subscriber::fmt()
+        .with_writer(move || Writer(lines.clone()))
+        .with_max_level(tracing::Level::DEBUG)
+        .without_time()
+        .with_target(false)
+        .with_ansi(false)
+        .finish()
 }

@@ -11,4 +11,5 @@ mod reentry;
 mod rejections;
 mod selection;
 mod stacks;
+mod stats_paths;
 mod terms;

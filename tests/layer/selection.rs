@@ -1,12 +1,14 @@
 //! Which pool a request runs in.
 
+use std::sync::Arc;
+
 use http::Request;
 use tower::Layer;
 use tower_offload::{
     Cpu, Db, Embedding, Inference, Io, Marker, PoolConfig, PoolLayer, Pools, Route, Select, Target, Workload,
 };
 
-use crate::fixtures::{answer, json, locator, request};
+use crate::fixtures::{answer, json, locator, log_of, request};
 
 /// Where a request runs behind `layer`.
 async fn place<W>(layer: &PoolLayer<W>, request: Request<String>) -> String
@@ -176,6 +178,21 @@ async fn a_selector_of_the_users_sees_the_request_and_answers_a_target() {
     let layer = PoolLayer::with(Long(pools.target(Cpu)));
     assert_eq!(place(&layer, request("GET", "/").map(|_| "long".to_owned())).await, "cpu");
     assert_eq!(place(&layer, request("GET", "/")).await, "inline");
+}
+
+#[test]
+fn a_layer_that_selects_by_route_warns_if_there_is_no_route() {
+    let warnings = |pools: &Pools| {
+        let lines = Arc::default();
+        tracing::subscriber::with_default(log_of(&lines), || PoolLayer::by_route(pools));
+        String::from_utf8(lines.lock().unwrap().clone()).unwrap()
+    };
+    assert_eq!(
+        warnings(&Pools::default()),
+        " WARN a layer selects by route, and the settings have no `performance.routes`: it offloads nothing\n"
+    );
+    assert_eq!(warnings(&pools_with(&[("/hash", "cpu")])), "");
+    assert_eq!(warnings(&Pools::disabled()), "");
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ impl Config {
         let Some(app) = &self.app else {
             return T::deserialize(Value::Mapping(Mapping::new())).map_err(|error| {
                 let message = format!("{error}; add the section `app` with what is missing");
-                ConfigError::new(message).at_key("app").caused_by(error)
+                ConfigError::new(message).at_key("app")
             });
         };
         let documents = &mut serde_yaml::Deserializer::from_str(&app.source.text);
@@ -65,7 +65,7 @@ impl Config {
     /// # Errors
     /// If the value is no mapping (a struct or a map) or has no form in YAML.
     pub fn with_app(mut self, value: impl Serialize) -> Result<Self, ConfigError> {
-        let failed = |error| ConfigError::new(format!("{error}")).at_key("app").caused_by(error);
+        let failed = |error: serde_yaml::Error| ConfigError::new(error.to_string()).at_key("app");
         let value = serde_yaml::to_value(value).map_err(failed)?;
         let mut root = Mapping::new();
         root.insert("app".into(), value.clone());
@@ -93,7 +93,7 @@ fn refused(error: serde_yaml::Error) -> ConfigError {
         }
         _ => "app".to_owned(),
     };
-    ConfigError::new(message).at(place).at_key(key).caused_by(error)
+    ConfigError::new(message).at(place).at_key(key)
 }
 
 impl App {

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
+use tracing::info;
+
 use super::app::App;
 use super::read::{self, Mistake};
 use super::source::Source;
 use super::tree;
 use crate::config::error::{ConfigError, Position};
 use crate::config::settings::Config;
+use crate::shield::shielded;
 
 /// The most mistakes that one error shows.
 const MOST_SHOWN: usize = 16;
@@ -29,12 +32,19 @@ impl Config {
         }
     }
 
-    /// Reads a file if there is one, and gives the defaults if there is none.
+    /// Reads a file if there is one, and gives the defaults if there is none, which is logged.
     ///
     /// # Errors
     /// As [`load`](Self::load), except that the file may be missing.
     pub fn load_or_default(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        Source::read(path.as_ref())?.map_or_else(|| Ok(Self::default()), |source| Self::from_source(&source))
+        let path = path.as_ref();
+        match Source::read(path)? {
+            Some(source) => Self::from_source(&source),
+            None => {
+                shielded(|| info!(target: "tower_offload", "{} not found, using defaults", path.display()));
+                Ok(Self::default())
+            }
+        }
     }
 
     /// Reads a text. Errors call it `<yaml>`.

@@ -2,9 +2,11 @@
 //!
 //! A file goes through four steps. [`source`] reads it, bounded, as text. [`tree`] parses the text into nodes that know
 //! their places. [`read`] walks the nodes, fills a [`Config`](super::Config) and notes every mistake instead of
-//! stopping at the first. At the end, and only if there are mistakes, their lines are looked up.
+//! stopping at the first; [`hints`] says what was probably meant. At the end, and only if there are mistakes, their
+//! lines are looked up.
 
 mod app;
+mod hints;
 mod load;
 mod pool;
 mod read;

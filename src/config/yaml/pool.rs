@@ -1,5 +1,6 @@
 //! The walk over the settings of one pool in their long form.
 
+use super::hints;
 use super::read::{Entry, Reader};
 use super::tree::Data;
 use super::values::{self, flag, header, nice, size, time, word, workers};
@@ -14,17 +15,6 @@ const MALFORMED: [(&str, Malformed); 2] = [("ignore", Malformed::Ignore), ("refu
 
 impl Reader {
     pub(super) fn pool(&mut self, section: &Entry<'_>, pool: &mut PoolConfig, built_in: bool) {
-        const KEYS: [&str; 9] = [
-            "workers",
-            "concurrency",
-            "queue_capacity",
-            "queue_timeout",
-            "queue",
-            "queue_target",
-            "keep_alive",
-            "nice",
-            "trust",
-        ];
         let mut counted = built_in;
         let mut concurrency = None;
         for entry in self.section(section) {
@@ -43,11 +33,14 @@ impl Reader {
                 "keep_alive" => self.take(&entry, time, &mut pool.keep_alive),
                 "nice" => self.take(&entry, |data| nice(data).map(Some), &mut pool.nice),
                 "trust" => self.trust(&entry, &mut pool.trust),
-                _ => self.unknown(&entry, &KEYS),
+                _ => self.unknown(&entry, hints::POOL),
             }
         }
         if !counted {
-            let message = format!("a pool of one's own needs `workers`; {}", rules::WORKERS.remedy());
+            let message = match hints::built_in_meant_by(section.name) {
+                Some(meant) => format!("there is no pool of this name; did you mean `{meant}`?"),
+                None => format!("a pool of one's own needs `workers`; {}", rules::WORKERS.remedy()),
+            };
             self.note(section.key.at, &section.path, message);
         }
         // Its bounds may follow the workers, which may stand below it.
@@ -106,7 +99,7 @@ impl Reader {
                 "grpc_timeout" => self.take(entry, flag, &mut trust.grpc_timeout),
                 "priority" => self.take(entry, |data| header(data).map(Some), &mut trust.priority),
                 "malformed" => self.take(entry, |data| word(data, &MALFORMED), &mut trust.malformed),
-                _ => self.unknown(entry, &["deadline", "grpc_timeout", "priority", "malformed"]),
+                _ => self.unknown(entry, hints::TRUST),
             }
         }
         for (field, message) in trust.faults() {

@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::hints;
 use super::tree::{Data, Node, join};
 use super::values::{flag, host, port, time, workers, wrong};
-use crate::config::nearest::{list, nearest};
+use crate::config::nearest::list;
 use crate::config::pool::{PoolConfig, ThreadPools, Workers};
 use crate::config::route::{self, Route};
 use crate::config::rules;
@@ -71,13 +72,18 @@ impl Reader {
             self.note(root.at, "", "nothing is set here; write a setting, or do without the file");
             return config;
         }
-        for entry in self.entries(root, root.at, "") {
+        let entries = self.entries(root, root.at, "");
+        for entry in self.without_merges(entries) {
             match entry.name {
                 "general" => self.general(&entry, &mut config.general),
                 "performance" => self.performance(&entry, &mut config.performance),
                 "server" => self.server(&entry, &mut config.server),
-                "app" => self.section(&entry).iter().for_each(|entry| self.find_unwritable(entry.value, &entry.path)),
-                _ => self.unknown(&entry, &["general", "performance", "server", "app"]),
+                "app" => {
+                    for entry in self.entries(entry.value, entry.at(), &entry.path) {
+                        self.find_unwritable(entry.value, &entry.path);
+                    }
+                }
+                _ => self.unknown(&entry, hints::ROOT),
             }
         }
         config
@@ -87,7 +93,7 @@ impl Reader {
         for entry in self.section(section) {
             match entry.name {
                 "verbose" => self.take(&entry, flag, &mut general.verbose),
-                _ => self.unknown(&entry, &["verbose"]),
+                _ => self.unknown(&entry, hints::GENERAL),
             }
         }
     }
@@ -99,20 +105,22 @@ impl Reader {
                 "port" => self.take(&entry, port, &mut server.port),
                 "shutdown_timeout" => self.take(&entry, time, &mut server.shutdown_timeout),
                 "header_read_timeout" => self.take(&entry, time, &mut server.header_read_timeout),
-                _ => self.unknown(&entry, &["host", "port", "shutdown_timeout", "header_read_timeout"]),
+                _ => self.unknown(&entry, hints::SERVER),
             }
         }
     }
 
     fn performance(&mut self, section: &Entry<'_>, performance: &mut Performance) {
+        let entries = self.section(section);
+        let routed = entries.iter().find(|entry| entry.name == "routes").map_or_else(HashSet::new, pools_of_routes);
         let mut routes = None;
-        for entry in self.section(section) {
+        for entry in entries {
             match entry.name {
                 "workers" => self.take(&entry, |data| workers(data, &rules::SERVER_WORKERS), &mut performance.workers),
                 "keep_alive_timeout" => self.take(&entry, time, &mut performance.keep_alive_timeout),
-                "thread_pools" => self.thread_pools(&entry, &mut performance.thread_pools),
+                "thread_pools" => self.thread_pools(&entry, &routed, &mut performance.thread_pools),
                 "routes" => routes = Some(entry),
-                _ => self.unknown(&entry, &["workers", "keep_alive_timeout", "thread_pools", "routes"]),
+                _ => self.unknown(&entry, hints::PERFORMANCE),
             }
         }
         // Routes name pools, which may stand below them.
@@ -121,13 +129,27 @@ impl Reader {
         }
     }
 
-    fn thread_pools(&mut self, section: &Entry<'_>, pools: &mut ThreadPools) {
+    /// The pools, of which those in `routed` have routes.
+    fn thread_pools(&mut self, section: &Entry<'_>, routed: &HashSet<&str>, pools: &mut ThreadPools) {
         let mut given: HashMap<&str, Entry<'_>> = HashMap::new();
         for entry in self.section(section) {
+            if entry.name.contains('/') {
+                self.note(entry.key.at, &entry.path, hints::unknown_key(entry.name, &[]));
+                continue;
+            }
             let short = entry.name.strip_suffix("_workers");
             let name = short.unwrap_or(entry.name);
             if let (None, false) = (short, matches!(entry.value.data, Data::Mapping(_))) {
                 self.note(entry.at(), &entry.path, long_form_expected(&entry));
+                continue;
+            }
+            let meant = hints::built_in_meant_by(name).filter(|meant| *meant != name && short.is_some());
+            if let (Some(meant), false) = (meant, routed.contains(name)) {
+                let mut message = format!("this would be a pool of its own; did you mean `{meant}_workers`?");
+                if rules::check_name(name).is_ok() {
+                    message.push_str(&format!(" If not, write `{name}: {{workers: ...}}`"));
+                }
+                self.note(entry.key.at, &entry.path, message);
                 continue;
             }
             if let Err(message) = rules::check_name(name) {
@@ -140,6 +162,10 @@ impl Reader {
                     let message = format!("pool `{name}` is also given as `{}`; keep one of the two", earlier.name);
                     self.note_pair(entry.key.at, &entry.path, message, earlier.key.at);
                 }
+                continue;
+            }
+            if let (Some(place), false) = (hints::place_of(name), has_workers(&entry)) {
+                self.note(entry.key.at, &entry.path, format!("this key belongs {place}"));
                 continue;
             }
             let known = pools.get(name).cloned();
@@ -204,7 +230,22 @@ impl Reader {
     }
 
     pub(super) fn section<'n>(&mut self, entry: &Entry<'n>) -> Vec<Entry<'n>> {
-        self.entries(entry.value, entry.at(), &entry.path)
+        let entries = self.entries(entry.value, entry.at(), &entry.path);
+        self.without_merges(entries)
+    }
+
+    /// The entries without those that would merge another mapping, which are noted.
+    fn without_merges<'n>(&mut self, mut entries: Vec<Entry<'n>>) -> Vec<Entry<'n>> {
+        entries.retain(|entry| {
+            let merges = entry.name == "<<";
+            if merges {
+                let message = "mappings are not merged here; write the keys out, or give a whole value as an alias, \
+                               such as `cpu: *usual`";
+                self.note(entry.key.at, &entry.path, message);
+            }
+            !merges
+        });
+        entries
     }
 
     /// The entries of a mapping. A section under which everything is commented out has none.
@@ -283,11 +324,7 @@ impl Reader {
     }
 
     pub(super) fn unknown(&mut self, entry: &Entry<'_>, known: &[&str]) {
-        let message = match nearest(entry.name, known) {
-            Some(near) => format!("this key is unknown; did you mean `{near}`?"),
-            None => format!("this key is unknown; the keys here are {}", list(known)),
-        };
-        self.note(entry.key.at, &entry.path, message);
+        self.note(entry.key.at, &entry.path, hints::unknown_key(entry.name, known));
     }
 
     pub(super) fn note(&mut self, at: usize, key: &str, message: impl Into<String>) {
@@ -304,16 +341,25 @@ fn is_tag(word: &str) -> bool {
     word.starts_with(|first: char| first.is_ascii_alphabetic()) && word.bytes().all(plain)
 }
 
+/// The names of pools that routes lead to.
+fn pools_of_routes<'n>(routes: &Entry<'n>) -> HashSet<&'n str> {
+    let Data::Mapping(entries) = &routes.value.data else { return HashSet::new() };
+    let name =
+        |(_, value): &'n (Node, Node)| if let Data::Text(name) = &value.data { Some(name.as_str()) } else { None };
+    entries.iter().filter_map(name).collect()
+}
+
+/// Whether a pool's settings, in whatever form, say how many workers it has.
+fn has_workers(entry: &Entry<'_>) -> bool {
+    let Data::Mapping(settings) = &entry.value.data else { return true };
+    settings.iter().any(|(key, _)| matches!(&key.data, Data::Text(name) if name == "workers"))
+}
+
 /// Why a pool's key without `_workers` cannot have a value that is no mapping.
 fn long_form_expected(entry: &Entry<'_>) -> String {
-    const SHORT: [&str; 5] = ["io_workers", "cpu_workers", "inference_workers", "embedding_workers", "db_workers"];
-    let name = entry.name.escape_debug();
-    match nearest(entry.name, &SHORT) {
-        Some(near) => format!("this key is unknown; did you mean `{near}`?"),
-        None => wrong(
-            &entry.value.data,
-            "the settings of a pool",
-            &format!("write `{name}_workers: 4`, or `{name}: {{workers: 4}}`"),
-        ),
-    }
+    hints::short_form(entry.name).unwrap_or_else(|| {
+        let name = entry.name.escape_debug();
+        let remedy = format!("write `{name}_workers: 4`, or `{name}: {{workers: 4}}`");
+        wrong(&entry.value.data, "the settings of a pool", &remedy)
+    })
 }

@@ -116,7 +116,7 @@ fn failed(error: serde_yaml::Error, walk: &Walk) -> ConfigError {
     if let Some(Position { line, column }) = place {
         message = message.replacen(&format!(" at line {line} column {column}"), "", 1);
     }
-    ConfigError::new(format!("this is not YAML: {message}")).at(place).caused_by(error)
+    ConfigError::new(format!("this is not YAML: {message}")).at(place)
 }
 
 impl ConfigError {

@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 use serde_yaml::{Mapping, Value};
 
+use super::hints;
 use crate::config::error::ConfigError;
 use crate::config::overload::{Concurrency, Queue, QueueTarget};
 use crate::config::pool::{PoolConfig, Workers};
@@ -18,7 +19,7 @@ impl Config {
     /// If the settings are not [valid](Self::validate), since they could not be read again.
     pub fn to_yaml(&self) -> Result<String, ConfigError> {
         self.validate()?;
-        serde_yaml::to_string(self).map_err(|error| ConfigError::new(format!("{error}")).caused_by(error))
+        serde_yaml::to_string(self).map_err(|error| ConfigError::new(error.to_string()))
     }
 
     fn to_value(&self) -> Value {
@@ -64,7 +65,9 @@ fn mapping(entries: Vec<(&str, Value)>) -> Value {
 
 fn pool_entry(name: &str, pool: &PoolConfig) -> (Value, Value) {
     let plain = PoolConfig { workers: pool.workers, ..PoolConfig::auto() };
-    if *pool == plain {
+    // In short, such a name would be taken for a slip.
+    let misread = hints::built_in_meant_by(name).is_some_and(|meant| meant != name);
+    if *pool == plain && !misread {
         return (format!("{name}_workers").into(), workers(pool.workers));
     }
     let mut entries = vec![("workers", workers(pool.workers))];

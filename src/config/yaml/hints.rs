@@ -1,0 +1,179 @@
+//! What was probably meant by a key that stands where it has no meaning, and by the name of a pool.
+
+use crate::config::nearest::{list, nearest};
+
+pub(super) const ROOT: &[&str] = &["general", "performance", "server", "app"];
+pub(super) const GENERAL: &[&str] = &["verbose"];
+pub(super) const PERFORMANCE: &[&str] = &["workers", "keep_alive_timeout", "thread_pools", "routes"];
+pub(super) const SERVER: &[&str] = &["host", "port", "shutdown_timeout", "header_read_timeout"];
+pub(super) const POOL: &[&str] = &[
+    "workers",
+    "concurrency",
+    "queue_capacity",
+    "queue_timeout",
+    "queue",
+    "queue_target",
+    "keep_alive",
+    "nice",
+    "trust",
+];
+pub(super) const TRUST: &[&str] = &["deadline", "grpc_timeout", "priority", "malformed"];
+
+/// The keys of every section, and where they belong.
+const PLACES: [(&[&str], &str); 6] = [
+    (ROOT, "at the top level"),
+    (GENERAL, "under `general`"),
+    (PERFORMANCE, "under `performance`"),
+    (SERVER, "under `server`"),
+    (POOL, "to a pool, such as `cpu: {workers: 4, ...}` under `performance.thread_pools`"),
+    (TRUST, "under `trust` of a pool"),
+];
+
+const BUILT_IN: [&str; 5] = ["io", "cpu", "inference", "embedding", "db"];
+
+/// What is wrong with a key that is none of `known`, the keys of its section.
+pub(super) fn unknown_key(given: &str, known: &[&str]) -> String {
+    if given.contains('/') {
+        return "a route belongs under `performance.routes`".to_owned();
+    }
+    if known != POOL
+        && let Some(message) = pool_elsewhere(given, known)
+    {
+        return message;
+    }
+    if given == "threads" {
+        return if known.contains(&"workers") { did_you_mean(&["workers"]) } else { elsewhere("workers") };
+    }
+    let slip = |key: &&&str| given.len() > 5 && strsim::damerau_levenshtein(given, key) <= 2;
+    if let Some(key) = known.iter().find(slip) {
+        return did_you_mean(&[key]);
+    }
+    let related = related(given, known);
+    if !related.is_empty() {
+        return did_you_mean(&related);
+    }
+    // A pool's key, but here it is more likely to be that of connections.
+    if given == "keep_alive" && known != TRUST {
+        return elsewhere("keep_alive_timeout");
+    }
+    if let Some(place) = place_of(given) {
+        return format!("this key belongs {place}");
+    }
+    if let Some(near) = nearest(given, known) {
+        return did_you_mean(&[near]);
+    }
+    if let Some(key) = meant_elsewhere(given) {
+        return elsewhere(key);
+    }
+    let are = if known.len() == 1 { "key here is" } else { "keys here are" };
+    format!("this key is unknown; the {are} {}", list(known))
+}
+
+/// What was probably meant by a key of `thread_pools` that has the value of a short form, and not its name.
+pub(super) fn short_form(given: &str) -> Option<String> {
+    if matches!(given, "workers" | "threads") {
+        let why = "this does not say of which pool; write `NAME_workers`, such as `cpu_workers`";
+        return Some(format!("{why} (the threads that serve connections are `performance.workers`)"));
+    }
+    if BUILT_IN.contains(&given) {
+        return None;
+    }
+    if let Some(place) = place_of(given) {
+        return Some(format!("this key belongs {place}"));
+    }
+    let short: Vec<String> = BUILT_IN.iter().map(|name| format!("{name}_workers")).collect();
+    let short: Vec<&str> = short.iter().map(String::as_str).collect();
+    let workers = |word: &str| nearest(word, &["workers", "threads", "thread"]).is_some();
+    let of = |name: &str| format!("{}_workers", built_in_meant_by(name).unwrap_or(name).escape_debug());
+    let meant = match (given.rsplit_once(['_', '-']), given.split_once(['_', '-'])) {
+        (Some((name, last)), _) if !name.is_empty() && workers(last) => of(name),
+        (_, Some((first, name))) if !name.is_empty() && workers(first) => of(name),
+        _ => match built_in_meant_by(given) {
+            Some(built_in) => of(built_in),
+            None => nearest(given, &short)?.to_owned(),
+        },
+    };
+    Some(did_you_mean(&[&meant]))
+}
+
+/// The built-in pool whose name was probably meant by one that is a letter or two away from it, or its plural.
+///
+/// Of the short names only the plural and swapped letters count: `gpu`, `id` and `vdb` are other words. Two letters
+/// count only behind the first: `reference` is another word than `inference`.
+pub(super) fn built_in_meant_by(given: &str) -> Option<&'static str> {
+    if let Some(name) = BUILT_IN.into_iter().find(|name| *name == given) {
+        return Some(name);
+    }
+    let lower = given.to_ascii_lowercase();
+    let near = |given: &str, name: &str| match name.len() {
+        ..=3 => sorted(given) == sorted(name),
+        _ => {
+            strsim::damerau_levenshtein(given, name)
+                <= 1 + usize::from(given.as_bytes().first() == name.as_bytes().first())
+        }
+    };
+    let singular = lower.strip_suffix('s').unwrap_or(&lower);
+    BUILT_IN.into_iter().find(|name| near(&lower, name) || near(singular, name))
+}
+
+/// What is wrong with a key such as `cpu` or `cpu_workers` outside of `thread_pools`.
+fn pool_elsewhere(given: &str, known: &[&str]) -> Option<String> {
+    let pools = "under `performance.thread_pools`";
+    if BUILT_IN.contains(&given) {
+        return Some(format!("this key belongs {pools}"));
+    }
+    let name = given.strip_suffix("_workers")?;
+    Some(match built_in_meant_by(name) {
+        Some(built_in) if built_in == name => format!("this key belongs {pools}"),
+        Some(built_in) => {
+            format!("this key is unknown; did you mean `{built_in}_workers`, which belongs {pools}?")
+        }
+        None if known.contains(&"workers") => {
+            format!("the workers of a pool belong {pools}; the threads that serve connections are `workers`")
+        }
+        None => format!("the workers of a pool belong {pools}"),
+    })
+}
+
+/// The key of another section that was probably meant.
+fn meant_elsewhere(given: &str) -> Option<&'static str> {
+    let all: Vec<&str> = PLACES.into_iter().flat_map(|(keys, _)| keys).copied().collect();
+    let last = given.rsplit('.').next().filter(|last| *last != given);
+    if let Some(key) = all.iter().find(|key| Some(**key) == last) {
+        return Some(key);
+    }
+    if let [key] = related(given, &all)[..] {
+        return Some(key);
+    }
+    // In a short word, a third of the letters are too few to go by.
+    nearest(given, &all).filter(|_| given.len() > 5)
+}
+
+fn elsewhere(key: &str) -> String {
+    let place = place_of(key).unwrap_or_default();
+    format!("this key is unknown; did you mean `{key}`, which belongs {place}?")
+}
+
+/// Where a key belongs, if a section has it.
+pub(super) fn place_of(key: &str) -> Option<&'static str> {
+    PLACES.iter().find(|(keys, _)| keys.contains(&key)).map(|(_, place)| *place)
+}
+
+/// The known keys that hold the one given, or that share with it a known key which it holds, in whole words.
+fn related<'a>(given: &str, known: &[&'a str]) -> Vec<&'a str> {
+    let holds = |long: &str, short: &str| format!("_{long}_").contains(&format!("_{short}_"));
+    let held = known.iter().filter(|key| holds(given, key)).max_by_key(|key| key.len());
+    let word = held.map_or(given, |key| *key);
+    known.iter().copied().filter(|key| holds(key, word)).collect()
+}
+
+fn sorted(word: &str) -> Vec<u8> {
+    let mut letters = word.as_bytes().to_vec();
+    letters.sort_unstable();
+    letters
+}
+
+fn did_you_mean(keys: &[&str]) -> String {
+    let one_of = if keys.len() > 1 { "one of " } else { "" };
+    format!("this key is unknown; did you mean {one_of}{}?", list(keys))
+}

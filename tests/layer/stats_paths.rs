@@ -1,0 +1,54 @@
+//! Where the stats endpoint can stand: nested at any depth, on a route, as a fallback, and by itself.
+
+use axum::Router;
+use http::StatusCode;
+use tower_offload::{Pools, StatsService};
+
+use crate::fixtures::{answer, request};
+
+fn stats() -> StatsService {
+    StatsService::new(&Pools::builder().verbose(true).build().expect("the settings are valid"))
+}
+
+async fn status(app: &Router, method: &str, path: &str) -> StatusCode {
+    answer(app.clone(), request(method, path).map(axum::body::Body::from)).await.status()
+}
+
+async fn answers_below(app: &Router, base: &str) {
+    for (method, path) in [("GET", ""), ("POST", "/log-status"), ("GET", "/ready")] {
+        assert_eq!(status(app, method, &format!("{base}{path}")).await, 200, "{method} {base}{path}");
+    }
+    assert_eq!(status(app, "GET", &format!("{base}/log-status")).await, 405, "{base}");
+    for path in ["/none", "/ready/none", "s"] {
+        assert_eq!(status(app, "GET", &format!("{base}{path}")).await, 404, "{base}{path}");
+    }
+}
+
+#[tokio::test]
+async fn it_answers_at_whatever_path_it_is_nested() {
+    let nested = |path: &str| Router::new().nest_service(path, stats());
+    answers_below(&nested("/health/thread-pools"), "/health/thread-pools").await;
+    answers_below(&nested("/admin/pools"), "/admin/pools").await;
+    answers_below(&nested("/api/health/thread-pools"), "/api/health/thread-pools").await;
+    answers_below(&Router::new().nest("/api", nested("/health/thread-pools")), "/api/health/thread-pools").await;
+    answers_below(&Router::new().nest("/a", Router::new().nest("/b", nested("/pools"))), "/a/b/pools").await;
+}
+
+#[tokio::test]
+async fn it_finds_its_own_path_where_the_prefix_is_not_taken_off() {
+    let routed =
+        |path: &str| Router::new().route_service(path, stats()).route_service(&format!("{path}/{{*rest}}"), stats());
+    answers_below(&routed("/health/thread-pools"), "/health/thread-pools").await;
+    answers_below(&routed("/api/health/thread-pools"), "/api/health/thread-pools").await;
+    answers_below(&Router::new().nest_service("/health", stats()), "/health/thread-pools").await;
+    answers_below(&Router::new().nest_service("/api", stats()), "/api/health/thread-pools").await;
+    let fallback = Router::new().fallback_service(stats());
+    answers_below(&fallback, "/health/thread-pools").await;
+    answers_below(&Router::new().nest("/api", fallback), "/api/health/thread-pools").await;
+}
+
+#[tokio::test]
+async fn nested_it_answers_with_and_without_its_own_path() {
+    let app = Router::new().nest_service("/admin/pools", stats());
+    answers_below(&app, "/admin/pools/health/thread-pools").await;
+}
