@@ -391,6 +391,11 @@ fn round(seed: u64) -> Tally {
     }
     assert_eq!(unanswered, of(Answer::Left), "{context}");
     // What a job captured was dropped once, whether it began or not; no job ended by itself that is not counted so.
+    // A client that leaves just as the timer gives its job up does not wait until the timer has dropped it.
+    let start = Instant::now();
+    while watch.dropped.load(Ordering::SeqCst) < CLIENTS && start.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(1));
+    }
     assert_eq!(watch.dropped.load(Ordering::SeqCst), CLIENTS, "{context}");
     let (began, ended) = (watch.began.load(Ordering::SeqCst), watch.ended.load(Ordering::SeqCst));
     let by_themselves = counted["ok"] + counted["error"] + counted["panicked"];
