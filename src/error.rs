@@ -433,6 +433,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_a_job_that_never_began_was_rejected() {
+        let error = |rejection| JobError::Rejected(rejection);
+        let of = |cause| Rejection::new(Workload::CPU, cause, None);
+        assert!(error(of(Cause::QueueFull)).is_rejected());
+        assert!(error(of(Cause::DeadlineExceeded)).is_rejected());
+        assert!(!error(of(Cause::DeadlineExceeded).with_started(true)).is_rejected());
+        assert!(!error(of(Cause::CutOff)).is_rejected());
+        assert!(!JobError::Panicked(Panic::new(Box::new("it began"))).is_rejected());
+    }
+
+    #[test]
     fn what_main_shows_of_an_error_is_its_sentence() {
         let rejection = || Rejection::new(Workload::CPU, Cause::QueueFull, None);
         let sentence = "pool `cpu` gave no answer: its queue is full";

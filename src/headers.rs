@@ -1,11 +1,11 @@
-//! What a request's headers ask of its pool, where the pool believes them.
+//! What an HTTP request asks of its pool: by its extensions, and by the headers that the pool believes.
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use crate::config::{Malformed, Trust, time_left};
-use crate::terms::{Deadline, Terms};
+use crate::terms::{Deadline, Priority, Terms};
 
 /// A header that a pool believes, and cannot read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +16,34 @@ pub struct BadHeader {
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
+impl Terms {
+    /// What an HTTP request asks of its pool: the [`Deadline`] and the [`Priority`] among its extensions, and the headers
+    /// that `trust` names. Of two deadlines the earlier counts; the one that follows is put among the extensions, for the
+    /// handler to see. All answers of this crate to HTTP requests go by it; one of your own calls it in
+    /// [`Reject::terms`](crate::Reject::terms).
+    ///
+    /// # Errors
+    /// If such a header cannot be read, or is there twice, and `trust` wants these [refused](Malformed::Refuse).
+    pub fn of_request<B>(request: &mut Request<B>, trust: &Trust) -> Result<Self, BadHeader> {
+        let extensions = request.extensions();
+        let mut terms = Self {
+            deadline: extensions.get::<Deadline>().copied(),
+            priority: extensions.get::<Priority>().copied().unwrap_or_default(),
+            caller: None,
+        };
+        if *trust != Trust::default() {
+            let stated = terms.deadline;
+            read(request.headers(), trust, &mut terms)?;
+            if let Some(deadline) = terms.deadline.filter(|_| terms.deadline != stated) {
+                request.extensions_mut().insert(deadline);
+            }
+        }
+        Ok(terms)
+    }
+}
+
 /// Adds what the headers say to what is known: of two deadlines the earlier counts.
-pub(crate) fn read(headers: &HeaderMap, trust: &Trust, terms: &mut Terms) -> Result<(), BadHeader> {
+fn read(headers: &HeaderMap, trust: &Trust, terms: &mut Terms) -> Result<(), BadHeader> {
     let reader = Reader { headers, malformed: trust.malformed };
     if let Some(name) = &trust.deadline {
         let left = reader.read(name, time_left, "a time left such as `1.5` (seconds) or `250ms`, up to a day")?;
@@ -98,7 +124,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::terms::Priority;
 
     fn trust(malformed: Malformed) -> Trust {
         Trust::default()

@@ -75,6 +75,8 @@
 //! - Jobs that are ready again, because they were woken, go before the queue: as many of them as there are workers that
 //!   yield without an end keep others waiting.
 //! - Pools of the same name in one process, of two [`Pools`], write to the same metrics. Give them names of their own.
+//! - A [`Waker`](std::task::Waker) that panics ends the process, if it is that of whoever awaits a job: the task behind
+//!   the job may be left in no half-done state. Those of Tokio and of the standard library do not panic.
 //! - Under `tokio::time::pause`, Tokio takes a runtime that waits for a pool as idle, and moves the clock on.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -101,6 +103,7 @@ mod shield;
 mod stats;
 mod sync;
 mod terms;
+mod threads;
 mod timer;
 mod workload;
 

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Deadline(Instant);
 
-/// How important a request is beside the others of its pool, from most to least.
+/// How important a request is beside the others of its pool, from most to least. There are these four.
 ///
 /// Put one on a request's extensions, or choose it with [`PoolLayer::priority_by`](crate::PoolLayer::priority_by).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,7 +56,7 @@ pub struct Terms {
 
 /// A text that is no [`Priority`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownPriority;
+pub struct UnknownPriority(());
 
 // === impl Deadline ===
 
@@ -122,7 +122,7 @@ impl FromStr for Priority {
 
     /// Reads the word, in any case.
     fn from_str(text: &str) -> Result<Self, UnknownPriority> {
-        Self::ALL.into_iter().find(|priority| priority.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownPriority)
+        Self::ALL.into_iter().find(|priority| priority.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownPriority(()))
     }
 }
 

@@ -10,10 +10,10 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::shield::shielded;
+use crate::threads;
 
 /// Something that is due at a moment.
 pub(crate) trait Alarm: Send + Sync {
@@ -75,7 +75,14 @@ pub(crate) struct Sleep {
 }
 
 #[derive(Default)]
-struct Bell(Mutex<(bool, Option<Waker>)>);
+struct Bell(Mutex<Ring>);
+
+/// Whether a bell has rung.
+enum Ring {
+    /// Not yet; whom to wake then.
+    ToCome(Option<Waker>),
+    Done,
+}
 
 // === impl Timer ===
 
@@ -110,8 +117,8 @@ impl Timer {
 
     /// Starts the thread; answers why it could not, the first time.
     fn start(&'static self, state: &mut State) -> Option<io::Error> {
-        match thread::Builder::new().name(self.name.to_owned()).spawn(|| self.run()) {
-            Ok(_) => {
+        match threads::start(self.name.to_owned(), || self.run()) {
+            Ok(()) => {
                 state.running = true;
                 state.failed = false;
                 None
@@ -171,11 +178,20 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.bell.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.0 {
-            return Poll::Ready(());
+        // A waker is the application's: neither its clone nor its drop runs under the lock.
+        let waker = cx.waker();
+        let known = match &*self.bell.lock() {
+            Ring::Done => return Poll::Ready(()),
+            Ring::ToCome(known) => known.as_ref().is_some_and(|known| known.will_wake(waker)),
+        };
+        if known {
+            return Poll::Pending;
         }
-        state.1 = Some(cx.waker().clone());
+        let waker = waker.clone();
+        let _other = match &mut *self.bell.lock() {
+            Ring::Done => return Poll::Ready(()),
+            Ring::ToCome(known) => known.replace(waker),
+        };
         Poll::Pending
     }
 }
@@ -189,16 +205,27 @@ impl Drop for Sleep {
     }
 }
 
+// === impl Bell ===
+
+impl Bell {
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Alarm for Bell {
     fn ring(self: Arc<Self>) -> Option<Instant> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0 = true;
-        let waker = state.1.take();
-        drop(state);
-        if let Some(waker) = waker {
+        let rung = std::mem::replace(&mut *self.lock(), Ring::Done);
+        if let Ring::ToCome(Some(waker)) = rung {
             waker.wake();
         }
         None
+    }
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self::ToCome(None)
     }
 }
 

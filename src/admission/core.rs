@@ -113,6 +113,12 @@ impl<T> Admission<T> {
         self.decide(now, offer, false, gone)
     }
 
+    /// Counts a job that was refused for a reason of its own, and never offered.
+    pub fn turn_away(&mut self, cause: Cause) {
+        self.counts.submitted += 1;
+        self.counts.refused(cause);
+    }
+
     /// Keeps the payload of a job that was just queued.
     pub fn store(&mut self, key: Key, job: T) {
         if let Some(index) = self.slab.find(key, State::Queued) {

@@ -49,7 +49,8 @@ pub struct PoolConfig {
     pub queue_target: QueueTarget,
     /// How long a worker stays without work before its thread ends.
     pub keep_alive: Duration,
-    /// The niceness of the pool's threads, from -20 (most urgent) to 19 (least); Linux only. Values below the
+    /// The niceness of the pool's threads, from -20 (most urgent) to 19 (least); Linux only. A thread that a job starts
+    /// itself, one of `tokio::task::spawn_blocking` too, has it from there on, since Linux hands it down. Values below the
     /// process's own need a privilege. If nothing is said, that of the process.
     pub nice: Option<i32>,
     /// Which headers of a request are believed; none, if nothing is said.

@@ -29,6 +29,10 @@ use crate::workload::{Marker, PoolName};
 /// `on_upgrade`) runs where it always did, and Tokio's task-locals do not reach the handler: put what it needs on the
 /// request's extensions.
 ///
+/// A request that no pool is chosen for runs where it stands, as if the layer were not there; so does one whose pool the
+/// handler around it already runs in. Such a request takes no place in a pool: nothing refuses or cancels it, its
+/// [`Deadline`](crate::Deadline) is for its handler to see and no more, and its panic goes on in the response future.
+///
 /// # When a client leaves
 ///
 /// If the response future is dropped, a request that is queued leaves the queue at once and its handler never runs. An
@@ -203,7 +207,8 @@ impl<W, R> PoolLayer<W, R> {
     }
 
     /// Serves callers fairly beside each other: however many requests one of them has queued, the others' do not wait
-    /// behind them: each caller has a hand of eight out of 64 virtual queues, which are served in turn. `function` takes the caller from the request; requests for which it answers `None` share a place.
+    /// behind them: each caller has a hand of eight out of 64 virtual queues, which are served in turn. `function` takes
+    /// the caller from the request; requests for which it answers `None` share a place.
     ///
     /// ```
     /// use axum::extract::Request;
@@ -244,6 +249,10 @@ impl<W, R> PoolLayer<W, R> {
     }
 
     /// Gives rejections as errors: for services that do not speak HTTP.
+    ///
+    /// axum wants services that cannot fail. Where a rejection is to be an error there as well, put axum's
+    /// `HandleErrorLayer` around this one, in a `ServiceBuilder`; to answer it in your own way
+    /// [`reject_with`](Self::reject_with) is shorter.
     ///
     /// ```
     /// use tower::{ServiceBuilder, ServiceExt, service_fn};

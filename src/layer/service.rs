@@ -81,10 +81,7 @@ where
                     let call = Call::new(mem::replace(&mut self.inner, clone), request);
                     State::Chosen { pool, call: Some(call), terms }
                 }
-                Err(bad) => {
-                    let rejection = Rejection::new(pool.name().clone(), Cause::BadHeader, None).with_detail(&bad);
-                    State::Rejected { rejection: Some(rejection) }
-                }
+                Err(bad) => State::Rejected { rejection: Some(pool.turn_away(Cause::BadHeader).with_detail(&bad)) },
             },
         };
         ResponseFuture::new(state, self.reject.clone(), hint, self.options)

@@ -146,6 +146,11 @@ impl<T> Dispatch<T> {
         (offered, after)
     }
 
+    /// Counts a job that is refused whatever the state of the pool is.
+    pub(crate) fn turn_away(&self, cause: Cause) {
+        self.lock().admission.turn_away(cause);
+    }
+
     /// A job in flight wants to be polled again. `by_itself`: it was woken while it was being polled, so the worker
     /// that polls it is about to look for work.
     pub(crate) fn ready(&self, now: Moment, job: T, by_itself: bool) -> After<T> {

@@ -5,12 +5,14 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+
 use super::job::{Answer, Ticket};
-use crate::error::{JobError, Rejection};
+use crate::error::{Cause, JobError, Rejection};
 use crate::workload::Workload;
 
 /// A job in a pool. Dropping it cancels the job: one that is queued leaves the queue at once and never starts, one in
@@ -42,6 +44,8 @@ pub struct JobHandle<T> {
 
 enum State<T> {
     Pending(Pending<T>),
+    /// There are no pools: a task of the runtime.
+    Spawned(JoinHandle<Result<T, JobError>>, Workload),
     /// The job ran where it was submitted.
     Ended(Result<T, JobError>),
     Taken,
@@ -112,6 +116,11 @@ impl<T> JobHandle<T> {
         Self { state: State::Pending(pending) }
     }
 
+    /// A job that stands in for one of this pool.
+    pub(crate) const fn spawned(task: JoinHandle<Result<T, JobError>>, pool: Workload) -> Self {
+        Self { state: State::Spawned(task, pool) }
+    }
+
     pub(crate) const fn ended(result: Result<T, JobError>) -> Self {
         Self { state: State::Ended(result) }
     }
@@ -140,6 +149,9 @@ impl<T> JobHandle<T> {
     /// Gives the job up: if it is queued it never starts, if it is in flight it is dropped at its next await. Code that
     /// blocks or computes cannot be interrupted, and goes on to its end.
     pub fn cancel(mut self) {
+        if let State::Spawned(task, _) = &self.state {
+            task.abort();
+        }
         self.state = State::Taken;
     }
 
@@ -148,6 +160,7 @@ impl<T> JobHandle<T> {
     pub fn is_finished(&self) -> bool {
         match &self.state {
             State::Pending(pending) => pending.answer.as_ref().is_none_or(Answer::is_finished),
+            State::Spawned(task, _) => task.is_finished(),
             State::Ended(_) | State::Taken => true,
         }
     }
@@ -162,17 +175,19 @@ impl<T> Future for JobHandle<T> {
     ///
     /// If it is polled again after it gave the result.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::Pending(pending) = &mut self.state {
-            let polled = Pin::new(pending).poll(cx);
-            if polled.is_ready() {
-                self.state = State::Taken;
-            }
-            return polled;
-        }
-        match std::mem::replace(&mut self.state, State::Taken) {
-            State::Ended(result) => Poll::Ready(result),
-            _ => panic!("`JobHandle` polled after it gave its result"),
-        }
+        let result = match &mut self.state {
+            State::Pending(pending) => ready!(Pin::new(pending).poll(cx)),
+            State::Spawned(task, pool) => ready!(Pin::new(task).poll(cx)).unwrap_or_else(|_| {
+                // The task catches its own panics: its runtime has ended.
+                Err(JobError::Rejected(Rejection::new(pool.clone(), Cause::CutOff, None)))
+            }),
+            State::Ended(_) | State::Taken => match std::mem::replace(&mut self.state, State::Taken) {
+                State::Ended(result) => result,
+                _ => panic!("`JobHandle` polled after it gave its result"),
+            },
+        };
+        self.state = State::Taken;
+        Poll::Ready(result)
     }
 }
 

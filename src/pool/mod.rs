@@ -16,7 +16,6 @@ mod level_sim;
 mod model;
 #[cfg(all(test, tower_offload_loom))]
 mod models;
-mod nice;
 mod permit;
 mod publish;
 #[cfg(all(test, tower_offload_shuttle))]
@@ -34,7 +33,6 @@ pub use self::stats::{ActiveTask, PoolStats};
 pub use self::submit::Pool;
 
 pub(crate) use self::handle::{Pending, block_on};
-pub(crate) use self::nice::check as check_nice;
 pub(crate) use self::shared::Plan;
 
 pub(crate) use self::stats::ratio;

@@ -11,12 +11,13 @@ use super::publish::Publisher;
 use super::stats::PoolStats;
 use super::task::Task;
 use super::watch::Watch;
-use super::{nice, worker};
+use super::worker;
 use crate::admission::{Gone, Key, Moment, Outcome, Settings};
 use crate::config::Trust;
 use crate::error::{Cause, Rejection};
 use crate::metrics::{self, JobTimes, Turn};
 use crate::shield::shielded;
+use crate::threads;
 use crate::timer::{self, Alarm};
 use crate::workload::Workload;
 
@@ -159,7 +160,7 @@ impl Shared {
 
     pub(super) fn renice(&self) {
         if let Some(nice) = self.nice
-            && let Err(error) = nice::set(nice)
+            && let Err(error) = threads::renice(nice)
         {
             shielded(|| {
                 tracing::warn!(

@@ -127,6 +127,14 @@ impl Pool {
         }
     }
 
+    /// Counts a job that is refused whatever the state of the pool is, and says so.
+    pub(crate) fn turn_away(&self, cause: Cause) -> Rejection {
+        let shared = self.shared();
+        shared.dispatch.turn_away(cause);
+        shared.touched();
+        Rejection::new(shared.name.clone(), cause, None)
+    }
+
     /// Refuses every further job; what is queued or in flight goes on.
     pub(crate) fn drain(&self) {
         self.shared().dispatch.drain();

@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
-use std::thread;
 
 use super::dispatch::From;
 use super::job::Work;
 use super::shared::Shared;
 use crate::shield::shielded;
+use crate::threads;
 
 thread_local! {
     static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
@@ -25,7 +25,7 @@ struct Here {
 /// Starts a thread for `seat`.
 pub(crate) fn start(shared: Arc<Shared>, seat: usize) -> io::Result<()> {
     let name = format!("offload-{}-{}", shared.name, seat + 1);
-    thread::Builder::new().name(name).spawn(move || run(&shared, seat)).map(drop)
+    threads::start(name, move || run(&shared, seat))
 }
 
 /// Whether this thread is a worker of the pool with this number.

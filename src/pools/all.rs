@@ -7,7 +7,8 @@ use super::builder::{BuildError, PoolsBuilder};
 use crate::admission::{Bounds, Discipline, Limit, Settings};
 use crate::config::{Concurrency, Config, PoolConfig, Queue, Route};
 use crate::error::UnknownPool;
-use crate::pool::{self, Plan, Pool, PoolStats};
+use crate::pool::{Plan, Pool, PoolStats};
+use crate::threads;
 use crate::workload::{PoolName, Workload};
 
 /// The workload pools of an application. Cheap to clone; every clone is the same pools.
@@ -75,7 +76,7 @@ impl Pools {
         let mut pools = Vec::new();
         for (name, settings) in config.performance.thread_pools.iter() {
             if let Some(nice) = settings.nice {
-                pool::check_nice(nice).map_err(|source| BuildError::Nice { pool: name.clone(), nice, source })?;
+                threads::may_renice(nice).map_err(|source| BuildError::Nice { pool: name.clone(), nice, source })?;
             }
             pools.push(Pool::new(plan(name, settings, verbose)));
         }

@@ -15,7 +15,6 @@ pub struct PoolsBuilder {
 }
 
 /// Why pools could not be made.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum BuildError {
     /// The settings are wrong.
@@ -72,9 +71,24 @@ impl fmt::Display for BuildError {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Nice { pool, nice, source } => {
-                write!(f, "the threads of pool `{pool}` cannot be given nice {nice}: {source}")
+                write!(f, "performance.thread_pools.{pool}.nice: this process may not give its threads nice {nice}: ")?;
+                write!(f, "{source}; ")?;
+                match (source.kind(), nice) {
+                    (io::ErrorKind::PermissionDenied, ..0) => {
+                        f.write_str("write 0 or above, or start it with the capability `CAP_SYS_NICE`")
+                    }
+                    (io::ErrorKind::PermissionDenied, _) => f.write_str("write its own nice value or above"),
+                    _ => f.write_str("do without this setting here"),
+                }
             }
         }
+    }
+}
+
+/// The same text as [`Display`](fmt::Display), because `main` shows the error that it returns in this form.
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -82,7 +96,8 @@ impl Error for BuildError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Config(error) => error.source(),
-            Self::Nice { source, .. } => Some(source),
+            // Its text is a part of this one's.
+            Self::Nice { source, .. } => source.source(),
         }
     }
 }

@@ -4,14 +4,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use self::sealed::Sealed;
+
 /// A closure or a future that can run in a pool.
 ///
-/// `Kind` tells the two apart, and is always inferred.
+/// `Kind` tells the two apart, and is always inferred. There are no others.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot run in a pool",
     note = "a job is a closure `FnOnce() -> T`, or a future; it and its value are `Send + 'static`"
 )]
-pub trait IntoJob<Kind>: Send + 'static {
+pub trait IntoJob<Kind>: Sealed<Kind> + Send + 'static {
     /// The value of the job.
     type Output: Send + 'static;
     /// The job as a future.
@@ -19,6 +21,14 @@ pub trait IntoJob<Kind>: Send + 'static {
 
     /// The job as a future that does its work when it is polled.
     fn into_job(self) -> Self::Future;
+}
+
+mod sealed {
+    /// Keeps the trait of jobs to the kinds there are.
+    pub trait Sealed<Kind> {
+        /// Whether the job is a future, and not a closure.
+        const IS_FUTURE: bool;
+    }
 }
 
 /// The [`Kind`](IntoJob) of closures.
@@ -32,6 +42,14 @@ pub struct FutureKind;
 /// A closure that is called at the first poll.
 #[derive(Debug)]
 pub struct CallOnce<F>(Option<F>);
+
+impl<F: FnOnce() -> T, T> Sealed<ClosureKind> for F {
+    const IS_FUTURE: bool = false;
+}
+
+impl<F: Future> Sealed<FutureKind> for F {
+    const IS_FUTURE: bool = true;
+}
 
 impl<F, T> IntoJob<ClosureKind> for F
 where

@@ -5,6 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
+use tokio::runtime::Handle;
+
 use super::{IntoJob, Pools};
 use crate::error::{JobError, Panic, Rejection, UnknownPool};
 use crate::pool::{JobHandle, Pending, Pool, Submission, always_ok, name_of};
@@ -17,7 +19,8 @@ impl Pools {
     /// The job is submitted when the future is first polled. If the future is dropped, a job that is queued leaves the
     /// queue and never starts; a closure that runs cannot be interrupted and goes on; a future is dropped at its next
     /// await. A job that calls this for its own pool runs the inner one inline. A closure that returns a future has
-    /// made that future, and not run it: give the future itself.
+    /// made that future, and not run it: give the future itself, of an async function what calling it gives
+    /// (`run_in_pool(Cpu, resize(picture))`).
     ///
     /// # Errors
     ///
@@ -40,8 +43,12 @@ impl Pools {
     /// A pool under overload sheds jobs that wait too long (see [`Queue`](crate::Queue)). For a backlog of many jobs, use a
     /// [batch](Self::batch_executor), which holds them outside of the pool, or give the pool `queue: fifo`.
     ///
-    /// A job that calls this for its own pool, and every job of [disabled](Self::disabled) pools, runs to its end before
-    /// this returns if it is a closure. A future then runs on a thread that this one waits for.
+    /// A job that calls this for its own pool has run the inner one to its end when this returns: it would otherwise need
+    /// a second place in the pool, and might wait for itself. So an inner future must not wait for what its submitter
+    /// does later; where it is to, await [`run_in_pool`](Self::run_in_pool) beside that instead.
+    ///
+    /// A job of [disabled](Self::disabled) pools has run to its end when this returns; except that a future, if this is
+    /// called in a Tokio runtime, is spawned there.
     ///
     /// # Errors
     ///
@@ -50,10 +57,13 @@ impl Pools {
     where
         J: IntoJob<Kind>,
     {
-        match self.choose(pool)? {
-            Some(pool) if !pool.is_current() => Ok(JobHandle::pending(submit(&pool, job)?)),
-            _ => Ok(JobHandle::ended(crate::pool::block_on(run_here(job)))),
-        }
+        let name = pool.to_workload();
+        Ok(match (self.choose(pool)?, Handle::try_current()) {
+            (Some(pool), _) if !pool.is_current() => JobHandle::pending(submit(&pool, job)?),
+            // Polled on a thread of the runtime, a future may need that thread to come to its end.
+            (None, Ok(runtime)) if J::IS_FUTURE => JobHandle::spawned(runtime.spawn(run_here(job.into_job())), name),
+            _ => JobHandle::ended(crate::pool::block_on(run_here(job.into_job()))),
+        })
     }
 }
 
@@ -64,7 +74,7 @@ where
 {
     match pool? {
         Some(pool) if !pool.is_current() => submit(&pool, job)?.await,
-        _ => run_here(job).await,
+        _ => run_here(job.into_job()).await,
     }
 }
 
@@ -81,11 +91,8 @@ where
 }
 
 /// Runs a job where it stands; its panic is an error as it would be in a pool.
-async fn run_here<J, Kind>(job: J) -> Result<J::Output, JobError>
-where
-    J: IntoJob<Kind>,
-{
-    let mut future = pin!(job.into_job());
+async fn run_here<F: Future>(job: F) -> Result<F::Output, JobError> {
+    let mut future = pin!(job);
     std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(polled) => polled.map(Ok),
         Err(payload) => Poll::Ready(Err(JobError::Panicked(Panic::new(payload)))),

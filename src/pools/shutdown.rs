@@ -37,17 +37,18 @@ pub struct PoolDrain {
 }
 
 impl Pools {
-    /// Stops taking jobs at once, and finishes those that are queued or in flight, for at most `deadline`.
+    /// Stops taking jobs at once, and finishes those that are queued or in flight, for at most `deadline` from here on.
     ///
-    /// Every later job is refused as [draining](crate::Cause::Draining). At the deadline the queued jobs are given up;
+    /// Every job that comes after this call, even before what it returns is awaited, is refused as [draining](crate::Cause::Draining). At the deadline the queued jobs are given up;
     /// what is in flight cannot be interrupted and goes on for as long as the process lives. The threads end when they
     /// find nothing to do. If this future is dropped, the pools go on draining without a deadline.
     pub fn shutdown(&self, deadline: Duration) -> impl Future<Output = DrainReport> + Send + use<> {
+        let start = Instant::now();
+        let before: Vec<_> = self.iter().map(drain).collect();
+        let limit = timer::sleep(deadline);
         let pools = self.clone();
         async move {
-            let start = Instant::now();
-            let before: Vec<_> = pools.iter().map(drain).collect();
-            let in_time = first_of(timer::sleep(deadline), poll_idle(&pools)).await;
+            let in_time = first_of(limit, poll_idle(&pools)).await;
             let given_up: Vec<_> = pools.iter().map(|pool| if in_time { 0 } else { pool.give_up_queue() }).collect();
             let pools = pools.iter().zip(before).zip(given_up);
             let pools = pools.map(|((pool, before), given_up)| report(pool, before, given_up)).collect();

@@ -31,7 +31,7 @@ where
     fn hint(&self, _request: &Request<B>) {}
 
     fn terms(&self, request: &mut Request<B>, trust: &Trust) -> Result<Terms, BadHeader> {
-        http::terms(request, trust)
+        Terms::of_request(request, trust)
     }
 
     fn reject(&self, _hint: (), rejection: Rejection) -> Result<Response<RB>, E> {

@@ -25,8 +25,8 @@ pub use self::same_body::SameBody;
 /// the user's. Write your own if the answer depends on the request:
 ///
 /// ```
-/// use http::{Request, Response, StatusCode};
-/// use tower_offload::{Reject, Rejection};
+/// use http::{Request, Response};
+/// use tower_offload::{BadHeader, Reject, Rejection, Terms, Trust};
 ///
 /// /// Browsers get a page, everybody else a bare status.
 /// #[derive(Clone)]
@@ -55,6 +55,16 @@ pub use self::same_body::SameBody;
 ///     fn fail(&self, error: E) -> E {
 ///         error
 ///     }
+///
+///     // Deadlines and priorities count as they do by default...
+///     fn terms(&self, request: &mut Request<B>, trust: &Trust) -> Result<Terms, BadHeader> {
+///         Terms::of_request(request, trust)
+///     }
+///
+///     // ...and so do a handler's answers of 500 and above.
+///     fn failed(result: &Result<Response<String>, E>) -> bool {
+///         result.as_ref().map_or(true, |response| response.status().is_server_error())
+///     }
 /// }
 /// ```
 pub trait Reject<Req, Res, Err>: Clone {
@@ -68,7 +78,8 @@ pub trait Reject<Req, Res, Err>: Clone {
     /// Takes from the request what the answer will need.
     fn hint(&self, request: &Req) -> Self::Hint;
 
-    /// What the request asks of its pool, which believes the headers that `trust` names: by default, nothing.
+    /// What the request asks of its pool, which believes the headers that `trust` names: by default, nothing. For HTTP
+    /// see [`Terms::of_request`].
     ///
     /// # Errors
     ///

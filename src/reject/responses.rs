@@ -68,7 +68,7 @@ where
     }
 
     fn terms(&self, request: &mut Request<B>, trust: &Trust) -> Result<Terms, BadHeader> {
-        super::http::terms(request, trust)
+        Terms::of_request(request, trust)
     }
 }
 

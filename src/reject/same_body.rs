@@ -48,6 +48,6 @@ where
     }
 
     fn terms(&self, request: &mut Request<B>, trust: &Trust) -> Result<Terms, BadHeader> {
-        http::terms(request, trust)
+        Terms::of_request(request, trust)
     }
 }

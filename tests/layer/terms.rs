@@ -107,6 +107,8 @@ async fn a_header_that_cannot_be_read_is_a_400_that_names_it() {
         assert_eq!((told.status(), &json(&told)["reason"]), (StatusCode::BAD_REQUEST, &"bad_header".into()));
         assert!(json(&told)["detail"].as_str().is_some_and(|detail| detail.contains(header)), "{told:?}");
     }
+    let counts = stats_of(&pools, "cpu").counts;
+    assert_eq!((counts.submitted, counts.rejected, counts.ended()), (3, 3, 3));
     let ignoring = one_worker(10, trusting().malformed(Malformed::Ignore));
     let service = PoolLayer::<Cpu>::new(&ignoring).layer(locator());
     assert_eq!(answer(service, with_header("x-timeout", "soon")).await.body(), "cpu");

@@ -6,6 +6,30 @@ use std::time::Duration;
 use tower_offload::Pools;
 
 #[test]
+fn a_future_of_disabled_pools_does_not_hold_up_the_runtime_it_needs() {
+    let pools = Pools::disabled();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (late, cancelled) = runtime.block_on(async {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let waits = pools.submit_to_pool("cpu", receiver).unwrap();
+        assert!(!waits.is_finished());
+        sender.send(7).unwrap();
+        assert_eq!(waits.await.unwrap().unwrap(), 7);
+        let slept = pools.submit_to_pool("cpu", tokio::time::sleep(Duration::from_millis(1))).unwrap();
+        slept.await.unwrap();
+        let panicked = pools.submit_to_pool("cpu", async { panic!("still an error") }).unwrap();
+        assert_eq!(panicked.await.unwrap_err().to_string(), "the job panicked: still an error");
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        pools.submit_to_pool("cpu", receiver).unwrap().cancel();
+        tokio::task::yield_now().await;
+        (pools.submit_to_pool("cpu", std::future::pending::<()>()).unwrap(), sender.is_closed())
+    });
+    assert!(cancelled);
+    drop(runtime);
+    assert_eq!(late.wait().unwrap_err().to_string(), "pool `cpu` gave no answer: the job was cut off");
+}
+
+#[test]
 fn disabled_pools_run_every_job_on_the_thread_that_asks() {
     let pools = Pools::disabled();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

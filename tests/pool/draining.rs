@@ -51,9 +51,9 @@ fn a_drain_refuses_what_is_new_and_finishes_what_it_has() {
     let held = hold(&pools, "drain", 1);
     let queued: Vec<_> = (0..10).map(|number| pools.submit_to_pool("drain", move || number).unwrap()).collect();
     let shutdown = pools.shutdown(PATIENCE);
+    assert_eq!(cause(pools.submit_to_pool("drain", || ())), Cause::Draining, "before it is awaited");
     let mut shutdown = tokio_test::task::spawn(shutdown);
     tokio_test::assert_pending!(shutdown.poll());
-    assert_eq!(cause(pools.submit_to_pool("drain", || ())), Cause::Draining);
     assert_eq!(stats(&pools, "drain").queued_tasks, 10);
     held.into_iter().for_each(Held::release);
     for (number, handle) in queued.into_iter().enumerate() {

@@ -157,6 +157,24 @@ fn every_worker_has_the_nice_value_of_its_pool_and_no_other_thread_has() {
     assert_eq!(nice_of_this_thread(), before);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_worker_that_starts_one_of_another_pool_does_not_hand_its_nice_value_on() {
+    let before = nice_of_this_thread();
+    let [low, plain, lower] = ["low", "plain", "lower"];
+    let pools = Pools::builder()
+        .pool(low, PoolConfig::new(1).nice(before + 5))
+        .pool(plain, PoolConfig::new(1))
+        .pool(lower, PoolConfig::new(1).nice(before + 2))
+        .build()
+        .unwrap();
+    let inside = pools.clone();
+    let seen = pools.submit_to_pool(low, move || {
+        [plain, lower].map(|other| inside.submit_to_pool(other, nice_of_this_thread).unwrap().wait().unwrap())
+    });
+    assert_eq!(end_of(seen.unwrap()).unwrap(), [before, before + 2]);
+}
+
 /// In a child that gives up its privileges, where it has any.
 #[cfg(target_os = "linux")]
 #[test]
@@ -179,7 +197,10 @@ fn a_nice_value_that_may_not_be_set_stops_the_start() {
             }
             let error = error.unwrap_err();
             assert!(matches!(error, BuildError::Nice { nice: -20, .. }), "{error}");
-            assert!(error.to_string().starts_with("the threads of pool `fast` cannot be given nice -20: "), "{error}");
+            let text = error.to_string();
+            assert!(text.starts_with("performance.thread_pools.fast.nice: "), "{text}");
+            assert!(text.contains(" nice -20: ") && text.ends_with("the capability `CAP_SYS_NICE`"), "{text}");
+            assert_eq!(format!("{error:?}"), text, "what `main` shows of it");
         },
     );
 }

@@ -1,0 +1,83 @@
+//! Starts the threads of this crate, and gives them their `nice` value.
+//!
+//! Linux keeps that value for each thread, and a new thread has that of the one that starts it. Workers start threads:
+//! those of other pools, and the timer's. So a worker with a value of its own leaves the start to a thread that has the
+//! process's.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::OnceLock;
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::thread;
+
+/// What a thread does.
+type Body = Box<dyn FnOnce() + Send>;
+
+/// A thread to be started, and where to say whether it was.
+struct Start {
+    name: String,
+    body: Body,
+    started: SyncSender<io::Result<()>>,
+}
+
+thread_local! {
+    /// Whether this thread may have another `nice` value than the process.
+    static NICED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The way to the thread that starts others; there is one as soon as a pool has a `nice` value.
+static STARTER: OnceLock<Sender<Start>> = OnceLock::new();
+
+/// Starts a thread that has the `nice` value of the process.
+///
+/// # Errors
+/// The system's, if it gives no further thread.
+pub(crate) fn start(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let starter = if NICED.try_with(Cell::get).unwrap_or(false) { STARTER.get() } else { None };
+    let Some(starter) = starter else {
+        return thread::Builder::new().name(name).spawn(body).map(drop);
+    };
+    let gone = || io::Error::other("the thread that starts others has ended");
+    let (started, answer) = sync_channel(1);
+    starter.send(Start { name, body: Box::new(body), started }).map_err(|_| gone())?;
+    answer.recv().map_err(|_| gone())?
+}
+
+/// Gives the calling thread this `nice` value.
+///
+/// # Errors
+/// The system's, where the value may not be set; `Unsupported` where threads have none of their own.
+pub(crate) fn renice(nice: i32) -> io::Result<()> {
+    NICED.set(true);
+    set(nice)
+}
+
+#[cfg(target_os = "linux")]
+fn set(nice: i32) -> io::Result<()> {
+    rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice).map_err(io::Error::from)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set(_nice: i32) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "only Linux has a nice value for each thread"))
+}
+
+/// Whether a thread of this process may have this `nice` value, tried on a thread of its own. From here on, threads of
+/// this crate may have one.
+pub(crate) fn may_renice(nice: i32) -> io::Result<()> {
+    let tried = thread::Builder::new().name("offload-nice".to_owned()).spawn(move || renice(nice))?.join();
+    tried.unwrap_or_else(|_| Err(io::Error::other("the thread that tried it panicked")))?;
+    if STARTER.get().is_none() {
+        let (starter, starts) = channel::<Start>();
+        let run = move || {
+            for Start { name, body, started } in starts {
+                // Who asked waits for the answer.
+                let _ = started.send(thread::Builder::new().name(name).spawn(body).map(drop));
+            }
+        };
+        thread::Builder::new().name("offload-starter".to_owned()).spawn(run)?;
+        // Of two at once one is enough: the other's thread ends with its sender.
+        let _ = STARTER.set(starter);
+    }
+    Ok(())
+}
