@@ -1,13 +1,15 @@
 //! A thread for everything in this crate that is due at a moment: the end of waiting in a queue, of a drain, and the
-//! regular care of the metrics. Another for what must not wait until the code of an application returns that those call.
+//! regular care of the metrics.
 //!
 //! Pools work without Tokio and their own workers may all be busy, so neither can keep the time. A thread starts when
-//! something is due, and ends when nothing has been for a while.
+//! something is due, and ends when nothing has been for a while. There are three, because some of what is due calls code
+//! of the application, which may take its time.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -21,7 +23,7 @@ pub(crate) trait Alarm: Send + Sync {
     fn ring(self: Arc<Self>) -> Option<Instant>;
 }
 
-struct Timer {
+pub(crate) struct Timer {
     name: &'static str,
     state: Mutex<State>,
     sooner: Condvar,
@@ -32,24 +34,33 @@ struct State {
     due: BTreeMap<Place, Weak<dyn Alarm>>,
     next_number: u64,
     running: bool,
-    failed: bool,
+    /// When the thread could not be started, if it was so the last time.
+    failed: Option<Instant>,
 }
 
-static TIMER: Timer = Timer::new("offload-timer");
+/// For the ends of waiting: what rings tells callers, and drops what they left.
+pub(crate) static TIMER: Timer = Timer::new("offload-timer");
 
-static WATCH: Timer = Timer::new("offload-watch");
+/// For what calls no code of an application, and may not wait for any.
+pub(crate) static WATCH: Timer = Timer::new("offload-watch");
+
+/// For what calls the application's recorder of metrics, which takes as long as it takes.
+pub(crate) static METRICS: Timer = Timer::new("offload-metrics");
+
+/// Whether one of the threads is needed and could not be started.
+static FAILED: AtomicBool = AtomicBool::new(false);
 
 /// How long the thread stays when nothing is due.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Rings `alarm` at `at`, if it is still alive then.
-pub(crate) fn arm(at: Instant, alarm: Weak<dyn Alarm>) {
-    TIMER.arm(at, alarm);
-}
+/// After a thread could not be started, it is not tried for so long.
+const BARREN: Duration = Duration::from_secs(1);
 
-/// The same for an alarm that calls no code of an application, on a thread that none holds up.
-pub(crate) fn arm_watch(at: Instant, alarm: Weak<dyn Alarm>) {
-    WATCH.arm(at, alarm);
+/// Tries again to start what could not be started. To be called often: it costs nothing unless there is such a thing.
+pub(crate) fn retry() {
+    if FAILED.load(Ordering::Relaxed) && FAILED.swap(false, Ordering::Relaxed) {
+        [&TIMER, &WATCH, &METRICS].into_iter().for_each(Timer::retry);
+    }
 }
 
 /// An alarm's place: its moment, and its number.
@@ -88,11 +99,12 @@ enum Ring {
 
 impl Timer {
     const fn new(name: &'static str) -> Self {
-        let state = State { due: BTreeMap::new(), next_number: 0, running: false, failed: false };
+        let state = State { due: BTreeMap::new(), next_number: 0, running: false, failed: None };
         Self { name, state: Mutex::new(state), sooner: Condvar::new() }
     }
 
-    fn arm(&'static self, at: Instant, alarm: Weak<dyn Alarm>) -> Place {
+    /// Rings `alarm` at `at`, if it is still alive then.
+    pub(crate) fn arm(&'static self, at: Instant, alarm: Weak<dyn Alarm>) -> Place {
         let mut state = self.lock();
         let first = state.due.first_key_value().is_none_or(|((first, _), _)| at < *first);
         let place = state.insert(at, alarm);
@@ -103,11 +115,29 @@ impl Timer {
             self.sooner.notify_one();
         }
         drop(state);
-        if let Some(error) = failure {
-            tracing::error!(target: "tower_offload", thread = self.name, %error, "the timer's thread could not be \
-                started; until it can, jobs learn that they are late only when a worker comes by");
-        }
+        self.complain(failure);
         place
+    }
+
+    fn retry(&'static self) {
+        let mut state = self.lock();
+        let needed = !state.running && !state.due.is_empty();
+        let failure = if needed { self.start(&mut state) } else { None };
+        drop(state);
+        self.complain(failure);
+    }
+
+    fn complain(&self, failure: Option<io::Error>) {
+        if let Some(error) = failure {
+            shielded(|| {
+                tracing::error!(
+                    target: "tower_offload",
+                    thread = self.name, %error,
+                    "a thread that keeps the time could not be started; until it can, nobody is told that time is up, \
+                     and the metrics stand still"
+                );
+            });
+        }
     }
 
     fn disarm(&self, place: Place) {
@@ -115,15 +145,22 @@ impl Timer {
         let _alarm = self.lock().due.remove(&place);
     }
 
-    /// Starts the thread; answers why it could not, the first time.
+    /// Starts the thread, unless it could not be started a moment ago; answers why it could not, the first time.
     fn start(&'static self, state: &mut State) -> Option<io::Error> {
+        if state.failed.is_some_and(|failed| failed.elapsed() < BARREN) {
+            FAILED.store(true, Ordering::Relaxed);
+            return None;
+        }
         match threads::start(self.name.to_owned(), || self.run()) {
             Ok(()) => {
                 state.running = true;
-                state.failed = false;
+                state.failed = None;
                 None
             }
-            Err(error) => (!std::mem::replace(&mut state.failed, true)).then_some(error),
+            Err(error) => {
+                FAILED.store(true, Ordering::Relaxed);
+                state.failed.replace(Instant::now()).is_none().then_some(error)
+            }
         }
     }
 
@@ -140,11 +177,18 @@ impl Timer {
                     state.insert(at, alarm);
                 }
             }
+            if FAILED.load(Ordering::Relaxed) {
+                // A thread that has started sees to those that have not: nothing else may happen that would.
+                drop(state);
+                retry();
+                state = self.lock();
+            }
             let first = state.due.first_key_value().map(|((at, _), _)| *at);
             let wait = first.map_or(KEEP_ALIVE, |at| at.saturating_duration_since(Instant::now()));
+            let wait = if FAILED.load(Ordering::Relaxed) { wait.min(BARREN) } else { wait };
             let (after, timeout) = self.sooner.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner);
             state = after;
-            if timeout.timed_out() && state.due.is_empty() {
+            if timeout.timed_out() && state.due.is_empty() && !FAILED.load(Ordering::Relaxed) {
                 state.running = false;
                 return;
             }
@@ -182,6 +226,8 @@ impl Future for Sleep {
         let waker = cx.waker();
         let known = match &*self.bell.lock() {
             Ring::Done => return Poll::Ready(()),
+            // Not only the bell tells the time: it may have nobody to ring it.
+            _ if self.place.is_some_and(|(moment, _)| moment <= Instant::now()) => return Poll::Ready(()),
             Ring::ToCome(known) => known.as_ref().is_some_and(|known| known.will_wake(waker)),
         };
         if known {

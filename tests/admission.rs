@@ -206,7 +206,7 @@ fn measure(depth: usize, deadlines: bool) -> [f64; 3] {
         let keys = fill(&mut admission, BATCH);
         spent[0] += begun.elapsed().as_nanos() as f64;
         let begun = std::time::Instant::now();
-        keys.iter().for_each(|&key| assert!(admission.cancel(key).is_some()));
+        keys.iter().for_each(|&key| assert!(admission.cancel(START, key).is_some()));
         spent[2] += begun.elapsed().as_nanos() as f64;
         fill(&mut admission, BATCH);
         let begun = std::time::Instant::now();
@@ -281,4 +281,24 @@ fn a_take_ends_so_many_late_jobs_that_others_soon_have_the_lock() {
     assert!(admission.take(after(200), &mut gone).is_none());
     assert!((1..=100).contains(&gone.len()), "{}", gone.len());
     assert!(admission.has_takeable(), "there is more");
+}
+
+/// What those learned who left is the time they waited, however long ago the pool was last called.
+#[test]
+fn callers_that_leave_a_quiet_pool_do_not_make_it_impatient() {
+    let second = Duration::from_secs(1);
+    let (mut admission, first) = busy(Settings { timeout: 30 * second, ..Settings::fixed(1) });
+    let mut waiting = Vec::new();
+    for _ in 0..50 {
+        let Ok(Place::Queued(key)) = admission.offer(START, Offer::default(), &mut Vec::new()) else { panic!() };
+        admission.store(key, "leaves");
+        waiting.push(key);
+    }
+    for key in waiting {
+        assert!(admission.cancel(after(5_000), key).is_some());
+    }
+    assert!(admission.finish(after(5_000), first, Outcome::Ok, Some(5 * second)));
+    assert!(matches!(admission.offer(after(5_000), Offer::default(), &mut Vec::new()), Ok(Place::InFlight(_))));
+    queue(&mut admission, after(5_000), Offer::default(), "waits").unwrap();
+    assert!(!admission.is_overloaded(after(6_000)), "a second is little where jobs take five");
 }

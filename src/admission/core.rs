@@ -150,9 +150,10 @@ impl<T> Admission<T> {
     }
 
     /// Takes out a queued job whose caller has left. `None` if it does not wait (any more).
-    pub fn cancel(&mut self, key: Key) -> Option<T> {
+    pub fn cancel(&mut self, now: Moment, key: Key) -> Option<T> {
+        self.clock = now;
         let index = self.slab.find(key, State::Queued)?;
-        self.pace.lost(&self.settings, self.clock.since(self.slab.at(index).since));
+        self.pace.lost(&self.settings, now.since(self.slab.at(index).since));
         self.unlink(index);
         self.counts.cancelled += 1;
         self.slab.remove(index)

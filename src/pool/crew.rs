@@ -152,6 +152,11 @@ impl Crew {
         self.leave(seat);
     }
 
+    /// Until when no thread is tried, if the last one could not be started.
+    pub(super) fn barren_until(&self) -> Moment {
+        self.barren_until
+    }
+
     pub(super) fn leave(&mut self, seat: usize) {
         self.seats[seat] = None;
         self.present -= 1;
@@ -161,6 +166,13 @@ impl Crew {
     pub(super) fn take_up(&mut self, seat: usize, now: Moment) {
         if let Some(seat) = &mut self.seats[seat] {
             seat.since = Some(now);
+        }
+    }
+
+    /// The worker does not poll the job after all.
+    pub(super) fn leave_off(&mut self, seat: usize) {
+        if let Some(seat) = &mut self.seats[seat] {
+            seat.since = None;
         }
     }
 

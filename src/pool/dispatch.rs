@@ -180,14 +180,23 @@ impl<T> Dispatch<T> {
         state.finish(now, key, outcome, ran);
         state.crew.put_down(seat, now);
         let next = state.take_on(seat, now, &mut gone);
+        if gone.is_empty() && !state.has_watchers_to_wake() {
+            let after = state.after(now, gone);
+            return (next, after);
+        }
+        // Code of the application is to be called first, and nobody else could take the job from this worker.
+        if let Some(job) = next {
+            state.crew.leave_off(seat);
+            state.ready.push_front(job);
+        }
         let after = state.after(now, gone);
-        (next, after)
+        (None, after)
     }
 
     /// Takes out a queued job whose caller has left.
     pub(crate) fn cancel(&self, now: Moment, key: Key) -> (Option<T>, After<T>) {
         let mut state = self.lock();
-        let job = state.admission.cancel(key);
+        let job = state.admission.cancel(now, key);
         let after = state.after(now, Vec::new());
         (job, after)
     }
@@ -260,7 +269,8 @@ impl<T> Dispatch<T> {
             state.admission.evict_all(Cause::NoWorkers, &mut gone);
             ready.extend(state.ready.drain(..));
         }
-        let after = state.after(now, gone);
+        let arm = state.next_due(now).and_then(|due| state.arm(due));
+        let after = After { arm, ..state.after(now, gone) };
         (ready, after)
     }
 
@@ -271,9 +281,9 @@ impl<T> Dispatch<T> {
         state.admission.expire(now, &mut gone);
         // An alarm that an earlier one has overtaken rings too; it does not ask for another.
         state.armed = state.armed.filter(|&armed| now < armed);
-        let due = state.admission.next_expiry();
-        let arm = due.and_then(|due| state.arm(due));
-        After { arm, ..state.after(now, gone) }
+        let after = state.after(now, gone);
+        let arm = state.next_due(now).and_then(|due| state.arm(due));
+        After { arm, ..after }
     }
 
     /// The workers to look at: do they run?
@@ -401,11 +411,21 @@ impl<T> State<T> {
     }
 
     fn after(&mut self, now: Moment, gone: Vec<Gone<T>>) -> After<T> {
-        let watched = !self.watchers.is_empty() && self.admission.is_idle();
-        let watchers = if watched { std::mem::take(&mut self.watchers) } else { Vec::new() };
+        let watchers = if self.has_watchers_to_wake() { std::mem::take(&mut self.watchers) } else { Vec::new() };
         let call = self.call(now);
         let pressed = self.has_work();
         After { call, gone, watchers, arm: None, watch: self.crew.wants_watch(pressed) }
+    }
+
+    fn has_watchers_to_wake(&self) -> bool {
+        !self.watchers.is_empty() && self.admission.is_idle()
+    }
+
+    /// When the waiting of a job ends next, or a thread is to be tried again that could not be started.
+    fn next_due(&self, now: Moment) -> Option<Moment> {
+        let barren_until = self.crew.barren_until();
+        let retry = (now < barren_until && self.has_work()).then_some(barren_until);
+        self.admission.next_expiry().into_iter().chain(retry).min()
     }
 
     /// A job's waiting ends at `due`: that moment, if nothing rings before.
@@ -482,6 +502,24 @@ mod tests {
             },
         );
         assert_eq!(next, Some(3));
+    }
+
+    /// A destructor among what is settled may block, and the job would wait for it although others could run it.
+    #[test]
+    fn a_worker_that_has_something_to_settle_takes_no_job_along() {
+        let settings = Settings { timeout: Duration::from_secs(1), ..Settings::fixed(1) };
+        let dispatch = Dispatch::new(settings, 0, 2, 2);
+        let offer = |now, job| dispatch.offer(now, Offer::default(), |key, _| (job, key)).0;
+        let (start, late) = (Moment::default(), Moment::default() + Duration::from_secs(2));
+        let first = offer(start, 1).expect("the pool is empty");
+        assert_eq!(dispatch.next(0, From::Start, Duration::ZERO, || start, drop), Some(1));
+        for (moment, job) in [(start, 2), (late, 3)] {
+            offer(moment, job).expect("there is room");
+        }
+        let (next, after) = dispatch.finish_and_take(0, late, first, Outcome::Ok, None);
+        assert_eq!((next, after.gone.len()), (None, 1));
+        assert!(matches!(after.call, Call::Start(1)), "another worker comes for it");
+        assert_eq!(dispatch.next(1, From::Start, Duration::ZERO, || late, drop), Some(3));
     }
 
     /// Two of three are within the limit, and the level has no worker for them.

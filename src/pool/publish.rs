@@ -30,7 +30,7 @@ impl Publisher {
     pub(super) fn touch(self: &Arc<Self>) {
         if !self.due.load(Ordering::Relaxed) && !self.due.swap(true, Ordering::AcqRel) {
             let this: Weak<Self> = Arc::downgrade(self);
-            timer::arm(Instant::now() + DELAY, this);
+            timer::METRICS.arm(Instant::now() + DELAY, this);
         }
     }
 }
@@ -42,8 +42,8 @@ impl Alarm for Publisher {
         let pool = self.pool.upgrade()?;
         // The turn ends before the pool may.
         pool.publish(&metrics::turn());
-        let stats = pool.stats();
-        let PoolStats { name, queued_tasks, in_flight, overloaded, .. } = &stats;
+        let numbers = pool.numbers();
+        let PoolStats { name, queued_tasks, in_flight, overloaded, .. } = &numbers;
         match (self.overloaded.swap(*overloaded, Ordering::Relaxed), *overloaded) {
             (false, true) => tracing::warn!(
                 target: "tower_offload",

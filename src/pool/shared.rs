@@ -80,10 +80,19 @@ impl Shared {
     pub(super) fn stats(&self) -> PoolStats {
         let now = self.now();
         let (instant, tasks) = self.dispatch.instant_with_tasks(now);
-        let Instantaneous { admission, overloaded, draining, workers, workers_max, busy } = instant;
         let mut active_tasks: Vec<_> =
             tasks.into_iter().map(|(began, task)| task.active_for(now.since(began))).collect();
         active_tasks.sort_by_key(|task| task.task_id);
+        PoolStats { active_tasks, ..self.stats_of(instant) }
+    }
+
+    /// The same without the tasks, which may be many.
+    pub(super) fn numbers(&self) -> PoolStats {
+        self.stats_of(self.dispatch.instant(self.now()))
+    }
+
+    fn stats_of(&self, instant: Instantaneous) -> PoolStats {
+        let Instantaneous { admission, overloaded, draining, workers, workers_max, busy } = instant;
         PoolStats {
             name: self.name.clone(),
             workers,
@@ -96,19 +105,20 @@ impl Shared {
             overloaded,
             draining,
             counts: admission.counts,
-            active_tasks,
+            active_tasks: Vec::new(),
         }
     }
 
     /// Brings the numbers of this instant to the recorder of the metrics.
     pub(super) fn publish(&self, _turn: &Turn) {
         self.times.refresh();
-        metrics::publish(&self.stats().reading());
+        metrics::publish(&self.numbers().reading());
     }
 
     /// The numbers have changed.
     pub(super) fn touched(&self) {
         shielded(|| self.publisher.touch());
+        timer::retry();
     }
 
     /// A job in flight wants to be polled again.
@@ -191,7 +201,7 @@ impl Shared {
         }
         if let Some(at) = arm.and_then(|at| self.instant_of(at)) {
             let this: Weak<Self> = self.this.clone();
-            shielded(|| timer::arm(at, this));
+            shielded(|| timer::TIMER.arm(at, this));
         }
         for gone in gone {
             self.send_off(gone);

@@ -61,6 +61,11 @@ impl Pool {
         self.shared().stats()
     }
 
+    /// The same without the tasks.
+    pub(crate) fn numbers(&self) -> PoolStats {
+        self.shared().numbers()
+    }
+
     /// Whether the calling thread is one of this pool's workers. A job that submits to its own pool runs inline.
     #[must_use]
     pub fn is_current(&self) -> bool {

@@ -24,7 +24,7 @@ impl Watch {
 
     pub(super) fn begin(self: &Arc<Self>) {
         let this: Weak<Self> = Arc::downgrade(self);
-        timer::arm_watch(Instant::now() + FIRST, this);
+        timer::WATCH.arm(Instant::now() + FIRST, this);
     }
 }
 

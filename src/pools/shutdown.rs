@@ -43,9 +43,16 @@ impl Pools {
     /// what is in flight cannot be interrupted and goes on for as long as the process lives. The threads end when they
     /// find nothing to do. If this future is dropped, the pools go on draining without a deadline.
     pub fn shutdown(&self, deadline: Duration) -> impl Future<Output = DrainReport> + Send + use<> {
+        self.drain_until(timer::sleep(deadline))
+    }
+
+    /// The same until `limit` ends.
+    pub(crate) fn drain_until<L>(&self, limit: L) -> impl Future<Output = DrainReport> + Send + use<L>
+    where
+        L: Future<Output = ()> + Send,
+    {
         let start = Instant::now();
         let before: Vec<_> = self.iter().map(drain).collect();
-        let limit = timer::sleep(deadline);
         let pools = self.clone();
         async move {
             let in_time = first_of(limit, poll_idle(&pools)).await;
@@ -60,12 +67,12 @@ impl Pools {
 /// Refuses every further job; how many there are to finish.
 fn drain(pool: &Pool) -> u64 {
     pool.drain();
-    let stats = pool.stats();
+    let stats = pool.numbers();
     count(stats.queued_tasks + stats.in_flight)
 }
 
 fn report(pool: &Pool, before: u64, given_up: u64) -> PoolDrain {
-    let cut_off = count(pool.stats().in_flight);
+    let cut_off = count(pool.numbers().in_flight);
     pool.close();
     pool.publish(&metrics::turn());
     let finished = before.saturating_sub(given_up + cut_off);

@@ -195,23 +195,16 @@ impl Server {
             // A handler that blocks its thread does not end when it is told to; it is not waited for.
             let _ = timeout(CUT_OFF_GRACE, connections.none_open()).await;
         }
-        let drained = if in_time {
-            tokio::select! {
-                biased;
-                drained = pools.shutdown(deadline.saturating_duration_since(Instant::now())) => Some(drained),
-                () = &mut out_of_time => None,
+        let rest = async {
+            if in_time {
+                out_of_time.await;
             }
-        } else {
-            None
         };
         let report = ShutdownReport {
             connections_finished: open.saturating_sub(connections_cut_off),
             connections_cut_off,
             requests_cut_off,
-            pools: match drained {
-                Some(drained) => drained,
-                None => pools.shutdown(Duration::ZERO).await,
-            },
+            pools: pools.drain_until(rest).await,
             took: begun.elapsed(),
         };
         shielded(|| {

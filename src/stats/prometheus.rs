@@ -86,7 +86,7 @@ impl MetricsService {
     pub fn with_handle(pools: &Pools, exporter: PrometheusHandle) -> Self {
         let upkeep = Arc::new(Upkeep { exporter: exporter.clone() });
         let weak: Weak<Upkeep> = Arc::downgrade(&upkeep);
-        timer::arm(Instant::now() + UPKEEP_INTERVAL, weak);
+        timer::METRICS.arm(Instant::now() + UPKEEP_INTERVAL, weak);
         let service = Self { pools: pools.clone(), exporter, _upkeep: upkeep };
         service.publish(&metrics::turn());
         service

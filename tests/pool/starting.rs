@@ -121,6 +121,27 @@ fn a_pool_goes_on_with_the_workers_it_has() {
 }
 
 #[test]
+fn a_job_that_found_no_thread_starts_once_one_can_be_had_though_nothing_else_happens() {
+    in_child(
+        "starting::a_job_that_found_no_thread_starts_once_one_can_be_had_though_nothing_else_happens",
+        |_| {},
+        || {
+            let pools = pools("late", PoolConfig::new(2));
+            // Two jobs that block; the second finds no thread.
+            let held = hold(&pools, "late", 1);
+            let no_threads = NoThreads::begin();
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let second = pools.submit_to_pool("late", move || sender.send(()).unwrap()).unwrap();
+            assert_eq!((stats(&pools, "late").workers, second.is_finished()), (1, false));
+            drop(no_threads);
+            receiver.recv_timeout(crate::support::PATIENCE).expect("it never starts");
+            end_of(second).unwrap();
+            held.into_iter().for_each(Held::release);
+        },
+    );
+}
+
+#[test]
 fn a_timer_that_could_not_be_started_is_there_once_threads_can_be_had() {
     in_child(
         "starting::a_timer_that_could_not_be_started_is_there_once_threads_can_be_had",
@@ -131,7 +152,7 @@ fn a_timer_that_could_not_be_started_is_there_once_threads_can_be_had() {
             let pools = pools("timer", PoolConfig::new(1).queue_timeout(timeout));
             let no_threads = NoThreads::begin();
             assert_eq!(cause(end_of(pools.submit_to_pool("timer", || ()).unwrap())), Cause::NoWorkers);
-            assert_eq!(log.lines_with("the timer's thread could not be started").len(), 1);
+            assert_eq!(log.lines_with("a thread that keeps the time could not be started").len(), 1);
             drop(no_threads);
             let held = hold(&pools, "timer", 1);
             let late = pools.submit_to_pool("timer", || ()).unwrap();

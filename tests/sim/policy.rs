@@ -18,7 +18,7 @@ pub(crate) trait Policy {
     fn offer(&mut self, now: Moment, id: u32, offer: Offer, verdicts: &mut Vec<Verdict>);
     /// Starts what can start.
     fn take(&mut self, now: Moment, verdicts: &mut Vec<Verdict>);
-    fn cancel(&mut self, id: u32);
+    fn cancel(&mut self, now: Moment, id: u32);
     fn finish(&mut self, now: Moment, id: u32, outcome: Outcome, ran: Duration);
     fn expire(&mut self, now: Moment, verdicts: &mut Vec<Verdict>);
     fn next_expiry(&self) -> Option<Moment>;
@@ -85,10 +85,10 @@ impl Policy for Ours {
         self.tell(verdicts);
     }
 
-    fn cancel(&mut self, id: u32) {
+    fn cancel(&mut self, now: Moment, id: u32) {
         let key = self.keys[id as usize].expect("only what was queued is cancelled");
-        assert_eq!(self.admission.cancel(key), Some(id), "a queued job leaves at once, with its own payload");
-        assert_eq!(self.admission.cancel(key), None, "and only once");
+        assert_eq!(self.admission.cancel(now, key), Some(id), "a queued job leaves at once, with its own payload");
+        assert_eq!(self.admission.cancel(now, key), None, "and only once");
     }
 
     fn finish(&mut self, now: Moment, id: u32, outcome: Outcome, ran: Duration) {

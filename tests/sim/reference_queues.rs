@@ -74,7 +74,7 @@ impl<D: Discipline> Policy for Reference<D> {
         }
     }
 
-    fn cancel(&mut self, id: u32) {
+    fn cancel(&mut self, _now: Moment, id: u32) {
         self.gone.resize(self.gone.len().max(id as usize + 1), false);
         self.gone[id as usize] = true;
         self.queued -= 1;

@@ -284,7 +284,7 @@ impl Run<'_> {
         if request.stage == Stage::Waiting && self.world.tells {
             request.stage = Stage::Answered;
             let (request, kind) = (*request, &self.world.streams[usize::from(request.stream)]);
-            self.policy.cancel(id);
+            self.policy.cancel(self.moment(), id);
             self.score.gave_up(kind, request.scheduled, self.now);
         }
         self.retry(id);
