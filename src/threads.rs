@@ -1,10 +1,9 @@
 //! Starts the threads of this crate, and gives them their `nice` value.
 //!
 //! Linux keeps that value for each thread, and a new thread has that of the one that starts it. Workers start threads:
-//! those of other pools, and the timer's. So a worker with a value of its own leaves the start to a thread that has the
-//! process's.
+//! those of other pools, and the timers'; so may a thread that a job has started. So where a pool has a value of its own,
+//! every start is left to a thread that has the process's.
 
-use std::cell::Cell;
 use std::io;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
@@ -20,11 +19,6 @@ struct Start {
     started: SyncSender<io::Result<()>>,
 }
 
-thread_local! {
-    /// Whether this thread may have another `nice` value than the process.
-    static NICED: Cell<bool> = const { Cell::new(false) };
-}
-
 /// The way to the thread that starts others; there is one as soon as a pool has a `nice` value.
 static STARTER: OnceLock<Sender<Start>> = OnceLock::new();
 
@@ -33,8 +27,7 @@ static STARTER: OnceLock<Sender<Start>> = OnceLock::new();
 /// # Errors
 /// The system's, if it gives no further thread.
 pub(crate) fn start(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let starter = if NICED.try_with(Cell::get).unwrap_or(false) { STARTER.get() } else { None };
-    let Some(starter) = starter else {
+    let Some(starter) = STARTER.get() else {
         return thread::Builder::new().name(name).spawn(body).map(drop);
     };
     let gone = || io::Error::other("the thread that starts others has ended");
@@ -47,18 +40,17 @@ pub(crate) fn start(name: String, body: impl FnOnce() + Send + 'static) -> io::R
 ///
 /// # Errors
 /// The system's, where the value may not be set; `Unsupported` where threads have none of their own.
-pub(crate) fn renice(nice: i32) -> io::Result<()> {
-    NICED.set(true);
-    set(nice)
-}
-
 #[cfg(target_os = "linux")]
-fn set(nice: i32) -> io::Result<()> {
+pub(crate) fn renice(nice: i32) -> io::Result<()> {
     rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice).map_err(io::Error::from)
 }
 
+/// Gives the calling thread a `nice` value, which only Linux can.
+///
+/// # Errors
+/// `Unsupported`, always.
 #[cfg(not(target_os = "linux"))]
-fn set(_nice: i32) -> io::Result<()> {
+pub(crate) fn renice(_nice: i32) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "only Linux has a nice value for each thread"))
 }
 

@@ -1,16 +1,17 @@
-//! A thread for everything in this crate that is due at a moment: the end of waiting in a queue, of a drain, and the
+//! Threads for everything in this crate that is due at a moment: the end of waiting in a queue, of a drain, and the
 //! regular care of the metrics.
 //!
 //! Pools work without Tokio and their own workers may all be busy, so neither can keep the time. A thread starts when
-//! something is due, and ends when nothing has been for a while. There are three, because some of what is due calls code
-//! of the application, which may take its time.
+//! something is due, and ends when nothing has been for a while. Much of what is due calls code of the application, which
+//! may take its time; so each pool has a timer for its own queue, and there is one for each kind of the rest.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -19,12 +20,18 @@ use crate::threads;
 
 /// Something that is due at a moment.
 pub(crate) trait Alarm: Send + Sync {
-    /// Called on the timer's thread, which it must not block; answers when to be called again.
+    /// Called on the timer's thread; answers when to be called again.
     fn ring(self: Arc<Self>) -> Option<Instant>;
 }
 
+/// A thread that rings alarms, while there are any. Cheap to clone; every clone is the same.
+#[derive(Clone)]
 pub(crate) struct Timer {
-    name: &'static str,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
     state: Mutex<State>,
     sooner: Condvar,
 }
@@ -36,19 +43,22 @@ struct State {
     running: bool,
     /// When the thread could not be started, if it was so the last time.
     failed: Option<Instant>,
+    /// It is among [`FAILED`].
+    listed: bool,
 }
 
-/// For the ends of waiting: what rings tells callers, and drops what they left.
-pub(crate) static TIMER: Timer = Timer::new("offload-timer");
+/// For what wakes somebody.
+static BELLS: LazyLock<Timer> = LazyLock::new(|| Timer::new("offload-timer".to_owned()));
 
-/// For what calls no code of an application, and may not wait for any.
-pub(crate) static WATCH: Timer = Timer::new("offload-watch");
+/// For the looks at workers, which may not wait for code of an application.
+pub(crate) static WATCH: LazyLock<Timer> = LazyLock::new(|| Timer::new("offload-watch".to_owned()));
 
-/// For what calls the application's recorder of metrics, which takes as long as it takes.
-pub(crate) static METRICS: Timer = Timer::new("offload-metrics");
+/// For the application's recorder of metrics, which takes as long as it takes.
+pub(crate) static METRICS: LazyLock<Timer> = LazyLock::new(|| Timer::new("offload-metrics".to_owned()));
 
-/// Whether one of the threads is needed and could not be started.
-static FAILED: AtomicBool = AtomicBool::new(false);
+/// The timers whose thread is needed and could not be started, and whether there is any.
+static FAILED: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
+static ANY_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// How long the thread stays when nothing is due.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -58,8 +68,11 @@ const BARREN: Duration = Duration::from_secs(1);
 
 /// Tries again to start what could not be started. To be called often: it costs nothing unless there is such a thing.
 pub(crate) fn retry() {
-    if FAILED.load(Ordering::Relaxed) && FAILED.swap(false, Ordering::Relaxed) {
-        [&TIMER, &WATCH, &METRICS].into_iter().for_each(Timer::retry);
+    if ANY_FAILED.load(Ordering::Relaxed) && ANY_FAILED.swap(false, Ordering::Relaxed) {
+        let failed = std::mem::take(&mut *FAILED.lock().unwrap_or_else(PoisonError::into_inner));
+        for inner in failed.into_iter().filter_map(|inner| inner.upgrade()) {
+            Timer { inner }.retry();
+        }
     }
 }
 
@@ -75,7 +88,7 @@ pub(crate) fn sleep(span: Duration) -> Sleep {
 pub(crate) fn sleep_until(moment: Instant) -> Sleep {
     let bell = Arc::new(Bell::default());
     let weak: Weak<Bell> = Arc::downgrade(&bell);
-    let place = TIMER.arm(moment, weak);
+    let place = BELLS.arm(moment, weak);
     Sleep { bell, place: Some(place) }
 }
 
@@ -98,46 +111,33 @@ enum Ring {
 // === impl Timer ===
 
 impl Timer {
-    const fn new(name: &'static str) -> Self {
-        let state = State { due: BTreeMap::new(), next_number: 0, running: false, failed: None };
-        Self { name, state: Mutex::new(state), sooner: Condvar::new() }
+    /// No thread starts before something is due.
+    pub(crate) fn new(name: String) -> Self {
+        let state = State { due: BTreeMap::new(), next_number: 0, running: false, failed: None, listed: false };
+        Self { inner: Arc::new(Inner { name, state: Mutex::new(state), sooner: Condvar::new() }) }
     }
 
     /// Rings `alarm` at `at`, if it is still alive then.
-    pub(crate) fn arm(&'static self, at: Instant, alarm: Weak<dyn Alarm>) -> Place {
+    pub(crate) fn arm(&self, at: Instant, alarm: Weak<dyn Alarm>) -> Place {
         let mut state = self.lock();
-        let first = state.due.first_key_value().is_none_or(|((first, _), _)| at < *first);
+        let first = state.is_first(at);
         let place = state.insert(at, alarm);
-        let mut failure = None;
-        if !state.running {
-            failure = self.start(&mut state);
-        } else if first {
-            self.sooner.notify_one();
-        }
-        drop(state);
-        self.complain(failure);
+        self.see_to_it(state, first);
         place
     }
 
-    fn retry(&'static self) {
+    /// Rings `alarm` at `at`, and nothing that was to ring later; unless something is to ring sooner.
+    pub(crate) fn arm_only(&self, at: Instant, alarm: Weak<dyn Alarm>) {
         let mut state = self.lock();
-        let needed = !state.running && !state.due.is_empty();
-        let failure = if needed { self.start(&mut state) } else { None };
-        drop(state);
-        self.complain(failure);
-    }
-
-    fn complain(&self, failure: Option<io::Error>) {
-        if let Some(error) = failure {
-            shielded(|| {
-                tracing::error!(
-                    target: "tower_offload",
-                    thread = self.name, %error,
-                    "a thread that keeps the time could not be started; until it can, nobody is told that time is up, \
-                     and the metrics stand still"
-                );
-            });
+        let first = state.is_first(at);
+        let mut overtaken = BTreeMap::new();
+        if first {
+            overtaken = std::mem::take(&mut state.due);
+            state.insert(at, alarm);
         }
+        self.see_to_it(state, first);
+        // Without the lock.
+        drop(overtaken);
     }
 
     fn disarm(&self, place: Place) {
@@ -145,23 +145,51 @@ impl Timer {
         let _alarm = self.lock().due.remove(&place);
     }
 
+    fn retry(&self) {
+        let mut state = self.lock();
+        state.listed = false;
+        self.see_to_it(state, false);
+    }
+
+    /// Something may be due: the thread is to run, and to look if it comes `sooner` than it thinks.
+    fn see_to_it(&self, mut state: MutexGuard<'_, State>, sooner: bool) {
+        let mut failure = None;
+        if !state.running && !state.due.is_empty() {
+            failure = self.start(&mut state);
+        } else if sooner {
+            self.inner.sooner.notify_one();
+        }
+        drop(state);
+        if let Some(error) = failure {
+            shielded(|| {
+                tracing::error!(
+                    target: "tower_offload",
+                    thread = self.inner.name, %error,
+                    "a thread that keeps the time could not be started; until it can, what is due does not happen: \
+                     nobody is told that time is up, or the metrics stand still"
+                );
+            });
+        }
+    }
+
     /// Starts the thread, unless it could not be started a moment ago; answers why it could not, the first time.
-    fn start(&'static self, state: &mut State) -> Option<io::Error> {
-        if state.failed.is_some_and(|failed| failed.elapsed() < BARREN) {
-            FAILED.store(true, Ordering::Relaxed);
-            return None;
-        }
-        match threads::start(self.name.to_owned(), || self.run()) {
-            Ok(()) => {
-                state.running = true;
-                state.failed = None;
-                None
-            }
-            Err(error) => {
-                FAILED.store(true, Ordering::Relaxed);
-                state.failed.replace(Instant::now()).is_none().then_some(error)
+    fn start(&self, state: &mut State) -> Option<io::Error> {
+        let mut failure = None;
+        if state.failed.is_none_or(|failed| failed.elapsed() >= BARREN) {
+            let timer = self.clone();
+            match threads::start(self.inner.name.clone(), move || timer.run()) {
+                Ok(()) => {
+                    (state.running, state.failed) = (true, None);
+                    return None;
+                }
+                Err(error) => failure = state.failed.replace(Instant::now()).is_none().then_some(error),
             }
         }
+        if !std::mem::replace(&mut state.listed, true) {
+            FAILED.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&self.inner));
+        }
+        ANY_FAILED.store(true, Ordering::Relaxed);
+        failure
     }
 
     fn run(&self) {
@@ -177,18 +205,20 @@ impl Timer {
                     state.insert(at, alarm);
                 }
             }
-            if FAILED.load(Ordering::Relaxed) {
-                // A thread that has started sees to those that have not: nothing else may happen that would.
+            if ANY_FAILED.load(Ordering::Relaxed) {
+                // A thread that runs sees to those that could not be started: nothing else may happen that would.
                 drop(state);
                 retry();
                 state = self.lock();
             }
+            let others_wait = ANY_FAILED.load(Ordering::Relaxed);
             let first = state.due.first_key_value().map(|((at, _), _)| *at);
             let wait = first.map_or(KEEP_ALIVE, |at| at.saturating_duration_since(Instant::now()));
-            let wait = if FAILED.load(Ordering::Relaxed) { wait.min(BARREN) } else { wait };
-            let (after, timeout) = self.sooner.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner);
-            state = after;
-            if timeout.timed_out() && state.due.is_empty() && !FAILED.load(Ordering::Relaxed) {
+            let wait = if others_wait { wait.min(BARREN) } else { wait };
+            let waited = self.inner.sooner.wait_timeout(state, wait);
+            let timeout;
+            (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            if timeout.timed_out() && state.due.is_empty() && !others_wait {
                 state.running = false;
                 return;
             }
@@ -196,13 +226,24 @@ impl Timer {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Timer").field(&self.inner.name).finish()
     }
 }
 
 // === impl State ===
 
 impl State {
+    /// Whether nothing is due before `at`.
+    fn is_first(&self, at: Instant) -> bool {
+        self.due.first_key_value().is_none_or(|((first, _), _)| at < *first)
+    }
+
     fn insert(&mut self, at: Instant, alarm: Weak<dyn Alarm>) -> Place {
         self.next_number += 1;
         let place = (at, self.next_number);
@@ -246,7 +287,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            TIMER.disarm(place);
+            BELLS.disarm(place);
         }
     }
 }
@@ -283,8 +324,8 @@ mod tests {
     fn a_sleep_that_is_dropped_leaves_the_timer() {
         let sleep = sleep(Duration::from_secs(3600));
         let place = sleep.place.expect("an hour can be counted");
-        assert!(TIMER.lock().due.contains_key(&place));
+        assert!(BELLS.lock().due.contains_key(&place));
         drop(sleep);
-        assert!(!TIMER.lock().due.contains_key(&place));
+        assert!(!BELLS.lock().due.contains_key(&place));
     }
 }

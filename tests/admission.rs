@@ -206,7 +206,7 @@ fn measure(depth: usize, deadlines: bool) -> [f64; 3] {
         let keys = fill(&mut admission, BATCH);
         spent[0] += begun.elapsed().as_nanos() as f64;
         let begun = std::time::Instant::now();
-        keys.iter().for_each(|&key| assert!(admission.cancel(START, key).is_some()));
+        keys.iter().for_each(|&key| assert!(admission.cancel(START, key, Outcome::Cancelled).is_some()));
         spent[2] += begun.elapsed().as_nanos() as f64;
         fill(&mut admission, BATCH);
         let begun = std::time::Instant::now();
@@ -295,7 +295,7 @@ fn callers_that_leave_a_quiet_pool_do_not_make_it_impatient() {
         waiting.push(key);
     }
     for key in waiting {
-        assert!(admission.cancel(after(5_000), key).is_some());
+        assert!(admission.cancel(after(5_000), key, Outcome::Cancelled).is_some());
     }
     assert!(admission.finish(after(5_000), first, Outcome::Ok, Some(5 * second)));
     assert!(matches!(admission.offer(after(5_000), Offer::default(), &mut Vec::new()), Ok(Place::InFlight(_))));

@@ -367,7 +367,7 @@ fn round(seed: u64) -> Tally {
     let mut submitted = 0;
     for pool in pools.stats() {
         submitted += pool.counts.submitted;
-        pool.counts.by_result().into_iter().for_each(|(result, count)| *counted.entry(result).or_default() += count);
+        pool.counts.by_result().for_each(|(result, count)| *counted.entry(result).or_default() += count);
     }
     let context = format!("seed {seed}: {answers:?}, {counted:?}, {report}");
     assert_eq!(answers.values().sum::<u64>(), CLIENTS, "{context}");

@@ -149,13 +149,14 @@ impl<T> Admission<T> {
         None
     }
 
-    /// Takes out a queued job whose caller has left. `None` if it does not wait (any more).
-    pub fn cancel(&mut self, now: Moment, key: Key) -> Option<T> {
+    /// Takes out a queued job whose caller has left, or was told that it is too late; `outcome` says how that counts.
+    /// `None` if it does not wait (any more).
+    pub fn cancel(&mut self, now: Moment, key: Key, outcome: Outcome) -> Option<T> {
         self.clock = now;
         let index = self.slab.find(key, State::Queued)?;
         self.pace.lost(&self.settings, now.since(self.slab.at(index).since));
         self.unlink(index);
-        self.counts.cancelled += 1;
+        self.counts.finished(outcome);
         self.slab.remove(index)
     }
 

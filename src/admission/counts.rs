@@ -67,7 +67,7 @@ impl Counts {
 
     /// The results by name, as metrics and JSON show them.
     #[must_use]
-    pub const fn by_result(&self) -> [(&'static str, u64); 7] {
+    pub fn by_result(&self) -> impl ExactSizeIterator<Item = (&'static str, u64)> + use<> {
         [
             ("ok", self.ok),
             ("error", self.error),
@@ -77,6 +77,7 @@ impl Counts {
             ("expired", self.expired),
             ("rejected", self.rejected),
         ]
+        .into_iter()
     }
 
     pub(super) fn finished(&mut self, outcome: Outcome) {

@@ -14,6 +14,7 @@ use crate::admission::Outcome;
 use crate::error::{Cause, JobError, Rejection};
 use crate::pool::{Pending, Pool, Submission};
 use crate::reject::Reject;
+use crate::shield::shielded;
 use crate::terms::Terms;
 use crate::timer::Sleep;
 use crate::workload::Workload;
@@ -141,7 +142,7 @@ fn rejection(pool: &Workload, error: JobError, options: Options) -> Rejection {
         JobError::UnknownPool(unknown) => Rejection::new(unknown.name().clone(), Cause::UnknownPool, None),
         JobError::Panicked(panic) if options.resume_panics => panic.resume(),
         JobError::Panicked(panic) => {
-            tracing::error!(target: "tower_offload", %pool, "a handler panicked: {}", panic.message());
+            shielded(|| tracing::error!(target: "tower_offload", %pool, "a handler panicked: {}", panic.message()));
             Rejection::new(pool.clone(), Cause::Panicked, None)
         }
     }

@@ -85,8 +85,8 @@ pub(crate) fn publish(reading: &Reading<'_>) {
     for (name, value) in gauges {
         gauge!(name, "pool" => pool.clone()).set(value);
     }
-    counter!(names::SUBMITTED, "pool" => pool.clone()).absolute(reading.submitted);
-    for (result, value) in reading.results {
+    counter!(names::SUBMITTED, "pool" => pool.clone()).absolute(reading.counts.submitted);
+    for (result, value) in reading.counts.by_result() {
         counter!(names::JOBS, "pool" => pool.clone(), "result" => result).absolute(value);
     }
 }

@@ -6,6 +6,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::admission::Counts;
+
 #[cfg(feature = "metrics")]
 mod facade;
 #[cfg(feature = "metrics")]
@@ -48,7 +50,5 @@ pub(crate) struct Reading<'a> {
     pub(crate) queue_capacity: usize,
     pub(crate) overloaded: bool,
     pub(crate) utilization: f64,
-    /// By value of the label `result`.
-    pub(crate) results: [(&'static str, u64); 7],
-    pub(crate) submitted: u64,
+    pub(crate) counts: Counts,
 }

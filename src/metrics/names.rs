@@ -17,10 +17,10 @@ pub(super) const QUEUE_WAIT: &str = "workload_pool_queue_wait_seconds";
 pub(super) const RUN: &str = "workload_pool_run_seconds";
 
 /// The histograms of a pool, by name: for an exporter that is to be given their buckets.
-pub const HISTOGRAMS: [&str; 2] = [QUEUE_WAIT, RUN];
+pub const HISTOGRAMS: &[&str] = &[QUEUE_WAIT, RUN];
 
 /// Bucket bounds for [`HISTOGRAMS`], in seconds: from what an idle pool costs to what a queue timeout allows.
-pub const DURATION_BUCKETS: [f64; 17] = [
+pub const DURATION_BUCKETS: &[f64] = &[
     0.000_025, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
     30.0,
 ];

@@ -152,9 +152,9 @@ impl Crew {
         self.leave(seat);
     }
 
-    /// Until when no thread is tried, if the last one could not be started.
-    pub(super) fn barren_until(&self) -> Moment {
-        self.barren_until
+    /// Until when no thread is tried, since the last one could not be started.
+    pub(super) fn barren_until(&self, now: Moment) -> Option<Moment> {
+        (now < self.barren_until).then_some(self.barren_until)
     }
 
     pub(super) fn leave(&mut self, seat: usize) {

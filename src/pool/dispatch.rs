@@ -128,7 +128,7 @@ impl<T> Dispatch<T> {
         } else {
             state.admission.offer_to_wait(now, offer, &mut gone)
         };
-        let (offered, arm) = match placed {
+        let (offered, due) = match placed {
             Ok(Place::InFlight(key)) => {
                 let (job, made) = make(key, state.glance());
                 state.ready.push_back(job);
@@ -138,11 +138,11 @@ impl<T> Dispatch<T> {
                 let (job, made) = make(key, state.glance());
                 state.admission.store(key, job);
                 let due = state.admission.expiry_of(now, offer);
-                (Ok(made), state.arm(due))
+                (Ok(made), Some(due))
             }
             Err(cause) => (Err((cause, state.admission.retry_after(now))), None),
         };
-        let after = After { arm, ..state.after(now, gone) };
+        let after = state.after_until(due, now, gone);
         (offered, after)
     }
 
@@ -193,10 +193,10 @@ impl<T> Dispatch<T> {
         (None, after)
     }
 
-    /// Takes out a queued job whose caller has left.
-    pub(crate) fn cancel(&self, now: Moment, key: Key) -> (Option<T>, After<T>) {
+    /// Takes out a queued job, whose end counts as `outcome`.
+    pub(crate) fn cancel(&self, now: Moment, key: Key, outcome: Outcome) -> (Option<T>, After<T>) {
         let mut state = self.lock();
-        let job = state.admission.cancel(now, key);
+        let job = state.admission.cancel(now, key, outcome);
         let after = state.after(now, Vec::new());
         (job, after)
     }
@@ -269,8 +269,7 @@ impl<T> Dispatch<T> {
             state.admission.evict_all(Cause::NoWorkers, &mut gone);
             ready.extend(state.ready.drain(..));
         }
-        let arm = state.next_due(now).and_then(|due| state.arm(due));
-        let after = After { arm, ..state.after(now, gone) };
+        let after = state.after(now, gone);
         (ready, after)
     }
 
@@ -281,9 +280,8 @@ impl<T> Dispatch<T> {
         state.admission.expire(now, &mut gone);
         // An alarm that an earlier one has overtaken rings too; it does not ask for another.
         state.armed = state.armed.filter(|&armed| now < armed);
-        let after = state.after(now, gone);
-        let arm = state.next_due(now).and_then(|due| state.arm(due));
-        After { arm, ..after }
+        let due = state.admission.next_expiry();
+        state.after_until(due, now, gone)
     }
 
     /// The workers to look at: do they run?
@@ -411,24 +409,25 @@ impl<T> State<T> {
     }
 
     fn after(&mut self, now: Moment, gone: Vec<Gone<T>>) -> After<T> {
+        self.after_until(None, now, gone)
+    }
+
+    /// The same where a job's waiting ends at `due`.
+    fn after_until(&mut self, due: Option<Moment>, now: Moment, gone: Vec<Gone<T>>) -> After<T> {
         let watchers = if self.has_watchers_to_wake() { std::mem::take(&mut self.watchers) } else { Vec::new() };
         let call = self.call(now);
         let pressed = self.has_work();
-        After { call, gone, watchers, arm: None, watch: self.crew.wants_watch(pressed) }
+        // A thread that could not be started is tried again, whether or not anything happens until then.
+        let retry = self.crew.barren_until(now).filter(|_| pressed && matches!(call, Call::Nobody));
+        let arm = due.into_iter().chain(retry).min().and_then(|due| self.arm(due));
+        After { call, gone, watchers, arm, watch: self.crew.wants_watch(pressed) }
     }
 
     fn has_watchers_to_wake(&self) -> bool {
         !self.watchers.is_empty() && self.admission.is_idle()
     }
 
-    /// When the waiting of a job ends next, or a thread is to be tried again that could not be started.
-    fn next_due(&self, now: Moment) -> Option<Moment> {
-        let barren_until = self.crew.barren_until();
-        let retry = (now < barren_until && self.has_work()).then_some(barren_until);
-        self.admission.next_expiry().into_iter().chain(retry).min()
-    }
-
-    /// A job's waiting ends at `due`: that moment, if nothing rings before.
+    /// Something is due at this moment: the moment itself, if nothing rings before.
     fn arm(&mut self, due: Moment) -> Option<Moment> {
         let arm = self.armed.is_none_or(|armed| due < armed).then_some(due);
         self.armed = arm.or(self.armed);

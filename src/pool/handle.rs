@@ -155,7 +155,7 @@ impl<T> JobHandle<T> {
         self.state = State::Taken;
     }
 
-    /// Whether the result is there.
+    /// Whether the job has ended: its result is there, or will be as soon as what the job held has been dropped.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         match &self.state {

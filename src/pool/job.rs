@@ -94,9 +94,15 @@ impl Ticket {
 
     /// How the job ends if it is dropped now.
     pub(super) fn outcome_of_drop(&self) -> Outcome {
-        // A job that had its permit and no worker to come was refused; of any other, the caller has left.
-        let refused = self.fate.load(Ordering::Acquire) == code(Cause::NoWorkers);
-        if refused { Outcome::Rejected } else { Outcome::Cancelled }
+        let fate = self.fate.load(Ordering::Acquire);
+        if fate == code(Cause::NoWorkers) {
+            Outcome::Rejected
+        } else if fate == code(Cause::DeadlineExceeded) {
+            Outcome::Expired
+        } else {
+            // The caller has left.
+            Outcome::Cancelled
+        }
     }
 
     /// The job ended without a value.
@@ -113,9 +119,9 @@ impl Ticket {
         self.shared.rejection(Cause::DeadlineExceeded).with_started(begun)
     }
 
-    /// The caller has left: a job that is queued leaves the queue.
+    /// The caller has left, or was told that it is too late: a job that is queued leaves the queue.
     pub(crate) fn cancel(&self) {
-        self.shared.cancel(self.key);
+        self.shared.cancel(self.key, self.outcome_of_drop());
     }
 }
 

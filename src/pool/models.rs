@@ -165,7 +165,7 @@ fn a_cancelled_job_is_taken_or_cancelled_and_never_both() {
         let pool = Pool::new(&Plan { workers: 1, limit: 1, capacity: 1, most_waking: 1 });
         pool.submit(Deed::End).expect("a permit is free");
         let key = pool.submit(Deed::End).expect("there is room in the queue");
-        let (job, after) = pool.dispatch.cancel(NOW, key);
+        let (job, after) = pool.dispatch.cancel(NOW, key, Outcome::Cancelled);
         let cancelled = usize::from(job.is_some());
         pool.settle(after);
         pool.wait_until_idle();

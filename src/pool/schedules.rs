@@ -47,7 +47,7 @@ fn crowd() {
                     let Ok(key) = pool.submit(deed) else { continue };
                     admitted.fetch_add(1, Ordering::Relaxed);
                     if thread_rng().gen_bool(0.3) {
-                        let (job, after) = pool.dispatch.cancel(super::model::NOW, key);
+                        let (job, after) = pool.dispatch.cancel(super::model::NOW, key, Outcome::Cancelled);
                         cancelled.fetch_add(usize::from(job.is_some()), Ordering::Relaxed);
                         pool.settle(after);
                     }

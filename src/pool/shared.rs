@@ -18,7 +18,7 @@ use crate::error::{Cause, Rejection};
 use crate::metrics::{self, JobTimes, Turn};
 use crate::shield::shielded;
 use crate::threads;
-use crate::timer::{self, Alarm};
+use crate::timer::{self, Alarm, Timer};
 use crate::workload::Workload;
 
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     start_failed: AtomicBool,
     publisher: Arc<Publisher>,
     watch: Arc<Watch>,
+    /// Ends the waiting of queued jobs. What they leave is dropped on its thread, so it is this pool's alone.
+    timer: Timer,
     this: Weak<Self>,
 }
 
@@ -68,6 +70,7 @@ impl Shared {
             start_failed: AtomicBool::new(false),
             publisher: Publisher::new(this.clone()),
             watch: Watch::new(this.clone()),
+            timer: Timer::new(format!("offload-timer-{}", plan.name)),
             this: this.clone(),
             name: plan.name,
         })
@@ -153,9 +156,9 @@ impl Shared {
         self.ran(ran);
     }
 
-    /// Takes a queued job out whose caller has left.
-    pub(super) fn cancel(&self, key: Key) {
-        let (job, after) = self.dispatch.cancel(self.now(), key);
+    /// Takes a queued job out that ends like this.
+    pub(super) fn cancel(&self, key: Key, outcome: Outcome) {
+        let (job, after) = self.dispatch.cancel(self.now(), key, outcome);
         self.settle(after);
         drop(job);
         self.touched();
@@ -201,7 +204,7 @@ impl Shared {
         }
         if let Some(at) = arm.and_then(|at| self.instant_of(at)) {
             let this: Weak<Self> = self.this.clone();
-            shielded(|| timer::TIMER.arm(at, this));
+            shielded(|| self.timer.arm_only(at, this));
         }
         for gone in gone {
             self.send_off(gone);

@@ -25,7 +25,8 @@ pub struct PoolStats {
     pub in_flight: usize,
     /// Jobs that may be in flight at once.
     pub concurrency_limit: usize,
-    /// Jobs that wait for others to make room within the limit.
+    /// Jobs that wait for others to make room within the limit. More than `queue_capacity` only where an adaptive limit
+    /// has just fallen: those who have been let in are not sent away for that.
     pub queued_tasks: usize,
     /// Jobs that may wait.
     pub queue_capacity: usize,
@@ -59,7 +60,6 @@ impl PoolStats {
     }
 
     pub(crate) fn reading(&self) -> Reading<'_> {
-        let counts = &self.counts;
         Reading {
             pool: &self.name,
             workers: self.workers,
@@ -71,8 +71,7 @@ impl PoolStats {
             queue_capacity: self.queue_capacity,
             overloaded: self.overloaded,
             utilization: self.utilization(),
-            results: counts.by_result(),
-            submitted: counts.submitted,
+            counts: self.counts,
         }
     }
 }

@@ -1,10 +1,9 @@
 //! A batch: many jobs in one pool, of which only so many are submitted at once.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::Future;
 use std::sync::Arc;
-use std::task::Poll;
 
+use futures_util::stream::{self, StreamExt};
 use tokio::sync::Semaphore;
 
 use super::{IntoJob, Pools, run};
@@ -71,36 +70,19 @@ impl BatchExecutor {
     where
         J: IntoJob<Kind>,
     {
-        let mut jobs = jobs.into_iter();
+        let numbered = jobs.into_iter().enumerate();
+        let run = |(index, job)| {
+            let run = self.run(job);
+            async move { (index, run.await) }
+        };
+        let mut ended = stream::iter(numbered).map(run).buffer_unordered(self.most);
         let mut results = Vec::new();
-        let mut running: Vec<(usize, Pin<Box<dyn Future<Output = _> + Send>>)> = Vec::new();
-        poll_fn(|cx| {
-            loop {
-                let before = running.len();
-                running.retain_mut(|(index, job)| match job.as_mut().poll(cx) {
-                    Poll::Ready(result) => {
-                        results[*index] = Some(result);
-                        false
-                    }
-                    Poll::Pending => true,
-                });
-                let mut started = false;
-                while running.len() < self.most
-                    && let Some(job) = jobs.next()
-                {
-                    running.push((results.len(), Box::pin(self.run(job))));
-                    results.push(None);
-                    started = true;
-                }
-                if running.is_empty() {
-                    return Poll::Ready(());
-                }
-                if !started && running.len() == before {
-                    return Poll::Pending;
-                }
+        while let Some((index, result)) = ended.next().await {
+            if results.len() <= index {
+                results.resize_with(index + 1, || None);
             }
-        })
-        .await;
+            results[index] = Some(result);
+        }
         results.into_iter().map(|result: Option<_>| result.expect("every job of the batch has ended")).collect()
     }
 }

@@ -187,13 +187,16 @@ impl Activity {
         if let Some(ended) = self.moment(&self.ended) {
             return Due::At(ended + LINGER, Action::Drop);
         }
+        // First the count, then the time: where no request is in flight, this is since when.
+        let requests = self.in_flight.load(Ordering::Acquire);
+        let in_flight = requests > 0 || self.blocked.load(Ordering::Relaxed);
         let idle_since = self.at(self.idle_since.load(Ordering::Relaxed));
         match stage {
-            Stage::ClosingIdle(since) if self.in_flight.load(Ordering::Acquire) == 0 => {
+            Stage::ClosingIdle(since) if requests == 0 => {
                 return Due::At(since.max(idle_since) + CLOSING_GRACE, Action::Drop);
             }
-            Stage::Draining if self.in_flight() > 0 => return Due::Now(Action::Close),
-            _ if self.in_flight() > 0 => return Due::Never,
+            Stage::Draining if in_flight => return Due::Now(Action::Close),
+            _ if in_flight => return Due::Never,
             Stage::Closing(since) | Stage::ClosingIdle(since) => {
                 return Due::At(since.max(idle_since) + CLOSING_GRACE, Action::Drop);
             }

@@ -160,16 +160,12 @@ impl Connection {
 
     /// Has `waker` woken at the next order. Ask for the order after this, not before.
     pub(super) fn watch(&self, side: Side, waker: &Waker) {
-        let mut wakers = lock(&self.wakers);
-        let slot = match side {
-            Side::Task => &mut wakers.task,
-            Side::Read => &mut wakers.read,
-            Side::Write => &mut wakers.write,
-        };
-        match slot {
-            Some(known) => known.clone_from(waker),
-            None => *slot = Some(waker.clone()),
+        if lock(&self.wakers).of(side).as_ref().is_some_and(|known| known.will_wake(waker)) {
+            return;
         }
+        // A waker is the application's: neither its clone nor its drop runs under the lock.
+        let waker = waker.clone();
+        let _other = lock(&self.wakers).of(side).replace(waker);
     }
 
     fn wake(&self) {
@@ -180,14 +176,28 @@ impl Connection {
     }
 }
 
+// === impl Wakers ===
+
+impl Wakers {
+    const fn of(&mut self, side: Side) -> &mut Option<Waker> {
+        match side {
+            Side::Task => &mut self.task,
+            Side::Read => &mut self.read,
+            Side::Write => &mut self.write,
+        }
+    }
+}
+
 // === impl Registration ===
 
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut open = lock(&self.shared.open);
-        open.connections.remove(&self.id);
+        let closed = open.connections.remove(&self.id);
         let none_open = open.connections.is_empty();
         drop(open);
+        // The wakers that it holds are the application's.
+        drop(closed);
         self.shared.one_closed.notify_waiters();
         if none_open {
             self.shared.none_open.notify_waiters();

@@ -32,8 +32,7 @@ pub(super) fn readiness(stats: &[PoolStats]) -> (bool, Value) {
 }
 
 fn pool(stats: &PoolStats) -> Value {
-    let jobs: Map<_, _> =
-        stats.counts.by_result().into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
+    let jobs: Map<_, _> = stats.counts.by_result().map(|(name, count)| (name.to_owned(), json!(count))).collect();
     json!({
         "max_workers": stats.max_workers,
         "workers": stats.workers,

@@ -60,8 +60,8 @@ impl MetricsService {
     /// If the application has installed a recorder before: if that is a Prometheus one, give its handle to
     /// [`with_handle`](Self::with_handle).
     pub fn install(pools: &Pools) -> Result<Self, InstallError> {
-        let builder = HISTOGRAMS.into_iter().try_fold(PrometheusBuilder::new(), |builder, name| {
-            builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), &DURATION_BUCKETS)
+        let builder = HISTOGRAMS.iter().try_fold(PrometheusBuilder::new(), |builder, name| {
+            builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), DURATION_BUCKETS)
         });
         let exporter = builder.and_then(PrometheusBuilder::install_recorder)?;
         Ok(Self::with_handle(pools, exporter))
@@ -75,13 +75,16 @@ impl MetricsService {
     ///
     /// let mut builder = PrometheusBuilder::new().add_global_label("service", "thumbnails");
     /// for name in metrics::HISTOGRAMS {
-    ///     builder = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), &metrics::DURATION_BUCKETS)?;
+    ///     builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), metrics::DURATION_BUCKETS)?;
     /// }
     /// let exporter = builder.install_recorder()?;
     /// let metrics = MetricsService::with_handle(&Pools::default(), exporter);
     /// # let _ = metrics;
     /// # Ok::<(), metrics_exporter_prometheus::BuildError>(())
     /// ```
+    ///
+    /// The handle's type is that of `metrics-exporter-prometheus` 0.18: a later one comes with a later major version of this
+    /// crate.
     #[must_use]
     pub fn with_handle(pools: &Pools, exporter: PrometheusHandle) -> Self {
         let upkeep = Arc::new(Upkeep { exporter: exporter.clone() });

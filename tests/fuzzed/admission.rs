@@ -256,7 +256,11 @@ impl Model {
         let Some(id) = self.pick(which) else { return };
         let Some(&key) = self.keys.get(&id) else { return };
         let waits = matches!(self.jobs[id], Known::Queued { .. });
-        assert_eq!(self.admission.cancel(self.moment(), key), waits.then_some(id), "a stale key cancels nothing");
+        assert_eq!(
+            self.admission.cancel(self.moment(), key, Outcome::Cancelled),
+            waits.then_some(id),
+            "a stale key cancels nothing"
+        );
         if waits {
             self.jobs[id] = Known::Answered;
         }

@@ -87,8 +87,12 @@ impl Policy for Ours {
 
     fn cancel(&mut self, now: Moment, id: u32) {
         let key = self.keys[id as usize].expect("only what was queued is cancelled");
-        assert_eq!(self.admission.cancel(now, key), Some(id), "a queued job leaves at once, with its own payload");
-        assert_eq!(self.admission.cancel(now, key), None, "and only once");
+        assert_eq!(
+            self.admission.cancel(now, key, Outcome::Cancelled),
+            Some(id),
+            "a queued job leaves at once, with its own payload"
+        );
+        assert_eq!(self.admission.cancel(now, key, Outcome::Cancelled), None, "and only once");
     }
 
     fn finish(&mut self, now: Moment, id: u32, outcome: Outcome, ran: Duration) {
