@@ -66,7 +66,8 @@
 //! - Blocking or computing code cannot be interrupted. If its client leaves it goes on, and counts against the limit
 //!   until it ends.
 //! - A job of pool A that blocks on a job of pool B, which blocks on A, waits for a worker it holds itself. Submitting
-//!   to the pool one is in runs inline; longer circles end with the queue timeout.
+//!   to the pool one is in runs inline; longer circles end with the queue timeout, unless the job that is waited for has
+//!   begun.
 //! - On Linux, jobs that compute for long on every core leave the other jobs of their pool few workers, also those that
 //!   would only block: give the two pools of their own. Jobs that are in flight and wait for a worker are not subject to the
 //!   queue's timeout and order.

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Calls something of the application's, such as a destructor, a waker or a subscriber; a panic of it is reported by the
+/// Calls something of the application's, such as a destructor, a recorder or a subscriber; a panic of it is reported by the
 /// panic hook and ends here. A subscriber panics more easily than one thinks: when nobody reads what it writes any more.
 pub(crate) fn shielded<T>(call: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(call)).map_err(drop_payload).ok()

@@ -128,7 +128,8 @@ impl<T> JobHandle<T> {
     /// Blocks this thread until the job has ended.
     ///
     /// Not for async code, whose thread it would block: await the handle there. A job that waits for another job of its
-    /// own pool, submitted from elsewhere, may wait for a worker that it holds itself, up to the queue timeout.
+    /// own pool, submitted from elsewhere, may wait for a worker that it holds itself: up to the queue timeout, or for good if
+    /// that job has begun.
     ///
     /// # Errors
     ///

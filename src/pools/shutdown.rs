@@ -28,7 +28,7 @@ pub struct DrainReport {
 pub struct PoolDrain {
     /// The pool.
     pub pool: Workload,
-    /// Jobs that were queued or in flight when the shutdown began, and ended in time.
+    /// Jobs that were queued or in flight when the shutdown began, and ended in time, however they did.
     pub finished: u64,
     /// Jobs that were still queued at the deadline: they never started, and their callers were told so.
     pub given_up: u64,

@@ -156,6 +156,32 @@ async fn a_handler_in_flight_is_cancelled_at_its_deadline_if_the_layer_says_so()
     assert_eq!(stats_of(&pools, "cpu").counts.cancelled, 1);
 }
 
+/// The layer and the pool both see that the time is up, and either may be the first.
+#[tokio::test]
+async fn a_queued_request_that_is_told_at_its_deadline_expired_whoever_noticed() {
+    const LATE: usize = 50;
+    let pools = one_worker(LATE, Trust::default());
+    let (gate, notes) = (Gate::new(), Arc::default());
+    let service = PoolLayer::<Cpu>::new(&pools).cancel_late().layer(noting(&gate, &notes));
+    let holder = spawn(&service, request("GET", "/held"));
+    gate.arrived(1).await;
+    let deadline = Deadline::after(Duration::from_millis(50));
+    let late: Vec<_> = (0..LATE)
+        .map(|_| {
+            let mut late = request("GET", "/late");
+            late.extensions_mut().insert(deadline);
+            spawn(&service, late)
+        })
+        .collect();
+    for late in late {
+        assert_eq!(in_time(late).await.unwrap().status(), StatusCode::GATEWAY_TIMEOUT);
+    }
+    let counts = stats_of(&pools, "cpu").counts;
+    assert_eq!((counts.expired, counts.cancelled), (LATE as u64, 0));
+    gate.open(1);
+    holder.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_caller_with_many_requests_does_not_delay_another() {
     let pools = one_worker(200, Trust::default());

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tower_offload::{Cause, JobError, PoolConfig};
 
-use crate::support::{Held, end_of, hold, pools, stats};
+use crate::support::{Gate, Held, end_of, hold, pools, stats};
 
 fn expired(result: Result<(), JobError>) {
     let Err(JobError::Rejected(rejection)) = result else { panic!("{result:?}") };
@@ -25,6 +25,30 @@ fn a_late_job_is_answered_while_every_worker_is_blocked() {
     let numbers = stats(&pools, "late");
     assert_eq!((numbers.counts.expired, numbers.queued_tasks, numbers.active_threads), (20, 0, 2));
     held.into_iter().for_each(Held::release);
+}
+
+/// What a late job holds is dropped by its pool's own timer.
+#[test]
+fn a_late_job_whose_destructor_blocks_does_not_hold_up_the_time_of_another_pool() {
+    struct Blocks(Gate, Gate);
+    impl Drop for Blocks {
+        fn drop(&mut self) {
+            self.0.open();
+            self.1.wait();
+        }
+    }
+    let soon = PoolConfig::new(1).queue_timeout(Duration::from_millis(10));
+    let pools = tower_offload::Pools::builder().pool("slow", soon.clone()).pool("quick", soon).build().unwrap();
+    let held = [hold(&pools, "slow", 1), hold(&pools, "quick", 1)];
+    let (drops, goes_on) = (Gate::default(), Gate::default());
+    let blocks = Blocks(drops.clone(), goes_on.clone());
+    let slow = pools.submit_to_pool("slow", move || drop(blocks)).unwrap();
+    drops.wait();
+    expired(end_of(pools.submit_to_pool("quick", || ()).unwrap()));
+    assert_eq!(stats(&pools, "slow").counts.expired, 1, "it has left the queue");
+    goes_on.open();
+    expired(end_of(slow));
+    held.into_iter().flatten().for_each(Held::release);
 }
 
 /// The timer is set for the oldest job; those that come later have their turn too.
