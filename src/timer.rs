@@ -68,7 +68,14 @@ const BARREN: Duration = Duration::from_secs(1);
 
 /// Tries again to start what could not be started. To be called often: it costs nothing unless there is such a thing.
 pub(crate) fn retry() {
-    if ANY_FAILED.load(Ordering::Relaxed) && ANY_FAILED.swap(false, Ordering::Relaxed) {
+    if ANY_FAILED.load(Ordering::Relaxed) {
+        retry_failed();
+    }
+}
+
+#[cold]
+fn retry_failed() {
+    if ANY_FAILED.swap(false, Ordering::Relaxed) {
         let failed = std::mem::take(&mut *FAILED.lock().unwrap_or_else(PoisonError::into_inner));
         for inner in failed.into_iter().filter_map(|inner| inner.upgrade()) {
             Timer { inner }.retry();

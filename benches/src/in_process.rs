@@ -5,9 +5,12 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use crate::harness::{Case, Column, Harness, OURS, Scenario, Target};
-use crate::ways::{self, Dedicated, Direct, Job, Ours, SpawnBlocking, SpawnBlockingLimited, Speed, Way};
+use crate::ways::{self, Dedicated, Direct, Done, Job, Ours, SpawnBlocking, SpawnBlockingLimited, Speed, Way};
 
 const CALLERS: [usize; 4] = [1, 16, 256, 2000];
+/// Why no more is done than is: what the operating system takes for each hand-over between threads.
+const SWITCHES: Column = Column { name: "context switches", unit: "a job" };
+const KERNEL: Column = Column { name: "kernel", unit: "µs a job" };
 const SPAN: Duration = Duration::from_millis(150);
 
 /// Gathers the cases of one scenario.
@@ -17,8 +20,8 @@ struct Cases<'a> {
     job: Job,
     callers: usize,
     span: Duration,
-    /// What jobs per second are shown as.
-    shown: fn(f64) -> f64,
+    /// What is shown of it.
+    shown: fn(Done) -> Vec<f64>,
 }
 
 pub fn run(harness: &mut Harness, speed: Speed) {
@@ -52,12 +55,12 @@ pub fn run(harness: &mut Harness, speed: Speed) {
         harness.run(Scenario { name, columns, cases: cases.all, baseline: OURS, target: Some(target) });
     };
     for callers in CALLERS {
-        let columns = [Column { name: "a job", unit: "ns" }];
+        let columns = [Column { name: "a job", unit: "ns" }, SWITCHES, KERNEL];
         let target = Target { text: "at or ahead of the best alternative", reached: |medians| medians.is_least(0) };
-        compare(format!("job, empty, callers: {callers}"), &columns, Job::EMPTY, callers, |rate| 1e9 / rate, target);
+        compare(format!("job, empty, callers: {callers}"), &columns, Job::EMPTY, callers, time, target);
     }
     for callers in CALLERS {
-        let columns = [Column { name: "throughput", unit: "jobs/s" }];
+        let columns = [Column { name: "throughput", unit: "jobs/s" }, SWITCHES, KERNEL];
         let ahead = Target { text: "ahead of every alternative", reached: |medians| medians.is_most_but("direct", 0) };
         let ahead_and_near = Target {
             text: "at least 0.95 of direct, ahead of every alternative",
@@ -65,10 +68,18 @@ pub fn run(harness: &mut Harness, speed: Speed) {
         };
         let target = if callers == 1 { ahead } else { ahead_and_near };
         let job = speed.job(Duration::from_micros(20));
-        compare(format!("job, 20 µs, callers: {callers}"), &columns, job, callers, |rate| rate, target);
+        compare(format!("job, 20 µs, callers: {callers}"), &columns, job, callers, throughput, target);
     }
     // A runtime that is dropped waits for its blocking threads, which are idle by now.
     drop((buffer, executor, bulkhead));
+}
+
+fn time(done: Done) -> Vec<f64> {
+    vec![1e9 / done.jobs_per_second, done.switches, done.kernel]
+}
+
+fn throughput(done: Done) -> Vec<f64> {
+    vec![done.jobs_per_second, done.switches, done.kernel]
 }
 
 /// An empty job that is called directly is nothing at all.
@@ -80,7 +91,7 @@ impl<'a> Cases<'a> {
     fn add<W: Way>(&mut self, name: &'static str, way: &W) {
         let &mut Self { runtime, job, callers, span, shown, .. } = self;
         let way = [way.clone()];
-        let sample = move || vec![shown(ways::jobs_per_second(runtime, &way, job, callers, span))];
+        let sample = move || shown(ways::measure(runtime, &way, job, callers, span));
         self.all.push(Case { name, sample: Box::new(sample) });
     }
 }

@@ -6,6 +6,7 @@ mod harness;
 mod http;
 mod in_process;
 mod isolation;
+mod kernel;
 mod memory;
 mod observed;
 mod overload;

@@ -50,6 +50,6 @@ pub fn play(kind: &str, speed: Speed) {
         tracing_subscriber::fmt().with_writer(std::io::sink).init();
         MetricsService::install(&pools).expect("nobody else installs a recorder")
     });
-    ways::jobs_per_second(&runtime, std::slice::from_ref(&way), job, CALLERS, WARM_UP);
-    child::tell(ways::jobs_per_second(&runtime, &[way], job, CALLERS, SPAN));
+    ways::measure(&runtime, std::slice::from_ref(&way), job, CALLERS, WARM_UP);
+    child::tell(ways::measure(&runtime, &[way], job, CALLERS, SPAN).jobs_per_second);
 }

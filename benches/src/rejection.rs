@@ -66,7 +66,7 @@ pub fn run(harness: &mut Harness) {
         Case {
             name: ADMITTED,
             sample: Box::new(|| {
-                vec![1e9 / ways::jobs_per_second(&runtime, &[Ours(open.clone())], Job::EMPTY, 1, span)]
+                vec![1e9 / ways::measure(&runtime, &[Ours(open.clone())], Job::EMPTY, 1, span).jobs_per_second]
             }),
         },
         Case {

@@ -66,7 +66,7 @@ fn case<'a>(name: &'static str, runtime: &'a Runtime, pools: usize, workers: usi
     }
     let ways: Vec<_> = names.into_iter().map(|name| InPool { pools: pools.clone(), name }).collect();
     let callers = CALLERS * ways.len();
-    let sample = move || vec![1e9 / ways::jobs_per_second(runtime, &ways, Job::EMPTY, callers, span)];
+    let sample = move || vec![1e9 / ways::measure(runtime, &ways, Job::EMPTY, callers, span).jobs_per_second];
     Case { name, sample: Box::new(sample) }
 }
 

@@ -15,6 +15,8 @@ use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools};
 use tower_resilience_bulkhead::BulkheadLayer;
 use tower_resilience_executor::ExecutorLayer;
 
+use crate::kernel::Kernel;
+
 /// A piece of work that keeps a core busy.
 #[derive(Clone, Copy, Debug)]
 pub struct Job {
@@ -240,10 +242,20 @@ pub fn default_cpu() -> PoolConfig {
     patient(PoolConfig::new(LIMIT))
 }
 
-/// Jobs per second of `callers` tasks that each run one job after the other.
-pub fn jobs_per_second(runtime: &Runtime, ways: &[impl Way], job: Job, callers: usize, span: Duration) -> f64 {
+/// What a number of callers got done.
+#[derive(Clone, Copy, Debug)]
+pub struct Done {
+    pub jobs_per_second: f64,
+    /// Context switches for each job.
+    pub switches: f64,
+    /// Microseconds in the kernel for each job.
+    pub kernel: f64,
+}
+
+/// What `callers` tasks get done that each run one job after the other.
+pub fn measure(runtime: &Runtime, ways: &[impl Way], job: Job, callers: usize, span: Duration) -> Done {
     let stop = Arc::new(AtomicBool::new(false));
-    let began = Instant::now();
+    let (began, before) = (Instant::now(), Kernel::so_far());
     let tasks: Vec<_> = (0..callers)
         .map(|caller| {
             let (way, stop) = (ways[caller % ways.len()].clone(), stop.clone());
@@ -267,5 +279,10 @@ pub fn jobs_per_second(runtime: &Runtime, ways: &[impl Way], job: Job, callers: 
         }
         sum
     });
-    done / began.elapsed().as_secs_f64()
+    let (took, kernel) = (began.elapsed(), Kernel::so_far().since(before));
+    Done {
+        jobs_per_second: done / took.as_secs_f64(),
+        switches: kernel.switches / done,
+        kernel: kernel.time.as_secs_f64() * 1e6 / done,
+    }
 }
