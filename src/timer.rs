@@ -41,6 +41,8 @@ struct State {
     due: BTreeMap<Place, Weak<dyn Alarm>>,
     next_number: u64,
     running: bool,
+    /// Nothing more rings.
+    closed: bool,
     /// When the thread could not be started, if it was so the last time.
     failed: Option<Instant>,
     /// It is among [`FAILED`].
@@ -120,7 +122,14 @@ enum Ring {
 impl Timer {
     /// No thread starts before something is due.
     pub(crate) fn new(name: String) -> Self {
-        let state = State { due: BTreeMap::new(), next_number: 0, running: false, failed: None, listed: false };
+        let state = State {
+            due: BTreeMap::new(),
+            next_number: 0,
+            running: false,
+            closed: false,
+            failed: None,
+            listed: false,
+        };
         Self { inner: Arc::new(Inner { name, state: Mutex::new(state), sooner: Condvar::new() }) }
     }
 
@@ -145,6 +154,17 @@ impl Timer {
         self.see_to_it(state, first);
         // Without the lock.
         drop(overtaken);
+    }
+
+    /// Ends the thread; nothing more rings.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let due = std::mem::take(&mut state.due);
+        drop(state);
+        self.inner.sooner.notify_one();
+        // Without the lock.
+        drop(due);
     }
 
     fn disarm(&self, place: Place) {
@@ -222,6 +242,10 @@ impl Timer {
             let first = state.due.first_key_value().map(|((at, _), _)| *at);
             let wait = first.map_or(KEEP_ALIVE, |at| at.saturating_duration_since(Instant::now()));
             let wait = if others_wait { wait.min(BARREN) } else { wait };
+            if state.closed {
+                state.running = false;
+                return;
+            }
             let waited = self.inner.sooner.wait_timeout(state, wait);
             let timeout;
             (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);

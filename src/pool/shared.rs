@@ -285,6 +285,7 @@ impl Alarm for Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        self.timer.close();
         shielded(|| self.publish(&metrics::turn()));
     }
 }

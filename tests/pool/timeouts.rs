@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tower_offload::{Cause, JobError, PoolConfig};
 
-use crate::support::{Gate, Held, end_of, hold, pools, stats};
+use crate::support::{Gate, Held, end_of, hold, pools, stats, until};
 
 fn expired(result: Result<(), JobError>) {
     let Err(JobError::Rejected(rejection)) = result else { panic!("{result:?}") };
@@ -76,4 +76,25 @@ fn a_job_that_got_its_permit_in_time_is_not_timed_out_while_it_runs() {
     held.into_iter().for_each(Held::release);
     let counts = stats(&pools, "run").counts;
     assert_eq!((counts.ok, counts.expired), (1, 1));
+}
+
+/// Linux keeps fifteen letters of a thread's name: the timer of the pool `z` has just so many.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_timer_of_a_pool_ends_with_it() {
+    let timers = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name.trim_end() == "offload-timer-z").count()
+    };
+    let pools = pools("z", PoolConfig::new(1));
+    let held = hold(&pools, "z", 1);
+    assert_eq!(timers(), 0, "nothing waits");
+    let waits = pools.submit_to_pool("z", || ()).unwrap();
+    until("the timer has its name", || timers() == 1);
+    held.into_iter().for_each(Held::release);
+    end_of(waits).unwrap();
+    drop(pools);
+    // Its next moment is half a minute away.
+    until("the timer has ended", || timers() == 0);
 }
