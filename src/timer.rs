@@ -122,14 +122,8 @@ enum Ring {
 impl Timer {
     /// No thread starts before something is due.
     pub(crate) fn new(name: String) -> Self {
-        let state = State {
-            due: BTreeMap::new(),
-            next_number: 0,
-            running: false,
-            closed: false,
-            failed: None,
-            listed: false,
-        };
+        let state =
+            State { due: BTreeMap::new(), next_number: 0, running: false, closed: false, failed: None, listed: false };
         Self { inner: Arc::new(Inner { name, state: Mutex::new(state), sooner: Condvar::new() }) }
     }
 

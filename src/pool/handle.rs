@@ -238,3 +238,55 @@ fn block_on_until<F: Future>(mut future: Pin<&mut F>, until: Option<Instant>) ->
         }
     }
 }
+
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::admission::Settings;
+    use crate::config::Trust;
+    use crate::pool::{Plan, Pool, Submission, always_ok};
+    use crate::terms::Terms;
+
+    fn pool() -> Pool {
+        Pool::new(Plan {
+            name: Workload::CPU,
+            workers: 1,
+            admission: Settings::fixed(1),
+            keep_alive: Duration::from_secs(1),
+            nice: None,
+            trust: Trust::default(),
+            verbose: false,
+        })
+    }
+
+    fn submit<F>(pool: &Pool, future: F) -> Pending<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send,
+    {
+        let submission = Submission { future, terms: Terms::default(), function: String::new, outcome_of: always_ok };
+        pool.submit(submission).expect("there is room")
+    }
+
+    /// Whoever hears `started: false` may send the request again.
+    #[test]
+    fn a_job_that_was_said_not_to_have_started_never_does() {
+        let pool = pool();
+        let (release, held) = channel::<()>();
+        let (begins, begun) = channel();
+        let first = submit(&pool, async move {
+            begins.send(()).expect("the test waits for it");
+            held.recv().expect("the test releases it");
+        });
+        begun.recv().expect("it begins");
+        assert!(first.too_late().started());
+        let second = submit(&pool, async { panic!("it began after all") });
+        assert!(!second.too_late().started());
+        release.send(()).expect("it waits for this");
+        block_on(first).expect("it ends by itself");
+        let Err(JobError::Rejected(rejection)) = block_on(second) else { panic!("it ran") };
+        assert_eq!((rejection.cause(), rejection.started()), (Cause::DeadlineExceeded, false));
+    }
+}
