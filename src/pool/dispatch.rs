@@ -10,8 +10,8 @@
 //!    of the two does not matter.
 //! 3. Only as many workers are waking at a time as there are jobs to take and cores to run them. Each that arrives looks
 //!    whether there is more to take than workers are coming for, and wakes the next.
-//! 4. A worker that ends a job takes its next one under the lock that ends the first; it sleeps only after it has looked
-//!    and found nothing.
+//! 4. A worker that ends a job takes its next one under the lock that ends the first, unless it has code of the
+//!    application to call before; then it leaves that job to others. It sleeps only after it has looked and found nothing.
 //! 5. A worker that finds more awake than the `level` allows lies down although there are jobs to take, and none is
 //!    called beyond it. Whoever leaves jobs so begins the watch, unless it is on; it goes on while they wait, and calls
 //!    workers when the level has risen.
