@@ -233,6 +233,9 @@ impl UnknownPool {
 
 impl fmt::Display for UnknownPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.known.is_empty() {
+            return write!(f, "there is no pool `{}`, nor any other", self.name);
+        }
         write!(f, "there is no pool `{}`; the pools are ", self.name)?;
         for (index, name) in self.known.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };

@@ -16,10 +16,24 @@ pub struct BadHeader {
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
+impl BadHeader {
+    /// The header `name` cannot be read; `remedy` says what it is to be, such as "a whole number".
+    #[must_use]
+    pub const fn new(name: HeaderName, remedy: &'static str) -> Self {
+        Self { name, remedy }
+    }
+
+    /// The name of the header.
+    #[must_use]
+    pub const fn name(&self) -> &HeaderName {
+        &self.name
+    }
+}
+
 impl Terms {
     /// What an HTTP request asks of its pool: the [`Deadline`] and the [`Priority`] among its extensions, and the headers
-    /// that `trust` names. Of two deadlines the earlier counts; the one that follows is put among the extensions, for the
-    /// handler to see. All answers of this crate to HTTP requests go by it; one of your own calls it in
+    /// that `trust` names. Of two deadlines the earlier counts; where it is a header's, it is put among the extensions, for
+    /// the handler to see. The priority of a header goes before that of the extensions. All answers of this crate to HTTP requests go by it; one of your own calls it in
     /// [`Reject::terms`](crate::Reject::terms).
     ///
     /// # Errors
@@ -160,6 +174,16 @@ mod tests {
         let trust = trust(Malformed::Refuse);
         let terms = terms_of(&[("x-timeout", "1h"), ("grpc-timeout", "5M")], &trust).expect("both are well formed");
         assert!(left(terms).is_some_and(|left| left <= Duration::from_secs(300) && left > Duration::from_secs(290)));
+    }
+
+    #[test]
+    fn a_trusted_priority_goes_before_that_of_the_extensions() {
+        for (trust, expected) in [(trust(Malformed::Refuse), Priority::Critical), (Trust::default(), Priority::Low)] {
+            let mut request = Request::get("/").header("x-priority", "critical").body(()).expect("a request");
+            request.extensions_mut().insert(Priority::Low);
+            let terms = Terms::of_request(&mut request, &trust).expect("it is a priority");
+            assert_eq!(terms.priority, expected);
+        }
     }
 
     #[test]

@@ -11,17 +11,24 @@ use std::time::{Duration, Instant};
 /// that is left.
 ///
 /// ```
-/// use axum::Extension;
 /// use std::time::Duration;
-/// use tower_offload::Deadline;
+///
+/// use axum::{Extension, Router, extract::Request, middleware::map_request, routing::get};
+/// use tower_offload::{Cpu, Deadline, PoolLayer, Pools};
 ///
 /// async fn search(Extension(deadline): Extension<Deadline>) -> String {
 ///     format!("{} ms are left", deadline.remaining().as_millis())
 /// }
 ///
-/// let deadline = Deadline::after(Duration::from_millis(250));
-/// assert!(!deadline.has_passed());
-/// # let _ = search;
+/// async fn set_deadline(mut request: Request) -> Request {
+///     request.extensions_mut().insert(Deadline::after(Duration::from_secs(5)));
+///     request
+/// }
+///
+/// let app: Router = Router::new()
+///     .route("/search", get(search))
+///     .layer(PoolLayer::<Cpu>::new(&Pools::default()))
+///     .layer(map_request(set_deadline));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Deadline(Instant);

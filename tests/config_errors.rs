@@ -83,7 +83,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "quoted workers",
         "performance:\n  thread_pools:\n    cpu_workers: \"30\"\n",
-        "<yaml>:3:18: performance.thread_pools.cpu_workers: the text \"30\" is not a whole number; give a number from 1 to 4096, or `auto`",
+        "<yaml>:3:18: performance.thread_pools.cpu_workers: the text \"30\" is no number for YAML; write 30",
     ),
     (
         "null workers",
@@ -213,7 +213,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "quoted concurrency",
         "performance:\n  thread_pools:\n    cpu: {concurrency: '8'}\n",
-        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: the text \"8\" is not a whole number; give a number from 1 to 1000000, `adaptive`, or bounds such as `{min: 2, max: 64}`",
+        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: the text \"8\" is no number for YAML; write 8",
     ),
     (
         "misspelt concurrency",
@@ -503,12 +503,12 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "host",
         "server:\n  host: localhost\n",
-        "<yaml>:2:9: server.host: the text \"localhost\" is not an IP address; give one such as 127.0.0.1, or 0.0.0.0 for every interface",
+        "<yaml>:2:9: server.host: the text \"localhost\" is not an IP address; give one such as 127.0.0.1, or 0.0.0.0 for every interface of IPv4",
     ),
     (
         "host number",
         "server:\n  host: 127.0\n",
-        "<yaml>:2:9: server.host: `127.0` is not an IP address; give one such as 127.0.0.1, or 0.0.0.0 for every interface",
+        "<yaml>:2:9: server.host: `127.0` is not an IP address; give one such as 127.0.0.1, or 0.0.0.0 for every interface of IPv4",
     ),
     (
         "unknown pool",
@@ -595,8 +595,8 @@ const CASES: &[(&str, &str, &str)] = &[
         "performance:\n  routes:\n    '/a?b=c': cpu\n",
         "<yaml>:3:5: performance.routes./a?b=c: a path has no '?'; a route is a method and a path, nothing more",
     ),
-    ("empty", "", "<yaml>:1:1: nothing is set here; write a setting, or do without the file"),
-    ("comments only", "# nothing\n", "<yaml>:2:1: nothing is set here; write a setting, or do without the file"),
+    ("empty", "", "<yaml>:1:1: nothing is set here; write a setting, or `{}` for the defaults"),
+    ("comments only", "# nothing\n", "<yaml>:2:1: nothing is set here; write a setting, or `{}` for the defaults"),
     (
         "two documents",
         "general: {verbose: true}\n---\nserver: {port: 1}\n",
@@ -615,12 +615,37 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "tab",
         "general:\n\tverbose: true\n",
-        "<yaml>:2:1: this is not YAML: found character that cannot start any token, while scanning for the next token",
+        "<yaml>:2:1: this is not YAML: found character that cannot start any token, while scanning for the next token; a tab cannot indent: use blanks",
     ),
     (
         "unclosed",
         "general: {verbose: true\n",
         "<yaml>:2:1: this is not YAML: did not find expected ',' or '}', while parsing a flow mapping at line 1 column 10",
+    ),
+    (
+        "variable",
+        "performance: {workers: ${CORES}}\n",
+        "<yaml>:1:25: this is not YAML: did not find expected ',' or '}', while parsing a flow mapping at line 1 column 14; variables such as `${NAME}` are not replaced: write the value",
+    ),
+    (
+        "number in quotes",
+        "performance:\n  workers: '4'\n",
+        "<yaml>:2:12: performance.workers: the text \"4\" is no number for YAML; write 4",
+    ),
+    (
+        "number with a zero before it",
+        "performance:\n  workers: 08\n",
+        "<yaml>:2:12: performance.workers: the text \"08\" is no number for YAML; write 8",
+    ),
+    (
+        "word in capitals",
+        "performance:\n  workers: Auto\n",
+        "<yaml>:2:12: performance.workers: the text \"Auto\" is unknown here; did you mean `auto`?",
+    ),
+    (
+        "two points in a time",
+        "server:\n  shutdown_timeout: 1.5.2\n",
+        "<yaml>:2:21: server.shutdown_timeout: `1.5.2` is no time; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
     ),
     ("unknown alias", "general: *nowhere\n", "<yaml>:1:10: this is not YAML: unknown anchor"),
     (
@@ -668,7 +693,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "umlauts before",
         "app: {name: 'äöü'}\nserver: {host: \"äö\", port: -1}\n",
-        "<yaml>:2:16: server.host: the text \"äö\" is not an IP address; give one such as 127.0.0.1, or 0.0.0.0 for every interface\n<yaml>:2:28: server.port: -1 is negative; give a number from 0 to 65535",
+        "<yaml>:2:16: server.host: the text \"äö\" is not an IP address; give one such as 127.0.0.1, or 0.0.0.0 for every interface of IPv4\n<yaml>:2:28: server.port: -1 is negative; give a number from 0 to 65535",
     ),
     (
         "flow over lines",

@@ -43,7 +43,8 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     }
     let Some(length) = length_of(unit) else {
         return Err(match unit {
-            "" => format!("`{text}` is text without a unit"),
+            "" if number.parse::<f64>().is_ok() => format!("`{text}` is text without a unit"),
+            "" => format!("`{text}` is no time"),
             _ => format!("`{unit}` is no unit of time (there are h, m, s, ms, us and ns)"),
         });
     };

@@ -29,6 +29,16 @@ use crate::workload::{Marker, PoolName};
 /// `on_upgrade`) runs where it always did, and Tokio's task-locals do not reach the handler: put what it needs on the
 /// request's extensions.
 ///
+/// # Slow clients
+///
+/// A handler's extractors run in the pool too. One that reads the body (`String`, `Json`, `Bytes`) waits there for the
+/// client to send it, and keeps its place in flight: as many clients as the limit, each of which sends half a body, stop
+/// the pool. Read the body in middleware around this layer, bounded in size and time, as `read_first` of the example
+/// server does; a `TimeoutLayer` around this one bounds it too. How fast a client reads the response is no matter: the
+/// response's body is not the pool's.
+///
+/// # Without a pool
+///
 /// A request that no pool is chosen for runs where it stands, as if the layer were not there; so does one whose pool the
 /// handler around it already runs in. Such a request takes no place in a pool: nothing refuses or cancels it, its
 /// [`Deadline`](crate::Deadline) is for its handler to see and no more, and its panic goes on in the response future.
@@ -187,8 +197,8 @@ impl<W, R> PoolLayer<W, R> {
         self.select_with(|choice| Or::new(choice, other.choice))
     }
 
-    /// Gives each request the priority that `function` answers; `None` leaves it to a [`Priority`] among the request's
-    /// extensions, and else to [`Priority::Normal`]. A full pool makes room for what is more important.
+    /// Gives each request the priority that `function` answers; `None` leaves it to the header that the pool trusts, else
+    /// to a [`Priority`] among the request's extensions, and else to [`Priority::Normal`]. A full pool makes room for what is more important.
     ///
     /// ```
     /// use axum::extract::Request;
@@ -250,9 +260,10 @@ impl<W, R> PoolLayer<W, R> {
 
     /// Gives rejections as errors: for services that do not speak HTTP.
     ///
-    /// axum wants services that cannot fail. Where a rejection is to be an error there as well, put axum's
-    /// `HandleErrorLayer` around this one, in a `ServiceBuilder`; to answer it in your own way
-    /// [`reject_with`](Self::reject_with) is shorter.
+    /// It knows nothing of HTTP: the headers that a pool trusts and a `Deadline` or `Priority` among the extensions have no
+    /// effect, and so [`cancel_late`](Self::cancel_late) has none; a response counts as `ok` whatever its status; and
+    /// tasks are logged by the request's type. For HTTP use [`reject_with`](Self::reject_with), or a
+    /// [`Reject`](crate::Reject) of your own, whose error axum's `HandleErrorLayer` can take.
     ///
     /// ```
     /// use tower::{ServiceBuilder, ServiceExt, service_fn};

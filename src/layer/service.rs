@@ -81,7 +81,10 @@ where
                     let call = Call::new(mem::replace(&mut self.inner, clone), request);
                     State::Chosen { pool, call: Some(call), terms }
                 }
-                Err(bad) => State::Rejected { rejection: Some(pool.turn_away(Cause::BadHeader).with_detail(&bad)) },
+                Err(bad) => {
+                    let rejection = pool.turn_away(Cause::BadHeader, || self.reject.describe(&request));
+                    State::Rejected { rejection: Some(rejection.with_detail(&bad)) }
+                }
             },
         };
         ResponseFuture::new(state, self.reject.clone(), hint, self.options)

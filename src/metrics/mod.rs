@@ -1,4 +1,16 @@
-//! What a pool shows to the `metrics` facade: every name, unit and help text, once.
+//! What a pool shows to the `metrics` facade, with the label `pool`.
+//!
+//! | metric | |
+//! |---|---|
+//! | `workload_pool_workers`, `_workers_max`, `_workers_busy` | threads there are, there may be, and that poll a job now |
+//! | `workload_pool_in_flight`, `_concurrency_limit` | jobs admitted and not ended; the most there may be |
+//! | `workload_pool_queue_depth`, `_queue_capacity` | jobs that wait; the most there may be |
+//! | `workload_pool_utilization_ratio` | busy threads of those there may be |
+//! | `workload_pool_overloaded` | 1 while even the shortest waits are too long |
+//! | `workload_pool_jobs_submitted_total` | all jobs |
+//! | `workload_pool_jobs_total` | jobs that ended, by the label `result`: the fields of [`Counts`](crate::Counts) |
+//! | `workload_pool_queue_wait_seconds` | histogram: from submission to first poll, of the jobs that began |
+//! | `workload_pool_run_seconds` | histogram: from first poll to end, awaits included |
 //!
 //! Counters and gauges are not counted here: they are set from one reading of the pool, so that in every scrape
 //! *submitted = Σ results + queued + in flight*. Only the two histograms are recorded job by job, through handles that

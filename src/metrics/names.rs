@@ -37,6 +37,10 @@ pub(super) fn describe() {
     describe_gauge!(OVERLOADED, "1 while even the best served jobs wait too long, 0 otherwise");
     describe_counter!(SUBMITTED, Unit::Count, "Jobs that were submitted, whatever became of them");
     describe_counter!(JOBS, Unit::Count, "Jobs that ended, by result");
-    describe_histogram!(QUEUE_WAIT, Unit::Seconds, "Time from a job's submission to its first poll");
-    describe_histogram!(RUN, Unit::Seconds, "Time from a job's first poll to its end");
+    describe_histogram!(
+        QUEUE_WAIT,
+        Unit::Seconds,
+        "Time from a job's submission to its first poll, of jobs that began"
+    );
+    describe_histogram!(RUN, Unit::Seconds, "Time from a job's first poll to its end, awaits included");
 }

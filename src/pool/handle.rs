@@ -134,6 +134,10 @@ impl<T> JobHandle<T> {
     /// # Errors
     ///
     /// Says why the job gave no value: it was refused while it was queued, cut off, or it panicked.
+    ///
+    /// # Panics
+    ///
+    /// If the handle was awaited before (`(&mut handle).await`) and gave the result then.
     pub fn wait(mut self) -> Result<T, JobError> {
         block_on(&mut self)
     }
@@ -143,6 +147,10 @@ impl<T> JobHandle<T> {
     /// # Errors
     ///
     /// The handle itself if the time is up: the job goes on, and can be waited for again.
+    ///
+    /// # Panics
+    ///
+    /// As [`wait`](Self::wait).
     pub fn wait_timeout(mut self, limit: Duration) -> Result<Result<T, JobError>, Self> {
         block_on_until(Pin::new(&mut self), Instant::now().checked_add(limit)).ok_or(self)
     }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_task::{Runnable, ScheduleInfo, WithInfo};
 use pin_project::{pin_project, pinned_drop};
@@ -13,6 +14,7 @@ use pin_project::{pin_project, pinned_drop};
 use super::context::JobContext;
 use super::permit::Permit;
 use super::shared::Shared;
+use super::task::Task;
 use crate::admission::{Key, Outcome};
 use crate::error::{Cause, Panic, Rejection};
 use crate::shield::shielded;
@@ -28,6 +30,8 @@ pub(crate) type Answer<T> = async_task::FallibleTask<Shielded<Result<T, Panic>>,
 pub(crate) struct Ticket {
     pub(crate) shared: Arc<Shared>,
     pub(crate) key: Key,
+    /// Present while tasks are logged.
+    pub(super) task: Option<Task>,
     /// Why the pool ended the job without starting it: a [`Cause`] as a number; or that it has begun; or zero.
     fate: AtomicU8,
 }
@@ -77,8 +81,8 @@ where
 // === impl Ticket ===
 
 impl Ticket {
-    pub(crate) const fn new(shared: Arc<Shared>, key: Key) -> Self {
-        Self { shared, key, fate: AtomicU8::new(0) }
+    pub(crate) const fn new(shared: Arc<Shared>, key: Key, task: Option<Task>) -> Self {
+        Self { shared, key, task, fate: AtomicU8::new(0) }
     }
 
     /// Notes that the job begins; not if its caller was told before that it does not.
@@ -105,11 +109,32 @@ impl Ticket {
         }
     }
 
+    /// Why the pool ended the job without starting it, if it did.
+    fn cause(&self) -> Option<Cause> {
+        let fate = self.fate.load(Ordering::Acquire);
+        ENDINGS.into_iter().find(|&cause| code(cause) == fate)
+    }
+
     /// The job ended without a value.
     pub(super) fn rejection(&self) -> Rejection {
-        let fate = self.fate.load(Ordering::Acquire);
-        let cause = ENDINGS.into_iter().find(|&cause| code(cause) == fate).unwrap_or(Cause::CutOff);
-        self.shared.rejection(cause)
+        self.shared.rejection(self.cause().unwrap_or(Cause::CutOff))
+    }
+
+    /// Logs that the job will not start, for what was noted of it, or because its caller has left.
+    pub(super) fn log_refusal(&self) {
+        if let Some(task) = &self.task {
+            shielded(|| match self.cause() {
+                Some(cause) => task.log_refusal(&self.shared.name, cause),
+                None => task.log_cancellation(&self.shared.name, None),
+            });
+        }
+    }
+
+    /// Logs that the job was dropped in flight.
+    pub(super) fn log_cancellation(&self, ran: Duration) {
+        if let Some(task) = &self.task {
+            shielded(|| task.log_cancellation(&self.shared.name, Some(ran)));
+        }
     }
 
     /// The job's deadline has passed, whether it has begun or not. One that has not never will.
@@ -144,6 +169,7 @@ impl<F: Future> Future for Job<F> {
         let mut this = self.project();
         if let Some(late) = this.permit.take_if(|permit| permit.begin().is_err()) {
             in_context(this.context, || this.future.set(None));
+            late.ticket().log_refusal();
             late.end(Outcome::Expired);
             return Poll::Ready(Shielded(None));
         }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::job::Ticket;
-use super::task::Task;
 use crate::admission::{Moment, Outcome};
 use crate::error::Cause;
 
@@ -14,8 +13,6 @@ pub(crate) struct Permit {
     submitted: Moment,
     deadline: Option<Moment>,
     began: Option<Moment>,
-    /// Present while tasks are logged.
-    task: Option<Task>,
     /// How the job ended, on the worker that polled it; until it is told, the job has not.
     outcome: Option<Outcome>,
 }
@@ -25,13 +22,8 @@ pub(crate) struct Permit {
 pub(crate) struct Late;
 
 impl Permit {
-    pub(crate) const fn new(
-        ticket: Arc<Ticket>,
-        submitted: Moment,
-        deadline: Option<Moment>,
-        task: Option<Task>,
-    ) -> Self {
-        Self { ticket, submitted, deadline, began: None, task, outcome: None }
+    pub(crate) const fn new(ticket: Arc<Ticket>, submitted: Moment, deadline: Option<Moment>) -> Self {
+        Self { ticket, submitted, deadline, began: None, outcome: None }
     }
 
     pub(crate) const fn ticket(&self) -> &Arc<Ticket> {
@@ -43,7 +35,7 @@ impl Permit {
         if self.began.is_some() {
             return Ok(());
         }
-        let Ticket { shared, key, .. } = &*self.ticket;
+        let Ticket { shared, key, task, .. } = &*self.ticket;
         let now = shared.now();
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             self.ticket.end(Cause::DeadlineExceeded);
@@ -52,14 +44,15 @@ impl Permit {
             return Err(Late);
         }
         self.began = Some(now);
-        shared.began(*key, now, now.since(self.submitted), self.task.as_ref());
+        shared.began(*key, now, now.since(self.submitted), task.as_ref());
         Ok(())
     }
 
     /// Logs that the job has ended. `failure` is what a panic said.
     pub(crate) fn log_end(&self, outcome: Outcome, failure: Option<&str>) {
-        if let (Some(task), Some(began)) = (&self.task, self.began) {
-            task.log_end(&self.ticket.shared.name, self.ticket.shared.now().since(began), outcome, failure);
+        let Ticket { shared, task, .. } = &*self.ticket;
+        if let (Some(task), Some(began)) = (task, self.began) {
+            task.log_end(&shared.name, shared.now().since(began), outcome, failure);
         }
     }
 
@@ -76,7 +69,12 @@ impl Drop for Permit {
         let ran = self.began.map(|began| now.since(began));
         match self.outcome {
             Some(outcome) => shared.finish_on_worker(now, *key, outcome, ran),
-            None => shared.finish(now, *key, self.ticket.outcome_of_drop(), ran),
+            None => {
+                shared.finish(now, *key, self.ticket.outcome_of_drop(), ran);
+                if let Some(ran) = ran {
+                    self.ticket.log_cancellation(ran);
+                }
+            }
         }
     }
 }

@@ -160,7 +160,9 @@ impl Shared {
     pub(super) fn cancel(&self, key: Key, outcome: Outcome) {
         let (job, after) = self.dispatch.cancel(self.now(), key, outcome);
         self.settle(after);
-        drop(job);
+        if let Some(job) = job {
+            job.metadata().log_refusal();
+        }
         self.touched();
     }
 
@@ -207,7 +209,7 @@ impl Shared {
             shielded(|| self.timer.arm_only(at, this));
         }
         for gone in gone {
-            self.send_off(gone);
+            Self::send_off(&gone);
         }
         for watcher in watchers {
             shielded(|| watcher.wake());
@@ -243,18 +245,9 @@ impl Shared {
     }
 
     /// Tells the caller of a queued job why it will not start.
-    fn send_off(&self, gone: Gone<Work>) {
+    fn send_off(gone: &Gone<Work>) {
         gone.job.metadata().end(gone.cause);
-        if self.verbose {
-            shielded(|| {
-                tracing::warn!(
-                    target: "tower_offload",
-                    pool = %self.name, reason = %gone.cause,
-                    "a queued task was given up"
-                );
-            });
-        }
-        drop(gone.job);
+        gone.job.metadata().log_refusal();
     }
 
     fn ran(&self, ran: Option<Duration>) {

@@ -101,8 +101,8 @@ impl Pool {
         let (offered, after) = shared.dispatch.offer(now, offer, |key, glance| {
             let task = function.take().map(|function| Task { id: glance.submitted, function });
             log = task.clone().map(|task| (task, glance.busy, glance.queued));
-            let ticket = Arc::new(Ticket::new(shared.clone(), key));
-            let permit = Permit::new(ticket.clone(), now, deadline, task);
+            let ticket = Arc::new(Ticket::new(shared.clone(), key, task));
+            let permit = Permit::new(ticket.clone(), now, deadline);
             let (work, answer) = job::build(&mut future, context, permit, outcome_of);
             (work, Pending::new(answer, ticket))
         });
@@ -118,13 +118,7 @@ impl Pool {
             Ok(pending) => Ok(pending),
             Err((cause, retry_after)) => {
                 if let Some(function) = function {
-                    shielded(|| {
-                        tracing::warn!(
-                            target: "tower_offload",
-                            pool = %shared.name, reason = %cause, function,
-                            "a task was refused"
-                        );
-                    });
+                    shielded(|| log_refusal(&shared.name, cause, function));
                 }
                 let waiting_helps = !matches!(cause, Cause::DeadlineExceeded);
                 Err(Rejection::new(shared.name.clone(), cause, waiting_helps.then_some(retry_after)))
@@ -133,9 +127,12 @@ impl Pool {
     }
 
     /// Counts a job that is refused whatever the state of the pool is, and says so.
-    pub(crate) fn turn_away(&self, cause: Cause) -> Rejection {
+    pub(crate) fn turn_away(&self, cause: Cause, function: impl FnOnce() -> String) -> Rejection {
         let shared = self.shared();
         shared.dispatch.turn_away(cause);
+        if shared.verbose {
+            shielded(|| log_refusal(&shared.name, cause, function()));
+        }
         shared.touched();
         Rejection::new(shared.name.clone(), cause, None)
     }
@@ -172,6 +169,10 @@ impl Pool {
     fn shared(&self) -> &Arc<Shared> {
         &self.open.shared
     }
+}
+
+fn log_refusal(pool: &Workload, cause: Cause, function: String) {
+    tracing::warn!(target: "tower_offload", %pool, reason = %cause, function, "a task was refused");
 }
 
 /// The outcome of a job whose value cannot tell.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::stats::ActiveTask;
 use crate::admission::Outcome;
+use crate::error::Cause;
 use crate::workload::Workload;
 
 /// A job as it appears in the log and among the running tasks.
@@ -24,6 +25,23 @@ impl Task {
             target: "tower_offload",
             "ThreadPool[{pool}] Task #{id}: Submitting '{function}' (active_threads={busy}, queued={queued})"
         );
+    }
+
+    /// It waited, and will not start.
+    pub(crate) fn log_refusal(&self, pool: &Workload, cause: Cause) {
+        let id = self.id;
+        tracing::warn!(target: "tower_offload", "ThreadPool[{pool}] Task #{id}: Given up in the queue: {cause}");
+    }
+
+    /// Its caller left: in the queue, or after it had run for so long.
+    pub(crate) fn log_cancellation(&self, pool: &Workload, ran: Option<Duration>) {
+        let id = self.id;
+        match ran.map(|ran| ran.as_secs_f64()) {
+            Some(seconds) => {
+                tracing::info!(target: "tower_offload", "ThreadPool[{pool}] Task #{id}: Cancelled after {seconds:.3}s");
+            }
+            None => tracing::info!(target: "tower_offload", "ThreadPool[{pool}] Task #{id}: Cancelled in the queue"),
+        }
     }
 
     pub(crate) fn log_end(&self, pool: &Workload, ran: Duration, outcome: Outcome, failure: Option<&str>) {

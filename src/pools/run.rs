@@ -22,6 +22,9 @@ impl Pools {
     /// made that future, and not run it: give the future itself, of an async function what calling it gives
     /// (`run_in_pool(Cpu, resize(picture))`).
     ///
+    /// Jobs of this kind have no deadline of their own and the normal priority; requests behind a
+    /// [`PoolLayer`](crate::PoolLayer) can have both.
+    ///
     /// # Errors
     ///
     /// If the pool is unknown, refuses the job or cannot finish it, or if the job panics.

@@ -6,7 +6,8 @@ use crate::error::{OffloadError, Rejection};
 /// Answers rejections with [`OffloadError::Rejected`]; the service's own errors are [`OffloadError::Inner`].
 ///
 /// It knows nothing of HTTP: a [`Deadline`](crate::Deadline) or [`Priority`](crate::Priority) among a request's
-/// extensions, and the headers that a pool trusts, count only with the other answers.
+/// extensions, and the headers that a pool trusts, count only with the other answers. A response counts as `ok` whatever
+/// its status, and the task log calls a request by its type.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Errors;
 

@@ -52,7 +52,8 @@ pub trait Select<Req> {
     /// Where `request` runs. `own` is the pool that the layer was made for, if it was made for one.
     fn select(&self, request: &Req, own: &Target) -> Target;
 
-    /// How important `request` is; `None` leaves that to its [`Priority`] extension.
+    /// How important `request` is; `None` leaves that to the header that the pool trusts, or to its
+    /// [`Priority`] extension.
     fn priority(&self, request: &Req) -> Option<Priority> {
         let _ = request;
         None

@@ -34,7 +34,7 @@ impl fmt::Display for ServeError {
                     io::ErrorKind::AddrInUse => f.write_str(": another process listens there"),
                     io::ErrorKind::AddrNotAvailable => f.write_str(": no interface of this machine has this address"),
                     io::ErrorKind::PermissionDenied => {
-                        f.write_str(": this user may not use this port; ports below 1024 are for root alone")
+                        f.write_str(": this user may not use this port; ports below 1024 need root or CAP_NET_BIND_SERVICE")
                     }
                     _ => Ok(()),
                 }

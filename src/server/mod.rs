@@ -23,9 +23,9 @@
 //! [`Server`] takes a listener, or a shutdown that is no signal.
 //!
 //! # Connections
-//! Every request carries its [`PeerAddr`]. HTTP/1.1 and HTTP/2 with prior knowledge are told apart by the first bytes.
-//! HTTP/1.1 upgrades and HTTP/2's extended
-//! CONNECT work, so WebSockets do.
+//! Every request carries its [`PeerAddr`]; axum's `ConnectInfo`, which it has an example for, is not set. HTTP/1.1 and
+//! HTTP/2 with prior knowledge are told apart by the first bytes. HTTP/1.1 upgrades and HTTP/2's extended CONNECT work, so
+//! WebSockets do.
 //!
 //! - An idle connection is closed after `performance.keep_alive_timeout`. Idle means that no request is in flight: none
 //!   is half read, none has a response whose body is not finished, however long it takes. The pings of HTTP/2 do not
@@ -52,6 +52,10 @@
 //! 4. What is left at `server.shutdown_timeout` is cut off, upgraded connections included. A second signal does the
 //!    same at once. Code that blocks its thread cannot be ended, and is not waited for: neither by the pools nor, for
 //!    more than half a second, by the [`Runtime`]. A runtime of yours would wait for its own blocking threads.
+//!
+//! A balancer learns nothing before the port is closed. Where it still sends connections after SIGTERM, as Kubernetes does
+//! for a moment, wait first: with a `preStop` sleep, or with [`Server::shutdown_on`] and a future that sleeps after the
+//! signal.
 //!
 //! All other signals keep their meaning. SIGHUP, which a terminal sends when it is closed, ends the process at once,
 //! with nothing answered or drained; there is nothing that it would reload. Under `nohup` or a service manager it does

@@ -27,6 +27,20 @@ use super::connections::{Connection, Order};
 /// }
 /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(whoami));
 /// ```
+///
+/// What needs axum's `ConnectInfo` gets it from a layer:
+///
+/// ```
+/// use axum::{Extension, extract::{ConnectInfo, Request}, middleware::map_request};
+/// use tower_offload::server::PeerAddr;
+///
+/// async fn connect_info(Extension(PeerAddr(address)): Extension<PeerAddr>, mut request: Request) -> Request {
+///     request.extensions_mut().insert(ConnectInfo(address));
+///     request
+/// }
+///
+/// let app: axum::Router = axum::Router::new().layer(map_request(connect_info));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
 

@@ -13,7 +13,8 @@ use crate::shield::shielded;
 /// How long blocking calls that are under way may take when the runtime goes.
 const BLOCKING_GRACE: Duration = Duration::from_millis(500);
 
-/// The Tokio runtime of a server, made by [`runtime`]. It is used as what it is.
+/// The Tokio runtime of a server, made by [`runtime`]. It derefs to [`tokio::runtime::Runtime`],
+/// and like that panics if it is dropped in async code.
 ///
 /// It differs in its end. A Tokio runtime that is dropped waits for every call of `spawn_blocking`, `tokio::fs` included,
 /// that has begun: one that reads from a pipe without a writer, or from a disk that is gone, would keep the process

@@ -31,7 +31,7 @@ use crate::timer::{self, Alarm};
 /// # Ok::<(), tower_offload::InstallError>(())
 /// ```
 ///
-/// Each scrape shows every pool at one instant.
+/// Each scrape shows every pool at one instant of its own.
 #[derive(Clone)]
 pub struct MetricsService {
     pools: Pools,

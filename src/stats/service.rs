@@ -26,7 +26,8 @@ const BASE: &str = "/thread-pools";
 /// | `POST /health/thread-pools/log-status` | writes the [status block](Pools::log_current_status) to the log; only while `verbose` is on |
 /// | `GET /health/thread-pools/ready` | 200, or 503 while a pool is overloaded or draining |
 ///
-/// Everything else is a 404, and so are the first two while `verbose` is off. They show functions, methods and paths of
+/// Another method at one of these is a 405, everything else a 404; while `verbose` is off the first two are a 404
+/// whatever the method. They show functions, methods and paths of
 /// what runs, never queries, headers or bodies: still, keep them from strangers.
 ///
 /// ```
@@ -37,6 +38,15 @@ const BASE: &str = "/thread-pools";
 /// let app: Router = Router::new().nest_service("/health/thread-pools", StatsService::new(&pools));
 /// # Ok::<(), tower_offload::BuildError>(())
 /// ```
+///
+/// # Readiness
+///
+/// By default every pool counts: one that is overloaded takes the whole server out of its balancer, and where all servers
+/// are overloaded alike, all of them. Name the pools for which that is right with [`ready_by`](Self::ready_by), and do not
+/// take this for a liveness probe: an overloaded server is alive. Under `server::serve` pools drain only after the port is
+/// closed, so `draining` is seen only where the application calls [`Pools::shutdown`] itself.
+///
+/// # Paths
 ///
 /// It may be nested at any path and any depth (`nest_service("/admin/pools", …)`), and what it answers then stands
 /// right below. Where it gets whole paths (in bare hyper, on a route of its own, as a fallback, or nested higher than
@@ -61,10 +71,12 @@ impl StatsService {
     ///
     /// # Errors
     ///
-    /// If one of them does not exist.
+    /// If one of them does not exist. Of [disabled](Pools::disabled) pools every name will do, and they are always ready.
     pub fn ready_by<N: PoolName>(mut self, names: impl IntoIterator<Item = N>) -> Result<Self, UnknownPool> {
-        let chosen: Result<_, _> = names.into_iter().map(|name| self.pools.get(name).cloned()).collect();
-        self.ready_by = chosen?;
+        if !self.pools.is_disabled() {
+            let chosen: Result<_, _> = names.into_iter().map(|name| self.pools.get(name).cloned()).collect();
+            self.ready_by = chosen?;
+        }
         Ok(self)
     }
 

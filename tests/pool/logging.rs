@@ -85,6 +85,35 @@ fn a_task_that_is_refused_is_logged() {
     assert!(lines.iter().any(|other| other == line), "{lines:?}");
 }
 
+#[test]
+fn a_task_whose_caller_leaves_is_logged() {
+    let pools = verbose("left", PoolConfig::new(1));
+    let lines = logged(|_| {
+        let held = hold(&pools, "left", 1);
+        pools.submit_to_pool("left", process_data).unwrap().cancel();
+        held.into_iter().for_each(Held::release);
+    });
+    let line = " INFO tower_offload: ThreadPool[left] Task #2: Cancelled in the queue";
+    assert!(lines.iter().any(|other| other == line), "{lines:?}");
+}
+
+/// It is dropped by its worker, under the subscriber of the process.
+#[test]
+fn a_task_that_is_dropped_in_flight_is_logged() {
+    in_child(
+        "logging::a_task_that_is_dropped_in_flight_is_logged",
+        |_| {},
+        || {
+            let log = Log::of_process();
+            let pools = verbose("flight", PoolConfig::new(1));
+            let task = pools.submit_to_pool("flight", std::future::pending::<()>()).unwrap();
+            until("it awaits", || stats(&pools, "flight").active_tasks.len() == 1);
+            task.cancel();
+            until("it was dropped", || !log.lines_with("Task #1: Cancelled after ").is_empty());
+        },
+    );
+}
+
 /// This line comes from the timer's thread, under the subscriber of the process.
 #[test]
 fn a_task_that_is_given_up_in_the_queue_is_logged() {
@@ -98,8 +127,8 @@ fn a_task_that_is_given_up_in_the_queue_is_logged() {
             end_of(pools.submit_to_pool("late", process_data).unwrap()).unwrap_err();
             held.into_iter().for_each(Held::release);
             assert_eq!(stats(&pools, "late").counts.expired, 1);
-            let line = " WARN tower_offload: a queued task was given up pool=late reason=queue_timeout";
-            assert_eq!(log.lines_with("given up"), [line]);
+            let line = " WARN tower_offload: ThreadPool[late] Task #2: Given up in the queue: queue_timeout";
+            assert_eq!(log.lines_with("Given up"), [line]);
         },
     );
 }

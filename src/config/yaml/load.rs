@@ -20,7 +20,7 @@ impl Config {
     /// Reads a file. What it does not say keeps its default.
     ///
     /// # Errors
-    /// If the file is missing, cannot be read, or says anything that is unknown, doubled, out of range or points
+    /// If the file is missing, cannot be read, is empty, or says anything that is unknown, doubled, out of range or points
     /// nowhere: the error names the file, the line, the key, the value, and what would be right, for every mistake.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();

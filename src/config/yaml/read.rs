@@ -69,7 +69,7 @@ impl Reader {
     fn config(&mut self, root: &Node) -> Config {
         let mut config = Config::default();
         if matches!(root.data, Data::Null) {
-            self.note(root.at, "", "nothing is set here; write a setting, or do without the file");
+            self.note(root.at, "", "nothing is set here; write a setting, or `{}` for the defaults");
             return config;
         }
         let entries = self.entries(root, root.at, "");

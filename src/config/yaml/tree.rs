@@ -83,12 +83,12 @@ struct Walk {
 fn document(text: &str, walk: &mut Walk) -> Result<Node, ConfigError> {
     let mut documents = serde_yaml::Deserializer::from_str(text);
     let Some(first) = documents.next() else { return Ok(Node { at: 0, data: Data::Null }) };
-    let root = NodeSeed(walk).deserialize(first).map_err(|error| failed(error, walk))?;
+    let root = NodeSeed(walk).deserialize(first).map_err(|error| failed(text, error, walk))?;
     let Some(second) = documents.next() else { return Ok(root) };
     let mut at_its_start = Walk { stop_at: Some(0), ..Walk::default() };
     match NodeSeed(&mut at_its_start).deserialize(second) {
         // What follows is no document but a fault.
-        Err(error) if at_its_start.nodes == 0 => Err(failed(error, &at_its_start)),
+        Err(error) if at_its_start.nodes == 0 => Err(failed(text, error, &at_its_start)),
         result => {
             let place = result.err().as_ref().and_then(position);
             Err(ConfigError::new("a second document begins here; keep one, without `---` between").at(place))
@@ -107,7 +107,7 @@ fn position(error: &serde_yaml::Error) -> Option<Position> {
     error.location().map(|place| Position { line: place.line(), column: place.column() })
 }
 
-fn failed(error: serde_yaml::Error, walk: &Walk) -> ConfigError {
+fn failed(text: &str, error: serde_yaml::Error, walk: &Walk) -> ConfigError {
     let place = position(&error);
     if let Some(reason) = walk.ended {
         return ConfigError::new(reason).at(place).at_key_path(&walk.path);
@@ -116,7 +116,22 @@ fn failed(error: serde_yaml::Error, walk: &Walk) -> ConfigError {
     if let Some(Position { line, column }) = place {
         message = message.replacen(&format!(" at line {line} column {column}"), "", 1);
     }
-    ConfigError::new(format!("this is not YAML: {message}")).at(place)
+    let remedy = place.map_or("", |place| remedy(text, place));
+    ConfigError::new(format!("this is not YAML: {message}{remedy}")).at(place)
+}
+
+/// What is often wrong where YAML ends.
+fn remedy(text: &str, place: Position) -> &'static str {
+    let line = text.lines().nth(place.line.saturating_sub(1)).unwrap_or_default();
+    if line.trim_start_matches(' ').starts_with('\t') {
+        return "; a tab cannot indent: use blanks";
+    }
+    // The parser may notice only at the next line.
+    let before = text.lines().nth(place.line.wrapping_sub(2)).unwrap_or_default();
+    if line.contains("${") || before.contains("${") {
+        return "; variables such as `${NAME}` are not replaced: write the value";
+    }
+    ""
 }
 
 impl ConfigError {

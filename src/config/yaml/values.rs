@@ -30,6 +30,11 @@ pub(super) fn flag(data: &Data) -> Result<bool, String> {
 fn number(data: &Data, rule: &Count) -> Result<i128, String> {
     match data {
         Data::Integer(number) => rule.check(*number).map(|()| *number),
+        // In quotes, or with zeros before it, it is text for YAML.
+        Data::Text(text) => match text.parse::<i128>() {
+            Ok(number) => Err(format!("{} is no number for YAML; write {number}", data.shown())),
+            Err(_) => Err(wrong(data, "a whole number", &rule.remedy())),
+        },
         other => Err(wrong(other, "a whole number", &rule.remedy())),
     }
 }
@@ -53,6 +58,7 @@ fn narrow<T: TryFrom<i128>>(data: &Data, rule: &Count) -> Result<T, String> {
 pub(super) fn workers(data: &Data, rule: &Count) -> Result<Workers, String> {
     match data {
         Data::Text(text) if text == "auto" => Ok(Workers::Auto),
+        Data::Text(text) if nearest(text, &["auto"]).is_some() => word(data, &[("auto", Workers::Auto)]),
         other => size(other, rule).map(Workers::Count),
     }
 }
@@ -91,7 +97,7 @@ pub(super) fn header(data: &Data) -> Result<HeaderName, String> {
 }
 
 pub(super) fn host(data: &Data) -> Result<IpAddr, String> {
-    const REMEDY: &str = "give one such as 127.0.0.1, or 0.0.0.0 for every interface";
+    const REMEDY: &str = "give one such as 127.0.0.1, or 0.0.0.0 for every interface of IPv4";
     match data {
         Data::Text(text) => text.parse().map_err(|_| wrong(data, "an IP address", REMEDY)),
         other => Err(wrong(other, "an IP address", REMEDY)),
