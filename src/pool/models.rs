@@ -10,6 +10,7 @@ use loom::sync::Notify;
 use loom::thread;
 
 use super::model::{Deed, LATE, NOW, Plan, Pool, hold};
+use crate::admission::Outcome;
 use crate::error::Cause;
 
 fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {

@@ -13,6 +13,7 @@ use shuttle::thread;
 use shuttle::{Config, Runner};
 
 use super::model::{Deed, LATE, Plan, Pool, hold};
+use crate::admission::Outcome;
 
 const SUBMITTERS: usize = 4;
 const JOBS: usize = 4;

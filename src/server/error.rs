@@ -33,9 +33,9 @@ impl fmt::Display for ServeError {
                 match source.kind() {
                     io::ErrorKind::AddrInUse => f.write_str(": another process listens there"),
                     io::ErrorKind::AddrNotAvailable => f.write_str(": no interface of this machine has this address"),
-                    io::ErrorKind::PermissionDenied => {
-                        f.write_str(": this user may not use this port; ports below 1024 need root or CAP_NET_BIND_SERVICE")
-                    }
+                    io::ErrorKind::PermissionDenied => f.write_str(
+                        ": this user may not use this port; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+                    ),
                     _ => Ok(()),
                 }
             }
