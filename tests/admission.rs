@@ -302,3 +302,138 @@ fn callers_that_leave_a_quiet_pool_do_not_make_it_impatient() {
     queue(&mut admission, after(5_000), Offer::default(), "waits").unwrap();
     assert!(!admission.is_overloaded(after(6_000)), "a second is little where jobs take five");
 }
+
+#[test]
+fn every_way_to_end_is_counted_once_and_under_its_own_name() {
+    let outcomes = [
+        (Outcome::Ok, "ok"),
+        (Outcome::Error, "error"),
+        (Outcome::Panicked, "panicked"),
+        (Outcome::Cancelled, "cancelled"),
+        (Outcome::Expired, "expired"),
+        (Outcome::Rejected, "rejected"),
+    ];
+    for (outcome, name) in outcomes {
+        let (mut admission, key) = busy(Settings::fixed(1));
+        assert!(admission.finish(START, key, outcome, None));
+        assert_eq!(results(&admission), [(name, 1)]);
+    }
+    let causes = [
+        (Cause::QueueFull, "rejected"),
+        (Cause::QueueTimeout, "expired"),
+        (Cause::Shed, "shed"),
+        (Cause::DeadlineExceeded, "expired"),
+        (Cause::Draining, "rejected"),
+        (Cause::NoWorkers, "rejected"),
+        (Cause::CutOff, "cancelled"),
+        (Cause::BadHeader, "rejected"),
+    ];
+    for (cause, name) in causes {
+        let mut admission = Admission::<()>::new(Settings::fixed(1), 1);
+        admission.turn_away(cause);
+        assert_eq!((results(&admission), admission.submitted()), (vec![(name, 1)], 1), "{cause:?}");
+    }
+}
+
+/// The results that there are any of, by name.
+fn results<T>(admission: &Admission<T>) -> Vec<(&'static str, u64)> {
+    let counts = admission.snapshot().counts;
+    assert_eq!(counts.by_result().map(|(_, count)| count).sum::<u64>(), counts.ended());
+    counts.by_result().filter(|(_, count)| *count > 0).collect()
+}
+
+#[test]
+fn of_many_deadlines_the_soonest_is_always_next_whoever_leaves() {
+    let (mut admission, _) = busy(Settings::fixed(1));
+    let mut chance = 1_u64;
+    let mut draw = |below: u64| {
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (chance >> 33) % below
+    };
+    let mut waiting = Vec::new();
+    for round in 0..2000 {
+        // Up to a few hundred wait, and then they leave from anywhere.
+        if round < 1000 && draw(3) > 0 || waiting.is_empty() {
+            let due = 1 + draw(20_000);
+            let offer = Offer { deadline: Some(after(due)), ..Offer::default() };
+            let Ok(Place::Queued(key)) = admission.offer(START, offer, &mut Vec::new()) else { panic!("it waits") };
+            admission.store(key, "job");
+            waiting.push((due, key));
+        } else {
+            let (_, key) = waiting.swap_remove(draw(waiting.len() as u64) as usize);
+            assert!(admission.cancel(START, key, Outcome::Cancelled).is_some());
+        }
+        let soonest = waiting.iter().map(|(due, _)| after(*due)).min();
+        assert_eq!(admission.next_expiry(), soonest, "in round {round}");
+    }
+}
+
+/// The first few that are late end before anything starts; the others are found late as their turn comes.
+#[test]
+fn of_many_jobs_past_their_time_none_starts() {
+    for deadline in [None, Some(after(50))] {
+        let (mut admission, key) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1) });
+        for _ in 0..50 {
+            queue(&mut admission, START, Offer { deadline, ..Offer::default() }, "late").unwrap();
+        }
+        queue(&mut admission, after(100), Offer::default(), "in time").unwrap();
+        assert!(admission.finish(after(100), key, Outcome::Ok, None));
+        let mut gone = Vec::new();
+        let taken = std::iter::from_fn(|| {
+            admission.has_takeable().then(|| admission.take(after(100), &mut gone).map(|taken| taken.job))
+        });
+        assert_eq!(taken.flatten().collect::<Vec<_>>(), ["in time"]);
+        let cause = if deadline.is_some() { Cause::DeadlineExceeded } else { Cause::QueueTimeout };
+        assert_eq!((gone.len(), gone.iter().all(|gone| gone.cause == cause)), (50, true));
+    }
+}
+
+/// Whoever makes it may panic.
+#[test]
+fn a_job_whose_payload_never_came_gives_its_place_to_the_next() {
+    let (mut admission, key) = busy(Settings::fixed(1));
+    assert!(matches!(admission.offer(START, Offer::default(), &mut Vec::new()), Ok(Place::Queued(_))));
+    queue(&mut admission, START, Offer::default(), "next").unwrap();
+    assert!(admission.finish(START, key, Outcome::Ok, None));
+    let mut gone = Vec::new();
+    assert_eq!(admission.take(START, &mut gone).map(|taken| taken.job), Some("next"));
+    assert!(gone.is_empty(), "there is nobody to tell");
+    assert_eq!(admission.snapshot().counts.cancelled, 1);
+}
+
+#[test]
+fn a_queue_full_of_late_jobs_has_room_once_they_are_told() {
+    let (mut admission, _) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1).with_capacity(2) });
+    for job in ["late", "too"] {
+        queue(&mut admission, START, at(Priority::Low), job).unwrap();
+    }
+    let mut gone = Vec::new();
+    assert!(matches!(admission.offer(after(100), at(Priority::High), &mut gone), Ok(Place::Queued(_))));
+    let ends: Vec<_> = gone.iter().map(|gone| (gone.job, gone.cause)).collect();
+    assert_eq!(ends, [("late", Cause::QueueTimeout), ("too", Cause::QueueTimeout)]);
+    assert_eq!(admission.snapshot().queued, 1);
+}
+
+/// Those who leave say how long a wait is of use. Without them a pool whose jobs take a second is patient.
+#[test]
+fn callers_whose_deadlines_pass_make_a_pool_impatient() {
+    let overloaded = |deadlines: bool| {
+        let second = Duration::from_secs(1);
+        let (mut admission, key) = busy(Settings::fixed(1));
+        for _ in 0..10 {
+            let deadline = deadlines.then(|| after(40));
+            queue(&mut admission, START, Offer { deadline, ..Offer::default() }, "leaves").unwrap();
+        }
+        admission.expire(after(40), &mut Vec::new());
+        assert!(admission.finish(after(1000), key, Outcome::Ok, Some(second)));
+        if deadlines {
+            assert!(matches!(admission.offer(after(1000), Offer::default(), &mut Vec::new()), Ok(Place::InFlight(_))));
+            queue(&mut admission, after(1000), Offer::default(), "waits").unwrap();
+        } else {
+            assert!(admission.take(after(1000), &mut Vec::new()).is_some());
+        }
+        admission.is_overloaded(after(1000 + 220))
+    };
+    assert!(overloaded(true), "they waited for 40 ms");
+    assert!(!overloaded(false));
+}
