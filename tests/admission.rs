@@ -72,6 +72,20 @@ fn a_lower_level_has_a_turn_after_it_was_passed_over_often() {
     assert_eq!(low, (1..=10).map(|turn| turn * 33 - 1).collect::<Vec<_>>(), "one turn in 33");
 }
 
+/// What starts while a level has nothing to do was not preferred to it.
+#[test]
+fn a_level_that_did_not_wait_was_not_passed_over() {
+    let (mut admission, mut key) = busy(Settings::fixed(1));
+    for _ in 0..100 {
+        queue(&mut admission, START, at(Priority::High), "high").unwrap();
+        queue(&mut admission, START, at(Priority::Normal), "normal").unwrap();
+    }
+    (0..50).for_each(|_| drop(turn(&mut admission, &mut key, START)));
+    queue(&mut admission, START, at(Priority::Low), "low").unwrap();
+    let before = std::iter::from_fn(|| Some(turn(&mut admission, &mut key, START))).take_while(|job| *job != "low");
+    assert!(before.count() >= 32, "it has its turn when it was passed over as often as the others");
+}
+
 #[test]
 fn a_full_queue_makes_room_for_a_higher_level_only() {
     let (mut admission, _) = busy(Settings::fixed(1).with_capacity(3));
@@ -360,7 +374,9 @@ fn of_many_deadlines_the_soonest_is_always_next_whoever_leaves() {
             admission.store(key, "job");
             waiting.push((due, key));
         } else {
-            let (_, key) = waiting.swap_remove(draw(waiting.len() as u64) as usize);
+            let soonest = (0..waiting.len()).min_by_key(|&at| waiting[at].0).expect("some wait");
+            let leaves = if draw(2) == 0 { soonest } else { draw(waiting.len() as u64) as usize };
+            let (_, key) = waiting.swap_remove(leaves);
             assert!(admission.cancel(START, key, Outcome::Cancelled).is_some());
         }
         let soonest = waiting.iter().map(|(due, _)| after(*due)).min();
