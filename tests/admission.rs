@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_offload::Cause;
-use tower_offload::admission::{Admission, Discipline, Key, Moment, Offer, Outcome, Place, Priority, Settings};
+use tower_offload::admission::{Admission, Discipline, Key, Limit, Moment, Offer, Outcome, Place, Priority, Settings};
 
 const TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -119,7 +119,9 @@ fn a_job_ends_at_its_deadline_or_at_the_queue_timeout_whichever_is_first() {
     let (mut admission, _) = busy(settings);
     let mut gone = Vec::new();
     for (deadline, job) in [(None, "timeout"), (Some(50), "deadline"), (Some(500), "late deadline")] {
-        queue(&mut admission, START, Offer { deadline: deadline.map(after), ..Offer::default() }, job).unwrap();
+        let offer = Offer { deadline: deadline.map(after), ..Offer::default() };
+        queue(&mut admission, START, offer, job).unwrap();
+        assert_eq!(admission.expiry_of(START, offer), after(deadline.unwrap_or(100).min(100)));
     }
     assert_eq!(admission.next_expiry(), Some(after(50)));
     admission.expire(after(50), &mut gone);
@@ -281,6 +283,7 @@ fn a_wait_that_comes_of_sharing_the_cores_is_not_late() {
         admission.is_overloaded(now)
     };
     assert!(overloaded(2), "twenty times the run time is late");
+    assert!(overloaded(4), "four that share two cores do not run for so long");
     assert!(!overloaded(30), "thirty that share two cores run for fifteen times as long");
 }
 
@@ -404,6 +407,19 @@ fn of_many_jobs_past_their_time_none_starts() {
     }
 }
 
+#[test]
+fn a_take_that_ends_a_few_late_jobs_goes_on_to_one_that_may_start() {
+    let (mut admission, key) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1) });
+    for _ in 0..5 {
+        queue(&mut admission, START, Offer::default(), "late").unwrap();
+    }
+    queue(&mut admission, after(100), Offer::default(), "in time").unwrap();
+    assert!(admission.finish(after(100), key, Outcome::Ok, None));
+    let mut gone = Vec::new();
+    assert_eq!(admission.take(after(100), &mut gone).map(|taken| taken.job), Some("in time"));
+    assert_eq!(gone.len(), 5);
+}
+
 /// Whoever makes it may panic.
 #[test]
 fn a_job_whose_payload_never_came_gives_its_place_to_the_next() {
@@ -452,4 +468,31 @@ fn callers_whose_deadlines_pass_make_a_pool_impatient() {
     };
     assert!(overloaded(true), "they waited for 40 ms");
     assert!(!overloaded(false));
+}
+
+/// Whether a limit of 8 ever moves while so many are in flight, and so many wait, whenever one has started.
+fn limit_moves(in_flight: usize, waiting: usize) -> bool {
+    let settings = Settings { limit: Limit::Adaptive { min: 1, max: 64 }, ..Settings::default() };
+    let mut admission = Admission::new(settings, 1);
+    let mut running = Vec::new();
+    (0..500).map(after).any(|now| {
+        while admission.queued() <= waiting {
+            let Ok(Place::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut Vec::new()) else {
+                panic!("it waits")
+            };
+            admission.store(key, "job");
+        }
+        if running.len() == in_flight {
+            assert!(admission.finish(now, running.remove(0), Outcome::Ok, Some(Duration::from_millis(1))));
+        }
+        running.push(admission.take(now, &mut Vec::new()).expect("there is a permit").key);
+        admission.snapshot().limit != 8
+    })
+}
+
+#[test]
+fn an_adaptive_limit_is_put_to_the_test_only_while_it_is_what_holds_jobs_back() {
+    assert!(limit_moves(8, 5));
+    assert!(!limit_moves(8, 0), "none waits");
+    assert!(!limit_moves(7, 5), "there is a permit left");
 }
