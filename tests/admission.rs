@@ -72,6 +72,24 @@ fn a_lower_level_has_a_turn_after_it_was_passed_over_often() {
     assert_eq!(low, (1..=10).map(|turn| turn * 33 - 1).collect::<Vec<_>>(), "one turn in 33");
 }
 
+#[test]
+fn two_levels_below_another_have_a_turn_each() {
+    let (mut admission, mut key) = busy(Settings::fixed(1));
+    for _ in 0..10 {
+        queue(&mut admission, START, at(Priority::Normal), "normal").unwrap();
+        queue(&mut admission, START, at(Priority::Low), "low").unwrap();
+    }
+    let order: Vec<_> = (0..102)
+        .map(|_| {
+            queue(&mut admission, START, at(Priority::High), "high").unwrap();
+            turn(&mut admission, &mut key, START)
+        })
+        .collect();
+    let turns_of = |job| (0..order.len()).filter(|&step| order[step] == job).collect::<Vec<_>>();
+    assert_eq!(turns_of("normal"), [32, 66, 100]);
+    assert_eq!(turns_of("low"), [33, 67, 101]);
+}
+
 /// What starts while a level has nothing to do was not preferred to it.
 #[test]
 fn a_level_that_did_not_wait_was_not_passed_over() {

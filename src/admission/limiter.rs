@@ -457,6 +457,15 @@ mod tests {
     }
 
     #[test]
+    fn an_experiment_compares_two_limits_however_near_they_are() {
+        for (min, max, limit, compared) in [(1, 2, 1, [1, 2]), (1, 2, 2, [1, 2]), (5, 9, 7, [6, 8])] {
+            let mut search = Search { limit, width: NARROWEST, ..Search::new(min, max) };
+            search.begin(START);
+            assert_eq!(search.arms.map(|arm| arm.limit), compared, "{limit} of {min} to {max}");
+        }
+    }
+
+    #[test]
     fn the_phases_of_an_experiment_are_low_high_high_low() {
         let mut search = experiment(10);
         let mut limits = Vec::new();
