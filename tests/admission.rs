@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_offload::Cause;
-use tower_offload::admission::{Admission, Discipline, Key, Moment, Offer, Outcome, Place, Priority, Settings};
+use tower_offload::admission::{Admission, Discipline, Key, Limit, Moment, Offer, Outcome, Place, Priority, Settings};
 
 const TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -73,6 +73,38 @@ fn a_lower_level_has_a_turn_after_it_was_passed_over_often() {
 }
 
 #[test]
+fn two_levels_below_another_have_a_turn_each() {
+    let (mut admission, mut key) = busy(Settings::fixed(1));
+    for _ in 0..10 {
+        queue(&mut admission, START, at(Priority::Normal), "normal").unwrap();
+        queue(&mut admission, START, at(Priority::Low), "low").unwrap();
+    }
+    let order: Vec<_> = (0..102)
+        .map(|_| {
+            queue(&mut admission, START, at(Priority::High), "high").unwrap();
+            turn(&mut admission, &mut key, START)
+        })
+        .collect();
+    let turns_of = |job| (0..order.len()).filter(|&step| order[step] == job).collect::<Vec<_>>();
+    assert_eq!(turns_of("normal"), [32, 66, 100]);
+    assert_eq!(turns_of("low"), [33, 67, 101]);
+}
+
+/// What starts while a level has nothing to do was not preferred to it.
+#[test]
+fn a_level_that_did_not_wait_was_not_passed_over() {
+    let (mut admission, mut key) = busy(Settings::fixed(1));
+    for _ in 0..100 {
+        queue(&mut admission, START, at(Priority::High), "high").unwrap();
+        queue(&mut admission, START, at(Priority::Normal), "normal").unwrap();
+    }
+    (0..50).for_each(|_| drop(turn(&mut admission, &mut key, START)));
+    queue(&mut admission, START, at(Priority::Low), "low").unwrap();
+    let before = std::iter::from_fn(|| Some(turn(&mut admission, &mut key, START))).take_while(|job| *job != "low");
+    assert!(before.count() >= 32, "it has its turn when it was passed over as often as the others");
+}
+
+#[test]
 fn a_full_queue_makes_room_for_a_higher_level_only() {
     let (mut admission, _) = busy(Settings::fixed(1).with_capacity(3));
     let mut gone = Vec::new();
@@ -105,7 +137,9 @@ fn a_job_ends_at_its_deadline_or_at_the_queue_timeout_whichever_is_first() {
     let (mut admission, _) = busy(settings);
     let mut gone = Vec::new();
     for (deadline, job) in [(None, "timeout"), (Some(50), "deadline"), (Some(500), "late deadline")] {
-        queue(&mut admission, START, Offer { deadline: deadline.map(after), ..Offer::default() }, job).unwrap();
+        let offer = Offer { deadline: deadline.map(after), ..Offer::default() };
+        queue(&mut admission, START, offer, job).unwrap();
+        assert_eq!(admission.expiry_of(START, offer), after(deadline.unwrap_or(100).min(100)));
     }
     assert_eq!(admission.next_expiry(), Some(after(50)));
     admission.expire(after(50), &mut gone);
@@ -267,6 +301,7 @@ fn a_wait_that_comes_of_sharing_the_cores_is_not_late() {
         admission.is_overloaded(now)
     };
     assert!(overloaded(2), "twenty times the run time is late");
+    assert!(overloaded(4), "four that share two cores do not run for so long");
     assert!(!overloaded(30), "thirty that share two cores run for fifteen times as long");
 }
 
@@ -301,4 +336,181 @@ fn callers_that_leave_a_quiet_pool_do_not_make_it_impatient() {
     assert!(matches!(admission.offer(after(5_000), Offer::default(), &mut Vec::new()), Ok(Place::InFlight(_))));
     queue(&mut admission, after(5_000), Offer::default(), "waits").unwrap();
     assert!(!admission.is_overloaded(after(6_000)), "a second is little where jobs take five");
+}
+
+#[test]
+fn every_way_to_end_is_counted_once_and_under_its_own_name() {
+    let outcomes = [
+        (Outcome::Ok, "ok"),
+        (Outcome::Error, "error"),
+        (Outcome::Panicked, "panicked"),
+        (Outcome::Cancelled, "cancelled"),
+        (Outcome::Expired, "expired"),
+        (Outcome::Rejected, "rejected"),
+    ];
+    for (outcome, name) in outcomes {
+        let (mut admission, key) = busy(Settings::fixed(1));
+        assert!(admission.finish(START, key, outcome, None));
+        assert_eq!(results(&admission), [(name, 1)]);
+    }
+    let causes = [
+        (Cause::QueueFull, "rejected"),
+        (Cause::QueueTimeout, "expired"),
+        (Cause::Shed, "shed"),
+        (Cause::DeadlineExceeded, "expired"),
+        (Cause::Draining, "rejected"),
+        (Cause::NoWorkers, "rejected"),
+        (Cause::CutOff, "cancelled"),
+        (Cause::BadHeader, "rejected"),
+    ];
+    for (cause, name) in causes {
+        let mut admission = Admission::<()>::new(Settings::fixed(1), 1);
+        admission.turn_away(cause);
+        assert_eq!((results(&admission), admission.submitted()), (vec![(name, 1)], 1), "{cause:?}");
+    }
+}
+
+/// The results that there are any of, by name.
+fn results<T>(admission: &Admission<T>) -> Vec<(&'static str, u64)> {
+    let counts = admission.snapshot().counts;
+    assert_eq!(counts.by_result().map(|(_, count)| count).sum::<u64>(), counts.ended());
+    counts.by_result().filter(|(_, count)| *count > 0).collect()
+}
+
+#[test]
+fn of_many_deadlines_the_soonest_is_always_next_whoever_leaves() {
+    let (mut admission, _) = busy(Settings::fixed(1));
+    let mut chance = 1_u64;
+    let mut draw = |below: u64| {
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (chance >> 33) % below
+    };
+    let mut waiting = Vec::new();
+    for round in 0..2000 {
+        // Up to a few hundred wait, and then they leave from anywhere.
+        if round < 1000 && draw(3) > 0 || waiting.is_empty() {
+            let due = 1 + draw(20_000);
+            let offer = Offer { deadline: Some(after(due)), ..Offer::default() };
+            let Ok(Place::Queued(key)) = admission.offer(START, offer, &mut Vec::new()) else { panic!("it waits") };
+            admission.store(key, "job");
+            waiting.push((due, key));
+        } else {
+            let soonest = (0..waiting.len()).min_by_key(|&at| waiting[at].0).expect("some wait");
+            let leaves = if draw(2) == 0 { soonest } else { draw(waiting.len() as u64) as usize };
+            let (_, key) = waiting.swap_remove(leaves);
+            assert!(admission.cancel(START, key, Outcome::Cancelled).is_some());
+        }
+        let soonest = waiting.iter().map(|(due, _)| after(*due)).min();
+        assert_eq!(admission.next_expiry(), soonest, "in round {round}");
+    }
+}
+
+/// The first few that are late end before anything starts; the others are found late as their turn comes.
+#[test]
+fn of_many_jobs_past_their_time_none_starts() {
+    for deadline in [None, Some(after(50))] {
+        let (mut admission, key) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1) });
+        for _ in 0..50 {
+            queue(&mut admission, START, Offer { deadline, ..Offer::default() }, "late").unwrap();
+        }
+        queue(&mut admission, after(100), Offer::default(), "in time").unwrap();
+        assert!(admission.finish(after(100), key, Outcome::Ok, None));
+        let mut gone = Vec::new();
+        let taken = std::iter::from_fn(|| {
+            admission.has_takeable().then(|| admission.take(after(100), &mut gone).map(|taken| taken.job))
+        });
+        assert_eq!(taken.flatten().collect::<Vec<_>>(), ["in time"]);
+        let cause = if deadline.is_some() { Cause::DeadlineExceeded } else { Cause::QueueTimeout };
+        assert_eq!((gone.len(), gone.iter().all(|gone| gone.cause == cause)), (50, true));
+    }
+}
+
+#[test]
+fn a_take_that_ends_a_few_late_jobs_goes_on_to_one_that_may_start() {
+    let (mut admission, key) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1) });
+    for _ in 0..5 {
+        queue(&mut admission, START, Offer::default(), "late").unwrap();
+    }
+    queue(&mut admission, after(100), Offer::default(), "in time").unwrap();
+    assert!(admission.finish(after(100), key, Outcome::Ok, None));
+    let mut gone = Vec::new();
+    assert_eq!(admission.take(after(100), &mut gone).map(|taken| taken.job), Some("in time"));
+    assert_eq!(gone.len(), 5);
+}
+
+/// Whoever makes it may panic.
+#[test]
+fn a_job_whose_payload_never_came_gives_its_place_to_the_next() {
+    let (mut admission, key) = busy(Settings::fixed(1));
+    assert!(matches!(admission.offer(START, Offer::default(), &mut Vec::new()), Ok(Place::Queued(_))));
+    queue(&mut admission, START, Offer::default(), "next").unwrap();
+    assert!(admission.finish(START, key, Outcome::Ok, None));
+    let mut gone = Vec::new();
+    assert_eq!(admission.take(START, &mut gone).map(|taken| taken.job), Some("next"));
+    assert!(gone.is_empty(), "there is nobody to tell");
+    assert_eq!(admission.snapshot().counts.cancelled, 1);
+}
+
+#[test]
+fn a_queue_full_of_late_jobs_has_room_once_they_are_told() {
+    let (mut admission, _) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1).with_capacity(2) });
+    for job in ["late", "too"] {
+        queue(&mut admission, START, at(Priority::Low), job).unwrap();
+    }
+    let mut gone = Vec::new();
+    assert!(matches!(admission.offer(after(100), at(Priority::High), &mut gone), Ok(Place::Queued(_))));
+    let ends: Vec<_> = gone.iter().map(|gone| (gone.job, gone.cause)).collect();
+    assert_eq!(ends, [("late", Cause::QueueTimeout), ("too", Cause::QueueTimeout)]);
+    assert_eq!(admission.snapshot().queued, 1);
+}
+
+/// Those who leave say how long a wait is of use. Without them a pool whose jobs take a second is patient.
+#[test]
+fn callers_whose_deadlines_pass_make_a_pool_impatient() {
+    let overloaded = |deadlines: bool| {
+        let second = Duration::from_secs(1);
+        let (mut admission, key) = busy(Settings::fixed(1));
+        for _ in 0..10 {
+            let deadline = deadlines.then(|| after(40));
+            queue(&mut admission, START, Offer { deadline, ..Offer::default() }, "leaves").unwrap();
+        }
+        admission.expire(after(40), &mut Vec::new());
+        assert!(admission.finish(after(1000), key, Outcome::Ok, Some(second)));
+        if deadlines {
+            assert!(matches!(admission.offer(after(1000), Offer::default(), &mut Vec::new()), Ok(Place::InFlight(_))));
+            queue(&mut admission, after(1000), Offer::default(), "waits").unwrap();
+        } else {
+            assert!(admission.take(after(1000), &mut Vec::new()).is_some());
+        }
+        admission.is_overloaded(after(1000 + 220))
+    };
+    assert!(overloaded(true), "they waited for 40 ms");
+    assert!(!overloaded(false));
+}
+
+/// Whether a limit of 8 ever moves while so many are in flight, and so many wait, whenever one has started.
+fn limit_moves(in_flight: usize, waiting: usize) -> bool {
+    let settings = Settings { limit: Limit::Adaptive { min: 1, max: 64 }, ..Settings::default() };
+    let mut admission = Admission::new(settings, 1);
+    let mut running = Vec::new();
+    (0..500).map(after).any(|now| {
+        while admission.queued() <= waiting {
+            let Ok(Place::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut Vec::new()) else {
+                panic!("it waits")
+            };
+            admission.store(key, "job");
+        }
+        if running.len() == in_flight {
+            assert!(admission.finish(now, running.remove(0), Outcome::Ok, Some(Duration::from_millis(1))));
+        }
+        running.push(admission.take(now, &mut Vec::new()).expect("there is a permit").key);
+        admission.snapshot().limit != 8
+    })
+}
+
+#[test]
+fn an_adaptive_limit_is_put_to_the_test_only_while_it_is_what_holds_jobs_back() {
+    assert!(limit_moves(8, 5));
+    assert!(!limit_moves(8, 0), "none waits");
+    assert!(!limit_moves(7, 5), "there is a permit left");
 }

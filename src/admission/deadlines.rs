@@ -84,3 +84,28 @@ impl Deadlines {
         position
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::slab::State;
+    use super::*;
+
+    #[test]
+    fn the_memory_of_a_burst_is_given_back_and_that_of_a_few_is_kept() {
+        for (jobs, kept) in [(KEPT, KEPT), (KEPT + 1, 0)] {
+            let (mut deadlines, mut slab) = (Deadlines::default(), Slab::<()>::new());
+            let indices: Vec<_> = (0..jobs as u64)
+                .map(|job| {
+                    let index = slab.insert(State::Queued, Moment::default(), 0).index();
+                    deadlines.insert(&mut slab, Moment::from_nanos(job), index);
+                    index
+                })
+                .collect();
+            for (job, index) in indices.into_iter().enumerate() {
+                assert_eq!(deadlines.first(), Some((Moment::from_nanos(job as u64), index)));
+                deadlines.remove(&mut slab, index);
+            }
+            assert_eq!((deadlines.first(), deadlines.heap.capacity()), (None, kept));
+        }
+    }
+}

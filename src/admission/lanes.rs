@@ -59,7 +59,9 @@ impl Lanes {
         if self.waiting.is_power_of_two() {
             return Some(first);
         }
-        Some(self.waiting_below(first).find(|&level| self.lanes[level].passed >= PATIENCE).unwrap_or(first))
+        // Only a level that waits was passed over.
+        let mut below = first + 1..self.lanes.len();
+        Some(below.find(|&level| self.lanes[level].passed >= PATIENCE).unwrap_or(first))
     }
 
     /// Notes that a job of this level was taken, and which levels were passed over for it.
@@ -86,10 +88,6 @@ impl Lanes {
 
     fn first(&self) -> Option<usize> {
         (self.waiting != 0).then(|| self.waiting.trailing_zeros() as usize)
-    }
-
-    fn waiting_below(&self, level: usize) -> impl Iterator<Item = usize> {
-        (level + 1..self.lanes.len()).filter(|below| self.waiting & (1 << below) != 0)
     }
 }
 

@@ -390,3 +390,198 @@ impl Arm {
         Some(Estimate { value: mean - share.ln(), variance: variance + loss })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mean execution time.
+    const RUN: Duration = Duration::from_millis(1);
+
+    const START: Moment = Moment::from_nanos(0);
+
+    /// So many starts at once, so many run times after the beginning; the marks of the jobs.
+    fn start(search: &mut Search, runs: u32, jobs: usize, full: bool) -> Vec<u8> {
+        (0..jobs).map(|_| search.started(START + runs * RUN, full, nanos(RUN))).collect()
+    }
+
+    /// A search that has just begun its first experiment: between 4 and 16, at a limit of 8.
+    fn experiment(begin: u32) -> Search {
+        let mut search = Search::new(1, 64);
+        start(&mut search, begin, PHASE_JOBS as usize, true);
+        assert_eq!((search.phase.kind, search.current), (Kind::Compare(0), 4));
+        search
+    }
+
+    #[test]
+    fn an_experiment_begins_once_enough_jobs_started_while_others_waited() {
+        let mut search = Search::new(1, 64);
+        start(&mut search, 50, 100, false);
+        start(&mut search, 50, PHASE_JOBS as usize - 1, true);
+        start(&mut search, 50, 1, false);
+        assert_eq!((search.phase.kind, search.current), (Kind::Rest(1), 8));
+        start(&mut search, 50, 1, true);
+        assert_eq!((search.phase.kind, search.current), (Kind::Compare(0), 4));
+    }
+
+    #[test]
+    fn an_experiment_does_not_begin_before_its_time() {
+        let mut search = Search::new(1, 64);
+        start(&mut search, 5, 100, true);
+        assert_eq!((search.phase.kind, search.current), (Kind::Rest(1), 8));
+        start(&mut search, 6, 1, true);
+        assert_eq!(search.phase.kind, Kind::Compare(0));
+    }
+
+    #[test]
+    fn a_longer_rest_is_longer_in_time_and_in_jobs() {
+        let mut search = Search::new(1, 64);
+        search.pause(START, 3);
+        start(&mut search, 17, 100, true);
+        assert_eq!(search.phase.kind, Kind::Rest(3), "three times six run times");
+        search.pause(START, 3);
+        start(&mut search, 18, 3 * PHASE_JOBS as usize - 1, true);
+        assert_eq!(search.phase.kind, Kind::Rest(3), "three times twelve jobs");
+        start(&mut search, 18, 1, true);
+        assert_eq!(search.phase.kind, Kind::Compare(0));
+    }
+
+    /// So many that each of the limit's places has had one.
+    #[test]
+    fn a_phase_at_a_high_limit_wants_as_many_jobs_as_the_limit() {
+        let mut search = Search::new(64, 64);
+        start(&mut search, 50, 63, true);
+        assert_eq!(search.phase.started, 63);
+        start(&mut search, 50, 1, true);
+        assert_eq!(search.phase.kind, Kind::Rest(MOST_PHASES), "there is nothing to compare with");
+    }
+
+    #[test]
+    fn an_experiment_compares_two_limits_however_near_they_are() {
+        for (min, max, limit, compared) in [(1, 2, 1, [1, 2]), (1, 2, 2, [1, 2]), (5, 9, 7, [6, 8])] {
+            let mut search = Search { limit, width: NARROWEST, ..Search::new(min, max) };
+            search.begin(START);
+            assert_eq!(search.arms.map(|arm| arm.limit), compared, "{limit} of {min} to {max}");
+        }
+    }
+
+    #[test]
+    fn the_phases_of_an_experiment_are_low_high_high_low() {
+        let mut search = experiment(10);
+        let mut limits = Vec::new();
+        for phase in 0..5 {
+            limits.push(search.current);
+            let end = 10 + (phase + 1) * 6;
+            let wanted = PHASE_JOBS.max(search.current as u32) as usize;
+            start(&mut search, end - 1, wanted, true);
+            assert_eq!(search.phase.kind, Kind::Compare(phase), "not before its time");
+            start(&mut search, end, 1, false);
+            assert_eq!(search.phase.kind, Kind::Compare(phase + 1));
+        }
+        assert_eq!(limits, [4, 16, 16, 4, 4]);
+    }
+
+    #[test]
+    fn jobs_that_start_in_the_first_part_of_a_phase_are_compared() {
+        let mut search = experiment(10);
+        let mark = search.experiment << 1;
+        assert_eq!(start(&mut search, 10, 2, false), [0, 0], "none waits");
+        assert_eq!(start(&mut search, 13, 20, true), [mark; 20]);
+        assert_eq!(start(&mut search, 14, 2, true), [0, 0], "they might run on into the next phase");
+        start(&mut search, 16, 1, true);
+        assert_eq!((search.phase.kind, search.current), (Kind::Compare(1), 16));
+        assert_eq!(start(&mut search, 17, 2, true), [mark | 1; 2]);
+    }
+
+    /// Where few start, those are needed which come late.
+    #[test]
+    fn jobs_that_start_late_in_a_phase_are_compared_until_there_are_enough() {
+        let mut search = experiment(10);
+        let mark = search.experiment << 1;
+        assert_eq!(start(&mut search, 20, PHASE_JOBS as usize - 1, true), [mark; PHASE_JOBS as usize - 1]);
+        start(&mut search, 20, 1, true);
+        assert_eq!(search.phase.kind, Kind::Compare(1), "enough have started");
+    }
+
+    #[test]
+    fn an_experiment_is_given_up_if_too_few_jobs_start_while_others_wait() {
+        let mut search = experiment(10);
+        start(&mut search, 10, PHASE_JOBS as usize - 1, true);
+        start(&mut search, 10 + 95, 1, false);
+        assert_eq!(search.phase.kind, Kind::Compare(0));
+        start(&mut search, 10 + 96, 1, false);
+        assert_eq!((search.phase.kind, search.current), (Kind::Rest(1), 8));
+    }
+
+    #[test]
+    fn only_jobs_of_this_experiment_are_compared() {
+        let mut search = experiment(10);
+        let mark = search.experiment << 1;
+        for other in [0, 1, mark + 2, mark + 3] {
+            search.ended(START, other, Outcome::Ok, RUN);
+        }
+        search.ended(START, mark, Outcome::Ok, RUN);
+        search.ended(START, mark | 1, Outcome::Cancelled, RUN);
+        search.ended(START, mark | 1, Outcome::Ok, RUN);
+        let [low, high] = search.arms.map(|arm| (arm.jobs, arm.lost));
+        assert_eq!((low, high), ((1.0, 0.0), (2.0, 1.0)));
+        search.pause(START, 1);
+        search.ended(START, mark, Outcome::Ok, RUN);
+        assert!(search.arms[0].jobs < 2.0, "it is over");
+    }
+
+    /// Runs one experiment in which jobs of the higher limit take so many times as long.
+    fn limit_after(slower: f64) -> usize {
+        let mut search = experiment(10);
+        let mut runs = 10;
+        while matches!(search.phase.kind, Kind::Compare(_)) {
+            let jobs = PHASE_JOBS.max(search.current as u32) as usize;
+            for mark in start(&mut search, runs + 1, jobs, true) {
+                let factor = if mark & 1 == 1 { slower } else { 1.0 };
+                search.ended(START, mark, Outcome::Ok, RUN.mul_f64(factor));
+            }
+            runs += 6;
+            start(&mut search, runs, 1, false);
+        }
+        search.limit
+    }
+
+    #[test]
+    fn the_limit_goes_where_the_throughput_is() {
+        assert_eq!(limit_after(1.0), 16, "four times as many were as fast: all of it is gained");
+        assert_eq!(limit_after(2.0), 16, "half as fast each: twice the throughput");
+        assert_eq!(limit_after(2.83), 8, "between the two it stays");
+        assert_eq!(limit_after(4.0), 4, "nothing is gained");
+        assert_eq!(limit_after(8.0), 4, "it does harm");
+    }
+
+    #[test]
+    fn jobs_whose_callers_left_count_as_no_throughput() {
+        let mut arm = Arm::default();
+        (0..100).for_each(|_| arm.add(Outcome::Ok, RUN));
+        let all = arm.slowness().expect("there are enough").value;
+        let mut half = Arm::default();
+        (0..50).for_each(|_| half.add(Outcome::Ok, RUN));
+        (0..50).for_each(|_| half.add(Outcome::Cancelled, RUN));
+        let lost = half.slowness().expect("there are enough").value;
+        assert!((lost - all - 2.0_f64.ln()).abs() < 0.02, "as if each took twice as long: {lost} and {all}");
+    }
+
+    #[test]
+    fn an_estimate_is_as_sure_as_its_jobs_are_many_and_alike() {
+        let of = |jobs: u32, spread: f64| {
+            let mut arm = Arm::default();
+            for job in 0..jobs {
+                let factor = if job % 2 == 0 { spread } else { 1.0 / spread };
+                arm.add(Outcome::Ok, RUN.mul_f64(factor));
+            }
+            arm.slowness()
+        };
+        assert!(of(PHASE_JOBS - 1, 1.0).is_none(), "too few");
+        let doubt = |jobs, spread| of(jobs, spread).expect("there are enough").doubt();
+        assert!(doubt(100, 1.0) < 1e-3);
+        // The logarithm is `ln 2` off the mean, up or down.
+        assert!((doubt(100, 2.0) - 2.0 * 2.0_f64.ln() / 10.0).abs() < 1e-3);
+        assert!((doubt(400, 2.0) - 2.0 * 2.0_f64.ln() / 20.0).abs() < 1e-3);
+    }
+}

@@ -180,7 +180,7 @@ impl<T> Dispatch<T> {
         state.finish(now, key, outcome, ran);
         state.crew.put_down(seat, now);
         let next = state.take_on(seat, now, &mut gone);
-        if gone.is_empty() && !state.has_watchers_to_wake() {
+        if gone.is_empty() {
             let after = state.after(now, gone);
             return (next, after);
         }

@@ -234,11 +234,14 @@ impl<F: Future> PinnedDrop for Job<F> {
     }
 }
 
+/// Calls it in the context of the job; without, if a subscriber panics as the span is entered.
 fn in_context(context: &Shielded<JobContext>, call: impl FnOnce()) {
+    let mut call = Some(call);
     shielded(|| {
         let _in_context = context.get().map(JobContext::enter);
-        call();
+        call.take().map(|call| call())
     });
+    shielded(|| call.map(|call| call()));
 }
 
 // === impl Shielded ===

@@ -43,7 +43,9 @@ impl Pools {
     /// what is in flight cannot be interrupted and goes on for as long as the process lives. The threads end when they
     /// find nothing to do. If this future is dropped, the pools go on draining without a deadline.
     pub fn shutdown(&self, deadline: Duration) -> impl Future<Output = DrainReport> + Send + use<> {
-        self.drain_until(timer::sleep(deadline))
+        // Before the deadline is set: what it ends took no less.
+        let start = Instant::now();
+        self.drain_since(start, timer::sleep(deadline))
     }
 
     /// The same until `limit` ends.
@@ -51,7 +53,13 @@ impl Pools {
     where
         L: Future<Output = ()> + Send,
     {
-        let start = Instant::now();
+        self.drain_since(Instant::now(), limit)
+    }
+
+    fn drain_since<L>(&self, start: Instant, limit: L) -> impl Future<Output = DrainReport> + Send + use<L>
+    where
+        L: Future<Output = ()> + Send,
+    {
         let before: Vec<_> = self.iter().map(drain).collect();
         let pools = self.clone();
         async move {

@@ -297,6 +297,8 @@ impl Model {
         assert!(seen.queued + seen.in_flight <= seen.capacity + self.most, "nothing beyond the limit and the queue");
         assert_eq!(seen.counts.submitted, seen.counts.ended() + (seen.queued + seen.in_flight) as u64);
         assert_eq!(seen.counts.submitted, self.jobs.len() as u64);
+        let alone = (self.admission.submitted(), self.admission.queued());
+        assert_eq!(alone, (seen.counts.submitted, seen.queued), "each number says the same by itself");
         if let Limit::Adaptive { min, max } = self.settings.limit {
             assert!((min.max(1)..=max.max(min).max(1)).contains(&seen.limit), "the limit stays in its bounds");
         }

@@ -18,7 +18,9 @@ async fn answers_below(app: &Router, base: &str) {
     for (method, path) in [("GET", ""), ("POST", "/log-status"), ("GET", "/ready")] {
         assert_eq!(status(app, method, &format!("{base}{path}")).await, 200, "{method} {base}{path}");
     }
-    assert_eq!(status(app, "GET", &format!("{base}/log-status")).await, 405, "{base}");
+    for (method, path) in [("POST", ""), ("GET", "/log-status"), ("POST", "/ready")] {
+        assert_eq!(status(app, method, &format!("{base}{path}")).await, 405, "{method} {base}{path}");
+    }
     for path in ["/none", "/ready/none", "s"] {
         assert_eq!(status(app, "GET", &format!("{base}{path}")).await, 404, "{base}{path}");
     }

@@ -223,3 +223,32 @@ async fn readiness_ends_when_the_pools_drain() {
     let ready = answer(only_io, request("GET", "/ready")).await;
     assert_eq!(json(&ready)["pools"]["io"], "draining");
 }
+
+#[tokio::test]
+async fn readiness_ends_while_a_pool_is_overloaded() {
+    let pools = one_worker(10, Trust::default());
+    let (gate, notes) = (Gate::new(), Arc::default());
+    let service = PoolLayer::<Cpu>::new(&pools).layer(noting(&gate, &notes));
+    let stats = StatsService::new(&pools);
+    let ready = || answer(stats.clone(), request("GET", "/ready"));
+    let holder = spawn(&service, request("GET", "/held"));
+    gate.arrived(1).await;
+    let queued = spawn(&service, request("GET", "/queued"));
+    let is = |status: StatusCode| {
+        in_time(async move {
+            loop {
+                let told = ready().await;
+                if told.status() == status {
+                    break json(&told);
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    let told = is(StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_eq!(told, serde_json::json!({ "ready": false, "pools": { "cpu": "overloaded" } }));
+    gate.open(1);
+    holder.await.unwrap();
+    assert_eq!(in_time(queued).await.unwrap().body(), "/queued");
+    assert_eq!(is(StatusCode::OK).await, serde_json::json!({ "ready": true, "pools": {} }));
+}

@@ -4,11 +4,13 @@ use std::future::Future;
 use std::panic::panic_any;
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
+use std::thread;
 use std::time::Duration;
 
 use tower_offload::{PoolConfig, Pools};
 use tracing::subscriber::with_default;
 use tracing::{Event, Metadata, Subscriber, span};
+use tracing_subscriber::layer::{self, Layer, SubscriberExt};
 
 use crate::support::{Gate, Held, end_of, hold, pools, stats, until, until_at_rest};
 
@@ -171,4 +173,35 @@ fn a_subscriber_that_panics_harms_no_pool() {
         std::mem::forget(entered);
     });
     check(&pools, "log", 10);
+}
+
+/// Panics as a span is entered on a worker.
+struct PanicsInPools;
+
+impl<S: Subscriber> Layer<S> for PanicsInPools {
+    fn on_enter(&self, _: &span::Id, _: layer::Context<'_, S>) {
+        let on_a_worker = thread::current().name().is_some_and(|name| name.starts_with("offload-"));
+        assert!(!on_a_worker, "the subscriber panics at a span");
+    }
+}
+
+#[test]
+fn a_job_whose_span_cannot_be_entered_fails_and_what_it_holds_is_dropped_without_harm() {
+    struct Dropped(Gate, Bomb);
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            self.0.open();
+        }
+    }
+    let pools = pools("span", PoolConfig::new(2));
+    let dropped = Gate::default();
+    with_default(tracing_subscriber::registry().with(PanicsInPools), || {
+        let _span = tracing::info_span!("request").entered();
+        let value = Dropped(dropped.clone(), Bomb);
+        let error = end_of(pools.submit_to_pool("span", move || drop(value)).unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "the job panicked: the subscriber panics at a span");
+    });
+    dropped.wait();
+    assert_eq!(stats(&pools, "span").counts.panicked, 1);
+    check(&pools, "span", 1);
 }
