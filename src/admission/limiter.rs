@@ -511,6 +511,10 @@ mod tests {
         assert_eq!(search.phase.kind, Kind::Compare(0));
         start(&mut search, 10 + 96, 1, false);
         assert_eq!((search.phase.kind, search.current), (Kind::Rest(1), 8));
+        let mut search = experiment(10);
+        start(&mut search, 10, PHASE_JOBS as usize - 1, true);
+        start(&mut search, 10 + 96, 1, true);
+        assert_eq!(search.phase.kind, Kind::Compare(1), "these are just enough");
     }
 
     #[test]
@@ -583,6 +587,16 @@ mod tests {
         let settled = |spread| compared(2.83, spread).is_settled();
         assert!(settled(0.16) && !settled(0.18), "the gap between the two is 0.2");
         assert!(!experiment(10).is_settled(), "nothing is known");
+    }
+
+    /// What drifts would otherwise fall on one of the two.
+    #[test]
+    fn the_two_limits_are_compared_after_as_many_phases_of_each() {
+        let mut search = compared(1.0, 0.0);
+        for (number, limit) in [(1, 8), (2, 16)] {
+            search.next_phase(START, number);
+            assert_eq!(search.limit, limit, "after {number}");
+        }
     }
 
     #[test]
@@ -704,8 +718,9 @@ mod tests {
         let mut half = Arm::default();
         (0..50).for_each(|_| half.add(Outcome::Ok, RUN));
         (0..50).for_each(|_| half.add(Outcome::Cancelled, RUN));
-        let lost = half.slowness().expect("there are enough").value;
-        assert!((lost - all - 2.0_f64.ln()).abs() < 0.02, "as if each took twice as long: {lost} and {all}");
+        let lost = half.slowness().expect("there are enough");
+        assert!((lost.value - all - 2.0_f64.ln()).abs() < 0.02, "as if each took twice as long: {lost:?} and {all}");
+        assert!((lost.doubt() - 0.2).abs() < 1e-3, "of a hundred, half may be 40 or 60: {lost:?}");
     }
 
     #[test]
