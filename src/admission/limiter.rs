@@ -600,6 +600,20 @@ mod tests {
     }
 
     #[test]
+    fn an_experiment_ends_when_it_is_settled_and_in_doubt_after_so_many_rounds() {
+        let phase = |spread, number| {
+            let mut search = compared(2.83, spread);
+            search.next_phase(START, number);
+            search.phase.kind
+        };
+        assert!(matches!(phase(0.0, 2), Kind::Rest(_)));
+        for number in [2, 4, 62] {
+            assert_eq!(phase(0.5, number), Kind::Compare(number));
+        }
+        assert!(matches!(phase(0.5, 64), Kind::Rest(_)));
+    }
+
+    #[test]
     fn no_job_is_taken_for_one_of_another_experiment() {
         let mut search = Search::new(1, 64);
         let mut before = 0;
