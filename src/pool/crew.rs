@@ -396,7 +396,7 @@ mod tests {
         const MANY: usize = 100;
         let mut crew = seated(MANY, MANY, MANY);
         (0..MANY).for_each(|seat| crew.take_up(seat, Moment::from_nanos(seat as u64)));
-        [3, 70].map(|seat| crew.lie_down(seat));
+        [3, 70].into_iter().for_each(|seat| crew.lie_down(seat));
         let mut look = || {
             let seats = crew.sample().into_iter().map(|awake| awake.since.expect("it has a job").as_nanos() as usize);
             seats.collect::<Vec<_>>()
