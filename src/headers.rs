@@ -187,6 +187,24 @@ mod tests {
     }
 
     #[test]
+    fn a_grpc_timeout_has_six_units_and_up_to_eight_digits() {
+        for (text, nanos) in [
+            ("2H", 7_200_000_000_000),
+            ("3M", 180_000_000_000),
+            ("4S", 4_000_000_000),
+            ("5m", 5_000_000),
+            ("6u", 6_000),
+            ("7n", 7),
+            ("12345678n", 12_345_678),
+        ] {
+            assert_eq!(grpc_timeout(text), Some(Duration::from_nanos(nanos)), "{text}");
+        }
+        for bad in ["", "1", "S", "123456789n", "-1S", "+1S", "1.5S", "1 S", "1s", "1\u{b5}"] {
+            assert_eq!(grpc_timeout(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn a_priority_is_read_in_any_case() {
         let terms = terms_of(&[("x-priority", "High")], &trust(Malformed::Refuse)).expect("it is a priority");
         assert_eq!(terms.priority, Priority::High);

@@ -266,7 +266,8 @@ impl Search {
     }
 
     fn next_phase(&mut self, now: Moment, number: u32) {
-        if number > 0 && number.is_multiple_of(2) {
+        // At the beginning nothing is known yet.
+        if number.is_multiple_of(2) {
             match self.verdict() {
                 Some(direction) => return self.move_limit(now, direction),
                 None if self.is_settled() || number >= 4 * ROUNDS => return self.stay(now),
@@ -511,6 +512,10 @@ mod tests {
         assert_eq!(search.phase.kind, Kind::Compare(0));
         start(&mut search, 10 + 96, 1, false);
         assert_eq!((search.phase.kind, search.current), (Kind::Rest(1), 8));
+        let mut search = experiment(10);
+        start(&mut search, 10, PHASE_JOBS as usize - 1, true);
+        start(&mut search, 10 + 96, 1, true);
+        assert_eq!(search.phase.kind, Kind::Compare(1), "these are just enough");
     }
 
     #[test]
@@ -555,6 +560,171 @@ mod tests {
         assert_eq!(limit_after(8.0), 4, "it does harm");
     }
 
+    /// Jobs that take so many times a run, half of them longer and half shorter, by this logarithm.
+    fn noisy(jobs: usize, factor: f64, spread: f64) -> impl Iterator<Item = Duration> {
+        (0..jobs).map(move |job| {
+            let off = if job % 2 == 0 { spread } else { -spread };
+            RUN.mul_f64(factor * off.exp())
+        })
+    }
+
+    /// An experiment between 4 and 16 in which those of the higher limit took so many times as long.
+    fn compared(slower: f64, spread: f64) -> Search {
+        let mut search = experiment(10);
+        for (arm, factor) in [(0, 1.0), (1, slower)] {
+            noisy(PHASE_JOBS as usize, factor, spread).for_each(|ran| search.arms[arm].add(Outcome::Ok, ran));
+        }
+        search
+    }
+
+    /// The standard error of a slope is 0.295 times the spread here: 24 jobs, and limits that are a factor of 4 apart.
+    #[test]
+    fn a_difference_that_may_be_chance_is_no_verdict() {
+        let verdict = |slower, spread| compared(slower, spread).verdict();
+        assert_eq!(verdict(2.0, 0.2), Some(Direction::Up), "0.5 and 0.12 are below 0.65");
+        assert_eq!(verdict(2.0, 0.4), None, "0.5 and 0.24 are not");
+        assert_eq!(verdict(4.0, 0.2), Some(Direction::Down), "1 less 0.12 is above 0.85");
+        assert_eq!(verdict(4.0, 0.4), None, "1 less 0.24 is not");
+        let settled = |spread| compared(2.83, spread).is_settled();
+        assert!(settled(0.16) && !settled(0.18), "the gap between the two is 0.2");
+        assert!(!experiment(10).is_settled(), "nothing is known");
+    }
+
+    /// What drifts would otherwise fall on one of the two.
+    #[test]
+    fn the_two_limits_are_compared_after_as_many_phases_of_each() {
+        let mut search = compared(1.0, 0.0);
+        for (number, limit) in [(1, 8), (2, 16)] {
+            search.next_phase(START, number);
+            assert_eq!(search.limit, limit, "after {number}");
+        }
+    }
+
+    #[test]
+    fn an_experiment_ends_when_it_is_settled_and_in_doubt_after_so_many_rounds() {
+        let phase = |spread, number| {
+            let mut search = compared(2.83, spread);
+            search.next_phase(START, number);
+            search.phase.kind
+        };
+        assert!(matches!(phase(0.0, 2), Kind::Rest(_)));
+        for number in [2, 4, 62] {
+            assert_eq!(phase(0.5, number), Kind::Compare(number));
+        }
+        assert!(matches!(phase(0.5, 64), Kind::Rest(_)));
+    }
+
+    #[test]
+    fn no_job_is_taken_for_one_of_another_experiment() {
+        let mut search = Search::new(1, 64);
+        let mut before = 0;
+        for _ in 0..300 {
+            search.begin(START);
+            assert!(search.experiment != before && (1..=127).contains(&search.experiment));
+            before = search.experiment;
+        }
+    }
+
+    #[test]
+    fn a_limit_that_stays_rests_twice_as_long_each_time() {
+        let mut search = Search::new(1, 64);
+        let rests: Vec<_> = (0..6)
+            .map(|_| {
+                search.phase.kind = Kind::Compare(3);
+                search.rest_longer(START);
+                search.phase.kind
+            })
+            .collect();
+        assert_eq!(rests, [8, 16, 32, 64, 64, 64].map(Kind::Rest), "sixteen times its four phases at most");
+        search.phase.kind = Kind::Compare(15);
+        search.rest_longer(START);
+        assert_eq!(search.phase.kind, Kind::Rest(MOST_PHASES));
+    }
+
+    #[test]
+    fn an_experiment_becomes_as_wide_as_the_noise_asks_for() {
+        let width = |spread: f64| {
+            let mut search = Search { width: 2.0, ..compared(2.83, spread) };
+            search.stay(START);
+            search.width
+        };
+        let near = |width: f64, expected: f64| assert!((width - expected).abs() < 1e-6, "{width} for {expected}");
+        near(width(0.3), 2.0_f64.sqrt());
+        near(width(0.4), 2.0);
+        near(width(0.65), 2.0);
+        near(width(0.7), 2.0_f64.powf(1.5));
+        let bounds = |width: f64, spread: f64| {
+            let mut search = Search { width, ..compared(2.83, spread) };
+            search.stay(START);
+            search.width
+        };
+        near(bounds(1.3, 0.0), NARROWEST);
+        near(bounds(3.9, 1.0), WIDEST);
+        let mut unknown = Search { width: 2.0, ..experiment(10) };
+        unknown.stay(START);
+        near(unknown.width, 2.0_f64.powf(1.5));
+    }
+
+    #[test]
+    fn many_moves_in_one_direction_become_wider_and_one_back_rests() {
+        let mut search = Search { width: 1.5, ..Search::new(1, 1000) };
+        for streak in 1..=2 {
+            search.begin(START);
+            let high = search.arms[1].limit;
+            search.move_limit(START, Direction::Up);
+            assert_eq!((search.limit, search.current, search.streak), (high, high, streak));
+            assert_eq!((search.width, search.phase.kind), (1.5, Kind::Rest(1)));
+        }
+        search.begin(START);
+        search.move_limit(START, Direction::Up);
+        assert_eq!((search.width, search.streak), (2.25, 3));
+        search.begin(START);
+        let low = search.arms[0].limit;
+        search.move_limit(START, Direction::Down);
+        assert_eq!((search.limit, search.streak, search.phase.kind), (low, 1, Kind::Rest(2)));
+    }
+
+    #[test]
+    fn a_limit_does_not_move_beyond_its_bounds() {
+        for (limit, direction) in [(1, Direction::Down), (64, Direction::Up)] {
+            let mut search = Search { limit, ..Search::new(1, 64) };
+            search.begin(START);
+            search.move_limit(START, direction);
+            assert_eq!((search.limit, search.current, search.streak, search.rest), (limit, limit, 0, 2));
+        }
+        let mut search = Search { limit: 64, ..Search::new(1, 64) };
+        search.begin(START);
+        assert_eq!(search.arms.map(|arm| arm.limit), [32, 64]);
+    }
+
+    /// How wide the next experiment is when a block of jobs took so many times as long as the one before.
+    fn width_after(factor: f64, spread: f64, jobs: usize) -> f64 {
+        let mut search = Search { width: NARROWEST, ..Search::new(1, 64) };
+        for ran in noisy(BLOCK as usize, 1.0, spread).chain(noisy(jobs, factor, spread)) {
+            search.ended(START, 0, Outcome::Ok, ran);
+        }
+        search.width
+    }
+
+    /// A factor of two, and of another 1.25 that an experiment of this width can make.
+    #[test]
+    #[expect(clippy::float_cmp, reason = "they are constants")]
+    fn a_workload_that_changes_calls_for_a_wide_experiment() {
+        let block = BLOCK as usize;
+        for (factor, spread, width) in [
+            (2.4, 0.0, NARROWEST),
+            (2.6, 0.0, WIDEST),
+            (1.0 / 2.4, 0.0, NARROWEST),
+            (1.0 / 2.6, 0.0, WIDEST),
+            // Two standard errors are a quarter here.
+            (2.9, 1.0, NARROWEST),
+            (3.5, 1.0, WIDEST),
+        ] {
+            assert_eq!(width_after(factor, spread, block), width, "{factor} times as long");
+        }
+        assert_eq!(width_after(3.0, 0.0, block - 1), NARROWEST, "a block is not full");
+    }
+
     #[test]
     fn jobs_whose_callers_left_count_as_no_throughput() {
         let mut arm = Arm::default();
@@ -563,8 +733,11 @@ mod tests {
         let mut half = Arm::default();
         (0..50).for_each(|_| half.add(Outcome::Ok, RUN));
         (0..50).for_each(|_| half.add(Outcome::Cancelled, RUN));
-        let lost = half.slowness().expect("there are enough").value;
-        assert!((lost - all - 2.0_f64.ln()).abs() < 0.02, "as if each took twice as long: {lost} and {all}");
+        let lost = half.slowness().expect("there are enough");
+        let kept = |jobs: f64| ((jobs + 0.5) / 101.0).ln();
+        let slower = kept(100.0) - kept(50.0);
+        assert!((lost.value - all - slower).abs() < 1e-6, "as if each took twice as long: {lost:?} and {all}");
+        assert!((lost.doubt() - 0.2).abs() < 1e-3, "of a hundred, half may be 40 or 60: {lost:?}");
     }
 
     #[test]

@@ -249,3 +249,160 @@ impl Awake {
         Seen { runs, since: self.since }
     }
 }
+
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+mod tests {
+    use super::*;
+
+    const NOW: Moment = Moment::from_nanos(7);
+
+    /// Calls one that is to be started; its seat.
+    fn start(crew: &mut Crew, now: Moment) -> Option<usize> {
+        match crew.call(now) {
+            Call::Start(seat) => Some(seat),
+            Call::Nobody => None,
+            Call::Unpark(_) => panic!("nobody sleeps"),
+        }
+    }
+
+    /// So many workers that sit on their seats; this thread stands for each.
+    fn seated(workers: usize, most: usize, cores: usize) -> Crew {
+        let mut crew = Crew::new(most, cores);
+        for seat in 0..workers {
+            assert_eq!(start(&mut crew, NOW), Some(seat));
+            crew.sit_down(seat);
+        }
+        assert_eq!((crew.present, crew.waking), (workers, 0));
+        crew
+    }
+
+    #[test]
+    fn no_more_are_waking_at_a_time_than_there_are_cores() {
+        let mut crew = Crew::new(8, 2);
+        assert_eq!([(); 3].map(|()| start(&mut crew, NOW)), [Some(0), Some(1), None]);
+        crew.sit_down(0);
+        assert_eq!([(); 2].map(|()| start(&mut crew, NOW)), [Some(2), None]);
+        assert_eq!((crew.present, crew.waking), (3, 2));
+    }
+
+    #[test]
+    fn a_seat_that_was_left_is_the_next_to_be_taken() {
+        let mut crew = seated(3, 3, 8);
+        assert_eq!(start(&mut crew, NOW), None, "there are no more");
+        crew.leave(1);
+        assert_eq!([(); 2].map(|()| start(&mut crew, NOW)), [Some(1), None]);
+    }
+
+    #[test]
+    fn who_lay_down_last_is_called_first_and_before_a_thread_is_started() {
+        let mut crew = seated(3, 4, 8);
+        (0..3).for_each(|seat| crew.lie_down(seat));
+        for waking in 1..=2 {
+            assert!(matches!(crew.call(NOW), Call::Unpark(_)));
+            assert_eq!(crew.waking, waking);
+        }
+        assert!(crew.get_up(2) && crew.get_up(1), "they were called");
+        assert_eq!(crew.waking, 0);
+        assert!(!crew.get_up(0), "it woke for no reason");
+        assert_eq!((start(&mut crew, NOW), crew.waking), (Some(3), 1), "nobody sleeps any more");
+        crew.lie_down(0);
+        assert!(!crew.get_up(0), "it was not called since");
+    }
+
+    #[test]
+    fn at_the_end_every_sleeper_is_called() {
+        let mut crew = seated(3, 3, 1);
+        (0..2).for_each(|seat| crew.lie_down(seat));
+        assert_eq!((crew.call_all().len(), crew.waking), (2, 2), "however many may be waking otherwise");
+        assert!(crew.get_up(0) && crew.get_up(1));
+        assert_eq!((crew.call_all().len(), crew.waking), (0, 0));
+    }
+
+    #[test]
+    fn after_a_failed_start_no_other_is_tried_for_a_while() {
+        let mut crew = seated(1, 4, 8);
+        assert_eq!(start(&mut crew, NOW), Some(1));
+        crew.start_failed(NOW, 1);
+        assert_eq!((crew.present, crew.waking), (1, 0));
+        let (late, over) = (NOW + (BARREN - Duration::from_nanos(1)), NOW + BARREN);
+        for soon in [NOW, late] {
+            assert_eq!((start(&mut crew, soon), crew.barren_until(soon)), (None, Some(over)));
+        }
+        assert_eq!((crew.barren_until(over), start(&mut crew, over)), (None, Some(1)));
+    }
+
+    /// Who waits for it is then answered.
+    #[test]
+    fn without_any_worker_a_start_is_tried_in_any_case() {
+        let mut crew = Crew::new(4, 8);
+        for _ in 0..3 {
+            assert_eq!(start(&mut crew, NOW), Some(0));
+            crew.start_failed(NOW, 0);
+        }
+    }
+
+    #[test]
+    fn the_level_says_how_many_may_be_awake_and_busy() {
+        let mut crew = seated(3, 8, 2);
+        assert!(!crew.has_too_many() && crew.has_room_beside(7) && !crew.has_room_beside(8));
+        crew.busy = 3;
+        assert!(crew.has_room_beside(4) && !crew.has_room_beside(5));
+        crew.lower_level();
+        assert!(crew.has_too_many() && !crew.has_room_beside(0));
+        crew.lie_down(2);
+        assert!(!crew.has_too_many());
+        assert!(matches!(crew.call(NOW), Call::Nobody), "two are awake");
+        crew.lie_down(1);
+        assert!(matches!(crew.call(NOW), Call::Unpark(_)));
+    }
+
+    #[test]
+    fn how_long_a_job_was_polled_is_told_once_and_not_if_it_was_left_off() {
+        let at = |millis| NOW + Duration::from_millis(millis);
+        let mut crew = seated(1, 8, 2);
+        let untold = format!("{:?}", crew.level);
+        crew.take_up(0, NOW);
+        crew.leave_off(0);
+        crew.put_down(0, at(50));
+        assert_eq!(format!("{:?}", crew.level), untold);
+        crew.take_up(0, NOW);
+        crew.put_down(0, at(50));
+        let told = format!("{:?}", crew.level);
+        assert_ne!(told, untold);
+        crew.put_down(0, at(90));
+        assert_eq!(format!("{:?}", crew.level), told);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn one_watch_begins_while_more_are_awake_than_cores_and_another_when_that_has_ended() {
+        let mut crew = seated(2, 8, 2);
+        assert!(!crew.wants_watch(false));
+        assert_eq!(start(&mut crew, NOW), Some(2));
+        assert_eq!([(); 2].map(|()| crew.wants_watch(false)), [true, false]);
+        crew.leave(2);
+        while crew.learn(NOW, &[], false).is_some() {
+            assert!(!crew.wants_watch(true), "somebody looks already");
+        }
+        assert!(!crew.wants_watch(false));
+        assert_eq!(start(&mut crew, NOW), Some(2));
+        assert!(crew.wants_watch(false));
+    }
+
+    /// Each has a job that it took up at the moment of its number.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn of_many_workers_others_are_looked_at_each_time_and_none_that_sleeps() {
+        const MANY: usize = 100;
+        let mut crew = seated(MANY, MANY, MANY);
+        (0..MANY).for_each(|seat| crew.take_up(seat, Moment::from_nanos(seat as u64)));
+        [3, 70].into_iter().for_each(|seat| crew.lie_down(seat));
+        let mut look = || {
+            let seats = crew.sample().into_iter().map(|awake| awake.since.expect("it has a job").as_nanos() as usize);
+            seats.collect::<Vec<_>>()
+        };
+        let awake: Vec<_> = (0..MANY).filter(|seat| ![3, 70].contains(seat)).collect();
+        let in_turn: Vec<_> = awake.iter().copied().cycle().take(3 * SAMPLE).collect();
+        assert_eq!([look(), look(), look()].concat(), in_turn);
+    }
+}

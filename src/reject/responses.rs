@@ -142,3 +142,21 @@ fn whole_seconds(wait: Duration) -> u64 {
 fn millis(wait: Duration) -> u64 {
     u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_told_in_seconds_that_are_whole_and_not_too_few() {
+        for (wait, told) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (2000, 2), (59_500, 60)] {
+            assert_eq!(whole_seconds(Duration::from_millis(wait)), told, "{wait} ms");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_told_to_grpc_clients_in_milliseconds() {
+        assert_eq!(millis(Duration::from_micros(2_500_999)), 2500);
+        assert_eq!(millis(Duration::MAX), u64::MAX);
+    }
+}
