@@ -39,24 +39,17 @@ pub struct PoolDrain {
 impl Pools {
     /// Stops taking jobs at once, and finishes those that are queued or in flight, for at most `deadline` from here on.
     ///
-    /// Every job that comes after this call, even before what it returns is awaited, is refused as [draining](crate::Cause::Draining). At the deadline the queued jobs are given up;
-    /// what is in flight cannot be interrupted and goes on for as long as the process lives. The threads end when they
-    /// find nothing to do. If this future is dropped, the pools go on draining without a deadline.
+    /// Every job that comes after this call, even before what it returns is awaited, is refused as
+    /// [draining](crate::Cause::Draining). At the deadline the queued jobs are given up; what is in flight cannot be
+    /// interrupted and goes on for as long as the process lives. The threads end when they find nothing to do. If this future is dropped, the pools go on draining without a deadline.
     pub fn shutdown(&self, deadline: Duration) -> impl Future<Output = DrainReport> + Send + use<> {
         // Before the deadline is set: what it ends took no less.
         let start = Instant::now();
-        self.drain_since(start, timer::sleep(deadline))
+        self.drain_until(start, timer::sleep(deadline))
     }
 
-    /// The same until `limit` ends.
-    pub(crate) fn drain_until<L>(&self, limit: L) -> impl Future<Output = DrainReport> + Send + use<L>
-    where
-        L: Future<Output = ()> + Send,
-    {
-        self.drain_since(Instant::now(), limit)
-    }
-
-    fn drain_since<L>(&self, start: Instant, limit: L) -> impl Future<Output = DrainReport> + Send + use<L>
+    /// The same until `limit` ends; the report counts the time from `start` on.
+    pub(crate) fn drain_until<L>(&self, start: Instant, limit: L) -> impl Future<Output = DrainReport> + Send + use<L>
     where
         L: Future<Output = ()> + Send,
     {

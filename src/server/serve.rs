@@ -204,7 +204,7 @@ impl Server {
             connections_finished: open.saturating_sub(connections_cut_off),
             connections_cut_off,
             requests_cut_off,
-            pools: pools.drain_until(rest).await,
+            pools: pools.drain_until(std::time::Instant::now(), rest).await,
             took: begun.elapsed(),
         };
         shielded(|| {
