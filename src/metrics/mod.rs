@@ -8,7 +8,7 @@
 //! | `workload_pool_utilization_ratio` | busy threads of those there may be |
 //! | `workload_pool_overloaded` | 1 while even the shortest waits are too long |
 //! | `workload_pool_jobs_submitted_total` | all jobs |
-//! | `workload_pool_jobs_total` | jobs that ended, by the label `result`: the fields of [`Counts`](crate::Counts) |
+//! | `workload_pool_jobs_total` | jobs that ended, by the label `result`: the fields of [`Counts`] |
 //! | `workload_pool_queue_wait_seconds` | histogram: from submission to first poll, of the jobs that began |
 //! | `workload_pool_run_seconds` | histogram: from first poll to end, awaits included |
 //!
