@@ -33,8 +33,8 @@ impl BadHeader {
 impl Terms {
     /// What an HTTP request asks of its pool: the [`Deadline`] and the [`Priority`] among its extensions, and the headers
     /// that `trust` names. Of two deadlines the earlier counts; where it is a header's, it is put among the extensions, for
-    /// the handler to see. The priority of a header goes before that of the extensions. All answers of this crate to HTTP requests go by it; one of your own calls it in
-    /// [`Reject::terms`](crate::Reject::terms).
+    /// the handler to see. The priority of a header goes before that of the extensions. All answers of this crate to HTTP
+    /// requests go by it; one of your own calls it in [`Reject::terms`](crate::Reject::terms).
     ///
     /// # Errors
     /// If such a header cannot be read, or is there twice, and `trust` wants these [refused](Malformed::Refuse).

@@ -8,6 +8,10 @@ use std::io;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::thread;
+use std::time::Duration;
+
+/// After a thread could not be started, another is not tried for so long.
+pub(crate) const BARREN: Duration = Duration::from_secs(1);
 
 /// What a thread does.
 type Body = Box<dyn FnOnce() + Send>;

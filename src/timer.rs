@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::shield::shielded;
-use crate::threads;
+use crate::threads::{self, BARREN};
 
 /// Something that is due at a moment.
 pub(crate) trait Alarm: Send + Sync {
@@ -64,9 +64,6 @@ static ANY_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// How long the thread stays when nothing is due.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// After a thread could not be started, it is not tried for so long.
-const BARREN: Duration = Duration::from_secs(1);
 
 /// Tries again to start what could not be started. To be called often: it costs nothing unless there is such a thing.
 pub(crate) fn retry() {

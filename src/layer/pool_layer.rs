@@ -198,7 +198,8 @@ impl<W, R> PoolLayer<W, R> {
     }
 
     /// Gives each request the priority that `function` answers; `None` leaves it to the header that the pool trusts, else
-    /// to a [`Priority`] among the request's extensions, and else to [`Priority::Normal`]. A full pool makes room for what is more important.
+    /// to a [`Priority`] among the request's extensions, and else to [`Priority::Normal`]. A full pool makes room for what
+    /// is more important.
     ///
     /// ```
     /// use axum::extract::Request;

@@ -8,6 +8,7 @@ use super::level::{Level, Seen};
 use super::thread_state::{self, ThreadId};
 use crate::admission::Moment;
 use crate::sync::{Thread, current};
+use crate::threads::BARREN;
 
 /// The workers of a pool, by seat.
 #[derive(Debug)]
@@ -55,9 +56,6 @@ pub(crate) enum Call {
     /// A thread is to be started for this seat.
     Start(usize),
 }
-
-/// After a thread could not be started, no other is tried for so long.
-const BARREN: Duration = Duration::from_secs(1);
 
 /// How many of the workers that are awake are looked at. The others are taken to be like them.
 const SAMPLE: usize = 64;

@@ -414,17 +414,14 @@ impl<T> State<T> {
 
     /// The same where a job's waiting ends at `due`.
     fn after_until(&mut self, due: Option<Moment>, now: Moment, gone: Vec<Gone<T>>) -> After<T> {
-        let watchers = if self.has_watchers_to_wake() { std::mem::take(&mut self.watchers) } else { Vec::new() };
+        let watched = !self.watchers.is_empty() && self.admission.is_idle();
+        let watchers = if watched { std::mem::take(&mut self.watchers) } else { Vec::new() };
         let call = self.call(now);
         let pressed = self.has_work();
         // A thread that could not be started is tried again, whether or not anything happens until then.
         let retry = self.crew.barren_until(now).filter(|_| pressed && matches!(call, Call::Nobody));
         let arm = due.into_iter().chain(retry).min().and_then(|due| self.arm(due));
         After { call, gone, watchers, arm, watch: self.crew.wants_watch(pressed) }
-    }
-
-    fn has_watchers_to_wake(&self) -> bool {
-        !self.watchers.is_empty() && self.admission.is_idle()
     }
 
     /// Something is due at this moment: the moment itself, if nothing rings before.

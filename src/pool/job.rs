@@ -98,14 +98,11 @@ impl Ticket {
 
     /// How the job ends if it is dropped now.
     pub(super) fn outcome_of_drop(&self) -> Outcome {
-        let fate = self.fate.load(Ordering::Acquire);
-        if fate == code(Cause::NoWorkers) {
-            Outcome::Rejected
-        } else if fate == code(Cause::DeadlineExceeded) {
-            Outcome::Expired
-        } else {
+        match self.cause() {
+            Some(Cause::NoWorkers) => Outcome::Rejected,
+            Some(Cause::DeadlineExceeded) => Outcome::Expired,
             // The caller has left.
-            Outcome::Cancelled
+            _ => Outcome::Cancelled,
         }
     }
 

@@ -11,7 +11,7 @@ use super::job::{self, Ticket};
 use super::permit::Permit;
 use super::shared::{Plan, Shared};
 use super::stats::PoolStats;
-use super::task::Task;
+use super::task::{self, Task};
 use super::worker;
 use crate::admission::{Offer, Outcome};
 use crate::config::Trust;
@@ -118,7 +118,7 @@ impl Pool {
             Ok(pending) => Ok(pending),
             Err((cause, retry_after)) => {
                 if let Some(function) = function {
-                    shielded(|| log_refusal(&shared.name, cause, function));
+                    shielded(|| task::log_refusal(&shared.name, cause, function));
                 }
                 let waiting_helps = !matches!(cause, Cause::DeadlineExceeded);
                 Err(Rejection::new(shared.name.clone(), cause, waiting_helps.then_some(retry_after)))
@@ -131,7 +131,7 @@ impl Pool {
         let shared = self.shared();
         shared.dispatch.turn_away(cause);
         if shared.verbose {
-            shielded(|| log_refusal(&shared.name, cause, function()));
+            shielded(|| task::log_refusal(&shared.name, cause, function()));
         }
         shared.touched();
         Rejection::new(shared.name.clone(), cause, None)
@@ -169,10 +169,6 @@ impl Pool {
     fn shared(&self) -> &Arc<Shared> {
         &self.open.shared
     }
-}
-
-fn log_refusal(pool: &Workload, cause: Cause, function: String) {
-    tracing::warn!(target: "tower_offload", %pool, reason = %cause, function, "a task was refused");
 }
 
 /// The outcome of a job whose value cannot tell.

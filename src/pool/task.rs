@@ -62,6 +62,11 @@ impl Task {
     }
 }
 
+/// A job was refused before it had a number.
+pub(crate) fn log_refusal(pool: &Workload, cause: Cause, function: String) {
+    tracing::warn!(target: "tower_offload", %pool, reason = %cause, function, "a task was refused");
+}
+
 /// The name of a function or closure as the log shows it: without its path, and for a closure the function it stands in.
 pub(crate) fn name_of<F>() -> String {
     short_name(std::any::type_name::<F>())

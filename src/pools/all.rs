@@ -90,8 +90,8 @@ impl Pools {
     }
 
     /// No pools: every job runs where it stands, on the thread that awaits it, whatever the name of its pool. For code
-    /// that must also work without them. [`get`](Self::get) finds none. (A future that is given to [`submit_to_pool`](Self::submit_to_pool) inside of a
-    /// Tokio runtime is awaited by nobody yet, and is spawned there.)
+    /// that must also work without them. [`get`](Self::get) finds none. (A future that is given to
+    /// [`submit_to_pool`](Self::submit_to_pool) inside of a Tokio runtime is awaited by nobody yet, and is spawned there.)
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

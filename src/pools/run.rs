@@ -60,13 +60,17 @@ impl Pools {
     where
         J: IntoJob<Kind>,
     {
-        let name = pool.to_workload();
-        Ok(match (self.choose(pool)?, Handle::try_current()) {
-            (Some(pool), _) if !pool.is_current() => JobHandle::pending(submit(&pool, job)?),
-            // Polled on a thread of the runtime, a future may need that thread to come to its end.
-            (None, Ok(runtime)) if J::IS_FUTURE => JobHandle::spawned(runtime.spawn(run_here(job.into_job())), name),
-            _ => JobHandle::ended(crate::pool::block_on(run_here(job.into_job()))),
-        })
+        // Polled on a thread of the runtime, a future may need that thread to come to its end.
+        if self.is_disabled()
+            && J::IS_FUTURE
+            && let Ok(runtime) = Handle::try_current()
+        {
+            return Ok(JobHandle::spawned(runtime.spawn(run_here(job.into_job())), pool.to_workload()));
+        }
+        match self.choose(pool)? {
+            Some(pool) if !pool.is_current() => Ok(JobHandle::pending(submit(&pool, job)?)),
+            _ => Ok(JobHandle::ended(crate::pool::block_on(run_here(job.into_job())))),
+        }
     }
 }
 

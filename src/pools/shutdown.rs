@@ -41,7 +41,8 @@ impl Pools {
     ///
     /// Every job that comes after this call, even before what it returns is awaited, is refused as
     /// [draining](crate::Cause::Draining). At the deadline the queued jobs are given up; what is in flight cannot be
-    /// interrupted and goes on for as long as the process lives. The threads end when they find nothing to do. If this future is dropped, the pools go on draining without a deadline.
+    /// interrupted and goes on for as long as the process lives. The threads end when they find nothing to do. If this
+    /// future is dropped, the pools go on draining without a deadline.
     pub fn shutdown(&self, deadline: Duration) -> impl Future<Output = DrainReport> + Send + use<> {
         // Before the deadline is set: what it ends took no less.
         let start = Instant::now();
