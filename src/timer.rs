@@ -12,8 +12,10 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
 
 use crate::shield::shielded;
 use crate::threads::{self, BARREN};
@@ -105,13 +107,9 @@ pub(crate) struct Sleep {
 }
 
 #[derive(Default)]
-struct Bell(Mutex<Ring>);
-
-/// Whether a bell has rung.
-enum Ring {
-    /// Not yet; whom to wake then.
-    ToCome(Option<Waker>),
-    Done,
+struct Bell {
+    rung: AtomicBool,
+    waker: AtomicWaker,
 }
 
 // === impl Timer ===
@@ -285,23 +283,13 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // A waker is the application's: neither its clone nor its drop runs under the lock.
-        let waker = cx.waker();
-        let known = match &*self.bell.lock() {
-            Ring::Done => return Poll::Ready(()),
-            // Not only the bell tells the time: it may have nobody to ring it.
-            _ if self.place.is_some_and(|(moment, _)| moment <= Instant::now()) => return Poll::Ready(()),
-            Ring::ToCome(known) => known.as_ref().is_some_and(|known| known.will_wake(waker)),
-        };
-        if known {
-            return Poll::Pending;
+        // Not only the bell tells the time: it may have nobody to ring it.
+        if self.place.is_some_and(|(moment, _)| moment <= Instant::now()) {
+            return Poll::Ready(());
         }
-        let waker = waker.clone();
-        let _other = match &mut *self.bell.lock() {
-            Ring::Done => return Poll::Ready(()),
-            Ring::ToCome(known) => known.replace(waker),
-        };
-        Poll::Pending
+        self.bell.waker.register(cx.waker());
+        // It may have rung just before.
+        if self.bell.rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -314,27 +302,11 @@ impl Drop for Sleep {
     }
 }
 
-// === impl Bell ===
-
-impl Bell {
-    fn lock(&self) -> MutexGuard<'_, Ring> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Alarm for Bell {
     fn ring(self: Arc<Self>) -> Option<Instant> {
-        let rung = std::mem::replace(&mut *self.lock(), Ring::Done);
-        if let Ring::ToCome(Some(waker)) = rung {
-            waker.wake();
-        }
+        self.rung.store(true, Ordering::Release);
+        self.waker.wake();
         None
-    }
-}
-
-impl Default for Ring {
-    fn default() -> Self {
-        Self::ToCome(None)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
 use super::activity::Activity;
@@ -51,14 +52,14 @@ pub(super) struct Connection {
     pub(super) activity: Activity,
     shared: Arc<Shared>,
     upgraded: AtomicBool,
-    wakers: Mutex<Wakers>,
+    wakers: Wakers,
 }
 
 #[derive(Debug, Default)]
 struct Wakers {
-    task: Option<Waker>,
-    read: Option<Waker>,
-    write: Option<Waker>,
+    task: AtomicWaker,
+    read: AtomicWaker,
+    write: AtomicWaker,
 }
 
 /// Keeps a connection among the open ones. The socket owns it, so that an upgraded connection counts until it closes.
@@ -89,7 +90,7 @@ impl Connections {
             activity: Activity::new(),
             shared: Arc::clone(&self.shared),
             upgraded: AtomicBool::new(false),
-            wakers: Mutex::default(),
+            wakers: Wakers::default(),
         });
         let mut open = lock(&self.shared.open);
         let id = open.next;
@@ -160,31 +161,18 @@ impl Connection {
 
     /// Has `waker` woken at the next order. Ask for the order after this, not before.
     pub(super) fn watch(&self, side: Side, waker: &Waker) {
-        if lock(&self.wakers).of(side).as_ref().is_some_and(|known| known.will_wake(waker)) {
-            return;
+        let Wakers { task, read, write } = &self.wakers;
+        match side {
+            Side::Task => task,
+            Side::Read => read,
+            Side::Write => write,
         }
-        // A waker is the application's: neither its clone nor its drop runs under the lock.
-        let waker = waker.clone();
-        let _other = lock(&self.wakers).of(side).replace(waker);
+        .register(waker);
     }
 
     fn wake(&self) {
-        let wakers = std::mem::take(&mut *lock(&self.wakers));
-        for waker in [wakers.task, wakers.read, wakers.write].into_iter().flatten() {
-            waker.wake();
-        }
-    }
-}
-
-// === impl Wakers ===
-
-impl Wakers {
-    const fn of(&mut self, side: Side) -> &mut Option<Waker> {
-        match side {
-            Side::Task => &mut self.task,
-            Side::Read => &mut self.read,
-            Side::Write => &mut self.write,
-        }
+        let Wakers { task, read, write } = &self.wakers;
+        [task, read, write].into_iter().for_each(AtomicWaker::wake);
     }
 }
 
