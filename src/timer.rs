@@ -52,7 +52,7 @@ struct State {
 }
 
 /// For what wakes somebody.
-static BELLS: LazyLock<Timer> = LazyLock::new(|| Timer::new("offload-timer".to_owned()));
+pub(crate) static BELLS: LazyLock<Timer> = LazyLock::new(|| Timer::new("offload-timer".to_owned()));
 
 /// For the looks at workers, which may not wait for code of an application.
 pub(crate) static WATCH: LazyLock<Timer> = LazyLock::new(|| Timer::new("offload-watch".to_owned()));

@@ -182,6 +182,11 @@ impl Crew {
         }
     }
 
+    /// How long a poll usually takes.
+    pub(super) const fn usual_poll(&self) -> Duration {
+        self.level.usual()
+    }
+
     /// Whether there is, or may be, a worker for one more job than `ready` of them wait to be polled.
     pub(super) fn has_room_beside(&self, ready: usize) -> bool {
         self.busy + ready < self.level.current()

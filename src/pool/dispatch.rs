@@ -23,6 +23,7 @@ use std::collections::{HashMap, VecDeque};
 use std::task::Waker;
 use std::time::Duration;
 
+use super::completions::Outlook;
 use super::crew::{Awake, Call, Crew};
 use super::level::Seen;
 use super::task::Task;
@@ -166,7 +167,8 @@ impl<T> Dispatch<T> {
         state.after(now, Vec::new())
     }
 
-    /// A permit comes home on the worker that polled the job to its end: the worker's next job, if there is one.
+    /// A permit comes home on the worker that polled the job to its end: the worker's next job, if there is one, and
+    /// what it may expect.
     pub(crate) fn finish_and_take(
         &self,
         seat: usize,
@@ -174,13 +176,14 @@ impl<T> Dispatch<T> {
         key: Key,
         outcome: Outcome,
         ran: Option<Duration>,
-    ) -> (Option<T>, After<T>) {
+    ) -> (Option<(T, Outlook)>, After<T>) {
         let mut gone = Vec::new();
         let mut state = self.lock();
         state.finish(now, key, outcome, ran);
         state.crew.put_down(seat, now);
         let next = state.take_on(seat, now, &mut gone);
         if gone.is_empty() {
+            let next = next.map(|job| (job, state.outlook(now)));
             let after = state.after(now, gone);
             return (next, after);
         }
@@ -431,6 +434,10 @@ impl<T> State<T> {
         arm
     }
 
+    fn outlook(&self, now: Moment) -> Outlook {
+        Outlook { now, usual: self.crew.usual_poll(), waiting: self.ready.len() + self.admission.queued() }
+    }
+
     fn glance(&self) -> Glance {
         let (submitted, queued) = (self.admission.submitted(), self.admission.queued());
         Glance { submitted, queued: queued - self.admission.takeable(), busy: self.crew.busy }
@@ -541,7 +548,8 @@ mod tests {
 
         assert_eq!(dispatch.next(0, From::Start, second, || now, drop), Some("first"));
         let (next, after) = dispatch.finish_and_take(0, now, first, Outcome::Ok, None);
-        assert_eq!(next, Some("high"));
+        let (next, outlook) = next.expect("two wait");
+        assert_eq!((next, outlook.waiting), ("high", 1));
         assert!(after.is_empty());
         let after = dispatch.expire(now + second);
         assert_eq!(after.gone.iter().map(|gone| gone.job).collect::<Vec<_>>(), ["low"]);

@@ -86,8 +86,10 @@ impl<T> Future for Pending<T> {
     type Output = Result<T, JobError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let waker = self.ticket.waker_for(cx.waker());
+        let mut cx = Context::from_waker(&waker);
         let answer = self.answer.as_mut().expect("a job's result is taken once");
-        let Poll::Ready(value) = Pin::new(answer).poll(cx) else { return Poll::Pending };
+        let Poll::Ready(value) = Pin::new(answer).poll(&mut cx) else { return Poll::Pending };
         let result = match value.and_then(super::job::Shielded::into_inner) {
             Some(Ok(value)) => Ok(value),
             Some(Err(panic)) => Err(JobError::Panicked(panic)),

@@ -5,16 +5,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use async_task::{Runnable, ScheduleInfo, WithInfo};
+use futures_util::task::AtomicWaker;
 use pin_project::{pin_project, pinned_drop};
 
 use super::context::JobContext;
 use super::permit::Permit;
 use super::shared::Shared;
 use super::task::Task;
+use super::worker;
 use crate::admission::{Key, Outcome};
 use crate::error::{Cause, Panic, Rejection};
 use crate::shield::shielded;
@@ -34,6 +36,8 @@ pub(crate) struct Ticket {
     pub(super) task: Option<Task>,
     /// Why the pool ended the job without starting it: a [`Cause`] as a number; or that it has begun; or zero.
     fate: AtomicU8,
+    /// Who waits for the job.
+    caller: AtomicWaker,
 }
 
 /// A future with its permit and its context.
@@ -81,8 +85,14 @@ where
 // === impl Ticket ===
 
 impl Ticket {
-    pub(crate) const fn new(shared: Arc<Shared>, key: Key, task: Option<Task>) -> Self {
-        Self { shared, key, task, fate: AtomicU8::new(0) }
+    pub(crate) fn new(shared: Arc<Shared>, key: Key, task: Option<Task>) -> Self {
+        Self { shared, key, task, fate: AtomicU8::new(0), caller: AtomicWaker::new() }
+    }
+
+    /// A waker for the task of the job, which wakes `caller` in its turn.
+    pub(super) fn waker_for(self: &Arc<Self>, caller: &Waker) -> Waker {
+        self.caller.register(caller);
+        Waker::from(self.clone())
     }
 
     /// Notes that the job begins; not if its caller was told before that it does not.
@@ -144,6 +154,15 @@ impl Ticket {
     /// The caller has left, or was told that it is too late: a job that is queued leaves the queue.
     pub(crate) fn cancel(&self) {
         self.shared.cancel(self.key, self.outcome_of_drop());
+    }
+}
+
+/// The job has ended.
+impl Wake for Ticket {
+    fn wake(self: Arc<Self>) {
+        if let Some(caller) = self.caller.take() {
+            worker::tell(caller);
+        }
     }
 }
 

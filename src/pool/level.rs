@@ -82,6 +82,11 @@ impl Level {
         awake > self.cores || (pressed && awake >= self.current && self.current < self.most)
     }
 
+    /// How long a poll usually takes.
+    pub(super) const fn usual(&self) -> Duration {
+        Duration::from_nanos(self.usual)
+    }
+
     /// A poll has ended that took so long.
     pub(super) fn polled(&mut self, time: Duration) {
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);

@@ -4,6 +4,7 @@
 //! A `worker` polls the job. The `permit` inside the job comes home when the job is dropped, and the `handle` gives
 //! the result to the caller.
 
+mod completions;
 mod context;
 mod crew;
 mod dispatch;

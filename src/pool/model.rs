@@ -155,7 +155,7 @@ impl Pool {
         self.ended.fetch_add(1, Ordering::Relaxed);
         let (next, after) = self.dispatch.finish_and_take(seat, NOW, key, Outcome::Ok, None);
         self.settle(after);
-        next
+        next.map(|(job, _)| job)
     }
 
     pub(super) fn wake(self: &Arc<Self>, job: Job) {

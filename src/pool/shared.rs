@@ -149,8 +149,8 @@ impl Shared {
 
     pub(super) fn finish_on_worker(&self, now: Moment, key: Key, outcome: Outcome, ran: Option<Duration>) {
         let (next, after) = self.dispatch.finish_and_take(worker::seat(), now, key, outcome, ran);
-        if let Some(work) = next {
-            worker::keep(work);
+        if let Some((work, outlook)) = next {
+            worker::keep(work, outlook);
         }
         self.settle(after);
         self.ran(ran);

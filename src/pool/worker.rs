@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
+use std::task::Waker;
 
+use super::completions::{self, Completions, Outlook};
 use super::dispatch::From;
 use super::job::Work;
 use super::shared::Shared;
@@ -20,6 +22,9 @@ struct Here {
     seat: usize,
     /// Taken under the lock that ended the job before it.
     next: Option<Work>,
+    /// What is to be expected of the jobs after the one that has just ended, until its caller is told.
+    outlook: Option<Outlook>,
+    completions: Arc<Completions>,
 }
 
 /// Starts a thread for `seat`.
@@ -40,17 +45,37 @@ pub(super) fn seat() -> usize {
 }
 
 /// Keeps the next job of this worker, to be polled as soon as the one that has just ended has told its caller.
-pub(super) fn keep(work: Work) {
+pub(super) fn keep(work: Work, outlook: Outlook) {
     HERE.with_borrow_mut(|here| {
-        here.as_mut().expect("a job is polled to its end only by a worker").next = Some(work);
+        let here = here.as_mut().expect("a job is polled to its end only by a worker");
+        (here.next, here.outlook) = (Some(work), Some(outlook));
     });
 }
 
+/// Wakes the caller of a job that has ended; with others later, if this is the worker that ended it and goes on.
+pub(super) fn tell(caller: Waker) {
+    let here = HERE.try_with(|here| {
+        let mut here = here.try_borrow_mut().ok()?;
+        here.as_mut().map(|here| (here.completions.clone(), here.outlook.take()))
+    });
+    match here.ok().flatten() {
+        Some((completions, outlook)) => completions.tell(caller, outlook),
+        None => completions::wake(caller),
+    }
+}
+
 fn run(shared: &Arc<Shared>, seat: usize) {
-    HERE.set(Some(Here { pool: shared.id, seat, next: None }));
+    let completions = Arc::new(Completions::default());
+    HERE.set(Some(Here { pool: shared.id, seat, next: None, outlook: None, completions: completions.clone() }));
     shared.renice();
     let mut from = From::Start;
-    while let Some(work) = kept().or_else(|| shared.next(seat, from)) {
+    let next = |from| {
+        kept().or_else(|| {
+            completions.tell_all();
+            shared.next(seat, from)
+        })
+    };
+    while let Some(work) = next(from) {
         from = From::Job;
         // A job's own panic ends in the job. What comes as far as here is a panic of the application's subscriber.
         shielded(|| work.run());
@@ -59,5 +84,9 @@ fn run(shared: &Arc<Shared>, seat: usize) {
 }
 
 fn kept() -> Option<Work> {
-    HERE.with_borrow_mut(|here| here.as_mut().and_then(|here| here.next.take()))
+    HERE.with_borrow_mut(|here| {
+        let here = here.as_mut()?;
+        here.outlook = None;
+        here.next.take()
+    })
 }

@@ -5,6 +5,7 @@
 
 mod awaiting;
 mod children;
+mod completions;
 mod disabled;
 mod draining;
 mod handles;
