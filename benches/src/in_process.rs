@@ -5,12 +5,10 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use crate::harness::{Case, Column, Harness, OURS, Scenario, Target};
+use crate::kernel;
 use crate::ways::{self, Dedicated, Direct, Done, Job, Ours, SpawnBlocking, SpawnBlockingLimited, Speed, Way};
 
 const CALLERS: [usize; 4] = [1, 16, 256, 2000];
-/// Why no more is done than is: what the operating system takes for each hand-over between threads.
-const SWITCHES: Column = Column { name: "context switches", unit: "a job" };
-const KERNEL: Column = Column { name: "kernel", unit: "µs a job" };
 const SPAN: Duration = Duration::from_millis(150);
 
 /// Gathers the cases of one scenario.
@@ -55,12 +53,12 @@ pub fn run(harness: &mut Harness, speed: Speed) {
         harness.run(Scenario { name, columns, cases: cases.all, baseline: OURS, target: Some(target) });
     };
     for callers in CALLERS {
-        let columns = [Column { name: "a job", unit: "ns" }, SWITCHES, KERNEL];
+        let columns = [Column { name: "a job", unit: "ns" }, kernel::SWITCHES, kernel::TIME];
         let target = Target { text: "at or ahead of the best alternative", reached: |medians| medians.is_least(0) };
         compare(format!("job, empty, callers: {callers}"), &columns, Job::EMPTY, callers, time, target);
     }
     for callers in CALLERS {
-        let columns = [Column { name: "throughput", unit: "jobs/s" }, SWITCHES, KERNEL];
+        let columns = [Column { name: "throughput", unit: "jobs/s" }, kernel::SWITCHES, kernel::TIME];
         let ahead = Target { text: "ahead of every alternative", reached: |medians| medians.is_most_but("direct", 0) };
         let ahead_and_near = Target {
             text: "at least 0.95 of direct, ahead of every alternative",

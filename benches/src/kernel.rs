@@ -5,6 +5,12 @@ use std::time::Duration;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
+use crate::harness::Column;
+
+/// Why no more is done than is: what the operating system takes for each hand-over between threads.
+pub const SWITCHES: Column = Column { name: "context switches", unit: "a job" };
+pub const TIME: Column = Column { name: "kernel", unit: "µs a job" };
+
 /// From the start of the process, or between two moments.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kernel {

@@ -7,6 +7,7 @@ use tokio::runtime::Runtime;
 use tower_offload::{PoolConfig, Pools};
 
 use crate::harness::{Case, Column, Harness, Scenario, Target};
+use crate::kernel;
 use crate::ways::{self, Job, Way};
 
 /// Each pool has so many callers: what is shared between pools shows, what they have less to do does not.
@@ -50,7 +51,7 @@ pub fn run(harness: &mut Harness) {
 }
 
 fn compare(harness: &mut Harness, name: &str, cases: Vec<Case<'_>>, target: Target) {
-    let columns = [Column { name: "an empty job", unit: "ns" }];
+    let columns = [Column { name: "an empty job", unit: "ns" }, kernel::SWITCHES, kernel::TIME];
     let baseline = cases[0].name;
     harness.run(Scenario { name: name.to_owned(), columns: &columns, cases, baseline, target: Some(target) });
 }
@@ -66,7 +67,10 @@ fn case<'a>(name: &'static str, runtime: &'a Runtime, pools: usize, workers: usi
     }
     let ways: Vec<_> = names.into_iter().map(|name| InPool { pools: pools.clone(), name }).collect();
     let callers = CALLERS * ways.len();
-    let sample = move || vec![1e9 / ways::measure(runtime, &ways, Job::EMPTY, callers, span).jobs_per_second];
+    let sample = move || {
+        let done = ways::measure(runtime, &ways, Job::EMPTY, callers, span);
+        vec![1e9 / done.jobs_per_second, done.switches, done.kernel]
+    };
     Case { name, sample: Box::new(sample) }
 }
 
