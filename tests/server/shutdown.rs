@@ -1,6 +1,11 @@
 //! A shutdown finishes what was begun, closes what is idle, and cuts off what takes too long.
 
+use std::future::Future;
 use std::io::ErrorKind;
+use std::pin::pin;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
@@ -290,4 +295,38 @@ async fn the_second_trigger_does_not_wait_for_jobs_either() {
     let report = server.report().await;
     assert_eq!((report.pools.finished(), report.pools.cut_off()), (1, 1), "what it finished before counts");
     assert!(report.took < FOR_EVER, "{:?}", report.took);
+}
+
+/// Wakes nobody, and keeps whoever calls it.
+struct Keeper(Mutex<(Sender<()>, Receiver<()>)>);
+
+impl Wake for Keeper {
+    fn wake(self: Arc<Self>) {
+        let (comes, goes) = &*self.0.lock().unwrap();
+        comes.send(()).unwrap();
+        // Until the test has ended, however it does.
+        let _ = goes.recv();
+    }
+}
+
+/// The thread by which the pools keep the time calls wakers of the application, which take their time.
+#[tokio::test]
+async fn the_deadline_holds_although_the_thread_that_keeps_the_time_is_held_up() {
+    let others = Pools::default();
+    let _other = others.submit_to_pool("io", std::future::pending::<()>()).unwrap();
+    let (comes, has_come) = channel();
+    let (_until_the_end, goes) = channel();
+    let keeper = Waker::from(Arc::new(Keeper(Mutex::new((comes, goes)))));
+    let mut shutdown = pin!(others.shutdown(Duration::from_millis(1)));
+    assert!(shutdown.as_mut().poll(&mut Context::from_waker(&keeper)).is_pending());
+    tokio::task::spawn_blocking(move || has_come.recv_timeout(FOR_EVER)).await.unwrap().expect("it rings");
+
+    let pools = Pools::default();
+    let (gate, mut keeper) = gate();
+    let _job = pools.submit_to_pool("io", async move { gate.pass().await }).unwrap();
+    keeper.entered().await;
+    let mut server = TestServer::with_pools(hello(), &pools, |config| config.server.shutdown_timeout = SHORT).await;
+    server.stop();
+    let report = server.report().await;
+    assert_eq!((report.pools.finished(), report.pools.cut_off()), (0, 1));
 }
