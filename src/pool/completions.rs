@@ -217,6 +217,15 @@ mod tests {
     }
 
     #[test]
+    fn the_timer_rests_for_a_tick() {
+        let completions = Arc::new(Completions::default());
+        completions.lock().judge(outlook(0, 1));
+        let before = Instant::now();
+        assert!(completions.clone().ring().is_some_and(|again| again >= before + TICK));
+        assert_eq!(completions.ring(), None);
+    }
+
+    #[test]
     fn fewer_are_held_than_jobs_wait_and_none_for_long() {
         assert_eq!(holds(&mut looked_after(), 20, 7), 7);
         assert_eq!(holds(&mut looked_after(), 20, 1_000), 25, "half a millisecond");

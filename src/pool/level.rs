@@ -173,6 +173,13 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_of_no_more_workers_than_cores_is_not_looked_at() {
+        for most in 1..=CORES {
+            assert!(!Level::new(CORES, most).is_worth_a_look(most, true));
+        }
+    }
+
+    #[test]
     fn each_worker_that_blocks_has_one_in_its_place() {
         let mut level = Level::new(CORES, MOST);
         look(&mut level, 16, 7);
