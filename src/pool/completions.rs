@@ -86,20 +86,25 @@ impl Completions {
     /// The job of `caller` has ended. It is held back if that is worth it, by the `outlook` of a worker that goes on at
     /// once with its next job. Otherwise it is told, after all that are held.
     pub(super) fn tell(self: &Arc<Self>, caller: Waker, outlook: Option<Outlook>) {
+        if self.hold_or_wake(caller, outlook) {
+            let this: Weak<Self> = Arc::downgrade(self);
+            shielded(|| timer::BELLS.arm(Instant::now() + TICK, this));
+        }
+    }
+
+    /// The same; whether a timer is to be asked.
+    pub(super) fn hold_or_wake(&self, caller: Waker, outlook: Option<Outlook>) -> bool {
         let mut held = self.lock();
         let verdict = held.judge(outlook);
         if verdict == Verdict::Hold {
             held.callers.push(caller);
-            return;
+            return false;
         }
         let callers = std::mem::take(&mut held.callers);
         drop(held);
         callers.into_iter().for_each(wake);
         wake(caller);
-        if verdict == Verdict::TellAndAsk {
-            let this: Weak<Self> = Arc::downgrade(self);
-            shielded(|| timer::BELLS.arm(Instant::now() + TICK, this));
-        }
+        verdict == Verdict::TellAndAsk
     }
 
     /// Tells all that are held: the worker does not go on at once.

@@ -5,13 +5,17 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::task::{Wake, Waker};
+use std::time::Duration;
 
 use loom::sync::Notify;
 use loom::thread;
 
+use super::completions::{Completions, Outlook};
 use super::model::{Deed, LATE, NOW, Plan, Pool, hold};
 use crate::admission::Outcome;
 use crate::error::Cause;
+use crate::timer::Alarm;
 
 fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
@@ -273,5 +277,33 @@ fn without_any_worker_every_job_is_answered() {
         pool.submit(Deed::End).expect("there is room for two");
         other.join().expect("the submitter does not panic");
         pool.close(0, 2);
+    });
+}
+
+/// A worker has ended two short jobs, the second of which may be held back, and goes on with one that waits for what that
+/// caller does when it is told.
+#[test]
+fn a_caller_that_is_held_back_does_not_wait_for_the_next_job() {
+    struct Caller(Notify);
+    impl Wake for Caller {
+        fn wake(self: Arc<Self>) {
+            self.0.notify();
+        }
+    }
+    explore(5, || {
+        let completions = Arc::new(Completions::default());
+        let outlook = Some(Outlook { now: NOW, usual: Duration::ZERO, waiting: 2 });
+        let mut timers = Vec::new();
+        let mut end = |caller| {
+            if completions.hold_or_wake(caller, outlook) {
+                let completions = completions.clone();
+                timers.push(thread::spawn(move || while completions.clone().ring().is_some() {}));
+            }
+        };
+        end(Waker::noop().clone());
+        let caller = Arc::new(Caller(Notify::new()));
+        end(caller.clone().into());
+        caller.0.wait();
+        timers.into_iter().for_each(|timer| timer.join().expect("the timer does not panic"));
     });
 }
