@@ -1,5 +1,5 @@
-//! Threads for everything in this crate that is due at a moment: the end of waiting in a queue, of a drain, and the
-//! regular care of the metrics.
+//! Threads for everything in this crate that is due at a moment: the end of waiting in a queue, of a drain, answers that
+//! are held back, and the regular care of the metrics.
 //!
 //! Pools work without Tokio and their own workers may all be busy, so neither can keep the time. A thread starts when
 //! something is due, and ends when nothing has been for a while. Much of what is due calls code of the application, which
@@ -52,10 +52,13 @@ struct State {
 }
 
 /// For what wakes somebody.
-pub(crate) static BELLS: LazyLock<Timer> = LazyLock::new(|| Timer::new("offload-timer".to_owned()));
+static BELLS: LazyLock<Timer> = LazyLock::new(|| Timer::new("offload-timer".to_owned()));
 
 /// For the looks at workers, which may not wait for code of an application.
 pub(crate) static WATCH: LazyLock<Timer> = LazyLock::new(|| Timer::new("offload-watch".to_owned()));
+
+/// For the callers that workers hold back, who may not wait for each other's wakers longer than they must.
+pub(crate) static COMPLETIONS: LazyLock<Timer> = LazyLock::new(|| Timer::new("offload-answers".to_owned()));
 
 /// For the application's recorder of metrics, which takes as long as it takes.
 pub(crate) static METRICS: LazyLock<Timer> = LazyLock::new(|| Timer::new("offload-metrics".to_owned()));

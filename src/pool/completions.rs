@@ -7,9 +7,9 @@
 //! has waited for [`LONGEST`].
 //!
 //! A job can be far longer than those before it, and whoever is held back must not wait for it, nor perhaps it for them.
-//! So nothing is held unless a timer looks after it every [`TICK`].
+//! So nothing is held unless a timer looks after it every [`TICK`], and has been seen to do so.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,11 @@ use crate::timer::{self, Alarm};
 /// After so long the worker tells those that it holds, when the job that it has then has ended.
 const LONGEST: Duration = Duration::from_micros(500);
 
-/// The worker may be in a longer job by then. Between two ticks all that is held is told by the timer.
+/// The worker may be in a longer job by then. So often all that is held is told by the timer.
 const TICK: Duration = Duration::from_millis(1);
+
+/// A timer that has not looked for so long since something was held may not look again soon.
+const OVERDUE: Duration = Duration::from_millis(2);
 
 /// Jobs are short if so many of them fit into the longest time.
 const FEWEST: u32 = 5;
@@ -54,6 +57,8 @@ struct Held {
     timer: Ticks,
     /// Something was to be held since the last tick.
     wanted: bool,
+    /// The moment at which something was first held since the last tick.
+    unticked: Option<Moment>,
 }
 
 /// Whether a timer looks after what is held.
@@ -75,7 +80,14 @@ enum Verdict {
     TellAndAsk,
 }
 
-/// Wakes the caller of a job that has ended.
+/// The moments at which the timer looks are the same for all workers, so that it wakes once for all.
+fn next_tick(now: Instant) -> Instant {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let since = now.saturating_duration_since(*FIRST.get_or_init(|| now)).as_nanos() % TICK.as_nanos();
+    now + TICK - Duration::from_nanos(since as u64)
+}
+
+/// Wakes a caller.
 pub(super) fn wake(caller: Waker) {
     shielded(|| caller.wake());
 }
@@ -88,7 +100,7 @@ impl Completions {
     pub(super) fn tell(self: &Arc<Self>, caller: Waker, outlook: Option<Outlook>) {
         if self.hold_or_wake(caller, outlook) {
             let this: Weak<Self> = Arc::downgrade(self);
-            shielded(|| timer::BELLS.arm(Instant::now() + TICK, this));
+            shielded(|| timer::COMPLETIONS.arm(next_tick(Instant::now()), this));
         }
     }
 
@@ -107,6 +119,14 @@ impl Completions {
         verdict == Verdict::TellAndAsk
     }
 
+    /// A job has ended for which nobody waits, and the worker goes on at once with its next one.
+    pub(super) fn pass(&self, outlook: Outlook) {
+        let has_room = self.lock().has_room(outlook);
+        if !has_room {
+            self.tell_all();
+        }
+    }
+
     /// Tells all that are held: the worker does not go on at once.
     pub(super) fn tell_all(&self) {
         let callers = std::mem::take(&mut self.lock().callers);
@@ -122,7 +142,7 @@ impl Alarm for Completions {
     fn ring(self: Arc<Self>) -> Option<Instant> {
         let (callers, goes_on) = self.lock().tick();
         callers.into_iter().for_each(wake);
-        goes_on.then(|| Instant::now() + TICK)
+        goes_on.then(|| next_tick(Instant::now()))
     }
 }
 
@@ -139,6 +159,10 @@ impl Held {
             }
             Ticks::Asked => Verdict::Tell,
             Ticks::Yes => {
+                let unticked = *self.unticked.get_or_insert(outlook.now);
+                if outlook.now.since(unticked) > OVERDUE {
+                    return Verdict::Tell;
+                }
                 if self.callers.is_empty() {
                     self.since = outlook.now;
                 }
@@ -157,6 +181,7 @@ impl Held {
     /// The timer looks: those that are held, and whether it is to come again.
     fn tick(&mut self) -> (Vec<Waker>, bool) {
         let goes_on = std::mem::take(&mut self.wanted);
+        self.unticked = None;
         self.timer = if goes_on { Ticks::Yes } else { Ticks::No };
         (std::mem::take(&mut self.callers), goes_on)
     }
@@ -222,12 +247,22 @@ mod tests {
     }
 
     #[test]
-    fn the_timer_rests_for_a_tick() {
+    fn the_timer_rests_until_the_next_tick() {
         let completions = Arc::new(Completions::default());
         completions.lock().judge(outlook(0, 1));
         let before = Instant::now();
-        assert!(completions.clone().ring().is_some_and(|again| again >= before + TICK));
+        let again = completions.clone().ring().expect("something was to be held");
+        assert!(again > before && next_tick(again) == again + TICK);
         assert_eq!(completions.ring(), None);
+    }
+
+    #[test]
+    fn nothing_is_held_while_the_timer_is_overdue() {
+        let mut held = looked_after();
+        let late = |held: &mut Held, micros| held.judge(outlook(micros, 9));
+        assert_eq!([0, 2_000, 2_001].map(|at| late(&mut held, at)), [Verdict::Hold, Verdict::Hold, Verdict::Tell]);
+        held.tick();
+        assert_eq!(late(&mut held, 9_000), Verdict::Hold);
     }
 
     #[test]
@@ -259,14 +294,23 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
-        Ends { waiting: usize, goes_on: bool },
+        Ends {
+            waiting: usize,
+            goes_on: bool,
+        },
+        /// One that nobody waits for.
+        Passes {
+            waiting: usize,
+        },
         Rests,
         Ticks,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let ends = (0..10_usize, any::<bool>()).prop_map(|(waiting, goes_on)| Step::Ends { waiting, goes_on });
-        proptest::collection::vec(prop_oneof![8 => ends, 1 => Just(Step::Rests), 1 => Just(Step::Ticks)], 0..200)
+        let passes = (0..10_usize).prop_map(|waiting| Step::Passes { waiting });
+        let step = prop_oneof![8 => ends, 1 => passes, 1 => Just(Step::Rests), 1 => Just(Step::Ticks)];
+        proptest::collection::vec(step, 0..200)
     }
 
     proptest! {
@@ -287,6 +331,12 @@ mod tests {
                         if outlook.is_none() {
                             prop_assert_eq!(told(), ended.clone());
                         }
+                    }
+                    Step::Passes { waiting } => {
+                        let outlook = outlook(turn as u32 * 20, waiting).expect("it goes on");
+                        completions.pass(outlook);
+                        let held = completions.lock();
+                        prop_assert!(held.callers.is_empty() || held.has_room(outlook));
                     }
                     Step::Rests => {
                         completions.tell_all();

@@ -79,6 +79,7 @@ impl<T> Pending<T> {
         if let Some(answer) = self.answer.take() {
             answer.detach();
         }
+        self.ticket.forget_caller();
     }
 }
 
@@ -103,9 +104,9 @@ impl<T> Future for Pending<T> {
 
 impl<T> Drop for Pending<T> {
     fn drop(&mut self) {
-        if let Some(answer) = &self.answer
-            && !answer.is_finished()
-        {
+        let Some(answer) = &self.answer else { return };
+        self.ticket.forget_caller();
+        if !answer.is_finished() {
             self.ticket.cancel();
         }
     }
@@ -278,6 +279,33 @@ mod tests {
     {
         let submission = Submission { future, terms: Terms::default(), function: String::new, outcome_of: always_ok };
         pool.submit(submission).expect("there is room")
+    }
+
+    /// A waker keeps its task in memory, and the task perhaps the handle.
+    #[test]
+    fn nothing_keeps_the_waker_of_a_caller_that_has_its_answer_or_has_left() {
+        struct Caller;
+        impl Wake for Caller {
+            fn wake(self: Arc<Self>) {}
+        }
+        let pool = pool();
+        let (release, held) = channel::<()>();
+        let (caller, other) = (Arc::new(Caller), Arc::new(Caller));
+        let poll = |pending: &mut Pending<()>, caller: &Arc<Caller>| {
+            Pin::new(pending).poll(&mut Context::from_waker(&caller.clone().into())).is_ready()
+        };
+        let mut first = submit(&pool, async move { held.recv().expect("the test releases it") });
+        let mut second = submit(&pool, async {});
+        assert!(!poll(&mut first, &caller) && !poll(&mut second, &other));
+        let second = JobHandle::pending(second);
+        drop(second);
+        assert_eq!(Arc::strong_count(&other), 1, "the job is still queued");
+        release.send(()).expect("it waits for this");
+        while !poll(&mut first, &caller) {
+            thread::yield_now();
+        }
+        assert_eq!(Arc::strong_count(&caller), 1, "it has its answer");
+        drop(first);
     }
 
     /// Whoever hears `started: false` may send the request again.

@@ -95,6 +95,12 @@ impl Ticket {
         Waker::from(self.clone())
     }
 
+    /// Nobody waits for the job any more.
+    pub(super) fn forget_caller(&self) {
+        let caller = self.caller.take();
+        shielded(|| drop(caller));
+    }
+
     /// Notes that the job begins; not if its caller was told before that it does not.
     pub(super) fn begin(&self) -> bool {
         self.fate.compare_exchange(0, BEGUN, Ordering::AcqRel, Ordering::Relaxed).is_ok()
@@ -157,7 +163,7 @@ impl Ticket {
     }
 }
 
-/// The job has ended.
+/// The job has ended, or never will begin.
 impl Wake for Ticket {
     fn wake(self: Arc<Self>) {
         if let Some(caller) = self.caller.take() {

@@ -149,8 +149,9 @@ impl Shared {
 
     pub(super) fn finish_on_worker(&self, now: Moment, key: Key, outcome: Outcome, ran: Option<Duration>) {
         let (next, after) = self.dispatch.finish_and_take(worker::seat(), now, key, outcome, ran);
-        if let Some((work, outlook)) = next {
-            worker::keep(work, outlook);
+        match next {
+            Some((work, outlook)) => worker::keep(work, outlook),
+            None => worker::tell_all(),
         }
         self.settle(after);
         self.ran(ran);

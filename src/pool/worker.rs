@@ -52,7 +52,7 @@ pub(super) fn keep(work: Work, outlook: Outlook) {
     });
 }
 
-/// Wakes the caller of a job that has ended; with others later, if this is the worker that ended it and goes on.
+/// Wakes the caller of a job; with others later, if this is a worker that has just ended a job and goes on.
 pub(super) fn tell(caller: Waker) {
     let here = HERE.try_with(|here| {
         let mut here = here.try_borrow_mut().ok()?;
@@ -64,16 +64,28 @@ pub(super) fn tell(caller: Waker) {
     }
 }
 
+/// Wakes whoever this worker holds back: it does not go on at once.
+pub(super) fn tell_all() {
+    let here = HERE.with_borrow(|here| here.as_ref().map(|here| here.completions.clone()));
+    if let Some(completions) = here {
+        completions.tell_all();
+    }
+}
+
 fn run(shared: &Arc<Shared>, seat: usize) {
     let completions = Arc::new(Completions::default());
     HERE.set(Some(Here { pool: shared.id, seat, next: None, outlook: None, completions: completions.clone() }));
     shared.renice();
     let mut from = From::Start;
     let next = |from| {
-        kept().or_else(|| {
+        let Some((work, untold)) = kept() else {
             completions.tell_all();
-            shared.next(seat, from)
-        })
+            return shared.next(seat, from);
+        };
+        if let Some(outlook) = untold {
+            completions.pass(outlook);
+        }
+        Some(work)
     };
     while let Some(work) = next(from) {
         from = From::Job;
@@ -83,10 +95,11 @@ fn run(shared: &Arc<Shared>, seat: usize) {
     HERE.set(None);
 }
 
-fn kept() -> Option<Work> {
+/// The next job that this worker has already; and what was to be expected of it, if nobody was told of the one before.
+fn kept() -> Option<(Work, Option<Outlook>)> {
     HERE.with_borrow_mut(|here| {
         let here = here.as_mut()?;
-        here.outlook = None;
-        here.next.take()
+        let outlook = here.outlook.take();
+        here.next.take().map(|work| (work, outlook))
     })
 }
