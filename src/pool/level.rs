@@ -210,6 +210,41 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_let_in_for_jobs_that_are_not_there_and_nothing_is_learned_from_cores_that_are_just_enough() {
+        let seen = |runs| [Seen { runs, since: Some(NOW) }; CORES];
+        let mut low = Level::new(CORES, MOST);
+        low.lower();
+        for _ in 0..10 {
+            low.learn(NOW, &seen(false), CORES, false);
+        }
+        assert_eq!(low.current(), CORES);
+        let mut high = Level::new(CORES, MOST);
+        high.learn(NOW, &[seen(true).as_slice(), &seen(false)[..1]].concat(), CORES + 1, false);
+        assert_eq!(high.current(), MOST);
+    }
+
+    #[test]
+    fn the_next_look_comes_soon_while_a_core_seems_without_work_and_there_is_another_worker() {
+        let mut level = Level::new(CORES, MOST);
+        let looks = [(MOST, MOST), (CORES + 1, CORES), (CORES + 1, 1)].map(|(awake, running)| {
+            let next = look(&mut level, awake, running);
+            (next, level.current())
+        });
+        assert_eq!(looks, [CORES, CORES + 1, CORES + 1].map(|current| (Some(SHORT), current)));
+        let mut full = Level::new(CORES, MOST);
+        let looks = [(); 9].map(|()| look(&mut full, MOST, 0).expect("jobs wait").as_millis());
+        assert_eq!(looks, [2, 4, 8, 16, 32, 64, 100, 100, 100]);
+    }
+
+    #[test]
+    fn those_that_were_not_looked_at_are_taken_to_be_like_the_others() {
+        let mut level = Level::new(CORES, MOST);
+        let seen = [true, false, false, false].map(|runs| Seen { runs, since: Some(NOW) });
+        level.learn(NOW, &seen, 10, true);
+        assert_eq!(level.current(), CORES + 7 + 3, "two and a half run");
+    }
+
+    #[test]
     fn a_worker_whose_job_is_far_longer_than_usual_counts_like_one_that_blocks() {
         let mut level = Level::new(CORES, MOST);
         look(&mut level, MOST, MOST);
