@@ -308,6 +308,26 @@ mod tests {
         drop(first);
     }
 
+    /// However soon its caller leaves after that, and before the queue has noticed.
+    #[test]
+    fn a_queued_job_that_was_said_to_be_too_late_counts_as_expired() {
+        let pool = pool();
+        let (release, held) = channel::<()>();
+        let (begins, begun) = channel();
+        let first = submit(&pool, async move {
+            begins.send(()).expect("the test waits for it");
+            held.recv().expect("the test releases it");
+        });
+        begun.recv().expect("it begins");
+        let [late, left] = [(); 2].map(|()| submit(&pool, async {}));
+        late.too_late();
+        drop((late, left));
+        let counts = pool.stats().counts;
+        assert_eq!((counts.expired, counts.cancelled), (1, 1));
+        release.send(()).expect("it waits for this");
+        block_on(first).expect("it ends by itself");
+    }
+
     /// Whoever hears `started: false` may send the request again.
     #[test]
     fn a_job_that_was_said_not_to_have_started_never_does() {
