@@ -4,32 +4,36 @@
 
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tower_offload::{Cpu, MetricsService, Pools};
 use tracing::Instrument;
 
 use crate::child::{self, Process};
 use crate::harness::{Case, Column, Harness, Scenario, Target};
-use crate::ways::{self, Job, Ours, Speed, Way};
+use crate::ways::{self, Direct, Job, Ours, Speed, Way};
 
 const ON: &str = "metrics and tracing on";
 const OFF: &str = "both off";
 const VERBOSE: &str = "both on, and two log lines a job";
+/// What of it the application has anyway: a span for each request.
+const IN_PLACE_ON: &str = "called in place, tracing on";
+const IN_PLACE_OFF: &str = "called in place, tracing off";
 const CALLERS: usize = 64;
 const WARM_UP: Duration = Duration::from_millis(200);
 const SPAN: Duration = Duration::from_millis(800);
 
-/// `run_in_pool` in a span, as a server that traces its requests has it.
+/// A job in a span, as a server that traces its requests has it.
 #[derive(Clone)]
-struct Traced(Ours);
+struct Traced<W>(W);
 
-impl Way for Traced {
+impl<W: Way> Way for Traced<W> {
     async fn run(&self, job: Job) {
         self.0.run(job).instrument(tracing::info_span!("request", path = "/hash")).await;
     }
 }
 
 pub fn run(harness: &mut Harness, speed: Speed) {
-    let cases = [ON, OFF, VERBOSE].map(|kind| {
+    let cases = [ON, OFF, VERBOSE, IN_PLACE_ON, IN_PLACE_OFF].map(|kind| {
         let sample = move || vec![Process::start("observed", kind, speed).number()];
         Case { name: kind, sample: Box::new(sample) }
     });
@@ -45,11 +49,17 @@ pub fn play(kind: &str, speed: Speed) {
     let job = speed.job(Duration::from_micros(20));
     let cpu = ways::default_cpu().queue_capacity(10_000);
     let pools = Pools::builder().pool(Cpu, cpu).verbose(kind == VERBOSE).build().expect("the settings are right");
-    let way = Traced(Ours(pools.clone()));
-    let _metrics = (kind != OFF).then(|| {
+    let _metrics = (![OFF, IN_PLACE_OFF].contains(&kind)).then(|| {
         tracing_subscriber::fmt().with_writer(std::io::sink).init();
         MetricsService::install(&pools).expect("nobody else installs a recorder")
     });
-    ways::measure(&runtime, std::slice::from_ref(&way), job, CALLERS, WARM_UP);
-    child::tell(ways::measure(&runtime, &[way], job, CALLERS, SPAN).jobs_per_second);
+    match kind {
+        IN_PLACE_ON | IN_PLACE_OFF => tell(&runtime, &Traced(Direct), job),
+        _ => tell(&runtime, &Traced(Ours(pools)), job),
+    }
+}
+
+fn tell(runtime: &Runtime, way: &impl Way, job: Job) {
+    ways::measure(runtime, std::slice::from_ref(way), job, CALLERS, WARM_UP);
+    child::tell(ways::measure(runtime, std::slice::from_ref(way), job, CALLERS, SPAN).jobs_per_second);
 }
