@@ -77,6 +77,22 @@ async fn a_full_pool_does_not_touch_another() {
     gate.open(1);
 }
 
+/// The task log calls a request by its method and path, without the query.
+#[tokio::test]
+async fn a_request_is_shown_by_name_where_tasks_are() {
+    for (verbose, shown) in [(true, vec!["GET /held"]), (false, Vec::new())] {
+        let pools = Pools::builder().pool(Cpu, PoolConfig::new(1)).verbose(verbose).build().unwrap();
+        let gate = Gate::new();
+        let layer = PoolLayer::<Cpu>::new(&pools);
+        let holder = tokio::spawn(answer(layer.layer(standing(&gate)), request("GET", "/held?secret=1")));
+        gate.arrived(1).await;
+        let tasks = stats_of(&pools, "cpu").active_tasks;
+        assert_eq!(tasks.iter().map(|task| task.function.as_str()).collect::<Vec<_>>(), shown);
+        gate.open(1);
+        holder.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn who_waits_longer_than_the_queue_timeout_is_told_so() {
     let cpu = PoolConfig::new(1).queue_timeout(Duration::from_millis(5));
