@@ -234,6 +234,22 @@ async fn the_users_function_answers_instead() {
 }
 
 #[tokio::test]
+async fn an_answer_of_500_counts_as_an_error_however_rejections_are_answered() {
+    async fn fail<B: Default>(_: Request<String>) -> Result<Response<B>, Infallible> {
+        let mut response = Response::new(B::default());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        Ok(response)
+    }
+    let pools = pools_of(1, 5);
+    let layer = || PoolLayer::<Cpu>::new(&pools);
+    layer().layer(service_fn(fail::<String>)).oneshot(request("GET", "/")).await.unwrap();
+    layer().same_body().layer(service_fn(fail::<axum::body::Body>)).oneshot(request("GET", "/")).await.unwrap();
+    let with = layer().reject_with(|_: Rejection| Response::new(String::new()));
+    with.layer(service_fn(fail::<String>)).oneshot(request("GET", "/")).await.unwrap();
+    assert_eq!(stats_of(&pools, "cpu").counts.error, 3);
+}
+
+#[tokio::test]
 async fn an_answer_of_the_users_can_depend_on_the_request() {
     #[derive(Clone)]
     struct Echo;
@@ -268,7 +284,8 @@ async fn an_answer_of_the_users_can_depend_on_the_request() {
 
 #[tokio::test]
 async fn a_service_without_http_gets_typed_errors() {
-    let pools = pools_of(1, 0);
+    let cpu = PoolConfig::new(1).queue_capacity(0);
+    let pools = Pools::builder().pool(Cpu, cpu).verbose(true).build().unwrap();
     let gate = Gate::new();
     let held = gate.clone();
     let parse = service_fn(move |text: &'static str| {
@@ -291,6 +308,7 @@ async fn a_service_without_http_gets_typed_errors() {
 
     let holder = tokio::spawn(service.clone().oneshot("hold"));
     gate.arrived(1).await;
+    assert_eq!(stats_of(&pools, "cpu").active_tasks[0].function, "&str", "the type of the request");
     let full = service.clone().oneshot("12").await.unwrap_err();
     assert_eq!(full.to_string(), "pool `cpu` gave no answer: its queue is full");
     let OffloadError::Rejected(rejection) = full else { panic!("the pool is full") };

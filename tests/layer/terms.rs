@@ -120,20 +120,27 @@ async fn a_full_queue_makes_room_for_what_is_more_important() {
     let (gate, notes) = (Gate::new(), Arc::default());
     let service = PoolLayer::<Cpu>::new(&pools)
         .priority_by(|request: &Request<String>| (request.uri().path() == "/low").then_some(Priority::Low))
+        .fair_by(|_: &Request<String>| None::<String>)
         .layer(noting(&gate, &notes));
     let holder = spawn(&service, request("GET", "/held"));
     gate.arrived(1).await;
     let low = spawn(&service, request("GET", "/low"));
     until(|| stats_of(&pools, "cpu").queued_tasks == 1).await;
 
+    let normal = || {
+        let mut normal = request("GET", "/normal");
+        normal.extensions_mut().insert(Priority::Normal);
+        spawn(&service, normal)
+    };
     let mut critical = with_header("x-priority", "critical");
     *critical.uri_mut() = "/critical".parse().unwrap();
-    let critical = spawn(&service, critical);
+    let made_room = normal();
     let told = in_time(low).await.unwrap();
     assert_eq!((told.status(), &json(&told)["reason"]), (StatusCode::SERVICE_UNAVAILABLE, &"shed".into()));
-    let mut normal = request("GET", "/normal");
-    normal.extensions_mut().insert(Priority::Normal);
-    let refused = in_time(spawn(&service, normal)).await.unwrap();
+    let critical = spawn(&service, critical);
+    let told = in_time(made_room).await.unwrap();
+    assert_eq!(json(&told)["reason"], "shed");
+    let refused = in_time(normal()).await.unwrap();
     assert_eq!(json(&refused)["reason"], "queue_full", "what is less important makes nobody leave");
     gate.open(1);
     assert_eq!(in_time(critical).await.unwrap().body(), "/critical");
@@ -188,6 +195,7 @@ async fn a_caller_with_many_requests_does_not_delay_another() {
     let (gate, notes) = (Gate::new(), Arc::default());
     let service = PoolLayer::<Cpu>::new(&pools)
         .fair_by(|request: &Request<String>| request.uri().path().get(..2).map(str::to_owned))
+        .priority_by(|_: &Request<String>| None)
         .layer(noting(&gate, &notes));
     let holder = spawn(&service, request("GET", "/held"));
     gate.arrived(1).await;
