@@ -1,12 +1,13 @@
 //! What requests ask of their pool: by when, how urgently, and for whom.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{HeaderName, Request, Response, StatusCode};
 use tokio::task::JoinHandle;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_offload::{Cpu, Deadline, Malformed, PoolConfig, PoolLayer, Pools, Priority, StatsService, Trust};
+use tower_offload::{Cpu, Deadline, Malformed, PoolConfig, PoolLayer, Pools, Priority, Rejection, StatsService, Trust};
 
 use crate::fixtures::{Gate, TextService, answer, in_time, json, locator, request, stats_of, until};
 
@@ -79,6 +80,23 @@ async fn a_request_that_is_past_its_deadline_is_refused_at_the_door() {
     late.extensions_mut().insert(Deadline::after(Duration::ZERO));
     let told = answer(PoolLayer::<Cpu>::new(&pools).layer(locator()), late).await;
     assert_eq!((told.status(), &json(&told)["started"]), (StatusCode::GATEWAY_TIMEOUT, &false.into()));
+}
+
+/// Refused there, by whatever answer the user has chosen.
+#[tokio::test]
+async fn headers_are_believed_however_rejections_are_answered() {
+    async fn never<B>(_: Request<String>) -> Result<Response<B>, Infallible> {
+        panic!("it is past its deadline");
+    }
+    let pools = one_worker(10, trusting());
+    let layer = || PoolLayer::<Cpu>::new(&pools);
+    let late = || with_header("x-timeout", "0");
+    layer().layer(service_fn(never::<String>)).oneshot(late()).await.unwrap();
+    layer().same_body().layer(service_fn(never::<axum::body::Body>)).oneshot(late()).await.unwrap();
+    let with = layer().reject_with(|rejection: Rejection| Response::new(rejection.cause().to_string()));
+    with.layer(service_fn(never::<String>)).oneshot(late()).await.unwrap();
+    let counts = stats_of(&pools, "cpu").counts;
+    assert_eq!((counts.expired, counts.panicked), (3, 0), "{counts:?}");
 }
 
 #[tokio::test]
