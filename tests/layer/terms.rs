@@ -139,6 +139,7 @@ async fn a_full_queue_makes_room_for_what_is_more_important() {
     let service = PoolLayer::<Cpu>::new(&pools)
         .priority_by(|request: &Request<String>| (request.uri().path() == "/low").then_some(Priority::Low))
         .fair_by(|_: &Request<String>| None::<String>)
+        .or(PoolLayer::by_extension(&pools))
         .layer(noting(&gate, &notes));
     let holder = spawn(&service, request("GET", "/held"));
     gate.arrived(1).await;
@@ -211,10 +212,10 @@ async fn a_queued_request_that_is_told_at_its_deadline_expired_whoever_noticed()
 async fn a_caller_with_many_requests_does_not_delay_another() {
     let pools = one_worker(200, Trust::default());
     let (gate, notes) = (Gate::new(), Arc::default());
-    let service = PoolLayer::<Cpu>::new(&pools)
+    let fair = PoolLayer::<Cpu>::new(&pools)
         .fair_by(|request: &Request<String>| request.uri().path().get(..2).map(str::to_owned))
-        .priority_by(|_: &Request<String>| None)
-        .layer(noting(&gate, &notes));
+        .priority_by(|_: &Request<String>| None);
+    let service = PoolLayer::by_extension(&pools).or(fair).layer(noting(&gate, &notes));
     let holder = spawn(&service, request("GET", "/held"));
     gate.arrived(1).await;
     let mut tasks = Vec::new();
