@@ -252,7 +252,7 @@ fn block_on_until<F: Future>(mut future: Pin<&mut F>, until: Option<Instant>) ->
 
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Sender, channel};
 
     use super::*;
     use crate::admission::Settings;
@@ -281,6 +281,18 @@ mod tests {
         pool.submit(submission).expect("there is room")
     }
 
+    /// A job that has begun, and ends when it is sent for.
+    fn hold(pool: &Pool) -> (Pending<()>, Sender<()>) {
+        let (release, held) = channel();
+        let (begins, begun) = channel();
+        let job = submit(pool, async move {
+            begins.send(()).expect("the test waits for it");
+            held.recv().expect("the test releases it");
+        });
+        begun.recv().expect("it begins");
+        (job, release)
+    }
+
     /// A waker keeps its task in memory, and the task perhaps the handle.
     #[test]
     fn nothing_keeps_the_waker_of_a_caller_that_has_its_answer_or_has_left() {
@@ -289,12 +301,11 @@ mod tests {
             fn wake(self: Arc<Self>) {}
         }
         let pool = pool();
-        let (release, held) = channel::<()>();
         let (caller, other) = (Arc::new(Caller), Arc::new(Caller));
         let poll = |pending: &mut Pending<()>, caller: &Arc<Caller>| {
             Pin::new(pending).poll(&mut Context::from_waker(&caller.clone().into())).is_ready()
         };
-        let mut first = submit(&pool, async move { held.recv().expect("the test releases it") });
+        let (mut first, release) = hold(&pool);
         let mut second = submit(&pool, async {});
         assert!(!poll(&mut first, &caller) && !poll(&mut second, &other));
         let second = JobHandle::pending(second);
@@ -312,13 +323,7 @@ mod tests {
     #[test]
     fn a_queued_job_that_was_said_to_be_too_late_counts_as_expired() {
         let pool = pool();
-        let (release, held) = channel::<()>();
-        let (begins, begun) = channel();
-        let first = submit(&pool, async move {
-            begins.send(()).expect("the test waits for it");
-            held.recv().expect("the test releases it");
-        });
-        begun.recv().expect("it begins");
+        let (first, release) = hold(&pool);
         let [late, left] = [(); 2].map(|()| submit(&pool, async {}));
         late.too_late();
         drop((late, left));
@@ -332,13 +337,7 @@ mod tests {
     #[test]
     fn a_job_that_was_said_not_to_have_started_never_does() {
         let pool = pool();
-        let (release, held) = channel::<()>();
-        let (begins, begun) = channel();
-        let first = submit(&pool, async move {
-            begins.send(()).expect("the test waits for it");
-            held.recv().expect("the test releases it");
-        });
-        begun.recv().expect("it begins");
+        let (first, release) = hold(&pool);
         assert!(first.too_late().started());
         let second = submit(&pool, async { panic!("it began after all") });
         assert!(!second.too_late().started());
