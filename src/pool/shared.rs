@@ -151,7 +151,9 @@ impl Shared {
         let (next, after) = self.dispatch.finish_and_take(worker::seat(), now, key, outcome, ran);
         match next {
             Some((work, outlook)) => worker::keep(work, outlook),
-            None => worker::tell_all(),
+            // What is settled may take its time.
+            None if !after.is_empty() => worker::tell_all(),
+            None => {}
         }
         self.settle(after);
         self.ran(ran);
