@@ -57,7 +57,7 @@ static BELLS: LazyLock<Timer> = LazyLock::new(|| Timer::new("offload-timer".to_o
 /// For the looks at workers, which may not wait for code of an application.
 pub(crate) static WATCH: LazyLock<Timer> = LazyLock::new(|| Timer::new("offload-watch".to_owned()));
 
-/// For the callers that workers hold back, who may not wait for each other's wakers longer than they must.
+/// For the callers that workers hold back, who may not wait for what else is woken.
 pub(crate) static COMPLETIONS: LazyLock<Timer> = LazyLock::new(|| Timer::new("offload-answers".to_owned()));
 
 /// For the application's recorder of metrics, which takes as long as it takes.
