@@ -30,6 +30,11 @@ impl Process {
         Self { child, output }
     }
 
+    /// The number that the system has given it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next number that the process prints.
     pub fn number(&mut self) -> f64 {
         let mut line = String::new();

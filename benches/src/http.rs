@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::child::Process;
 use crate::client::Load;
 use crate::harness::{Case, Column, Harness, OURS, Scenario, Target};
+use crate::kernel::{self, Kernel};
 use crate::server::OTHERS;
 use crate::ways::Speed;
 
@@ -29,13 +30,10 @@ pub fn run(harness: &mut Harness, speed: Speed) {
         let cases = [OURS].into_iter().chain(OTHERS).map(|kind| {
             let mut server = Process::start("server", kind, speed);
             let port = port(&mut server);
-            let sample = move || {
-                let _server = &server;
-                vec![requests_per_second(port, path, span)]
-            };
+            let sample = move || sample(&server, port, path, span);
             Case { name: kind, sample: Box::new(sample) }
         });
-        let columns = [Column { name: "throughput", unit: "requests/s" }];
+        let columns = [Column { name: "throughput", unit: "requests/s" }, kernel::SWITCHES, kernel::TIME];
         harness.run(Scenario {
             name: name.to_owned(),
             columns: &columns,
@@ -53,10 +51,13 @@ pub fn port(server: &mut Process) -> u16 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no server answers 2^53 requests")]
-fn requests_per_second(port: u16, path: &str, span: Duration) -> f64 {
+fn sample(server: &Process, port: u16, path: &str, span: Duration) -> Vec<f64> {
+    let kernel = || Kernel::of(server.id()).unwrap_or_default();
     let load = Load::start(port, path, CONNECTIONS);
     thread::sleep(WARM_UP);
-    let (before, began) = (load.answered(), Instant::now());
+    let (answered, used, began) = (load.answered(), kernel(), Instant::now());
     thread::sleep(span);
-    (load.answered() - before) as f64 / began.elapsed().as_secs_f64()
+    let (requests, elapsed) = ((load.answered() - answered) as f64, began.elapsed().as_secs_f64());
+    let used = kernel().since(used);
+    vec![requests / elapsed, used.switches / requests, used.time.as_secs_f64() * 1e6 / requests]
 }

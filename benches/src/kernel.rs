@@ -1,6 +1,8 @@
-//! What the kernel does for this process: how often it switches threads, and how long it takes for all it does.
+//! What the kernel does for a process: how often it switches threads, and how long it takes for all it does.
 
+use std::path::Path;
 use std::time::Duration;
+use std::{fs, io};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -8,8 +10,8 @@ use nix::sys::time::TimeValLike;
 use crate::harness::Column;
 
 /// Why no more is done than is: what the operating system takes for each hand-over between threads.
-pub const SWITCHES: Column = Column { name: "context switches", unit: "a job" };
-pub const TIME: Column = Column { name: "kernel", unit: "µs a job" };
+pub const SWITCHES: Column = Column { name: "context switches", unit: "each" };
+pub const TIME: Column = Column { name: "kernel", unit: "µs each" };
 
 /// From the start of the process, or between two moments.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,7 +30,29 @@ impl Kernel {
         Self { switches, time: Duration::from_micros(micros) }
     }
 
+    /// The same of another process, of the threads that it has now. Its time comes in hundredths of a second.
+    pub fn of(process: u32) -> io::Result<Self> {
+        let folder = Path::new("/proc").join(process.to_string());
+        let mut kernel = Self::default();
+        for thread in fs::read_dir(folder.join("task"))? {
+            // One that has ended since is not missed.
+            let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
+            kernel.switches += status.lines().filter_map(switches).sum::<f64>();
+        }
+        // The name of the program, in brackets, may contain anything. The time in the kernel is the 13th field after it.
+        let stat = fs::read_to_string(folder.join("stat"))?;
+        let ticks = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(12)?.parse::<u64>().ok());
+        kernel.time = Duration::from_millis(10 * ticks.unwrap_or_default());
+        Ok(kernel)
+    }
+
     pub fn since(self, before: Self) -> Self {
         Self { switches: self.switches - before.switches, time: self.time.saturating_sub(before.time) }
     }
+}
+
+/// What a line of a thread's status says of its context switches.
+fn switches(line: &str) -> Option<f64> {
+    let (name, count) = line.split_once(':')?;
+    name.ends_with("ctxt_switches").then(|| count.trim().parse().ok())?
 }
