@@ -556,4 +556,29 @@ mod tests {
         let seen = dispatch.instant(now).admission;
         assert_eq!((seen.in_flight, seen.queued), (1, 0));
     }
+
+    #[test]
+    fn an_alarm_that_rings_at_its_very_moment_is_followed_by_the_next() {
+        let dispatch = Dispatch::new(Settings::fixed(1).with_capacity(2), 0, 1, 1);
+        let second = Duration::from_secs(1);
+        let now = Moment::default();
+        let by = |seconds| Offer { deadline: Some(now + second * seconds), ..Offer::default() };
+        let arm = |offer| dispatch.offer(now, offer, |key, _| ((), key)).1.arm;
+        assert_eq!([Offer::default(), by(1), by(2)].map(arm), [None, Some(now + second), None]);
+        let after = dispatch.expire(now + second);
+        assert_eq!((after.gone.len(), after.arm), (1, Some(now + second * 2)));
+    }
+
+    /// Whoever waits for the end is polled for many reasons.
+    #[test]
+    fn a_watcher_that_is_polled_again_is_told_once() {
+        let dispatch = Dispatch::new(Settings::fixed(1), 0, 1, 1);
+        let now = Moment::default();
+        let key = dispatch.offer(now, Offer::default(), |key, _| ((), key)).0.expect("the pool is empty");
+        let told = |after: After<()>| after.watchers.len();
+        assert!(!dispatch.poll_idle(Waker::noop()) && !dispatch.poll_idle(Waker::noop()));
+        assert_eq!(told(dispatch.finish(now, key, Outcome::Ok, None)), 1);
+        assert!(dispatch.poll_idle(Waker::noop()), "nothing is left");
+        assert_eq!(told(dispatch.expire(now)), 0, "it was told already");
+    }
 }

@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::task::JoinHandle;
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_offload::{Cause, Cpu, OffloadError, PoolConfig, PoolLayer, Pools, Reject, Rejection, Workload};
 
 use crate::fixtures::{Gate, TextService, answer, in_time, json, locator, pools_of, request, stats_of};
@@ -84,13 +84,37 @@ async fn a_request_is_shown_by_name_where_tasks_are() {
         let pools = Pools::builder().pool(Cpu, PoolConfig::new(1)).verbose(verbose).build().unwrap();
         let gate = Gate::new();
         let layer = PoolLayer::<Cpu>::new(&pools);
-        let holder = tokio::spawn(answer(layer.layer(standing(&gate)), request("GET", "/held?secret=1")));
-        gate.arrived(1).await;
-        let tasks = stats_of(&pools, "cpu").active_tasks;
-        assert_eq!(tasks.iter().map(|task| task.function.as_str()).collect::<Vec<_>>(), shown);
-        gate.open(1);
-        holder.await.unwrap();
+        shows(&pools, &gate, layer.layer(standing(&gate)), &shown).await;
     }
+}
+
+#[tokio::test]
+async fn a_request_is_shown_by_name_however_rejections_are_answered() {
+    let pools = Pools::builder().pool(Cpu, PoolConfig::new(1)).verbose(true).build().unwrap();
+    let gate = Gate::new();
+    let layer = || PoolLayer::<Cpu>::new(&pools);
+    let with = layer().reject_with(|_: Rejection| Response::new(String::new()));
+    shows(&pools, &gate, with.layer(standing(&gate)), &["GET /held"]).await;
+    let stands = standing(&gate);
+    let same_body = service_fn(move |request| {
+        let stands = stands.clone();
+        async move { Ok::<_, Infallible>(stands.oneshot(request).await?.map(axum::body::Body::from)) }
+    });
+    shows(&pools, &gate, layer().same_body().layer(same_body), &["GET /held"]).await;
+}
+
+/// While a request of `/held` stands at the gate, these are shown as tasks.
+async fn shows<S, B>(pools: &Pools, gate: &Gate, service: S, shown: &[&str])
+where
+    S: Service<Request<String>, Response = Response<B>, Future: Send, Error: std::fmt::Debug> + Send + 'static,
+    B: Body<Data: Send, Error: std::fmt::Debug> + Send + 'static,
+{
+    let holder = tokio::spawn(answer(service, request("GET", "/held?secret=1")));
+    gate.arrived(1).await;
+    let tasks = stats_of(pools, "cpu").active_tasks;
+    assert_eq!(tasks.iter().map(|task| task.function.as_str()).collect::<Vec<_>>(), shown);
+    gate.open(1);
+    assert_eq!(holder.await.unwrap().body(), "through");
 }
 
 #[tokio::test]
@@ -234,19 +258,26 @@ async fn the_users_function_answers_instead() {
 }
 
 #[tokio::test]
-async fn an_answer_of_500_counts_as_an_error_however_rejections_are_answered() {
-    async fn fail<B: Default>(_: Request<String>) -> Result<Response<B>, Infallible> {
-        let mut response = Response::new(B::default());
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        Ok(response)
+async fn an_answer_of_500_counts_as_an_error_and_one_of_200_does_not_however_rejections_are_answered() {
+    fn fixed<B: Default>(
+        status: StatusCode,
+    ) -> impl Service<Request<String>, Response = Response<B>, Error = Infallible, Future: Send> + Clone {
+        service_fn(move |_| async move {
+            let mut response = Response::new(B::default());
+            *response.status_mut() = status;
+            Ok(response)
+        })
     }
-    let pools = pools_of(1, 5);
-    let layer = || PoolLayer::<Cpu>::new(&pools);
-    layer().layer(service_fn(fail::<String>)).oneshot(request("GET", "/")).await.unwrap();
-    layer().same_body().layer(service_fn(fail::<axum::body::Body>)).oneshot(request("GET", "/")).await.unwrap();
-    let with = layer().reject_with(|_: Rejection| Response::new(String::new()));
-    with.layer(service_fn(fail::<String>)).oneshot(request("GET", "/")).await.unwrap();
-    assert_eq!(stats_of(&pools, "cpu").counts.error, 3);
+    for (status, error, ok) in [(StatusCode::INTERNAL_SERVER_ERROR, 3, 0), (StatusCode::OK, 0, 3)] {
+        let pools = pools_of(1, 5);
+        let layer = || PoolLayer::<Cpu>::new(&pools);
+        layer().layer(fixed::<String>(status)).oneshot(request("GET", "/")).await.unwrap();
+        layer().same_body().layer(fixed::<axum::body::Body>(status)).oneshot(request("GET", "/")).await.unwrap();
+        let with = layer().reject_with(|_: Rejection| Response::new(String::new()));
+        with.layer(fixed::<String>(status)).oneshot(request("GET", "/")).await.unwrap();
+        let counts = stats_of(&pools, "cpu").counts;
+        assert_eq!((counts.error, counts.ok), (error, ok));
+    }
 }
 
 #[tokio::test]

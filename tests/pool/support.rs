@@ -85,6 +85,15 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// The same of something that may be so for a moment by chance: it is to be found so time after time.
+pub(crate) fn until_it_lasts(what: &str, mut holds: impl FnMut() -> bool) {
+    let mut times = 0;
+    until(what, || {
+        times = if holds() { times + 1 } else { 0 };
+        times == 5
+    });
+}
+
 /// Waits until the pool has nothing to do and its workers have seen that.
 pub(crate) fn until_at_rest(pools: &Pools, name: &str) {
     until("the pool is at rest", || {
@@ -109,13 +118,9 @@ pub(crate) fn threads_of(pool: &str) -> usize {
 }
 
 /// Waits until the pool has so many threads, and all of them sleep. One that is still awake may wait for the pool's lock
-/// for a moment, so it is looked a few times.
+/// for a moment.
 pub(crate) fn until_asleep(pool: &str, threads: usize) {
-    let mut looks = 0;
-    until("all workers sleep", || {
-        looks = if states_of(pool) == vec!['S'; threads] { looks + 1 } else { 0 };
-        looks == 5
-    });
+    until_it_lasts("all workers sleep", || states_of(pool) == vec!['S'; threads]);
 }
 
 /// The letters by which the system tells what the pool's threads do.

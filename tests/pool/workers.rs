@@ -11,6 +11,7 @@ use tower_offload::{BuildError, PoolConfig, Pools};
 use crate::children::in_child;
 use crate::support::{
     Gate, Held, PATIENCE, end_of, hold, pools, stats, threads_of, until, until_asleep, until_at_rest,
+    until_it_lasts,
 };
 
 #[test]
@@ -234,7 +235,7 @@ fn workers_that_compute_are_no_more_than_the_cores_and_others_come_when_they_blo
 
     let stop = Arc::new(AtomicBool::new(false));
     let clients = compute(&pools, "level", 2 * most, &stop);
-    until("no more workers compute than there are cores", || {
+    until_it_lasts("no more workers compute than there are cores", || {
         let stats = stats(&pools, "level");
         stats.in_flight + stats.queued_tasks > cores && stats.active_threads <= cores
     });
@@ -255,7 +256,7 @@ fn jobs_that_block_find_workers_beside_long_ones_on_every_core() {
     hold(&pools, "long", most).into_iter().for_each(Held::release);
     let stop = Arc::new(AtomicBool::new(false));
     let clients = compute(&pools, "long", 2 * most, &stop);
-    until("no more workers compute than there are cores", || {
+    until_it_lasts("no more workers compute than there are cores", || {
         let stats = stats(&pools, "long");
         stats.in_flight + stats.queued_tasks > cores && stats.active_threads <= cores
     });
