@@ -152,3 +152,81 @@ impl Lateness {
         self.lasts || self.ended.is_some_and(|ended| now.nanos_since(ended) < pace.interval)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::Bounds;
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn settings(timeout: Duration) -> Settings {
+        let wide = Bounds { min: MS, max: MS * 1_000_000 };
+        Settings { timeout, target: wide, interval: wide, ..Settings::fixed(1) }
+    }
+
+    /// Target, hopeless and interval, in milliseconds.
+    fn spans(pace: &Pace) -> [u64; 3] {
+        [pace.target, pace.hopeless, pace.interval].map(|nanos| nanos / 1_000_000)
+    }
+
+    #[test]
+    fn what_is_late_follows_how_long_jobs_run_when_they_share_the_cores() {
+        let long = settings(MS * 60_000);
+        let mut pace = Pace::new(&long);
+        assert_eq!(spans(&pace), [1, 2, 20], "the least, before any has run");
+        pace.learn(&long, 10 * MS, 2.0, 40 * MS);
+        assert_eq!(pace.run(), 1e7);
+        assert_eq!(spans(&pace), [5 * 20, 200, 2_000]);
+    }
+
+    #[test]
+    fn what_is_late_is_never_more_than_a_fourth_of_the_timeout_or_of_what_callers_wait() {
+        let short = settings(200 * MS);
+        let mut pace = Pace::new(&short);
+        pace.learn(&short, 20 * MS, 1.0, 20 * MS);
+        assert_eq!(spans(&pace), [50, 100, 1_000]);
+        pace.lost(&short, 40 * MS);
+        assert_eq!(spans(&pace), [10, 20, 200]);
+    }
+
+    #[test]
+    fn who_is_refused_is_sent_away_for_as_long_as_those_ahead_take_to_start() {
+        let settings = settings(MS * 60_000);
+        let mut pace = Pace::new(&settings);
+        let mut random = Random::new(1);
+        let mut answers = |pace: &Pace, ahead, in_flight| {
+            let answers = (0..1_000).map(|_| pace.retry_after(ahead, in_flight, &mut random)).collect::<Vec<_>>();
+            (answers.iter().min().copied(), answers.iter().max().copied())
+        };
+        let near = |(least, most): (Option<Duration>, Option<Duration>), wait: Duration| {
+            let (least, most) = (least.expect("there are some"), most.expect("there are some"));
+            assert!(least >= wait && least < wait.mul_f64(1.01), "{least:?} for {wait:?}");
+            assert!(most > wait.mul_f64(1.49) && most < wait.mul_f64(1.5), "{most:?} for {wait:?}");
+        };
+        near(answers(&pace, 6, 3), UNKNOWN);
+        pace.learn(&settings, MS, 1.0, 100 * MS);
+        near(answers(&pace, 6, 3), 200 * MS);
+        near(answers(&pace, 6, 0), 600 * MS);
+        assert_eq!(answers(&pace, 1_000_000, 3), (Some(LONGEST), Some(LONGEST)));
+    }
+
+    #[test]
+    fn after_an_overload_a_fourth_of_the_interval_is_enough_to_see_the_next() {
+        let pace = Pace::new(&settings(MS * 60_000));
+        let (late, interval) = (pace.target + 1, pace.interval);
+        let at = Moment::from_nanos;
+        let mut lateness = Lateness::default();
+        let mut seen = |begun, after, wait| {
+            lateness.observe(at(begun), wait, &pace);
+            lateness.observe(at(begun + after), wait, &pace);
+            let lasts = lateness.lasts();
+            lateness.clear(at(begun + after));
+            lasts
+        };
+        assert!(!seen(0, interval, late - 1), "it is not late");
+        assert!(!seen(interval, interval - 1, late) && seen(3 * interval, interval, late));
+        assert!(!seen(4 * interval, interval / AGAIN - 1, late) && seen(4 * interval, interval / AGAIN, late));
+        assert!(!seen(6 * interval, interval / AGAIN, late), "that is long ago");
+    }
+}

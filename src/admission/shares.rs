@@ -1,9 +1,9 @@
 //! Fairness between the callers of one level: shuffle-sharded virtual queues, served by what each has had.
 //!
 //! A caller is dealt a hand of [`HAND`] of the [`QUEUES`] queues by its hash, and each of its jobs waits in the
-//! shortest of them, those in flight counted; of equal ones, in the one that has been served least. The queue that has been served least is next. What a queue has been served is the execution time
-//! of its jobs that ended, and the mean of the pool for each that is in flight; a queue that was empty starts where the
-//! others stand, so nobody saves up.
+//! shortest of them, those in flight counted; of equal ones, in the one that has been served least. The queue that has
+//! been served least is next. What a queue has been served is the execution time of its jobs that ended, and the mean of
+//! the pool for each that is in flight; a queue that was empty starts where the others stand, so nobody saves up.
 //!
 //! The numbers and the method are those of Kubernetes' API Priority and Fairness (KEP-1040). While two queues both have
 //! jobs waiting, what they have been served differs by at most (2 C + 1) times the longest execution time, C being the
@@ -225,6 +225,29 @@ mod tests {
         assert_ne!(shares.join(Some(second), 1e6), of_first, "it is in flight");
         shares.ended(of_first, 1e9);
         assert_ne!(shares.join(Some(second), 1e6), of_first, "it has had a second");
+    }
+
+    #[test]
+    fn a_queue_that_was_empty_starts_where_the_others_stand_with_what_it_has_in_flight() {
+        const RUN: f64 = 1e6;
+        let mut shares = Shares::new();
+        let first = shares.join(Some(1), RUN);
+        shares.started(first, RUN);
+        shares.ended(first, 1e9);
+        shares.started(first, RUN);
+        let apart = |other: &u64| deal(1).iter().all(|queue| !deal(*other).contains(queue));
+        let second = (2..).find(apart).expect("most hands are apart");
+        let join = |shares: &mut Shares| {
+            let joined = shares.join(Some(second), RUN);
+            (joined, shares.queues[usize::from(joined)].standing(RUN))
+        };
+        for _ in 0..HAND {
+            let (joined, standing) = join(&mut shares);
+            assert_eq!(standing, 1e9, "it is idle");
+            shares.started(joined, RUN);
+        }
+        shares.level = 2e9;
+        assert_eq!(join(&mut shares).1, 2e9, "each queue of its hand has one in flight");
     }
 
     /// Runs two callers whose hands are apart against each other; answers how far apart what they had ever was.

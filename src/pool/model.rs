@@ -3,7 +3,7 @@
 
 #![cfg_attr(tower_offload_shuttle, expect(dead_code, reason = "only loom's models use all of it"))]
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::admission::{Key, Moment, Offer, Outcome, Settings};
 use crate::error::Cause;
 use crate::sync::checked::{JoinHandle, Notify, spawn};
 
-/// Models have no clock: it is always this moment, but where a model gives another.
+/// Models have no clock: it is always this moment, but where a model gives another, or lets time pass.
 pub(super) const NOW: Moment = Moment::from_nanos(1);
 pub(super) const LATE: Moment = Moment::from_nanos(u64::MAX);
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -47,6 +47,8 @@ pub(super) struct Pool {
     /// Whether threads can be started.
     fertile: bool,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// It is late: workers that sleep have slept for as long as they may.
+    is_late: AtomicBool,
     in_flight: AtomicUsize,
     pub(super) ended: AtomicUsize,
     gone: AtomicUsize,
@@ -74,6 +76,7 @@ impl Pool {
             limit: plan.limit,
             fertile,
             threads: Mutex::default(),
+            is_late: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
             gone: AtomicUsize::new(0),
@@ -121,7 +124,7 @@ impl Pool {
     fn work(self: &Arc<Self>, seat: usize) {
         let mut from = From::Start;
         let mut kept: Option<Job> = None;
-        let next = |from| self.dispatch.next(seat, from, KEEP_ALIVE, || NOW, |after| self.settle(after));
+        let next = |from| self.dispatch.next(seat, from, KEEP_ALIVE, || self.now(), |after| self.settle(after));
         while let Some(job) = kept.take().or_else(|| next(from)) {
             from = From::Job;
             kept = self.poll(seat, job);
@@ -161,6 +164,16 @@ impl Pool {
     pub(super) fn wake(self: &Arc<Self>, job: Job) {
         let after = self.dispatch.ready(NOW, job, false);
         self.settle(after);
+    }
+
+    fn now(&self) -> Moment {
+        if self.is_late.load(Ordering::Relaxed) { LATE } else { NOW }
+    }
+
+    /// So much time passes that the workers which sleep, or are about to, have no reason to stay.
+    pub(super) fn time_passes(&self) {
+        self.is_late.store(true, Ordering::Relaxed);
+        hold(&self.threads).iter().for_each(|worker| worker.thread().unpark());
     }
 
     /// Somebody looks at the workers that are awake, and finds that all of them run, or that none does. When to look

@@ -94,6 +94,25 @@ fn a_level_that_is_too_low_for_jobs_that_block_rises_and_calls_workers() {
     });
 }
 
+/// The time of a worker that sleeps, or is about to, is up while a job is submitted: it takes the job, or leaves, and
+/// another comes.
+#[test]
+fn a_worker_whose_time_is_up_leaves_no_job_behind() {
+    explore(4, || {
+        let pool = Pool::new(&Plan { workers: 1, limit: 1, capacity: 0, most_waking: 1 });
+        pool.submit(Deed::End).expect("a permit is free");
+        pool.wait_until_idle();
+        let clock = {
+            let pool = pool.clone();
+            thread::spawn(move || pool.time_passes())
+        };
+        pool.submit(Deed::End).expect("the permit came home");
+        clock.join().expect("the clock does not panic");
+        pool.wait_until_idle();
+        pool.close(2, 0);
+    });
+}
+
 /// The pool has learned that its jobs compute, and nobody looks any more. Then each of two jobs blocks its thread until
 /// the other has begun: somebody is told to look, whoever comes first.
 #[test]

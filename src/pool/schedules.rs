@@ -88,6 +88,9 @@ fn crowd() {
         thread::spawn(move || {
             let after = pool.dispatch.expire(LATE);
             pool.settle(after);
+            if thread_rng().gen_bool(0.5) {
+                pool.time_passes();
+            }
         })
     };
 
