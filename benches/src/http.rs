@@ -9,7 +9,7 @@ use crate::child::Process;
 use crate::client::Load;
 use crate::harness::{Case, Column, Harness, OURS, Scenario, Target};
 use crate::kernel::{self, Kernel};
-use crate::server::OTHERS;
+use crate::server::{OTHERS, OURS_SERVE};
 use crate::ways::Speed;
 
 const CONNECTIONS: usize = 64;
@@ -27,7 +27,7 @@ pub fn run(harness: &mut Harness, speed: Speed) {
             continue;
         }
         let span = harness.span(SPAN);
-        let cases = [OURS].into_iter().chain(OTHERS).map(|kind| {
+        let cases = [OURS, OURS_SERVE].into_iter().chain(OTHERS).map(|kind| {
             let mut server = Process::start("server", kind, speed);
             let port = port(&mut server);
             let sample = move || sample(&server, port, path, span);

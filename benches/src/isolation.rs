@@ -7,16 +7,16 @@ use crate::child::Process;
 use crate::client::{self, Load};
 use crate::harness::{Case, Column, Harness, OURS, Scenario, Target, quantile};
 use crate::http::port;
-use crate::server::{OURS_AUTO, OURS_NICE};
+use crate::server::{OTHERS, OURS_AUTO, OURS_DEFAULT, OURS_NICE};
 use crate::ways::Speed;
 
 const CLIENTS: usize = 64;
 const PER_SECOND: u32 = 400;
 const PROBES: u32 = 32;
 const WARM_UP: Duration = Duration::from_millis(300);
-const SPAN: Duration = Duration::from_secs(3);
+const SPAN: Duration = Duration::from_millis(2500);
 const IDLE: &str = "bare, nothing else to do";
-const KINDS: [&str; 6] = [OURS, OURS_NICE, OURS_AUTO, "bare", "spawn_blocking", "dedicated runtime"];
+const KINDS: [&str; 4] = [OURS, OURS_DEFAULT, OURS_NICE, OURS_AUTO];
 
 pub fn run(harness: &mut Harness, speed: Speed) {
     let name = "isolation, /health beside 64 clients of a 20 ms handler";
@@ -25,7 +25,7 @@ pub fn run(harness: &mut Harness, speed: Speed) {
     }
     let span = harness.span(SPAN);
     let mut cases = vec![case(IDLE, "bare", 0, span, speed)];
-    cases.extend(KINDS.map(|kind| case(kind, kind, CLIENTS, span, speed)));
+    cases.extend(KINDS.into_iter().chain(OTHERS).map(|kind| case(kind, kind, CLIENTS, span, speed)));
     let columns = [
         Column { name: "health p50", unit: "ms" },
         Column { name: "health p99", unit: "ms" },

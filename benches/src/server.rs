@@ -4,20 +4,24 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use tower_offload::{Cpu, PoolConfig, PoolLayer};
+use tower_offload::{Config, Cpu, PoolConfig, PoolLayer, Pools, server};
 
 use crate::child;
+use crate::harness::OURS;
 use crate::ways::{self, Dedicated, Direct, Job, SpawnBlocking, SpawnBlockingLimited, Speed, Way};
 
 /// What each server is called, in the tables and as a part.
 pub const OURS_NICE: &str = "ours, nice 5";
 pub const OURS_AUTO: &str = "ours, workers: auto";
-pub const OTHERS: [&str; 7] = [
+pub const OURS_DEFAULT: &str = "ours, every default";
+pub const OURS_SERVE: &str = "ours, on server::serve";
+pub const OTHERS: [&str; 8] = [
     "bare",
     "spawn_blocking",
     "spawn_blocking + semaphore",
     "Buffer + ConcurrencyLimit",
     "dedicated runtime",
+    "resilience-executor",
     "resilience-executor + bulkhead",
     "rayon + oneshot",
 ];
@@ -33,15 +37,18 @@ pub fn play(kind: &str, speed: Speed) {
     let jobs = Jobs { short: speed.job(Duration::from_micros(50)), long: speed.job(Duration::from_millis(20)) };
     let runtime = ways::runtime();
     let dedicated = ways::runtime();
+    let pools = ways::pools(ways::default_cpu());
     let router = match kind {
-        "ours" => pooled(&jobs, ways::default_cpu()),
-        OURS_NICE => pooled(&jobs, ways::default_cpu().nice(5)),
-        OURS_AUTO => pooled(&jobs, ways::patient(PoolConfig::auto())),
+        OURS | OURS_SERVE => pooled(&jobs, &pools),
+        OURS_NICE => pooled(&jobs, &ways::pools(ways::default_cpu().nice(5))),
+        OURS_AUTO => pooled(&jobs, &ways::pools(ways::patient(PoolConfig::auto()))),
+        OURS_DEFAULT => pooled(&jobs, &Pools::default()),
         "bare" => routes(&jobs, &Direct),
         "spawn_blocking" => routes(&jobs, &SpawnBlocking),
         "spawn_blocking + semaphore" => routes(&jobs, &SpawnBlockingLimited::default()),
         "Buffer + ConcurrencyLimit" => routes(&jobs, &ways::buffer(&runtime)),
         "dedicated runtime" => routes(&jobs, &Dedicated(dedicated.handle().clone())),
+        "resilience-executor" => routes(&jobs, &ways::executor(dedicated.handle())),
         "resilience-executor + bulkhead" => routes(&jobs, &ways::executor_with_bulkhead(dedicated.handle())),
         "rayon + oneshot" => routes(&jobs, &ways::rayon()),
         other => panic!("there is no server `{other}`"),
@@ -50,7 +57,11 @@ pub fn play(kind: &str, speed: Speed) {
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port of this machine is free");
         child::tell(listener.local_addr().expect("it is bound").port());
-        let _ = axum::serve(listener, router).await;
+        if kind == OURS_SERVE {
+            let _ = server::Server::new(&Config::default(), &pools).listener(listener).serve(router).await;
+        } else {
+            let _ = axum::serve(listener, router).await;
+        }
     });
 }
 
@@ -67,6 +78,6 @@ fn routes(jobs: &Jobs, way: &impl Way) -> Router {
 }
 
 /// Handlers that do their job where they stand, behind a `PoolLayer`.
-fn pooled(jobs: &Jobs, cpu: PoolConfig) -> Router {
-    routes(jobs, &Direct).layer(PoolLayer::<Cpu>::new(&ways::pools(cpu)))
+fn pooled(jobs: &Jobs, pools: &Pools) -> Router {
+    routes(jobs, &Direct).layer(PoolLayer::<Cpu>::new(pools))
 }

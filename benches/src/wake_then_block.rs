@@ -2,6 +2,7 @@
 //!
 //! A Tokio worker keeps the task that was woken last to itself, and runs it when it is done with the one before.
 
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,10 +22,13 @@ pub fn run(harness: &mut Harness) {
     }
     let pools = ways::pools(ways::default_cpu());
     let dedicated = ways::runtime();
+    let rayon = ways::rayon();
     let cases = vec![
         Case { name: OURS, sample: Box::new(|| vec![in_pool(&pools)]) },
         Case { name: "dedicated runtime", sample: Box::new(|| vec![in_runtime(&dedicated)]) },
-        Case { name: "plain threads", sample: Box::new(|| vec![on_threads()]) },
+        Case { name: "spawn_blocking", sample: Box::new(|| vec![on(&|job| drop(dedicated.spawn_blocking(job)))]) },
+        Case { name: "rayon", sample: Box::new(|| vec![on(&|job| rayon.0.spawn(job))]) },
+        Case { name: "plain threads", sample: Box::new(|| vec![on(&|job| drop(thread::spawn(job)))]) },
     ];
     let columns = [Column { name: "late", unit: "ms" }];
     let target = Target { text: "at most 1 ms", reached: |medians| medians.of(OURS, 0) <= 1.0 };
@@ -63,15 +67,21 @@ fn in_runtime(runtime: &Runtime) -> f64 {
     late
 }
 
-fn on_threads() -> f64 {
-    let (sender, receiver) = std::sync::mpsc::channel::<Instant>();
-    let woken = thread::spawn(move || receiver.recv().map(|at| at.elapsed().as_secs_f64() * 1e3));
+/// On threads that are started in some way, where a job that waits blocks its own.
+fn on(start: &dyn Fn(Box<dyn FnOnce() + Send>)) -> f64 {
+    let (sender, receiver) = mpsc::channel::<Instant>();
+    let (late, told) = mpsc::channel();
+    start(Box::new(move || {
+        let _ = late.send(receiver.recv().map(|at| at.elapsed().as_secs_f64() * 1e3));
+    }));
     thread::sleep(Duration::from_millis(5));
-    let waker = thread::spawn(move || {
+    let (end, ended) = mpsc::channel();
+    start(Box::new(move || {
         let _ = sender.send(Instant::now());
         thread::sleep(BLOCKED);
-    });
-    let late = woken.join().expect("the thread does not panic").expect("the other thread sends");
-    waker.join().expect("the thread does not panic");
+        let _ = end.send(());
+    }));
+    let late = told.recv().expect("the job does not panic").expect("the other job sends");
+    ended.recv().expect("the job does not panic");
     late
 }

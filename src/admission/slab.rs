@@ -209,3 +209,37 @@ impl List {
         self.len -= 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many jobs; then all leave but one.
+    fn after_a_burst(jobs: usize) -> (Slab<()>, Key) {
+        let mut slab = Slab::new();
+        let mut keys: Vec<_> = (0..jobs).map(|_| slab.insert(State::Queued, Moment::default(), 0)).collect();
+        let last = keys.pop().expect("there are some");
+        keys.into_iter().for_each(|key| _ = slab.remove(key.index()));
+        assert_eq!((slab.slots.len(), slab.find(last, State::Queued)), (jobs, Some(last.index())));
+        (slab, last)
+    }
+
+    #[test]
+    fn the_memory_of_a_burst_is_given_back_when_its_last_job_has_gone() {
+        let (mut slab, last) = after_a_burst(KEPT + 1);
+        slab.remove(last.index());
+        assert_eq!((slab.slots.capacity(), slab.find(last, State::Queued)), (0, None));
+        let next = slab.insert(State::Queued, Moment::default(), 0);
+        assert_eq!((next.index(), slab.find(next, State::Queued)), (0, Some(0)));
+    }
+
+    #[test]
+    fn the_places_of_an_ordinary_load_are_kept_and_taken_again() {
+        let (mut slab, last) = after_a_burst(KEPT);
+        slab.remove(last.index());
+        assert_eq!(slab.slots.len(), KEPT);
+        let next = slab.insert(State::Queued, Moment::default(), 0);
+        assert_eq!((next.index(), slab.slots.len()), (last.index(), KEPT));
+        assert_eq!((slab.find(next, State::Queued), slab.find(last, State::Queued)), (Some(last.index()), None));
+    }
+}
