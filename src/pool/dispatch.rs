@@ -534,8 +534,10 @@ mod tests {
         let now = Moment::default();
         let offer = |level, job| {
             let offer = Offer { level, ..Offer::default() };
-            let (offered, after) = dispatch.offer(now, offer, |key, _| (job, key));
-            (offered.expect("it is within the limit"), after)
+            let (offered, after) = dispatch.offer(now, offer, |key, glance| (job, (key, glance.queued)));
+            let (key, queued) = offered.expect("it is within the limit");
+            assert_eq!(queued, 0, "it waits for no permit");
+            (key, after)
         };
         let (first, after) = offer(Priority::Low, "first");
         assert!(matches!(after.call, Call::Start(0)));
@@ -559,14 +561,37 @@ mod tests {
 
     #[test]
     fn an_alarm_that_rings_at_its_very_moment_is_followed_by_the_next() {
-        let dispatch = Dispatch::new(Settings::fixed(1).with_capacity(2), 0, 1, 1);
+        let dispatch = Dispatch::new(Settings::fixed(1).with_capacity(3), 0, 1, 1);
         let second = Duration::from_secs(1);
         let now = Moment::default();
         let by = |seconds| Offer { deadline: Some(now + second * seconds), ..Offer::default() };
         let arm = |offer| dispatch.offer(now, offer, |key, _| ((), key)).1.arm;
-        assert_eq!([Offer::default(), by(1), by(2)].map(arm), [None, Some(now + second), None]);
+        assert_eq!([Offer::default(), by(1), by(1), by(2)].map(arm), [None, Some(now + second), None, None]);
         let after = dispatch.expire(now + second);
-        assert_eq!((after.gone.len(), after.arm), (1, Some(now + second * 2)));
+        assert_eq!((after.gone.len(), after.arm), (2, Some(now + second * 2)));
+    }
+
+    #[test]
+    fn a_thread_that_could_not_be_started_is_tried_again_if_a_job_waits_for_it() {
+        let now = Moment::default();
+        for waits in [false, true] {
+            let dispatch = Dispatch::new(Settings::fixed(2), 0, 2, 2);
+            let offer = |job| dispatch.offer(now, Offer::default(), |key, _| (job, key));
+            let (first, _) = offer(1);
+            assert_eq!(dispatch.next(0, From::Start, Duration::ZERO, || now, drop), Some(1));
+            assert!(matches!(offer(2).1.call, Call::Start(1)));
+            if !waits {
+                let first = first.expect("the pool is empty");
+                let (next, _) = dispatch.finish_and_take(0, now, first, Outcome::Ok, None);
+                assert_eq!(next.map(|(job, _)| job), Some(2));
+            }
+            let (ready, after) = dispatch.start_failed(now, 1);
+            assert!(ready.is_empty() && matches!(after.call, Call::Nobody), "the other worker is there");
+            assert_eq!(after.arm.is_some(), waits);
+            if let Some(at) = after.arm {
+                assert!(matches!(dispatch.expire(at).call, Call::Start(1)));
+            }
+        }
     }
 
     /// Whoever waits for the end is polled for many reasons.

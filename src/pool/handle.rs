@@ -255,21 +255,11 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;
-    use crate::admission::Settings;
-    use crate::config::Trust;
     use crate::pool::{Plan, Pool, Submission, always_ok};
     use crate::terms::Terms;
 
     fn pool() -> Pool {
-        Pool::new(Plan {
-            name: Workload::CPU,
-            workers: 1,
-            admission: Settings::fixed(1),
-            keep_alive: Duration::from_secs(1),
-            nice: None,
-            trust: Trust::default(),
-            verbose: false,
-        })
+        Pool::new(Plan::of_one_worker())
     }
 
     fn submit<F>(pool: &Pool, future: F) -> Pending<F::Output>

@@ -21,6 +21,10 @@ pub(super) struct Publisher {
     overloaded: AtomicBool,
 }
 
+fn soon() -> Instant {
+    Instant::now() + DELAY
+}
+
 impl Publisher {
     pub(super) fn new(pool: Weak<Shared>) -> Arc<Self> {
         Arc::new(Self { pool, due: AtomicBool::new(false), overloaded: AtomicBool::new(false) })
@@ -30,7 +34,7 @@ impl Publisher {
     pub(super) fn touch(self: &Arc<Self>) {
         if !self.due.load(Ordering::Relaxed) && !self.due.swap(true, Ordering::AcqRel) {
             let this: Weak<Self> = Arc::downgrade(self);
-            timer::METRICS.arm(Instant::now() + DELAY, this);
+            timer::METRICS.arm(soon(), this);
         }
     }
 }
@@ -54,6 +58,24 @@ impl Alarm for Publisher {
             _ => {}
         }
         // It can end with nothing more to happen in the pool.
-        (*overloaded && !self.due.swap(true, Ordering::AcqRel)).then(|| Instant::now() + DELAY)
+        (*overloaded && !self.due.swap(true, Ordering::AcqRel)).then(soon)
+    }
+}
+
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::pool::Plan;
+
+    #[test]
+    fn changes_are_published_once_until_that_is_done_and_a_pool_at_rest_not_at_all() {
+        let pool = Shared::new(Plan::of_one_worker());
+        let publisher = Publisher::new(Arc::downgrade(&pool));
+        let is_due = || publisher.due.load(Ordering::Relaxed);
+        assert!(!is_due() && soon() > Instant::now());
+        publisher.touch();
+        assert!(is_due(), "whoever comes next asks for nothing more");
+        assert_eq!(publisher.clone().ring(), None);
+        assert!(!is_due());
     }
 }

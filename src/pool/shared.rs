@@ -53,6 +53,22 @@ pub(crate) struct Plan {
     pub(crate) verbose: bool,
 }
 
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+impl Plan {
+    /// A `cpu` pool for tests.
+    pub(super) fn of_one_worker() -> Self {
+        Self {
+            name: Workload::CPU,
+            workers: 1,
+            admission: Settings::fixed(1),
+            keep_alive: Duration::from_secs(1),
+            nice: None,
+            trust: Trust::default(),
+            verbose: false,
+        }
+    }
+}
+
 impl Shared {
     pub(crate) fn new(plan: Plan) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
