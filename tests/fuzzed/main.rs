@@ -20,10 +20,15 @@ use self::admission::{Call, OUTCOMES};
 
 /// Every input that a fuzz target keeps.
 fn kept(target: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    // A package has none.
-    let Ok(entries) = folder.read_dir() else { return Vec::new() };
-    entries.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    if !fuzz.exists() {
+        // A package has none.
+        return Vec::new();
+    }
+    let entries = fuzz.join("corpus").join(target).read_dir().unwrap();
+    let inputs: Vec<_> = entries.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
+    assert!(!inputs.is_empty(), "nothing is kept for {target}");
+    inputs
 }
 
 fn kept_text(target: &str) -> impl Iterator<Item = String> {
