@@ -67,7 +67,7 @@ pub struct ServerConfig {
     /// How long a graceful shutdown may take, connections and pools together, before the rest is cut off; 30 s by
     /// default.
     pub shutdown_timeout: Duration,
-    /// How long a client may take to send a request's header; 10 s by default.
+    /// How long a client may take to send a request's header over HTTP/1, or the preface of HTTP/2; 10 s by default.
     pub header_read_timeout: Duration,
 }
 

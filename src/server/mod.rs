@@ -31,7 +31,9 @@
 //!   is half read, none has a response whose body is not finished, however long it takes. The pings of HTTP/2 do not
 //!   count. An upgraded connection belongs to its handler, and is never idle.
 //! - A request's header must be complete `server.header_read_timeout` after its first byte; the first one of an HTTP/1
-//!   connection, that long after the connection was made. Otherwise the connection is closed.
+//!   connection, and the preface of HTTP/2, that long after the connection was made. Otherwise the connection is closed.
+//!   HTTP/2 has no such time for the headers that follow: half a header is no request, and keeps no connection from being
+//!   idle.
 //! - When the system has no file descriptor for another connection, the server says so once, and tries again shortly
 //!   and whenever a connection closes.
 //!

@@ -43,6 +43,14 @@ pub(crate) fn get(path: &str) -> Vec<u8> {
     [&[0x82, 0x86][..], &literal(4, path), &literal(1, "localhost")].concat()
 }
 
+/// The header block of `POST path` with a body in JSON.
+pub(crate) fn post(path: &str) -> Vec<u8> {
+    let mut block = get(path);
+    // `:method POST` has index 3, and `content-type` 31, of which 15 stand in the first byte.
+    block[0] = 0x83;
+    [&block, &[0x0f, 31 - 15, 16][..], b"application/json"].concat()
+}
+
 /// A literal header field whose name has an index, and which is not to be remembered.
 fn literal(name: u8, value: &str) -> Vec<u8> {
     [&[name, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat()
@@ -72,13 +80,15 @@ pub(crate) async fn read(connection: &mut Raw) -> Option<Frame> {
     Some(Frame { kind: head[3], flags: head[4], payload })
 }
 
-/// Sends a ping and waits for its answer: the server has read everything before.
-pub(crate) async fn ping(connection: &mut Raw) {
+/// Sends a ping and waits for its answer: the server has read everything before. Gives what came until then.
+pub(crate) async fn ping(connection: &mut Raw) -> Vec<Frame> {
     connection.send(frame(PING, 0, 0, b"all read")).await;
+    let mut before = Vec::new();
     while let Some(frame) = read(connection).await {
         if frame.kind == PING && frame.flags & ACK != 0 {
-            return;
+            return before;
         }
+        before.push(frame);
     }
     panic!("the connection is over");
 }

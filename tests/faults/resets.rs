@@ -2,9 +2,11 @@
 
 use serde_json::json;
 
-use crate::http2::{CANCEL, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, connect, farewell, frame, get, ping};
+use crate::http2::{
+    self, CANCEL, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, connect, farewell, frame, get, ping,
+};
 use crate::process::{Example, Folder};
-use crate::support::{HeldNotes, Raw, assert_well, ended, folder_with, post, until_pool};
+use crate::support::{HeldNotes, Raw, assert_well, at_rest, count_notes, ended, folder_with, pool, post, until_pool};
 
 /// The error code ENHANCE_YOUR_CALM.
 const CALM: u32 = 11;
@@ -49,7 +51,7 @@ async fn two_thousand_requests_that_are_reset_in_the_queue_leave_nothing_there()
     }
     drop(held);
     assert_eq!(holder.answer().await.0, 201);
-    let db = until_pool(&client, "db", "at rest", crate::support::at_rest).await;
+    let db = until_pool(&client, "db", "at rest", at_rest).await;
     assert_eq!((&db["submitted"], &db["results"]["ok"]), (&json!(2001), &json!(1)), "{db}");
     assert_well(&server).await;
     drop(holder);
@@ -78,5 +80,36 @@ async fn who_resets_faster_than_the_server_accepts_is_sent_away_and_nobody_else_
     assert_eq!(holder.answer().await.0, 201);
     assert_well(&server).await;
     drop(holder);
+    server.stop().await;
+}
+
+/// A handler that blocks cannot be stopped: it keeps its place until it ends, and then gives it back.
+#[tokio::test]
+async fn requests_that_are_reset_in_flight_give_their_places_back_as_they_end() {
+    let folder = folder_with("db", "{workers: 4, queue_capacity: 0}");
+    let server = Example::start(&folder).await;
+    let client = server.client();
+    let write = |number| {
+        let head = frame(HEADERS, END_HEADERS, 2 * number + 1, &http2::post("/v1/notes"));
+        [head, frame(DATA, END_STREAM, 2 * number + 1, br#"{"text": "a note"}"#)].concat()
+    };
+    let mut connection = connect(server.address()).await;
+    for round in 0..10 {
+        let streams = 4 * round..4 * round + 4;
+        let held = HeldNotes::hold(&folder);
+        connection.send(streams.clone().flat_map(write).collect::<Vec<_>>()).await;
+        until_pool(&client, "db", "all of them run", |db| db["active_threads"] == 4).await;
+        connection.send(streams.flat_map(reset).collect::<Vec<_>>()).await;
+        ping(&mut connection).await;
+        assert_eq!(pool(&client, "db").await["in_flight"], 4);
+        drop(held);
+        let db = until_pool(&client, "db", "at rest", at_rest).await;
+        assert_eq!(db["results"]["ok"], 4 * (round + 1), "{db}");
+        let came = ping(&mut connection).await;
+        assert!(came.iter().all(|frame| frame.kind != HEADERS), "somebody was answered: {came:?}");
+    }
+    assert_eq!(count_notes(&folder), 40);
+    assert_well(&server).await;
+    drop(connection);
     server.stop().await;
 }

@@ -27,11 +27,10 @@ fn assert_adds_up(series: &BTreeMap<String, f64>) {
         let label = format!("{{pool=\"{pool}\"");
         let of = |name: &str| {
             let name = format!("workload_pool_{name}{label}");
-            series
-                .range(name.clone()..)
-                .take_while(|(series, _)| series.starts_with(&name))
-                .map(|(_, value)| value)
-                .sum()
+            let mut of_name =
+                series.range(name.clone()..).take_while(|(series, _)| series.starts_with(&name)).peekable();
+            assert!(of_name.peek().is_some(), "there is no {name}: {series:#?}");
+            of_name.map(|(_, value)| value).sum()
         };
         let (submitted, accounted): (f64, f64) =
             (of("jobs_submitted_total"), of("jobs_total") + of("queue_depth") + of("in_flight"));
@@ -98,14 +97,12 @@ async fn every_scrape_adds_up_while_jobs_come_wait_end_and_are_refused() {
     }
     let client = server.client();
     until_pool(&client, "cpu", "some are refused", |cpu| cpu["results"]["rejected"] != 0).await;
-    let before = scrape(&client).await;
+    let before = scrape(&client).await["workload_pool_jobs_total{pool=\"cpu\",result=\"ok\"}"];
     for _ in 0..100 {
         assert_adds_up(&scrape(&client).await);
     }
     // The load went on meanwhile: the scrapes did not stop it.
-    let done = until_pool(&client, "cpu", "hashes are made", |cpu| {
-        cpu["results"]["ok"].as_f64() > before.get("workload_pool_jobs_total{pool=\"cpu\",result=\"ok\"}").copied()
-    });
+    let done = until_pool(&client, "cpu", "hashes are made", |cpu| cpu["results"]["ok"].as_f64().unwrap() > before);
     done.await;
     load.shutdown().await;
     assert_well(&server).await;

@@ -1,5 +1,6 @@
 //! What the endpoints, the answers and the log show, and what they do not.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -8,7 +9,8 @@ use serde_json::json;
 
 use crate::process::{Example, Folder};
 use crate::scrape::scrape;
-use crate::support::{HeldNotes, Raw, folder_with, get, until_pool};
+use crate::support::{HeldNotes, Raw, configure, folder_with, get, until_pool};
+use crate::terminated::stuck;
 
 /// A server whose log goes to a file.
 pub(crate) async fn logged(folder: &Folder) -> (Example, PathBuf) {
@@ -70,7 +72,7 @@ async fn no_endpoint_answer_or_log_shows_a_query_a_header_or_a_body() {
 }
 
 #[tokio::test]
-async fn without_verbose_strangers_see_readiness_alone_and_no_task_is_logged() {
+async fn without_verbose_strangers_see_readiness_and_numbers_and_no_task() {
     let folder = Folder::new();
     folder.configure(&folder.config().replace("verbose: true", "verbose: false"));
     let (server, log) = logged(&folder).await;
@@ -80,11 +82,47 @@ async fn without_verbose_strangers_see_readiness_alone_and_no_task_is_logged() {
         assert_eq!(client.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
         assert_eq!(client.post(path, &json!({})).await.status, StatusCode::NOT_FOUND, "{path}");
     }
+    assert_eq!(client.get("/health").await.ok(), json!({ "status": "ok" }));
     assert_eq!(client.get("/health/thread-pools/ready").await.ok(), json!({ "ready": true, "pools": {} }));
+    assert_only_pools_and_results(&client.get("/metrics").await.text());
     server.stop().await;
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.contains("listening") && !log.contains("ThreadPool["), "{log}");
     assert!(!log.contains("notes"), "{log}");
+}
+
+/// The metrics are those of the pools, and their labels are the pools' names, the results and the bounds of histograms.
+fn assert_only_pools_and_results(metrics: &str) {
+    let series = || metrics.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    assert!(series().all(|line| line.starts_with("workload_pool_")), "{metrics}");
+    let labels = series().flat_map(|line| line.split(['{', '}']).nth(1).unwrap().split(','));
+    let labels: BTreeSet<_> = labels.filter(|label| !label.starts_with("le=")).collect();
+    let pools = ["cpu", "db", "embedding", "inference", "io"].map(|name| format!("pool=\"{name}\""));
+    let results = ["cancelled", "error", "expired", "ok", "panicked", "rejected", "shed"];
+    let results = results.map(|result| format!("result=\"{result}\""));
+    assert!(labels.iter().eq(pools.iter().chain(&results)), "{labels:?}");
+}
+
+#[tokio::test]
+async fn a_rejection_names_its_own_pool_and_no_other() {
+    let folder = folder_with("db", "{workers: 1, queue_timeout: 50ms}");
+    configure(&folder, "io", "{workers: 1, queue_capacity: 0}");
+    let server = Example::start(&folder).await;
+    let _held = HeldNotes::hold(&folder);
+    let mut holders = [Raw::connect(server.address()).await, stuck(&folder, &server).await];
+    holders[0].send(secret_note()).await;
+    until_pool(&server.client(), "db", "the worker is busy", |db| db["in_flight"] == 1).await;
+    for (path, pool, reason) in [("/v1/notes/1", "db", "queue_timeout"), ("/files/greeting.txt", "io", "queue_full")] {
+        let mut refused = Raw::connect(server.address()).await;
+        refused.send(get(path).replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n")).await;
+        let shown = String::from_utf8(refused.rest().await).unwrap();
+        assert!(shown.starts_with("HTTP/1.1 503") && shown.contains(reason), "{shown}");
+        let words = shown.split(|c: char| !c.is_ascii_alphanumeric());
+        let pools: BTreeSet<_> =
+            words.filter(|word| ["cpu", "db", "embedding", "inference", "io"].contains(word)).collect();
+        assert_eq!(pools, BTreeSet::from([pool]), "{shown}");
+        assert!(!shown.contains("127.0.0.1"), "{shown}");
+    }
 }
 
 #[tokio::test]

@@ -1,13 +1,18 @@
 //! Clients that send or read slowly, or not at all: they hold no pool's permit, and no memory.
 
-use http_body_util::Empty;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::json;
-use tokio::net::TcpSocket;
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
 
-use crate::process::Example;
-use crate::support::{Raw, assert_well, folder_with, get, pool, soon, status, status_of, until_pool};
+use axum::body::Body;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio_stream::StreamExt;
+
+use crate::process::{Example, Folder};
+use crate::support::{
+    Raw, assert_well, folder_with, get, note, pool, soon, speak_http2, status, status_of, until_pool,
+};
 
 #[tokio::test]
 async fn clients_that_send_half_a_body_hold_no_place_in_a_pool() {
@@ -44,6 +49,56 @@ async fn clients_that_send_half_a_body_hold_no_place_in_a_pool() {
     assert_eq!(pool(&client, "cpu").await["submitted"], 26);
     assert_well(&server).await;
     server.stop().await;
+}
+
+/// The example server gives each body ten seconds, so this takes as long.
+#[tokio::test]
+async fn a_body_that_trickles_is_refused_in_time_and_its_connection_closed() {
+    let folder = Folder::new();
+    let server = Example::start(&folder).await;
+    let began = Instant::now();
+    tokio::join!(trickle_over_http1(&server), trickle_over_http2(&server));
+    assert!(began.elapsed() >= Duration::from_secs(10), "refused after {:?}", began.elapsed());
+    assert_eq!(pool(&server.client(), "db").await["submitted"], 1, "only the last one was whole");
+    assert_well(&server).await;
+    server.stop().await;
+}
+
+/// The pause after each byte of a body that trickles.
+const PAUSE: Duration = Duration::from_millis(100);
+
+async fn trickle_over_http1(server: &Example) {
+    let mut connection = Raw::connect(server.address()).await;
+    connection.send("POST /v1/notes HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n").await;
+    let (mut read, mut write) = connection.stream.split();
+    let trickle = async {
+        while write.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(PAUSE).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut answer = Vec::new();
+    tokio::select! {
+        // Whoever goes on writing may find the connection reset.
+        _ = soon(read.read_to_end(&mut answer)) => {}
+        () = trickle => {}
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(status(&answer) == 408 && answer.contains("connection: close\r\n"), "{answer}");
+}
+
+/// The stream is closed; the connection serves others.
+async fn trickle_over_http2(server: &Example) {
+    let (mut client, _connection) = speak_http2(Raw::connect(server.address()).await.stream, |_| {}).await;
+    let (sends, mut ended) = tokio::sync::mpsc::channel::<()>(1);
+    let bytes = std::iter::repeat_with(move || {
+        let _ = &sends;
+        Ok::<_, Infallible>("x")
+    });
+    let body = Body::from_stream(tokio_stream::iter(bytes).throttle(PAUSE));
+    assert_eq!(soon(client.send_request(note(body))).await.unwrap().status(), 408);
+    assert_eq!(soon(ended.recv()).await, None);
+    assert_eq!(soon(client.send_request(note(Body::from("{}")))).await.unwrap().status(), 422);
 }
 
 /// More than the sockets' buffers hold, many times over.
@@ -87,15 +142,15 @@ async fn clients_that_do_not_read_hold_no_place_in_a_pool_and_no_memory() {
 async fn http2_clients_that_open_no_window_hold_no_place_in_a_pool_and_no_memory() {
     let (_folder, server) = with_large_file().await;
     let before = status_of(server.id(), "VmRSS");
-    let stream = soon(tokio::net::TcpStream::connect(server.address())).await.unwrap();
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder.initial_stream_window_size(0);
-    let (mut client, connection) = soon(builder.handshake(TokioIo::new(stream))).await.unwrap();
-    let connection = tokio::spawn(connection);
+    let stream = Raw::connect(server.address()).await.stream;
+    let (mut client, connection) = speak_http2(stream, |builder| {
+        builder.initial_stream_window_size(0);
+    })
+    .await;
     let mut responses = Vec::new();
     for _ in 0..100 {
         let uri = format!("http://{}/files/large", server.address());
-        let request = http::Request::get(uri).body(Empty::<bytes::Bytes>::new()).unwrap();
+        let request = http::Request::get(uri).body(Body::empty()).unwrap();
         let response = soon(client.send_request(request)).await.unwrap();
         assert_eq!(response.status(), 200);
         responses.push(response);

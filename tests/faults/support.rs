@@ -3,10 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::process::{Client, Example, Folder};
@@ -150,6 +154,23 @@ impl Raw {
         let _ = soon(self.stream.read_to_end(&mut rest)).await;
         rest
     }
+}
+
+/// A client that speaks HTTP/2 on this connection, and the task that does so.
+pub(crate) async fn speak_http2(
+    stream: TcpStream,
+    configure: impl FnOnce(&mut http2::Builder<TokioExecutor>),
+) -> (http2::SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    configure(&mut builder);
+    let (client, connection) = soon(builder.handshake(TokioIo::new(stream))).await.unwrap();
+    (client, tokio::spawn(connection))
+}
+
+/// A note for HTTP/2, of any body.
+pub(crate) fn note(body: Body) -> http::Request<Body> {
+    let request = http::Request::post("http://localhost/v1/notes").header("content-type", "application/json");
+    request.body(body).unwrap()
 }
 
 /// The status of a response's head.

@@ -1,23 +1,30 @@
 //! SIGTERM under load, a second one, and handlers that never end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::body::Body;
+use futures_util::future::join_all;
+use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::process::{Example, Folder};
-use crate::support::{HeldNotes, Raw, count_notes, folder_with, get, post, soon, status, until_pool};
+use crate::support::{
+    HeldNotes, Raw, count_notes, folder_with, get, note, post, soon, speak_http2, status, until_pool,
+};
 
 const CLIENTS: usize = 60;
 
 /// Writes notes on one connection after the other, or all on the same, until the server closes it or refuses; adds up
 /// the notes that were acknowledged. A connection may close before an answer begins, never within one.
-async fn write_notes(address: std::net::SocketAddr, keep_alive: bool, acknowledged: Arc<AtomicU64>) {
+async fn write_notes(address: SocketAddr, keep_alive: bool, acknowledged: Arc<AtomicU64>) {
     let request = post("/v1/notes", &json!({ "text": "a note" }).to_string());
-    while let Ok(stream) = tokio::net::TcpStream::connect(address).await {
+    while let Ok(stream) = TcpStream::connect(address).await {
         let mut connection = Raw { stream };
         loop {
             let mut first = [0];
@@ -40,21 +47,54 @@ async fn write_notes(address: std::net::SocketAddr, keep_alive: bool, acknowledg
     }
 }
 
+/// The same over HTTP/2, some at once on each connection. What comes after the server's farewell is refused, and may be
+/// tried again on another connection; what it answers, it answers whole.
+async fn write_notes_over_http2(address: SocketAddr, acknowledged: Arc<AtomicU64>, ending: Arc<AtomicBool>) {
+    while let Ok(stream) = TcpStream::connect(address).await {
+        let (client, _connection) = speak_http2(stream, |_| {}).await;
+        let mut refused = false;
+        while !refused {
+            let requests = (0..4).map(|_| client.clone().send_request(note(Body::from("{\"text\": \"a note\"}"))));
+            for answered in soon(join_all(requests)).await {
+                match answered {
+                    Ok(response) => {
+                        assert_eq!(response.status(), 201);
+                        soon(response.into_body().collect()).await.unwrap();
+                        acknowledged.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(error) => {
+                        assert!(ending.load(Ordering::Relaxed), "refused before the end: {error:?}");
+                        refused = true;
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sigterm_under_load_loses_no_accepted_request() {
     let folder = Folder::new();
     let mut server = Example::start(&folder).await;
-    let acknowledged = Arc::new(AtomicU64::new(0));
+    let address = server.address();
+    // Of those who make a connection for each request, those who keep theirs, and those who speak HTTP/2.
+    let acknowledged: [Arc<AtomicU64>; 3] = Default::default();
+    let ending = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
-    for client in 0..CLIENTS {
-        clients.spawn(write_notes(server.address(), client % 2 == 0, Arc::clone(&acknowledged)));
+    for _ in 0..CLIENTS / 3 {
+        let [fresh, kept, http2] = acknowledged.clone();
+        clients.spawn(write_notes(address, false, fresh));
+        clients.spawn(write_notes(address, true, kept));
+        clients.spawn(write_notes_over_http2(address, http2, Arc::clone(&ending)));
     }
     let under_load = async {
-        while acknowledged.load(Ordering::Relaxed) < 5 * CLIENTS as u64 {
+        let enough = CLIENTS as u64;
+        while acknowledged.iter().any(|acknowledged| acknowledged.load(Ordering::Relaxed) < enough) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     soon(under_load).await;
+    ending.store(true, Ordering::Relaxed);
     server.terminate();
     soon(async {
         while let Some(client) = clients.join_next().await {
@@ -64,11 +104,12 @@ async fn a_sigterm_under_load_loses_no_accepted_request() {
     .await;
     assert_eq!(server.exit_code().await, Some(0));
     // Every note that was written was acknowledged, and the other way around.
-    assert_eq!(acknowledged.load(Ordering::Relaxed), count_notes(&folder));
+    let acknowledged: u64 = acknowledged.iter().map(|acknowledged| acknowledged.load(Ordering::Relaxed)).sum();
+    assert_eq!(acknowledged, count_notes(&folder));
 }
 
 /// A request whose handler never ends: it opens a pipe that nobody writes to.
-async fn stuck(folder: &Folder, server: &Example) -> Raw {
+pub(crate) async fn stuck(folder: &Folder, server: &Example) -> Raw {
     let made = std::process::Command::new("mkfifo").arg(folder.path("files/stuck")).status().unwrap();
     assert!(made.success());
     let mut connection = Raw::connect(server.address()).await;

@@ -114,7 +114,7 @@ where
     let tasks = stats_of(pools, "cpu").active_tasks;
     assert_eq!(tasks.iter().map(|task| task.function.as_str()).collect::<Vec<_>>(), shown);
     gate.open(1);
-    assert_eq!(holder.await.unwrap().body(), "through");
+    assert_eq!(holder.await.expect("the handler goes through").body(), "through");
 }
 
 #[tokio::test]

@@ -10,8 +10,7 @@ use tower_offload::{BuildError, PoolConfig, Pools};
 
 use crate::children::in_child;
 use crate::support::{
-    Gate, Held, PATIENCE, end_of, hold, pools, stats, threads_of, until, until_asleep, until_at_rest,
-    until_it_lasts,
+    Gate, Held, PATIENCE, end_of, hold, pools, stats, threads_of, until, until_asleep, until_at_rest, until_it_lasts,
 };
 
 #[test]

@@ -64,3 +64,33 @@ async fn a_client_that_trickles_a_later_header_is_closed() {
     exchange(&mut stream).await;
     trickle(&mut stream).await;
 }
+
+/// Sends half of an HTTP/2 header, and perhaps more of it byte by byte, until the server closes the connection.
+async fn send_half_a_header(stream: &mut TcpStream, trickles: bool) {
+    let (mut read, mut write) = stream.split();
+    write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    // A HEADERS frame of stream 1 that neither ends the header nor comes whole.
+    write.write_all(b"\0\x3f\xff\x01\0\0\0\0\x01\x82").await.unwrap();
+    let trickle = async {
+        while trickles && write.write_all(b"\x86").await.is_ok() {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut farewell = Vec::new();
+    tokio::select! {
+        // Whoever goes on writing may find the connection reset.
+        _ = soon(read.read_to_end(&mut farewell)) => {}
+        () = trickle => {}
+    }
+}
+
+/// HTTP/2 has no time for headers: what has come in half is no request, and the connection is as idle as before.
+#[tokio::test]
+async fn a_client_that_sends_half_an_http2_header_is_closed_as_idle() {
+    let server = TestServer::start(hello(), |config| config.performance.keep_alive_timeout = SHORT).await;
+    let (mut silent, mut trickling) = (server.connect().await, server.connect().await);
+    let connected = Instant::now();
+    tokio::join!(send_half_a_header(&mut silent, false), send_half_a_header(&mut trickling, true));
+    assert!(connected.elapsed() >= SHORT, "closed after {:?}", connected.elapsed());
+}
