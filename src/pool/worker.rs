@@ -103,3 +103,27 @@ fn kept() -> Option<(Work, Option<Outlook>)> {
         here.next.take().map(|work| (work, outlook))
     })
 }
+
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+mod tests {
+    use std::sync::{Arc, Barrier};
+
+    use crate::{PoolConfig, Pools};
+
+    #[test]
+    fn each_worker_knows_its_own_seat() {
+        let pools = Pools::builder().pool("two", PoolConfig::new(2)).build().expect("the settings are right");
+        let both = Arc::new(Barrier::new(2));
+        let seats = [(); 2].map(|()| {
+            let both = both.clone();
+            let job = move || {
+                both.wait();
+                super::seat()
+            };
+            pools.submit_to_pool("two", job).expect("there is room")
+        });
+        let mut seats = seats.map(|seat| seat.wait().expect("it does not panic"));
+        seats.sort_unstable();
+        assert_eq!(seats, [0, 1]);
+    }
+}
