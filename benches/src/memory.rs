@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use axum::http::{Request, Response};
 use tokio::sync::{Semaphore, oneshot};
-use tower::util::ServiceExt;
-use tower::{Layer, service_fn};
+use tower::{Layer, Service, service_fn};
 use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools};
 
 use crate::child::{self, Process};
@@ -61,7 +60,7 @@ pub fn play(kind: &str) -> ! {
             let service = PoolLayer::<Cpu>::new(&pools).layer(handler);
             let mut context = Context::from_waker(Waker::noop());
             tell_growth_beside(size_of::<Request<String>>(), || {
-                let mut answer = Box::pin(service.clone().oneshot(Request::new(String::new())));
+                let mut answer = Box::pin(service.clone().call(Request::new(String::new())));
                 assert!(answer.as_mut().poll(&mut context).is_pending(), "it waits");
                 answer
             })

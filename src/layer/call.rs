@@ -8,32 +8,51 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 /// A ready service and its request; when polled, the call and the future it gives.
-#[pin_project]
-pub(super) struct Call<S: Service<Req>, Req> {
-    /// Gone once it was called.
-    ready: Option<(S, Req)>,
-    #[pin]
-    future: Option<S::Future>,
+///
+/// It has a place in memory of its own from the beginning: on its way into a pool it is not copied, and neither the
+/// caller nor the pool keeps the room that it took.
+pub(super) type BoxedCall<S, Req> = Pin<Box<Call<S, Req>>>;
+
+#[pin_project(project = CallProj, project_replace = CallOwned)]
+pub(super) enum Call<S: Service<Req>, Req> {
+    Ready {
+        service: S,
+        request: Req,
+    },
+    Called {
+        #[pin]
+        future: S::Future,
+    },
+    /// The call itself panicked.
+    Gone,
 }
 
 impl<S: Service<Req>, Req> Call<S, Req> {
-    pub(super) const fn new(service: S, request: Req) -> Self {
-        Self { ready: Some((service, request)), future: None }
+    pub(super) fn boxed(service: S, request: Req) -> BoxedCall<S, Req> {
+        Box::pin(Self::Ready { service, request })
     }
 
-    pub(super) fn request(&self) -> Option<&Req> {
-        self.ready.as_ref().map(|(_, request)| request)
+    pub(super) const fn request(&self) -> Option<&Req> {
+        match self {
+            Self::Ready { request, .. } => Some(request),
+            Self::Called { .. } | Self::Gone => None,
+        }
     }
 }
 
 impl<S: Service<Req>, Req> Future for Call<S, Req> {
     type Output = Result<S::Response, S::Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        if let Some((mut service, request)) = this.ready.take() {
-            this.future.set(Some(service.call(request)));
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if matches!(*self, Self::Ready { .. })
+            && let CallOwned::Ready { mut service, request } = self.as_mut().project_replace(Self::Gone)
+        {
+            let future = service.call(request);
+            self.set(Self::Called { future });
         }
-        this.future.as_pin_mut().expect("a service that was called gave a future").poll(cx)
+        match self.project() {
+            CallProj::Called { future } => future.poll(cx),
+            CallProj::Ready { .. } | CallProj::Gone => panic!("polled after its call panicked"),
+        }
     }
 }

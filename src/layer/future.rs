@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use pin_project::pin_project;
 use tower_service::Service;
 
-use super::call::Call;
+use super::call::BoxedCall;
 use super::options::Options;
 use crate::admission::Outcome;
 use crate::error::{Cause, JobError, Rejection};
@@ -39,17 +39,14 @@ where
 #[pin_project(project = StateProj)]
 pub(super) enum State<S: Service<Req>, Req> {
     /// The pool is chosen, and the request not submitted yet. The call is gone once it is.
-    Chosen { pool: Pool, call: Option<Call<S, Req>>, terms: Terms },
+    Chosen { pool: Pool, call: Option<BoxedCall<S, Req>>, terms: Terms },
     /// No pool was chosen.
     Inline {
         #[pin]
         future: S::Future,
     },
     /// The first poll found that this thread is a worker of the chosen pool.
-    Here {
-        #[pin]
-        call: Call<S, Req>,
-    },
+    Here { call: BoxedCall<S, Req> },
     /// A worker polls it, or will.
     Pending { pending: Pending<Answer<S, Req>>, late: Option<Sleep> },
     /// The request was rejected before it came to a pool.
@@ -85,7 +82,7 @@ where
         let answer = loop {
             let next = match this.state.as_mut().project() {
                 StateProj::Inline { future } => break Ok(ready!(future.poll(cx))),
-                StateProj::Here { call } => break Ok(ready!(call.poll(cx))),
+                StateProj::Here { call } => break Ok(ready!(call.as_mut().poll(cx))),
                 StateProj::Pending { pending, late } => {
                     match ready!(poll_pending(pending, late.as_mut(), *this.options, cx)) {
                         Ok(answer) => break Ok(answer),
@@ -150,7 +147,7 @@ fn rejection(pool: &Workload, error: JobError, options: Options) -> Rejection {
 
 fn submit<S, Req, R>(
     pool: &Pool,
-    call: Call<S, Req>,
+    call: BoxedCall<S, Req>,
     terms: Terms,
     reject: &R,
 ) -> Result<Pending<Answer<S, Req>>, Rejection>

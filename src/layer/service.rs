@@ -78,7 +78,7 @@ where
                     let terms = Terms { priority, caller, ..terms };
                     // The service that was made ready goes with the request; a fresh clone stays, to be made ready anew.
                     let clone = self.inner.clone();
-                    let call = Call::new(mem::replace(&mut self.inner, clone), request);
+                    let call = Call::boxed(mem::replace(&mut self.inner, clone), request);
                     State::Chosen { pool, call: Some(call), terms }
                 }
                 Err(bad) => {
