@@ -9,6 +9,7 @@ use crate::support::{Gate, Held, end_of, hold, pools, stats, until};
 fn expired(result: Result<(), JobError>) {
     let Err(JobError::Rejected(rejection)) = result else { panic!("{result:?}") };
     assert_eq!((rejection.cause(), rejection.started()), (Cause::QueueTimeout, false));
+    assert!(rejection.retry_after().is_some_and(|wait| !wait.is_zero()), "when to come again: {rejection:?}");
 }
 
 /// There is no Tokio runtime in this test.
