@@ -602,6 +602,7 @@ mod tests {
         let key = dispatch.offer(now, Offer::default(), |key, _| ((), key)).0.expect("the pool is empty");
         let told = |after: After<()>| after.watchers.len();
         assert!(!dispatch.poll_idle(Waker::noop()) && !dispatch.poll_idle(Waker::noop()));
+        assert_eq!(told(dispatch.expire(now)), 0, "a job is in flight");
         assert_eq!(told(dispatch.finish(now, key, Outcome::Ok, None)), 1);
         assert!(dispatch.poll_idle(Waker::noop()), "nothing is left");
         assert_eq!(told(dispatch.expire(now)), 0, "it was told already");
