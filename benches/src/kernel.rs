@@ -47,7 +47,8 @@ impl Kernel {
     }
 
     pub fn since(self, before: Self) -> Self {
-        Self { switches: self.switches - before.switches, time: self.time.saturating_sub(before.time) }
+        // A thread that has ended takes its count along.
+        Self { switches: (self.switches - before.switches).max(0.0), time: self.time.saturating_sub(before.time) }
     }
 }
 

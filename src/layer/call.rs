@@ -9,8 +9,8 @@ use tower_service::Service;
 
 /// A ready service and its request; when polled, the call and the future it gives.
 ///
-/// It has a place in memory of its own from the beginning: on its way into a pool it is not copied, and neither the
-/// caller nor the pool keeps the room that it took.
+/// It has a place in memory of its own from the beginning: on its way into a pool the request is not copied, and the
+/// caller does not keep the room that it took.
 pub(super) type BoxedCall<S, Req> = Pin<Box<Call<S, Req>>>;
 
 #[pin_project(project = CallProj, project_replace = CallOwned)]

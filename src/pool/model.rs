@@ -173,7 +173,9 @@ impl Pool {
     /// So much time passes that the workers which sleep, or are about to, have no reason to stay.
     pub(super) fn time_passes(&self) {
         self.is_late.store(true, Ordering::Relaxed);
-        hold(&self.threads).iter().for_each(|worker| worker.thread().unpark());
+        // Not under the lock, which is not the checker's: whoever is unparked may want it at once.
+        let workers: Vec<_> = hold(&self.threads).iter().map(|worker| worker.thread().clone()).collect();
+        workers.into_iter().for_each(|worker| worker.unpark());
     }
 
     /// Somebody looks at the workers that are awake, and finds that all of them run, or that none does. When to look

@@ -1,6 +1,6 @@
 //! A request's header must be complete in time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -16,7 +16,9 @@ async fn a_client_that_sends_nothing_is_closed() {
     let server = server().await;
     let connected = Instant::now();
     closed(&mut server.connect().await).await;
-    assert!(connected.elapsed() >= SHORT, "closed after {:?}", connected.elapsed());
+    let took = connected.elapsed();
+    // It has 5 s to answer the farewell; the rest is for a machine that is busy.
+    assert!(took >= SHORT && took < SHORT + Duration::from_secs(20), "closed after {took:?}");
 }
 
 #[tokio::test]
