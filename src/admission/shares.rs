@@ -227,16 +227,21 @@ mod tests {
         assert_ne!(shares.join(Some(second), 1e6), of_first, "it has had a second");
     }
 
+    /// The caller 1, and one with whom it shares no queue.
+    fn callers_apart() -> [u64; 2] {
+        let apart = |other: &u64| deal(1).iter().all(|queue| !deal(*other).contains(queue));
+        [1, (2..).find(apart).expect("most hands are apart")]
+    }
+
     #[test]
     fn a_queue_that_was_empty_starts_where_the_others_stand_with_what_it_has_in_flight() {
         const RUN: f64 = 1e6;
         let mut shares = Shares::new();
-        let first = shares.join(Some(1), RUN);
+        let [first, second] = callers_apart();
+        let first = shares.join(Some(first), RUN);
         shares.started(first, RUN);
         shares.ended(first, 1e9);
         shares.started(first, RUN);
-        let apart = |other: &u64| deal(1).iter().all(|queue| !deal(*other).contains(queue));
-        let second = (2..).find(apart).expect("most hands are apart");
         let join = |shares: &mut Shares| {
             let joined = shares.join(Some(second), RUN);
             (joined, shares.queues[usize::from(joined)].standing(RUN))
@@ -252,8 +257,7 @@ mod tests {
 
     /// Runs two callers whose hands are apart against each other; answers how far apart what they had ever was.
     fn divergence(limit: usize, run: impl Fn(u64, u64) -> u64) -> f64 {
-        let apart = |other: &u64| deal(1).iter().all(|queue| !deal(*other).contains(queue));
-        let callers = [1, (2..).find(apart).expect("most hands are apart")];
+        let callers = callers_apart();
         let settings = Settings { timeout: Duration::from_secs(1 << 30), ..Settings::fixed(limit) };
         let mut admission = Admission::new(settings, 1);
         let (mut gone, mut running, mut had, mut worst) = (Vec::new(), Vec::new(), [0.0_f64; 2], 0.0_f64);

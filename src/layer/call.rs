@@ -13,29 +13,25 @@ use tower_service::Service;
 /// caller does not keep the room that it took.
 pub(super) type BoxedCall<S, Req> = Pin<Box<Call<S, Req>>>;
 
-#[pin_project(project = CallProj, project_replace = CallOwned)]
+#[pin_project(project = CallProj)]
 pub(super) enum Call<S: Service<Req>, Req> {
-    Ready {
-        service: S,
-        request: Req,
-    },
+    /// Gone if the call itself panicked.
+    Ready { call: Option<(S, Req)> },
     Called {
         #[pin]
         future: S::Future,
     },
-    /// The call itself panicked.
-    Gone,
 }
 
 impl<S: Service<Req>, Req> Call<S, Req> {
     pub(super) fn boxed(service: S, request: Req) -> BoxedCall<S, Req> {
-        Box::pin(Self::Ready { service, request })
+        Box::pin(Self::Ready { call: Some((service, request)) })
     }
 
-    pub(super) const fn request(&self) -> Option<&Req> {
+    pub(super) fn request(&self) -> Option<&Req> {
         match self {
-            Self::Ready { request, .. } => Some(request),
-            Self::Called { .. } | Self::Gone => None,
+            Self::Ready { call } => call.as_ref().map(|(_, request)| request),
+            Self::Called { .. } => None,
         }
     }
 }
@@ -44,15 +40,15 @@ impl<S: Service<Req>, Req> Future for Call<S, Req> {
     type Output = Result<S::Response, S::Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if matches!(*self, Self::Ready { .. })
-            && let CallOwned::Ready { mut service, request } = self.as_mut().project_replace(Self::Gone)
-        {
-            let future = service.call(request);
-            self.set(Self::Called { future });
-        }
-        match self.project() {
-            CallProj::Called { future } => future.poll(cx),
-            CallProj::Ready { .. } | CallProj::Gone => panic!("polled after its call panicked"),
+        loop {
+            match self.as_mut().project() {
+                CallProj::Ready { call } => {
+                    let (mut service, request) = call.take().expect("it is not polled after its call panicked");
+                    let future = service.call(request);
+                    self.set(Self::Called { future });
+                }
+                CallProj::Called { future } => return future.poll(cx),
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use loom::sync::Notify;
-use loom::thread;
+use loom::thread::{self, JoinHandle};
 
 use super::completions::{Completions, Outlook};
 use super::model::{Deed, LATE, NOW, Plan, Pool, hold};
@@ -21,6 +21,12 @@ fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.check(model);
+}
+
+/// A thread that does something to the pool beside the model's own.
+fn beside<T: 'static>(pool: &Arc<Pool>, deed: impl FnOnce(&Arc<Pool>) -> T + 'static) -> JoinHandle<T> {
+    let pool = pool.clone();
+    thread::spawn(move || deed(&pool))
 }
 
 #[test]
@@ -39,10 +45,7 @@ fn a_job_submitted_while_the_worker_goes_to_sleep_runs() {
 fn two_submitters_and_two_workers_lose_no_job() {
     explore(3, || {
         let pool = Pool::new(&Plan { workers: 2, limit: 2, capacity: 1, most_waking: 1 });
-        let other = {
-            let pool = pool.clone();
-            thread::spawn(move || pool.submit(Deed::End).expect("there is room for two"))
-        };
+        let other = beside(&pool, |pool| pool.submit(Deed::End).expect("there is room for two"));
         pool.submit(Deed::End).expect("there is room for two");
         other.join().expect("the submitter does not panic");
         pool.wait_until_idle();
@@ -81,10 +84,7 @@ fn a_level_that_is_too_low_for_jobs_that_block_rises_and_calls_workers() {
     explore(2, || {
         let pool = Pool::new(&Plan { workers: 2, limit: 2, capacity: 0, most_waking: 1 });
         let (one, two) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let watch = {
-            let pool = pool.clone();
-            thread::spawn(move || _ = pool.look(true))
-        };
+        let watch = beside(&pool, |pool| _ = pool.look(true));
         pool.submit(Deed::Meet(one.clone(), two.clone())).expect("a permit is free");
         pool.submit(Deed::Meet(two, one)).expect("a permit is free");
         watch.join().expect("whoever looks does not panic");
@@ -102,10 +102,7 @@ fn a_worker_whose_time_is_up_leaves_no_job_behind() {
         let pool = Pool::new(&Plan { workers: 1, limit: 1, capacity: 0, most_waking: 1 });
         pool.submit(Deed::End).expect("a permit is free");
         pool.wait_until_idle();
-        let clock = {
-            let pool = pool.clone();
-            thread::spawn(move || pool.time_passes())
-        };
+        let clock = beside(&pool, |pool| pool.time_passes());
         pool.submit(Deed::End).expect("the permit came home");
         clock.join().expect("the clock does not panic");
         pool.wait_until_idle();
@@ -135,10 +132,7 @@ fn a_job_that_finds_no_worker_at_a_low_level_begins_the_watch() {
 fn a_level_that_falls_loses_no_job() {
     explore(2, || {
         let pool = Pool::new(&Plan { workers: 2, limit: 2, capacity: 1, most_waking: 1 });
-        let watch = {
-            let pool = pool.clone();
-            thread::spawn(move || _ = pool.look(true))
-        };
+        let watch = beside(&pool, |pool| _ = pool.look(true));
         for _ in 0..3 {
             pool.submit(Deed::End).expect("there is room for three");
         }
@@ -216,10 +210,7 @@ fn a_late_job_is_taken_or_expired_and_never_both() {
 fn a_drain_waits_for_every_job_that_was_admitted() {
     explore(5, || {
         let pool = Pool::new(&Plan { workers: 1, limit: 1, capacity: 1, most_waking: 1 });
-        let submitter = {
-            let pool = pool.clone();
-            thread::spawn(move || pool.submit(Deed::End).is_ok())
-        };
+        let submitter = beside(&pool, |pool| pool.submit(Deed::End).is_ok());
         pool.dispatch.drain();
         pool.wait_until_idle();
         let ended = pool.ended.load(Ordering::Relaxed);
@@ -289,10 +280,7 @@ fn a_job_woken_after_the_pool_closed_ends() {
 fn without_any_worker_every_job_is_answered() {
     explore(5, || {
         let pool = Pool::of(&Plan { workers: 2, limit: 1, capacity: 1, most_waking: 2 }, false);
-        let other = {
-            let pool = pool.clone();
-            thread::spawn(move || pool.submit(Deed::End).expect("there is room for two"))
-        };
+        let other = beside(&pool, |pool| pool.submit(Deed::End).expect("there is room for two"));
         pool.submit(Deed::End).expect("there is room for two");
         other.join().expect("the submitter does not panic");
         pool.close(0, 2);

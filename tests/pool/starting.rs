@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tower_offload::{Cause, JobError, PoolConfig};
 
 use crate::children::in_child;
-use crate::support::{Held, Log, end_of, hold, pools, stats, until, until_at_rest, until_it_lasts};
+use crate::support::{Held, Log, end_of, hold, pools, stats, until, until_at_rest, until_others_sleep};
 
 /// Leaves this process no address space for the stack of another thread, until it is dropped.
 struct NoThreads {
@@ -17,19 +17,9 @@ struct NoThreads {
     _stacks: Vec<Sender<()>>,
 }
 
-/// A thread that is just starting asks for memory, and ends the process if there is none.
-fn until_others_sleep() {
-    let this = rustix::thread::gettid().as_raw_nonzero().to_string();
-    until_it_lasts("all other threads sleep", || {
-        let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap());
-        let others = tasks.filter(|task| task.file_name() != *this);
-        // One that has ended since is none.
-        others.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok()).all(|stat| stat.contains(") S "))
-    });
-}
-
 impl NoThreads {
     fn begin() -> Self {
+        // A thread that is just starting asks for memory, and ends the process if there is none.
         until_others_sleep();
         let before = getrlimit(Resource::As);
         let status = fs::read_to_string("/proc/self/status").unwrap();

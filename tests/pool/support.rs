@@ -123,13 +123,26 @@ pub(crate) fn until_asleep(pool: &str, threads: usize) {
     until_it_lasts("all workers sleep", || states_of(pool) == vec!['S'; threads]);
 }
 
+/// Waits until all threads of this process sleep, but the one that asks.
+pub(crate) fn until_others_sleep() {
+    let this = format!("{} ", rustix::thread::gettid().as_raw_nonzero());
+    until_it_lasts("all other threads sleep", || {
+        states_where(|stat| !stat.starts_with(&this)).into_iter().all(|state| state == 'S')
+    });
+}
+
 /// The letters by which the system tells what the pool's threads do.
 fn states_of(pool: &str) -> Vec<char> {
     let start = format!("(offload-{pool}-");
     assert!(start.len() < 16);
+    states_where(|stat| stat.contains(&start))
+}
+
+/// The same of all threads whose line in the system's files is such.
+fn states_where(is_such: impl Fn(&str) -> bool) -> Vec<char> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
-    stats.filter(|stat| stat.contains(&start)).filter_map(|stat| stat.rsplit(") ").next()?.chars().next()).collect()
+    stats.filter(|stat| is_such(stat)).filter_map(|stat| stat.rsplit(") ").next()?.chars().next()).collect()
 }
 
 /// What was logged.
