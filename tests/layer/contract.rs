@@ -33,6 +33,16 @@ fn layer_service_and_future_are_as_free_as_what_is_inside() {
     clone_send(&PoolLayer::<Cpu>::new(&pools).layer(boxed));
 }
 
+/// It is kept for as long as the request waits, by whoever has the connection.
+#[test]
+fn the_future_has_no_room_for_the_request() {
+    type Large = [u8; 4096];
+    let inner = service_fn(|request: Large| ready(Ok::<_, Infallible>(request.len())));
+    let mut service = PoolLayer::<Cpu>::new(&Pools::default()).errors().layer(inner);
+    let future = service.call([0; 4096]);
+    assert!(size_of_val(&future) < size_of::<Large>() / 4, "{} bytes", size_of_val(&future));
+}
+
 /// Counts how often it is called, and is not `Sync` for that.
 #[derive(Clone)]
 struct NotSync(Cell<u32>);
