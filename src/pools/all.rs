@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::builder::{BuildError, PoolsBuilder};
+use super::routes::Routes;
 use crate::admission::{Bounds, Discipline, Limit, Settings};
-use crate::config::{Concurrency, Config, PoolConfig, Queue, Route};
+use crate::config::{Concurrency, Config, PoolConfig, Queue};
 use crate::error::UnknownPool;
 use crate::pool::{Plan, Pool, PoolStats};
 use crate::threads;
@@ -58,7 +59,7 @@ pub struct Pools {
 struct All {
     /// Ordered by name.
     pools: Vec<Pool>,
-    routes: Vec<Route>,
+    routes: Routes,
     verbose: bool,
     /// Everything runs where it stands.
     disabled: bool,
@@ -80,7 +81,8 @@ impl Pools {
             }
             pools.push(Pool::new(plan(name, settings, verbose)));
         }
-        Ok(Self { all: Arc::new(All { pools, routes: config.performance.routes.clone(), verbose, disabled: false }) })
+        let routes = Routes::new(config.performance.routes.clone());
+        Ok(Self { all: Arc::new(All { pools, routes, verbose, disabled: false }) })
     }
 
     /// Makes pools in code.
@@ -104,7 +106,7 @@ impl Pools {
     /// ```
     #[must_use]
     pub fn disabled() -> Self {
-        Self { all: Arc::new(All { pools: Vec::new(), routes: Vec::new(), verbose: false, disabled: true }) }
+        Self { all: Arc::new(All { pools: Vec::new(), routes: Routes::default(), verbose: false, disabled: true }) }
     }
 
     /// Whether these are no pools at all; see [`disabled`](Self::disabled).
@@ -149,8 +151,8 @@ impl Pools {
         self.iter().map(Pool::stats).collect()
     }
 
-    /// The routes of the settings.
-    pub(crate) fn routes(&self) -> &[Route] {
+    /// The routes of the settings, and which of them have matched a request.
+    pub(crate) fn routes(&self) -> &Routes {
         &self.all.routes
     }
 

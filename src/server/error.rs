@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use crate::ConfigError;
+use crate::config::ConfigError;
 use crate::error::in_full;
 
 /// The server could not begin to serve.

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::signal::Signals;
-use crate::DrainReport;
+use crate::pools::DrainReport;
 
 /// How a server ended: what was finished, and what was cut off.
 #[derive(Clone, Debug)]

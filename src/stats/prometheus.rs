@@ -14,7 +14,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use tower_service::Service;
 
 use super::answer;
-use crate::body::Whole;
+use crate::body::FullBody;
 use crate::error::in_full;
 use crate::metrics::{self, DURATION_BUCKETS, HISTOGRAMS, Turn};
 use crate::pools::Pools;
@@ -103,9 +103,9 @@ impl MetricsService {
 }
 
 impl<B> Service<Request<B>> for MetricsService {
-    type Response = Response<Whole>;
+    type Response = Response<FullBody>;
     type Error = Infallible;
-    type Future = Ready<Result<Response<Whole>, Infallible>>;
+    type Future = Ready<Result<Response<FullBody>, Infallible>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
