@@ -117,19 +117,6 @@ pub struct Panic {
     payload: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-/// An error and its sources in one line.
-#[cfg(any(feature = "server", feature = "prometheus"))]
-pub(crate) fn in_full(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |&error| error.source()).map(ToString::to_string) {
-        // The text of some errors ends with their source already.
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
 // === impl Cause ===
 
 impl Cause {
@@ -327,7 +314,8 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> OffloadError<E> {
     ///
     /// ```
     /// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
-    /// use tower_offload::{Cpu, OffloadError, PoolLayer, Pools, Rejection};
+    /// use tower_offload::error::OffloadError;
+    /// use tower_offload::{Cpu, PoolLayer, Pools, Rejection};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), BoxError> {

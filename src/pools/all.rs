@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::builder::{BuildError, PoolsBuilder};
 use super::routes::Routes;
 use crate::admission::{Bounds, Discipline, Limit, Settings};
-use crate::config::{Concurrency, Config, PoolConfig, Queue};
+use crate::config::{Concurrency, Config, PoolConfig, Queue, Trust};
 use crate::error::UnknownPool;
 use crate::pool::{Plan, Pool, PoolStats};
 use crate::threads;
@@ -79,7 +79,8 @@ impl Pools {
             if let Some(nice) = settings.nice {
                 threads::may_renice(nice).map_err(|source| BuildError::Nice { pool: name.clone(), nice, source })?;
             }
-            pools.push(Pool::new(plan(name, settings, verbose)));
+            let trust = settings.trust.as_ref().unwrap_or(&config.performance.trust);
+            pools.push(Pool::new(plan(name, settings, trust, verbose)));
         }
         let routes = Routes::new(config.performance.routes.clone());
         Ok(Self { all: Arc::new(All { pools, routes, verbose, disabled: false }) })
@@ -175,7 +176,7 @@ impl fmt::Debug for Pools {
     }
 }
 
-fn plan(name: &Workload, settings: &PoolConfig, verbose: bool) -> Plan {
+fn plan(name: &Workload, settings: &PoolConfig, trust: &Trust, verbose: bool) -> Plan {
     Plan {
         name: name.clone(),
         workers: settings.workers.count(),
@@ -195,7 +196,7 @@ fn plan(name: &Workload, settings: &PoolConfig, verbose: bool) -> Plan {
         },
         keep_alive: settings.keep_alive,
         nice: settings.nice,
-        trust: settings.trust.clone(),
+        trust: trust.clone(),
         verbose,
     }
 }
@@ -207,7 +208,7 @@ mod tests {
     use super::*;
 
     fn admission(settings: &PoolConfig) -> Settings {
-        plan(&Workload::CPU, settings, false).admission
+        plan(&Workload::CPU, settings, &Trust::default(), false).admission
     }
 
     #[test]

@@ -36,7 +36,7 @@ const BASE: &str = "/thread-pools";
 ///
 /// let pools = Pools::builder().verbose(true).build()?;
 /// let app: Router = Router::new().nest_service("/health/thread-pools", StatsService::new(&pools));
-/// # Ok::<(), tower_offload::BuildError>(())
+/// # Ok::<(), tower_offload::pools::BuildError>(())
 /// ```
 ///
 /// # Readiness
