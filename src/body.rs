@@ -1,4 +1,4 @@
-//! A response body that is there as a whole.
+//! Bodies of requests and responses.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -7,26 +7,65 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// A response body that is there as a whole, and sent in one frame.
+/// A response body that is complete from the beginning, and sent in one frame.
 #[derive(Clone, Debug, Default)]
-pub struct Whole {
-    /// Taken when it was sent.
+pub struct FullBody {
+    /// `None` if it is empty or was sent.
     bytes: Option<Bytes>,
 }
 
-impl Whole {
+/// Marks a request whose body middleware has read to its end; put it on the request's extensions.
+///
+/// A pool that rejects a request over HTTP/1 closes the connection if the request has a body that may be unread. Without
+/// this mark, a body that middleware has read and put back counts as unread.
+///
+/// ```
+/// use axum::body::{Body, to_bytes};
+/// use axum::extract::Request;
+/// use axum::http::StatusCode;
+/// use tower_offload::body::BodyRead;
+///
+/// async fn read_first(request: Request) -> Result<Request, StatusCode> {
+///     let (mut parts, body) = request.into_parts();
+///     let bytes = to_bytes(body, 1 << 20).await.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
+///     parts.extensions.insert(BodyRead);
+///     Ok(Request::from_parts(parts, Body::from(bytes)))
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BodyRead;
+
+impl FullBody {
+    /// The bytes, or none if they were sent.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes.unwrap_or_default()
+    }
+
+    /// The bytes as text. Bytes that are not UTF-8 are replaced.
+    #[must_use]
+    pub fn into_string(self) -> String {
+        String::from_utf8_lossy(&self.into_bytes()).into_owned()
+    }
+
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         self.bytes.take()
     }
 }
 
-impl<T: Into<Bytes>> From<T> for Whole {
-    fn from(bytes: T) -> Self {
-        Self { bytes: Some(bytes.into()).filter(|bytes| !bytes.is_empty()) }
+impl From<Bytes> for FullBody {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) }
     }
 }
 
-impl Body for Whole {
+impl From<String> for FullBody {
+    fn from(text: String) -> Self {
+        Self::from(Bytes::from(text))
+    }
+}
+
+impl Body for FullBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -1,4 +1,30 @@
-//! Why a job did not run, or did not end: the causes, and the errors that carry them.
+//! Errors: why a pool gave no result, and the types that carry the reason.
+//!
+//! | error | given by |
+//! |---|---|
+//! | [`Rejection`] | every part of the crate: which pool, which [`Cause`], whether the task had started |
+//! | [`JobError`] | closures and futures in a pool |
+//! | [`OffloadError`] | services behind [`PoolLayer::errors`](crate::PoolLayer::errors) |
+//! | [`UnknownPool`] | everything that takes the name of a pool |
+//!
+//! [`Display`](fmt::Display) gives a sentence for people; [`Debug`] gives every field. So a `main` that returns an error
+//! shows its fields: print the error yourself if people read it.
+//!
+//! ```
+//! fn run() -> Result<(), Box<dyn std::error::Error>> {
+//!     let pools = tower_offload::Pools::default();
+//!     pools.get("cpu")?;
+//!     Ok(())
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     if let Err(error) = run() {
+//!         eprintln!("error: {error}");
+//!         return std::process::ExitCode::FAILURE;
+//!     }
+//!     std::process::ExitCode::SUCCESS
+//! }
+//! ```
 
 use std::any::Any;
 use std::error::Error;
@@ -11,7 +37,7 @@ use crate::workload::Workload;
 
 /// Why a pool gave no result for a job.
 ///
-/// [`Rejection::started`] says whether the job had begun.
+/// [`Rejection::started`] says whether the job had started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
@@ -19,7 +45,7 @@ pub enum Cause {
     QueueFull,
     /// The job waited in the queue for the whole queue timeout.
     QueueTimeout,
-    /// The pool is overloaded and chose this job to be refused.
+    /// The pool is overloaded and chose to refuse this job.
     Shed,
     /// The job's own deadline passed.
     DeadlineExceeded,
@@ -29,79 +55,72 @@ pub enum Cause {
     NoWorkers,
     /// No pool has this name.
     UnknownPool,
-    /// A header that the pool believes cannot be read, and the pool refuses such requests.
+    /// A header that the pool trusts cannot be read, and the pool refuses such requests.
     BadHeader,
     /// The job panicked.
     Panicked,
-    /// The job began, and was dropped before it ended.
+    /// The job started, and was dropped before it ended.
     CutOff,
 }
 
 /// A job that a pool refused or could not finish: which pool, why, and when to try again.
 ///
-/// The layer turns it into an HTTP or gRPC answer; services that speak neither get it as an error.
-#[derive(Clone)]
+/// A [`PoolLayer`](crate::PoolLayer) turns it into an HTTP or gRPC response. With the feature `axum` it is an axum
+/// response, and with the feature `tonic` a `tonic::Status`, so that handlers use `?`.
+#[derive(Clone, Debug)]
 pub struct Rejection {
     pool: Workload,
     cause: Cause,
     retry_after: Option<Duration>,
     started: bool,
-    /// What there is to say beyond the cause.
+    /// Replaces the sentence of the cause.
     detail: Option<Box<str>>,
 }
 
-/// No pool has this name.
-#[derive(Clone, PartialEq, Eq)]
+/// The error of a name that no pool has.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownPool {
     name: Workload,
     known: Vec<Workload>,
 }
 
-/// A closure or future that gave no value: refused, cut off, or panicked.
+/// The error of a closure or future that gave no value.
+///
+/// With the feature `axum` it is an axum response, and with the feature `tonic` it turns into a `tonic::Status`.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum JobError {
-    /// The pool refused it, or dropped it before it ended.
+    /// The pool refused it before it started: running it again is safe.
     Rejected(Rejection),
+    /// It started, and was dropped before it ended.
+    CutOff(Rejection),
     /// It panicked.
     Panicked(Panic),
     /// No pool has the name that was asked for.
     UnknownPool(UnknownPool),
 }
 
-/// The error of a service whose rejections are errors: its own, or the pool's.
+/// The error of a service behind [`PoolLayer::errors`](crate::PoolLayer::errors): its own, or the pool's.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum OffloadError<E> {
-    /// The pool refused the request, or its handler panicked.
+    /// The pool gave no answer. [`Rejection::started`] says whether the handler had started.
     Rejected(Rejection),
     /// The service itself failed.
     Inner(E),
 }
 
-/// The value that a job panicked with.
+/// A panic of a job, with its payload.
 pub struct Panic {
     message: String,
-    /// Behind a lock only so that the error can be shared between threads.
-    /// Taken only by [`into_payload`](Self::into_payload).
+    /// A mutex only because the error is `Sync` and the payload is not. Taken by [`into_payload`](Self::into_payload).
     payload: Mutex<Option<Box<dyn Any + Send>>>,
-}
-
-/// An error and its causes in one line: what `main` shows of the error that it returns.
-#[cfg(any(feature = "server", feature = "prometheus"))]
-pub(crate) fn in_full(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |&error| error.source()).map(ToString::to_string) {
-        // Some errors end with their cause already.
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 // === impl Cause ===
 
 impl Cause {
-    /// The cause as one word of lower case and underscores: the `reason` of an answer.
+    /// The cause as a word in lower case with underscores: the `reason` of a response.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -147,7 +166,7 @@ impl fmt::Display for Cause {
 // === impl Rejection ===
 
 impl Rejection {
-    /// A rejection as a pool makes it: for the tests of one's own [`Reject`](crate::Reject).
+    /// A rejection as a pool makes it, for tests of your own [`OnReject`](crate::reject::OnReject).
     #[must_use]
     pub const fn new(pool: Workload, cause: Cause, retry_after: Option<Duration>) -> Self {
         Self { pool, cause, retry_after, started: cause.started(), detail: None }
@@ -165,13 +184,15 @@ impl Rejection {
         self.cause
     }
 
-    /// When to try again, where waiting helps.
+    /// How long to wait before trying again, from now on; `None` if waiting does not help.
+    ///
+    /// [`retry_after_seconds`](Self::retry_after_seconds) is the value for a `Retry-After` header.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// Whether the job may have begun. If not, running it again is safe.
+    /// Whether the job may have started. If not, running it again is safe.
     #[must_use]
     pub const fn started(&self) -> bool {
         self.started
@@ -190,22 +211,6 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pool, cause, detail, .. } = self;
         write!(f, "pool `{pool}` gave no answer: {}", detail.as_deref().unwrap_or(cause.sentence()))
-    }
-}
-
-/// The sentence, because `main` shows the error that it returns in this form; `{:#?}` shows every field.
-impl fmt::Debug for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !f.alternate() {
-            return fmt::Display::fmt(self, f);
-        }
-        f.debug_struct("Rejection")
-            .field("pool", &self.pool)
-            .field("cause", &self.cause)
-            .field("retry_after", &self.retry_after)
-            .field("started", &self.started)
-            .field("detail", &self.detail)
-            .finish()
     }
 }
 
@@ -245,22 +250,21 @@ impl fmt::Display for UnknownPool {
     }
 }
 
-/// The same text as [`Display`](fmt::Display), because `main` shows the error that it returns in this form.
-impl fmt::Debug for UnknownPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 impl Error for UnknownPool {}
 
 // === impl JobError ===
 
 impl JobError {
-    /// Whether the pool refused the job, so that it never began: running it again is safe.
+    /// Whether the pool refused the job before it started: running it again is safe.
     #[must_use]
     pub const fn is_rejected(&self) -> bool {
-        matches!(self, Self::Rejected(rejection) if !rejection.started())
+        matches!(self, Self::Rejected(_))
+    }
+
+    /// Whether the job started, and was dropped before it ended.
+    #[must_use]
+    pub const fn is_cut_off(&self) -> bool {
+        matches!(self, Self::CutOff(_))
     }
 
     /// Whether the job panicked.
@@ -273,29 +277,18 @@ impl JobError {
 impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rejected(rejection) => rejection.fmt(f),
+            Self::Rejected(rejection) | Self::CutOff(rejection) => rejection.fmt(f),
             Self::Panicked(panic) => panic.fmt(f),
             Self::UnknownPool(unknown) => unknown.fmt(f),
         }
     }
 }
 
-/// What the error inside shows, because `main` shows the error that it returns in this form.
-impl fmt::Debug for JobError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rejected(rejection) => fmt::Debug::fmt(rejection, f),
-            Self::Panicked(panic) => fmt::Display::fmt(panic, f),
-            Self::UnknownPool(unknown) => fmt::Debug::fmt(unknown, f),
-        }
-    }
-}
-
 impl Error for JobError {
-    /// This error shows itself as the one inside does, so its source is the source of that.
+    /// The source of the error inside, because `Display` shows that error already.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Rejected(rejection) => rejection.source(),
+            Self::Rejected(rejection) | Self::CutOff(rejection) => rejection.source(),
             Self::Panicked(panic) => panic.source(),
             Self::UnknownPool(unknown) => unknown.source(),
         }
@@ -304,7 +297,7 @@ impl Error for JobError {
 
 impl From<Rejection> for JobError {
     fn from(rejection: Rejection) -> Self {
-        Self::Rejected(rejection)
+        if rejection.started() { Self::CutOff(rejection) } else { Self::Rejected(rejection) }
     }
 }
 
@@ -317,11 +310,12 @@ impl From<UnknownPool> for JobError {
 // === impl OffloadError ===
 
 impl<E: Into<Box<dyn Error + Send + Sync>>> OffloadError<E> {
-    /// The [`Rejection`] or the service's own error in a box, as many layers of tower give and take their errors.
+    /// The [`Rejection`] or the service's own error in a box: the error type of many layers of tower.
     ///
     /// ```
     /// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
-    /// use tower_offload::{Cpu, OffloadError, PoolLayer, Pools, Rejection};
+    /// use tower_offload::error::OffloadError;
+    /// use tower_offload::{Cpu, PoolLayer, Pools, Rejection};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), BoxError> {
@@ -329,7 +323,7 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> OffloadError<E> {
     /// let service = ServiceBuilder::new()
     ///     .buffer(16)
     ///     .map_err(OffloadError::into_boxed)
-    ///     .layer(PoolLayer::<Cpu>::new(&pools).errors())
+    ///     .layer(PoolLayer::<Cpu>::new(&pools).any_request())
     ///     .service(service_fn(|text: &'static str| async move { Ok::<_, BoxError>(text.parse::<i32>()?) }));
     /// assert_eq!(service.clone().oneshot("12").await?, 12);
     /// let error = service.oneshot("twelve").await.unwrap_err();
@@ -355,16 +349,6 @@ impl<E: fmt::Display> fmt::Display for OffloadError<E> {
     }
 }
 
-/// What the error inside shows, because `main` shows the error that it returns in this form.
-impl<E: fmt::Debug> fmt::Debug for OffloadError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rejected(rejection) => fmt::Debug::fmt(rejection, f),
-            Self::Inner(error) => fmt::Debug::fmt(error, f),
-        }
-    }
-}
-
 impl<E: Error + 'static> Error for OffloadError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
@@ -382,23 +366,23 @@ impl Panic {
             .downcast_ref::<&'static str>()
             .map(|&message| message.to_owned())
             .or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "a value that is no text".to_owned());
+            .unwrap_or_else(|| "a panic payload that is not a string".to_owned());
         Self { message, payload: Mutex::new(Some(payload)) }
     }
 
-    /// What was said: the message of `panic!`, where it was one.
+    /// The message of `panic!`, if the payload is a string.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The value itself, for [`std::panic::resume_unwind`].
+    /// The payload of the panic, for [`std::panic::resume_unwind`].
     #[must_use]
     pub fn into_payload(mut self) -> Box<dyn Any + Send> {
         self.take().expect("the value is taken once, and this takes `self`")
     }
 
-    /// Goes on with the panic on this thread.
+    /// Continues the panic on this thread.
     pub fn resume(self) -> ! {
         std::panic::resume_unwind(self.into_payload())
     }
@@ -408,7 +392,7 @@ impl Panic {
     }
 }
 
-/// The value may panic when it is dropped; that ends here.
+/// Contains a panic of the payload's own destructor.
 impl Drop for Panic {
     fn drop(&mut self) {
         if let Some(payload) = self.take() {
@@ -435,28 +419,33 @@ impl fmt::Debug for Panic {
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_a_job_that_never_began_was_rejected() {
-        let error = |rejection| JobError::Rejected(rejection);
-        let of = |cause| Rejection::new(Workload::CPU, cause, None);
-        assert!(error(of(Cause::QueueFull)).is_rejected());
-        assert!(error(of(Cause::DeadlineExceeded)).is_rejected());
-        assert!(!error(of(Cause::DeadlineExceeded).with_started(true)).is_rejected());
-        assert!(!error(of(Cause::CutOff)).is_rejected());
-        assert!(!JobError::Panicked(Panic::new(Box::new("it began"))).is_rejected());
+    fn of(cause: Cause) -> Rejection {
+        Rejection::new(Workload::CPU, cause, None)
     }
 
     #[test]
-    fn what_main_shows_of_an_error_is_its_sentence() {
-        let rejection = || Rejection::new(Workload::CPU, Cause::QueueFull, None);
-        let sentence = "pool `cpu` gave no answer: its queue is full";
-        assert_eq!(format!("{:?}", rejection()), sentence);
-        assert_eq!(format!("{:?}", JobError::from(rejection())), sentence);
-        assert_eq!(format!("{:?}", OffloadError::<String>::Rejected(rejection())), sentence);
-        assert!(format!("{:#?}", JobError::from(rejection())).contains("started: false"));
+    fn a_rejection_of_a_job_that_started_is_cut_off_and_not_rejected() {
+        assert!(JobError::from(of(Cause::QueueFull)).is_rejected());
+        assert!(JobError::from(of(Cause::DeadlineExceeded)).is_rejected());
+        for started in [of(Cause::DeadlineExceeded).with_started(true), of(Cause::CutOff)] {
+            let error = JobError::from(started);
+            assert!(error.is_cut_off() && !error.is_rejected(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn display_is_a_sentence_and_debug_shows_the_fields() {
+        let error = JobError::from(of(Cause::QueueFull));
+        assert_eq!(error.to_string(), "pool `cpu` gave no answer: its queue is full");
+        let shown = format!("{error:?}");
+        assert!(shown.starts_with("Rejected(Rejection {") && shown.contains("started: false"), "{shown}");
+        let shown = format!("{:?}", OffloadError::<String>::Rejected(of(Cause::QueueFull)));
+        assert!(shown.contains("cause: QueueFull"), "{shown}");
         let unknown = UnknownPool::new(Workload::from("cpus"), vec![Workload::CPU]);
-        assert_eq!(format!("{unknown:?}"), "there is no pool `cpus`; the pools are `cpu`");
-        let panic = Panic::new(Box::new("no such picture"));
-        assert_eq!(format!("{:?}", JobError::Panicked(panic)), "the job panicked: no such picture");
+        assert_eq!(unknown.to_string(), "there is no pool `cpus`; the pools are `cpu`");
+        assert!(format!("{unknown:?}").starts_with("UnknownPool {"));
+        let panic = JobError::Panicked(Panic::new(Box::new("no such picture")));
+        assert_eq!(panic.to_string(), "the job panicked: no such picture");
+        assert_eq!(format!("{panic:?}"), "Panicked(Panic(\"no such picture\"))");
     }
 }

@@ -1,13 +1,13 @@
-//! What an HTTP request asks of its pool: by its extensions, and by the headers that the pool believes.
+//! Reads the terms of an HTTP request: from its extensions, and from the headers that its pool trusts.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use crate::config::{Malformed, Trust, time_left};
-use crate::terms::{Deadline, Priority, Terms};
+use crate::terms::{Caller, Deadline, Priority, Terms};
 
-/// A header that a pool believes, and cannot read.
+/// The error of a trusted header that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadHeader {
     name: HeaderName,
@@ -17,7 +17,7 @@ pub struct BadHeader {
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 impl BadHeader {
-    /// The header `name` cannot be read; `remedy` says what it is to be, such as "a whole number".
+    /// The header `name` cannot be read. `remedy` says what it should be, such as "a whole number".
     #[must_use]
     pub const fn new(name: HeaderName, remedy: &'static str) -> Self {
         Self { name, remedy }
@@ -31,19 +31,24 @@ impl BadHeader {
 }
 
 impl Terms {
-    /// What an HTTP request asks of its pool: the [`Deadline`] and the [`Priority`] among its extensions, and the headers
-    /// that `trust` names. Of two deadlines the earlier counts; where it is a header's, it is put among the extensions, for
-    /// the handler to see. The priority of a header goes before that of the extensions. All answers of this crate to HTTP
-    /// requests go by it; one of your own calls it in [`Reject::terms`](crate::Reject::terms).
+    /// The terms of an HTTP request: the [`Deadline`], the [`Priority`] and the [`Caller`] among its extensions, and the
+    /// headers that `trust` names.
+    ///
+    /// The earlier of two deadlines counts. If it comes from a header, it is also put among the extensions, so that the
+    /// handler sees it. The priority of a header wins over that of the extensions.
+    ///
+    /// [`Http`](crate::reject::Http) calls this for each request. A [`Protocol`](crate::reject::Protocol) of your own
+    /// calls it in [`terms`](crate::reject::Protocol::terms).
     ///
     /// # Errors
-    /// If such a header cannot be read, or is there twice, and `trust` wants these [refused](Malformed::Refuse).
+    ///
+    /// If a trusted header cannot be read or appears twice, and `trust` says to [refuse](Malformed::Refuse) such requests.
     pub fn of_request<B>(request: &mut Request<B>, trust: &Trust) -> Result<Self, BadHeader> {
         let extensions = request.extensions();
         let mut terms = Self {
             deadline: extensions.get::<Deadline>().copied(),
             priority: extensions.get::<Priority>().copied().unwrap_or_default(),
-            caller: None,
+            caller: extensions.get::<Caller>().copied(),
         };
         if *trust != Trust::default() {
             let stated = terms.deadline;
@@ -56,7 +61,7 @@ impl Terms {
     }
 }
 
-/// Adds what the headers say to what is known: of two deadlines the earlier counts.
+/// Adds what the headers say to `terms`. The earlier of two deadlines counts.
 fn read(headers: &HeaderMap, trust: &Trust, terms: &mut Terms) -> Result<(), BadHeader> {
     let reader = Reader { headers, malformed: trust.malformed };
     if let Some(name) = &trust.deadline {
@@ -86,7 +91,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The value of a header. One that cannot be read, or is there twice, counts as absent if such are ignored.
+    /// The value of a header. A header that cannot be read, or appears twice, counts as absent if `malformed` says so.
     fn read<T>(
         &self,
         name: &HeaderName,
@@ -107,7 +112,7 @@ fn text(value: &HeaderValue) -> Option<&str> {
     value.to_str().ok().map(str::trim)
 }
 
-/// Reads a `grpc-timeout`: at most eight digits and a unit, as the gRPC protocol over HTTP/2 has it.
+/// Reads a `grpc-timeout`: at most eight digits and a unit, as the specification of gRPC over HTTP/2 defines it.
 fn grpc_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

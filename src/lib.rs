@@ -81,51 +81,47 @@
 //! - Under `tokio::time::pause`, Tokio takes a runtime that waits for a pool as idle, and moves the clock on.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "__internals")]
 #[doc(hidden)]
 pub mod admission;
-mod body;
-mod config;
-mod error;
+#[cfg(not(feature = "__internals"))]
+mod admission;
+pub mod body;
+pub mod config;
+pub mod error;
 mod headers;
-mod layer;
+pub mod layer;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
 #[cfg(not(feature = "metrics"))]
 mod metrics;
-mod pool;
-mod pools;
-mod reject;
-mod select;
+pub mod pool;
+pub mod pools;
+pub mod reject;
+pub mod select;
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub mod server;
 mod shield;
-mod stats;
+pub mod stats;
 mod sync;
-mod terms;
+pub mod terms;
 mod threads;
 mod timer;
-mod workload;
+pub mod workload;
 
-pub use crate::admission::Counts;
-pub use crate::body::Whole;
-pub use crate::config::{
-    Concurrency, Config, ConfigError, General, Malformed, Performance, PoolConfig, Queue, QueueTarget, Route,
-    ServerConfig, ThreadPools, Trust, Workers,
-};
-pub use crate::error::{Cause, JobError, OffloadError, Panic, Rejection, UnknownPool};
-pub use crate::headers::BadHeader;
-pub use crate::layer::{PoolLayer, PoolService, ResponseFuture};
-pub use crate::pool::{ActiveTask, JobHandle, Pool, PoolStats};
-pub use crate::pools::{BatchExecutor, BuildError, DrainReport, IntoJob, PoolDrain, Pools, PoolsBuilder};
-pub use crate::reject::{Errors, Protocol, Reject, RejectWith, ResponseBody, Responses, SameBody};
-pub use crate::select::{ByExtension, ByFn, ByRoute, FairBy, Or, PriorityBy, Select, Target};
+pub use crate::config::{Config, PoolConfig};
+pub use crate::error::{Cause, JobError, Rejection};
+pub use crate::layer::PoolLayer;
+pub use crate::pool::{Pool, PoolStats};
+pub use crate::pools::Pools;
 pub use crate::stats::StatsService;
 #[cfg(feature = "prometheus")]
-pub use crate::stats::{InstallError, MetricsService};
-pub use crate::terms::{Deadline, Priority, Terms, UnknownPriority};
-pub use crate::workload::{Cpu, Db, Embedding, Inference, Io, Marker, PoolName, Workload};
+#[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]
+pub use crate::stats::MetricsService;
+pub use crate::terms::{Caller, Deadline, Priority};
+pub use crate::workload::{Cpu, Db, Embedding, Inference, Io, Marker, Workload};
 
 /// The examples of the README.
 #[cfg(all(doctest, feature = "config", feature = "prometheus", feature = "server"))]

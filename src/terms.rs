@@ -1,14 +1,43 @@
-//! What a request asks of its pool, beside an answer: by when, how urgently, and on whose behalf.
+//! What a request asks of its pool: a deadline, a priority, and a caller for fair queueing.
+//!
+//! Middleware before the [`PoolLayer`](crate::PoolLayer) puts a [`Deadline`], a [`Priority`] or a [`Caller`] on a
+//! request's extensions:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use axum::{Router, extract::Request, middleware::map_request, routing::get};
+//! use tower_offload::{Caller, Cpu, Deadline, PoolLayer, Pools, Priority};
+//!
+//! async fn terms(mut request: Request) -> Request {
+//!     let tenant = request.headers().get("x-tenant").map(Caller::of);
+//!     let extensions = request.extensions_mut();
+//!     extensions.insert(Deadline::after(Duration::from_secs(5)));
+//!     extensions.insert(Priority::High);
+//!     if let Some(tenant) = tenant {
+//!         extensions.insert(tenant);
+//!     }
+//!     request
+//! }
+//!
+//! let app: Router = Router::new()
+//!     .route("/search", get(|| async { "found" }))
+//!     .layer(PoolLayer::<Cpu>::new(&Pools::default()))
+//!     .layer(map_request(terms));
+//! ```
 
 use std::fmt;
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// The moment after which a request's answer is of no use to its caller.
 ///
-/// Put one on a request's extensions, in middleware before the [`PoolLayer`](crate::PoolLayer): a request that is still
-/// queued then is answered with a status of 504, and never starts. The handler finds the same extension, to see the time
-/// that is left.
+/// A request that is still queued at its deadline is answered with a status of 504 and never starts. The handler finds
+/// the deadline among the request's extensions and can see the time that is left.
+///
+/// A deadline is an instant of the system's monotonic clock. `tokio::time::pause` and `advance` do not move it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,48 +62,71 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Deadline(Instant);
 
-/// How important a request is beside the others of its pool, from most to least. There are these four.
+/// How important a request is among the requests of its pool, from most to least important.
 ///
 /// Put one on a request's extensions, or choose it with [`PoolLayer::priority_by`](crate::PoolLayer::priority_by).
+///
+/// ```
+/// use tower_offload::Priority;
+///
+/// assert_eq!("High".parse(), Ok(Priority::High));
+/// assert!(Priority::Critical < Priority::Low, "the most important is the first");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Priority {
-    /// What the service cannot do without.
+    /// Requests that the service cannot do without.
     Critical,
-    /// Ahead of the ordinary.
+    /// Requests that start before ordinary ones.
     High,
-    /// The ordinary.
+    /// Ordinary requests.
     #[default]
     Normal,
-    /// What can wait: slow while others are busy, never starved.
+    /// Requests that can wait. They are slow while the pool is busy, and never starve.
     Low,
 }
 
-/// Everything a request asks of its pool.
+/// The key of a caller for fair queueing: a tenant, a user, an address.
+///
+/// Put one on a request's extensions, or find it with [`PoolLayer::fair_by`](crate::PoolLayer::fair_by). It is a 64-bit
+/// hash of the key: equal keys give equal callers within a process, and two keys that collide count as one caller. The
+/// hash differs from process to process, so nobody can choose keys that collide.
+///
+/// ```
+/// use tower_offload::Caller;
+///
+/// assert_eq!(Caller::of("tenant-7"), Caller::of(&String::from("tenant-7")));
+/// assert_ne!(Caller::of("tenant-7"), Caller::of("tenant-8"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Caller(u64);
+
+/// Everything that a request asks of its pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Terms {
-    /// By when.
+    /// The moment after which the answer is of no use.
     pub deadline: Option<Deadline>,
-    /// How urgently.
+    /// How important the request is.
     pub priority: Priority,
-    /// On whose behalf: a hash of the caller, where callers are served fairly beside each other.
-    pub caller: Option<u64>,
+    /// The caller for fair queueing.
+    pub caller: Option<Caller>,
 }
 
-/// A text that is no [`Priority`].
+/// The error of a text that names no [`Priority`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownPriority(());
 
 // === impl Deadline ===
 
 impl Deadline {
-    /// The deadline at this moment.
+    /// The deadline at this moment. A moment in the past is a deadline that has passed.
     #[must_use]
     pub const fn at(moment: Instant) -> Self {
         Self(moment)
     }
 
-    /// The deadline so long from now; a time too long to be counted is cut to a year.
+    /// The deadline at the end of `span` from now on. A span of more than a year is cut to a year.
     #[must_use]
     pub fn after(span: Duration) -> Self {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -104,9 +156,9 @@ impl Deadline {
 
 impl Priority {
     /// Every priority, from most to least important.
-    pub const ALL: [Self; 4] = [Self::Critical, Self::High, Self::Normal, Self::Low];
+    pub const ALL: &'static [Self] = &[Self::Critical, Self::High, Self::Normal, Self::Low];
 
-    /// The priority as a word of lower case.
+    /// The priority as a word in lower case.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -127,9 +179,24 @@ impl fmt::Display for Priority {
 impl FromStr for Priority {
     type Err = UnknownPriority;
 
-    /// Reads the word, in any case.
+    /// Parses the word, in any case.
     fn from_str(text: &str) -> Result<Self, UnknownPriority> {
-        Self::ALL.into_iter().find(|priority| priority.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownPriority(()))
+        Self::ALL.iter().copied().find(|priority| priority.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownPriority(()))
+    }
+}
+
+// === impl Caller ===
+
+impl Caller {
+    /// The caller of this key.
+    #[must_use]
+    pub fn of<K: Hash + ?Sized>(key: &K) -> Self {
+        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        Self(HASHER.hash_one(key))
+    }
+
+    pub(crate) const fn id(self) -> u64 {
+        self.0
     }
 }
 

@@ -70,7 +70,7 @@ impl Workload {
 ///     const POOL: &'static str = "thumbnails";
 /// }
 ///
-/// # fn main() -> Result<(), tower_offload::BuildError> {
+/// # fn main() -> Result<(), tower_offload::pools::BuildError> {
 /// let pools = Pools::builder().pool(Thumbnails, PoolConfig::new(4)).build()?;
 /// let layer = PoolLayer::<Thumbnails>::new(&pools);
 /// # Ok(())

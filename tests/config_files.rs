@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
-use tower_offload::{
-    Concurrency, Config, ConfigError, Cpu, Db, Embedding, Inference, Io, Malformed, PoolConfig, Queue, QueueTarget,
-    Route, Trust, Workers,
-};
+use tower_offload::config::{Concurrency, ConfigError, Malformed, Queue, QueueTarget, Route, Trust, Workers};
+use tower_offload::{Config, Cpu, Db, Embedding, Inference, Io, PoolConfig};
 
 const FIRST_FORM: &str = "\
 general:

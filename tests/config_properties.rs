@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 use proptest::prelude::*;
-use tower_offload::{Concurrency, Config, Malformed, PoolConfig, Queue, Route, Trust, Workers};
+use tower_offload::config::{Concurrency, Malformed, Queue, Route, Trust, Workers};
+use tower_offload::{Config, PoolConfig};
 
 fn time() -> impl Strategy<Value = Duration> {
     prop_oneof![

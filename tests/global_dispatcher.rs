@@ -38,7 +38,7 @@ async fn a_worker_takes_the_global_dispatcher_as_it_is_and_a_scoped_one_for_one_
     let global = Arc::new(AtomicUsize::new(0));
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Events(global.clone()))).unwrap();
     let pools = Pools::builder().pool(Cpu, PoolConfig::new(1)).build().unwrap();
-    let service = PoolLayer::<Cpu>::new(&pools).errors().layer(service_fn(|()| async {
+    let service = PoolLayer::<Cpu>::new(&pools).any_request().layer(service_fn(|()| async {
         tracing::info!(marked = 1, "in the handler");
         tokio::task::yield_now().await;
         Ok::<_, std::convert::Infallible>(place_of_dispatcher())

@@ -17,7 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
-use tower_offload::{Cpu, PoolConfig, PoolLayer, Queue};
+use tower_offload::config::Queue;
+use tower_offload::{Cpu, PoolConfig, PoolLayer};
 
 use crate::child::{self, Process};
 use crate::harness::{Case, Column, Harness, OURS, Scenario, Target, quantile};

@@ -3,7 +3,8 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use tower_offload::{Cpu, JobHandle, Pools};
+use tower_offload::pool::JobHandle;
+use tower_offload::{Cpu, Pools};
 
 use crate::harness::{Case, Column, Harness, Scenario, Target};
 use crate::memory;

@@ -37,7 +37,7 @@ pub fn run(harness: &mut Harness) {
         .expect("the pool is empty");
 
     let never = || service_fn(|_: ()| std::future::pending::<Result<(), Infallible>>());
-    let layer = PoolLayer::<Cpu>::new(&full).errors().layer(never());
+    let layer = PoolLayer::<Cpu>::new(&full).any_request().layer(never());
     let http = service_fn(|_: axum::http::Request<()>| {
         std::future::pending::<Result<axum::http::Response<String>, Infallible>>()
     });

@@ -205,7 +205,7 @@ pub fn executor_with_bulkhead(runtime: &Handle) -> impl Way + use<> {
 
 /// `PoolLayer` on a Tower service.
 pub fn layer(pools: &Pools) -> impl Way + use<> {
-    Tower(PoolLayer::<Cpu>::new(pools).errors().layer(service_fn(handle)))
+    Tower(PoolLayer::<Cpu>::new(pools).any_request().layer(service_fn(handle)))
 }
 
 // === what they run on ===

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use tower_http::classify::ServerErrorsFailureClass;
 use tower_http::services::ServeDir;
 use tower_http::trace::TraceLayer;
-use tower_offload::{Inference, InstallError, MetricsService, PoolLayer, Pools, StatsService, Workload};
+use tower_offload::stats::InstallError;
+use tower_offload::{Inference, MetricsService, PoolLayer, Pools, StatsService, Workload};
 use tracing::Span;
 
 use super::body::read_first;

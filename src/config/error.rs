@@ -14,13 +14,13 @@ use std::sync::Arc;
 ///
 /// A file with several mistakes gives one error that shows them all, a line for each. The methods speak of the first;
 /// [`others`](Self::others) holds the rest.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConfigError {
     inner: Box<Inner>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Inner {
     file: Option<Arc<str>>,
     position: Option<Position>,
@@ -141,13 +141,6 @@ impl fmt::Display for ConfigError {
             write!(f, "\n{other}")?;
         }
         Ok(())
-    }
-}
-
-/// The same text as [`Display`](fmt::Display), because `main` shows the error that it returns in this form.
-impl fmt::Debug for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 

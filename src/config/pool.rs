@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::error::ConfigError;
 use super::overload::{Concurrency, Queue, QueueTarget};
 use super::rules;
-use super::trust::{Malformed, Trust};
+use super::trust::Trust;
 use crate::workload::{PoolName, Workload};
 
 /// How many threads.
@@ -30,7 +30,7 @@ pub enum Workers {
 /// let thumbnails = PoolConfig::new(4).queue_capacity(64).queue_timeout(Duration::from_secs(2));
 /// assert_eq!(thumbnails.concurrency_limit(), 4);
 /// thumbnails.validate("thumbnails")?;
-/// # Ok::<(), tower_offload::ConfigError>(())
+/// # Ok::<(), tower_offload::config::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -53,11 +53,12 @@ pub struct PoolConfig {
     /// itself, one of `tokio::task::spawn_blocking` too, has it from there on, since Linux hands it down. Values below the
     /// process's own need a privilege. If nothing is said, that of the process.
     pub nice: Option<i32>,
-    /// Which headers of a request are believed; none, if nothing is said.
-    pub trust: Trust,
+    /// Which headers of a request the pool trusts; `None` for those that
+    /// [`Performance::trust`](super::Performance::trust) names.
+    pub trust: Option<Trust>,
 }
 
-/// The settings of all pools, by name. The five built-in pools always stand; further ones can be added.
+/// The settings of all pools, by name: the five built-in pools, unless they are removed, and further ones.
 ///
 /// A name begins with a lower-case letter and has lower-case letters, digits, `_` and `-` after it, 32 characters at most;
 /// it cannot end in `_workers`. It becomes the label of the pool's metrics and, as in `offload-cpu-3`, part of its
@@ -118,7 +119,7 @@ impl PoolConfig {
             queue_target: QueueTarget::DEFAULT,
             keep_alive: Duration::from_secs(60),
             nice: None,
-            trust: Trust { deadline: None, grpc_timeout: false, priority: None, malformed: Malformed::Ignore },
+            trust: None,
         }
     }
 
@@ -178,10 +179,10 @@ impl PoolConfig {
         self
     }
 
-    /// Sets which headers of a request are believed.
+    /// Sets which headers of a request the pool trusts.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
-        self.trust = trust;
+        self.trust = Some(trust);
         self
     }
 
@@ -221,7 +222,7 @@ impl PoolConfig {
         self.queue_target.check(&mut note);
         note("keep_alive", rules::check_time(self.keep_alive));
         note("nice", self.nice.map_or(Ok(()), |nice| rules::NICE.check(nice.into())));
-        for (field, message) in self.trust.faults() {
+        for (field, message) in self.trust.iter().flat_map(Trust::faults) {
             note(&format!("trust.{field}"), Err(message));
         }
     }
@@ -229,17 +230,19 @@ impl PoolConfig {
 
 // === impl ThreadPools ===
 
+/// The built-in pools, and their workers.
+const BUILT_IN: [(Workload, usize); 5] = [
+    (Workload::IO, 50),
+    (Workload::CPU, 30),
+    (Workload::INFERENCE, 20),
+    (Workload::EMBEDDING, 15),
+    (Workload::DB, 25),
+];
+
 /// The five built-in pools: `io` 50, `cpu` 30, `inference` 20, `embedding` 15 and `db` 25 workers.
 impl Default for ThreadPools {
     fn default() -> Self {
-        let built_in = [
-            (Workload::IO, 50),
-            (Workload::CPU, 30),
-            (Workload::INFERENCE, 20),
-            (Workload::EMBEDDING, 15),
-            (Workload::DB, 25),
-        ];
-        Self { pools: built_in.into_iter().map(|(name, workers)| (name, PoolConfig::new(workers))).collect() }
+        Self { pools: BUILT_IN.into_iter().map(|(name, workers)| (name, PoolConfig::new(workers))).collect() }
     }
 }
 
@@ -253,6 +256,17 @@ impl ThreadPools {
     /// Adds a pool, or sets the one that has this name.
     pub fn set(&mut self, name: impl PoolName, pool: PoolConfig) {
         self.pools.insert(name.to_workload(), pool);
+    }
+
+    /// Removes a pool, and returns its settings if there was one.
+    pub fn remove(&mut self, name: impl PoolName) -> Option<PoolConfig> {
+        self.pools.remove(name.pool_name())
+    }
+
+    pub(super) fn remove_built_in(&mut self) {
+        for (name, _) in BUILT_IN {
+            self.remove(name);
+        }
     }
 
     /// All pools, ordered by name.

@@ -41,13 +41,14 @@ const METHODS: [&str; 20] = [
 /// routes. Names of parameters make no difference: `/a/{x}` and `/a/{y}` are equal too.
 ///
 /// ```
-/// use tower_offload::{Embedding, Route};
+/// use tower_offload::Embedding;
+/// use tower_offload::config::Route;
 ///
 /// let route = Route::new("POST /v1/embeddings", Embedding)?;
 /// assert_eq!(route.method().map(http::Method::as_str), Some("POST"));
 /// assert_eq!(route.path(), "/v1/embeddings");
 /// assert!(Route::new("/v1/:id", "db").is_err(), "that was the syntax of axum 0.7");
-/// # Ok::<(), tower_offload::ConfigError>(())
+/// # Ok::<(), tower_offload::config::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {

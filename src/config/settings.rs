@@ -7,19 +7,21 @@ use super::error::ConfigError;
 use super::pool::{PoolConfig, ThreadPools, Workers};
 use super::route::{self, Route};
 use super::rules;
+use super::trust::Trust;
 use crate::workload::PoolName;
 
 /// All settings. [`Default`] gives the documented defaults; every field can be changed.
 ///
 /// ```
-/// use tower_offload::{Config, Cpu, PoolConfig, Route};
+/// use tower_offload::config::Route;
+/// use tower_offload::{Config, Cpu, PoolConfig};
 ///
 /// let config = Config::default()
 ///     .pool(Cpu, PoolConfig::auto().queue_capacity(100))
 ///     .pool("thumbnails", PoolConfig::new(4))
 ///     .route(Route::new("POST /v1/thumbnails", "thumbnails")?);
 /// config.validate()?;
-/// # Ok::<(), tower_offload::ConfigError>(())
+/// # Ok::<(), tower_offload::config::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -52,6 +54,8 @@ pub struct Performance {
     pub keep_alive_timeout: Duration,
     /// The pools by name.
     pub thread_pools: ThreadPools,
+    /// Which headers of a request every pool trusts that has no `trust` of its own; none by default.
+    pub trust: Trust,
     /// Which routes run in which pool; none by default.
     pub routes: Vec<Route>,
 }
@@ -81,6 +85,29 @@ impl Config {
         self
     }
 
+    /// Leaves out the five built-in pools, and keeps those that were added.
+    ///
+    /// ```
+    /// use tower_offload::{Config, PoolConfig, Pools};
+    ///
+    /// let config = Config::default().pool("thumbnails", PoolConfig::new(4)).without_built_in_pools();
+    /// let pools = Pools::new(&config)?;
+    /// assert_eq!(pools.names().collect::<Vec<_>>(), ["thumbnails"]);
+    /// # Ok::<(), tower_offload::pools::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn without_built_in_pools(mut self) -> Self {
+        self.performance.thread_pools.remove_built_in();
+        self
+    }
+
+    /// Sets which headers of a request every pool trusts that has no `trust` of its own.
+    #[must_use]
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.performance.trust = trust;
+        self
+    }
+
     /// Adds a route.
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
@@ -107,9 +134,12 @@ impl Config {
                 mistakes.push(ConfigError::new(message).at_key(key));
             }
         };
-        let Performance { workers, keep_alive_timeout, thread_pools, routes } = &self.performance;
+        let Performance { workers, keep_alive_timeout, thread_pools, trust, routes } = &self.performance;
         note("performance.workers", workers.check(&rules::SERVER_WORKERS));
         note("performance.keep_alive_timeout", rules::check_time(*keep_alive_timeout));
+        for (field, message) in trust.faults() {
+            note(&format!("performance.trust.{field}"), Err(message));
+        }
         note("server.shutdown_timeout", rules::check_time(self.server.shutdown_timeout));
         note("server.header_read_timeout", rules::check_time(self.server.header_read_timeout));
         for (name, pool) in thread_pools.iter() {
@@ -131,6 +161,7 @@ impl Default for Performance {
             workers: Workers::Auto,
             keep_alive_timeout: Duration::from_secs(30),
             thread_pools: ThreadPools::default(),
+            trust: Trust::default(),
             routes: Vec::new(),
         }
     }

@@ -9,14 +9,15 @@ use http::HeaderName;
 ///
 /// ```
 /// use http::HeaderName;
-/// use tower_offload::{Malformed, PoolConfig, Trust};
+/// use tower_offload::PoolConfig;
+/// use tower_offload::config::{Malformed, Trust};
 ///
 /// let trust = Trust::default()
 ///     .deadline(HeaderName::from_static("x-request-timeout"))
 ///     .grpc_timeout(true)
 ///     .malformed(Malformed::Refuse);
 /// PoolConfig::new(4).trust(trust).validate("cpu")?;
-/// # Ok::<(), tower_offload::ConfigError>(())
+/// # Ok::<(), tower_offload::config::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,4 +1,4 @@
-//! The future of a response: it brings the request into its pool, and waits there for the answer.
+//! The future of a response: it submits the request to its pool and waits for the answer.
 
 use std::fmt;
 use std::future::Future;
@@ -13,7 +13,7 @@ use super::options::Options;
 use crate::admission::Outcome;
 use crate::error::{Cause, JobError, Rejection};
 use crate::pool::{Pending, Pool, Submission};
-use crate::reject::Reject;
+use crate::reject::{Http, OnReject, Protocol};
 use crate::shield::shielded;
 use crate::terms::Terms;
 use crate::timer::Sleep;
@@ -23,15 +23,16 @@ use crate::workload::Workload;
 ///
 /// The request is submitted when this is first polled. Dropping it cancels the request.
 #[pin_project]
-pub struct ResponseFuture<S, Req, R>
+pub struct ResponseFuture<S, Req, R, P = Http>
 where
     S: Service<Req>,
-    R: Reject<Req, S::Response, S::Error>,
+    R: OnReject<Req, S::Response, S::Error>,
 {
     #[pin]
     state: State<S, Req>,
     reject: R,
-    /// Taken by a rejection.
+    protocol: P,
+    /// Taken by a rejection. A request that runs inline has none, because nothing rejects it.
     hint: Option<R::Hint>,
     options: Options,
 }
@@ -56,24 +57,31 @@ pub(super) enum State<S: Service<Req>, Req> {
 /// What the inner service gives.
 type Answer<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
 
-impl<S, Req, R> ResponseFuture<S, Req, R>
+impl<S, Req, R, P> ResponseFuture<S, Req, R, P>
 where
     S: Service<Req>,
-    R: Reject<Req, S::Response, S::Error>,
+    R: OnReject<Req, S::Response, S::Error>,
 {
-    pub(super) fn new(state: State<S, Req>, reject: R, hint: R::Hint, options: Options) -> Self {
-        Self { state, reject, hint: Some(hint), options }
+    pub(super) fn new(
+        state: State<S, Req>,
+        reject: R,
+        protocol: P,
+        hint: Option<R::Hint>,
+        options: Options,
+    ) -> Self {
+        Self { state, reject, protocol, hint, options }
     }
 }
 
-impl<S, Req, R> Future for ResponseFuture<S, Req, R>
+impl<S, Req, R, P> Future for ResponseFuture<S, Req, R, P>
 where
     S: Service<Req> + Send + 'static,
     S::Response: Send + 'static,
     S::Error: Send + 'static,
     S::Future: Send + 'static,
     Req: Send + 'static,
-    R: Reject<Req, S::Response, S::Error>,
+    R: OnReject<Req, S::Response, S::Error>,
+    P: Protocol<Req, S::Response, S::Error>,
 {
     type Output = Result<R::Response, R::Error>;
 
@@ -98,7 +106,7 @@ where
                     if pool.is_current() {
                         State::Here { call }
                     } else {
-                        match submit(pool, call, *terms, this.reject) {
+                        match submit(pool, call, *terms, this.protocol) {
                             Ok(pending) => State::Pending { pending, late: this.options.late_after(terms.deadline) },
                             Err(rejection) => break Err(rejection),
                         }
@@ -111,7 +119,7 @@ where
             Ok(Ok(response)) => Ok(this.reject.pass(response)),
             Ok(Err(error)) => Err(this.reject.fail(error)),
             Err(rejection) => {
-                let hint = this.hint.take().expect("a response is given once");
+                let hint = this.hint.take().expect("a request that can be rejected has a hint, and is answered once");
                 this.reject.reject(hint, rejection)
             }
         })
@@ -135,7 +143,7 @@ fn poll_pending<T>(
 /// Why a request that was submitted has no answer.
 fn rejection(pool: &Workload, error: JobError, options: Options) -> Rejection {
     match error {
-        JobError::Rejected(rejection) => rejection,
+        JobError::Rejected(rejection) | JobError::CutOff(rejection) => rejection,
         JobError::UnknownPool(unknown) => Rejection::new(unknown.name().clone(), Cause::UnknownPool, None),
         JobError::Panicked(panic) if options.resume_panics => panic.resume(),
         JobError::Panicked(panic) => {
@@ -145,11 +153,11 @@ fn rejection(pool: &Workload, error: JobError, options: Options) -> Rejection {
     }
 }
 
-fn submit<S, Req, R>(
+fn submit<S, Req, P>(
     pool: &Pool,
     call: BoxedCall<S, Req>,
     terms: Terms,
-    reject: &R,
+    protocol: &P,
 ) -> Result<Pending<Answer<S, Req>>, Rejection>
 where
     S: Service<Req> + Send + 'static,
@@ -157,21 +165,21 @@ where
     S::Error: Send + 'static,
     S::Future: Send + 'static,
     Req: Send + 'static,
-    R: Reject<Req, S::Response, S::Error>,
+    P: Protocol<Req, S::Response, S::Error>,
 {
-    let function = pool.is_verbose().then(|| call.request().map(|request| reject.describe(request))).flatten();
+    let function = pool.is_verbose().then(|| call.request().map(|request| protocol.describe(request))).flatten();
     pool.submit(Submission {
         future: call,
         terms,
         function: || function.unwrap_or_default(),
-        outcome_of: |result| if R::failed(result) { Outcome::Error } else { Outcome::Ok },
+        outcome_of: |result| if P::failed(result) { Outcome::Error } else { Outcome::Ok },
     })
 }
 
-impl<S, Req, R> fmt::Debug for ResponseFuture<S, Req, R>
+impl<S, Req, R, P> fmt::Debug for ResponseFuture<S, Req, R, P>
 where
     S: Service<Req>,
-    R: Reject<Req, S::Response, S::Error>,
+    R: OnReject<Req, S::Response, S::Error>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()

@@ -1,125 +1,220 @@
 //! `PoolLayer`: wraps a service so that its requests run in pools.
 
-use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use http::Response;
 use tower_layer::Layer;
 
 use super::options::Options;
 use super::service::PoolService;
-use crate::error::UnknownPool;
+use crate::error::{Rejection, UnknownPool};
+use crate::pool::Pool;
 use crate::pools::Pools;
-use crate::reject::{Errors, RejectWith, Responses, SameBody};
-use crate::select::{ByExtension, ByFn, ByRoute, Choice, FairBy, Or, PriorityBy, Target};
+use crate::reject::{AnyRequest, Errors, Http, RejectWith, Responses, SameBody};
+use crate::select::{Branch, ByExtension, ByFn, ByRoute, FairBy, Fixed, Or, PriorityBy, Target};
 use crate::terms::Priority;
 use crate::workload::{Marker, PoolName};
 
-/// Wraps any Tower service so that each request's handler runs in the workload pool that `W` selects.
+/// Wraps any Tower service so that each request's handler runs in a workload pool.
 ///
-/// `W` is a marker such as [`Cpu`](crate::Cpu) for one pool, or one of the selectors that the other constructors make.
-/// `R` answers the requests that a pool rejects. The layer is cheap to clone, and all clones share the same pools and so
-/// the same limits, also where axum applies it once for each route.
-///
-/// # What runs where
-///
-/// `call` of the wrapped service and every poll of its future run on the pool's workers, with the Tokio runtime, the
-/// `tracing` span and the dispatcher of the thread that polled the response future first. `poll_ready`, the response
-/// future and the response body stay with the connection. What a handler spawns itself (`tokio::spawn`, a WebSocket's
-/// `on_upgrade`) runs where it always did, and Tokio's task-locals do not reach the handler: put what it needs on the
-/// request's extensions.
-///
-/// # Slow clients
-///
-/// A handler's extractors run in the pool too. One that reads the body (`String`, `Json`, `Bytes`) waits there for the
-/// client to send it, and keeps its place in flight: as many clients as the limit, each of which sends half a body, stop
-/// the pool. Read the body in middleware around this layer, bounded in size and time, as `read_first` of the example
-/// server does; a `TimeoutLayer` around this one bounds it too. How fast a client reads the response is no matter: the
-/// response's body is not the pool's.
-///
-/// # Without a pool
-///
-/// A request that no pool is chosen for runs where it stands, as if the layer were not there; so does one whose pool the
-/// handler around it already runs in. Such a request takes no place in a pool: nothing refuses or cancels it, its
-/// [`Deadline`](crate::Deadline) is for its handler to see and no more, and its panic goes on in the response future.
-///
-/// # When a client leaves
-///
-/// If the response future is dropped, a request that is queued leaves the queue at once and its handler never runs. An
-/// async handler in flight is dropped at its next await. Code that blocks or computes goes on to its end, and counts
-/// against the limit until then.
-///
-/// # Panics
-///
-/// A handler's panic is answered with a status of 500, or goes on in the response future after
-/// [`resume_panics`](Self::resume_panics). The worker survives it.
-///
-/// # Example
+/// `W` selects the pool, `R` answers the requests that a pool rejects, and `P` is the protocol of the requests. Clones
+/// share the same pools and so the same limits, also if axum applies the layer once for each route.
 ///
 /// ```
 /// use axum::{Router, routing::{get, post}};
 /// use tower_offload::{Cpu, PoolLayer, Pools};
 ///
 /// async fn hash(body: String) -> String {
-///     // Burns CPU for a while; nobody else waits for it.
+///     // Computes for a while; no other request waits for it.
 ///     body.bytes().fold(5381_u64, |hash, byte| hash.wrapping_mul(33) ^ u64::from(byte)).to_string()
 /// }
 ///
 /// let pools = Pools::default();
 /// let app: Router = Router::new()
-///     .route("/hash", post(hash).layer(PoolLayer::<Cpu>::new(&pools)))
+///     .route("/hash", post(hash).route_layer(PoolLayer::<Cpu>::new(&pools)))
 ///     .route("/health", get(|| async { "ok" }));
 /// ```
-pub struct PoolLayer<W, R = Responses> {
-    choice: Arc<Choice<W>>,
+///
+/// Use `route_layer` on axum's routers and method routers. With `layer`, axum's own 404 and 405 run in the pool too, and
+/// a full pool answers them with 503.
+///
+/// # Choosing the pool
+///
+/// | constructor | a request runs in |
+/// |---|---|
+/// | [`new`](Self::new), [`try_new`](Self::try_new), [`for_pool`](Self::for_pool) | one pool |
+/// | [`by_route`](Self::by_route), [`by_route_under`](Self::by_route_under) | the pool that the settings give its route |
+/// | [`by_extension`](Self::by_extension) | the pool that earlier middleware named on it |
+/// | [`by`](Self::by) | the pool that a closure names |
+/// | [`with`](Self::with) | the pool that your own [`Select`](crate::select::Select) chooses |
+/// | [`or`](Self::or) | the pool of the first layer, or else of the second |
+///
+/// # A function that returns a layer
+///
+/// The types of this crate's selectors can be named. A layer with a closure is `PoolLayer<impl Select<…> + Clone>`:
+///
+/// ```
+/// use axum::extract::Request;
+/// use tower_offload::select::{ByRoute, Fixed, Or, Select};
+/// use tower_offload::{Io, PoolLayer, Pools, Priority};
+///
+/// fn by_route_or_io(pools: &Pools) -> PoolLayer<Or<ByRoute, Fixed>> {
+///     PoolLayer::by_route(pools).or(PoolLayer::<Io>::new(pools))
+/// }
+///
+/// fn low_for_batches(pools: &Pools) -> PoolLayer<impl Select<Request> + Clone + use<>> {
+///     by_route_or_io(pools).priority_by(|request: &Request| {
+///         request.uri().path().starts_with("/batch").then_some(Priority::Low)
+///     })
+/// }
+///
+/// let app: axum::Router = axum::Router::new().layer(low_for_batches(&Pools::default()));
+/// ```
+///
+/// # What runs where
+///
+/// `call` of the inner service and every poll of its future run on the pool's workers, with the Tokio runtime, the
+/// `tracing` span and the dispatcher of the thread that polled the response future first. `poll_ready`, the response
+/// future and the response body stay on the connection's task. Tasks that a handler spawns (`tokio::spawn`, a
+/// WebSocket's `on_upgrade`) run on the runtime. Tokio's task-locals do not reach the handler: put what it needs on the
+/// request's extensions.
+///
+/// # Slow clients
+///
+/// A handler's extractors run in the pool too. An extractor that reads the body (`String`, `Json`, `Bytes`) waits there
+/// for the client and keeps its permit: as many clients as the limit allows, each of which sends half a body, stop the
+/// pool. Read the body in middleware around this layer, bounded in size and time, as `read_first` of the example server
+/// does. A `TimeoutLayer` around this layer bounds the wait too. The response body holds no permit, so clients that read
+/// slowly do not matter.
+///
+/// # Without a pool
+///
+/// A request that no pool is chosen for runs inline, as if the layer were not there. So do requests to gRPC's standard
+/// health service ([`Http`](crate::reject::Http)), and a request whose pool the handler around it already runs in. An
+/// inline request has no permit: nothing rejects or cancels it, its [`Deadline`](crate::Deadline) is only for its handler
+/// to see, and its panic continues in the response future.
+///
+/// # When a client leaves
+///
+/// If the response future is dropped, a queued request leaves the queue at once and its handler never runs. An async
+/// handler in flight is dropped at its next await. Code that blocks or computes runs to its end, and counts against the
+/// limit until then.
+///
+/// # Panics
+///
+/// A handler's panic is answered with a status of 500, or continues in the response future after
+/// [`resume_panics`](Self::resume_panics). The worker survives it.
+#[derive(Clone, Debug)]
+pub struct PoolLayer<W, R = Responses, P = Http> {
+    selector: W,
     reject: R,
+    protocol: P,
     options: Options,
 }
 
 impl<M: Marker> PoolLayer<M> {
     /// A layer for the pool that the marker `M` names.
     ///
-    /// If there is no such pool, that is logged as an error here, and every request is answered with a status of 500:
-    /// [`try_new`](Self::try_new) tells it at the start.
+    /// # Panics
+    ///
+    /// If there is no such pool: at the line of the caller, with the names of the pools that exist.
+    /// [`try_new`](Self::try_new) returns an error instead.
     #[must_use]
-    pub fn new(pools: &Pools) -> Self {
-        Self::try_new(pools).unwrap_or_else(|unknown| {
-            tracing::error!(target: "tower_offload", "a layer has no pool to run its requests in: {unknown}");
-            Self::for_marker(pools)
-        })
+    #[track_caller]
+    pub fn new(pools: &Pools) -> PoolLayer<Fixed> {
+        match Self::try_new(pools) {
+            Ok(layer) => layer,
+            Err(unknown) => panic!("{unknown}"),
+        }
     }
 
     /// A layer for the pool that the marker `M` names.
     ///
     /// # Errors
     ///
-    /// If there is no such pool: the error lists those there are.
-    pub fn try_new(pools: &Pools) -> Result<Self, UnknownPool> {
-        if !pools.is_disabled() {
-            pools.get(M::POOL)?;
-        }
-        Ok(Self::for_marker(pools))
+    /// If there is no such pool: the error lists the pools that exist.
+    pub fn try_new(pools: &Pools) -> Result<PoolLayer<Fixed>, UnknownPool> {
+        let target = match pools.is_disabled() {
+            true => Target::Inline,
+            false => Target::Pool(pools.get(M::POOL)?.clone()),
+        };
+        Ok(PoolLayer::make(Fixed::new(target)))
     }
+}
 
-    fn for_marker(pools: &Pools) -> Self {
-        Self::make(M::default(), Target::resolve(pools, M::POOL))
+impl PoolLayer<Fixed> {
+    /// A layer for this pool. It needs no marker type.
+    ///
+    /// ```
+    /// use tower_offload::{PoolConfig, PoolLayer, Pools};
+    ///
+    /// let pools = Pools::builder().pool("thumbnails", PoolConfig::new(4)).build()?;
+    /// let layer = PoolLayer::for_pool(pools.get("thumbnails")?);
+    /// # let _ = layer;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn for_pool(pool: &Pool) -> Self {
+        Self::make(Fixed::new(Target::Pool(pool.clone())))
     }
 }
 
 impl PoolLayer<ByRoute> {
-    /// A layer that selects by the `routes` of the settings. It sees whole paths only on the outermost router: inside
-    /// axum's `nest`, the prefix is gone.
+    /// A layer that selects by the `routes` of the settings, for a router that is not nested.
     ///
-    /// If the settings have no route, that is logged as a warning here: every request runs where it arrives.
+    /// Inside axum's `nest`, a layer sees paths without the router's prefix: use
+    /// [`by_route_under`](Self::by_route_under) there. A route that has matched none of the first thousand requests is
+    /// reported in the log, once, and counted in `workload_pool_routes_unmatched`.
+    ///
+    /// If the settings have no routes, a warning is logged here: every request runs inline.
     #[must_use]
     pub fn by_route(pools: &Pools) -> Self {
-        if pools.routes().is_empty() && !pools.is_disabled() {
+        let layer = Self::make(ByRoute::new(pools, None));
+        if !layer.selector.can_match() && !pools.is_disabled() {
             tracing::warn!(
                 target: "tower_offload",
                 "a layer selects by route, and the settings have no `performance.routes`: it offloads nothing"
             );
         }
-        Self::make(ByRoute::new(pools), Target::Inline)
+        layer
+    }
+
+    /// A layer that selects by the `routes` of the settings, for a router that is nested at `prefix`.
+    ///
+    /// The settings name whole paths (`POST /api/v1/hash: cpu`). The layer puts `prefix` before the path that it sees.
+    /// If the router is nested several times, `prefix` is all of it.
+    ///
+    /// ```
+    /// use axum::{Router, routing::post};
+    /// use tower_offload::{PoolLayer, Pools, config::Route};
+    ///
+    /// let pools = Pools::builder().route(Route::new("POST /api/v1/hash", "cpu")?).build()?;
+    /// let v1 = Router::new()
+    ///     .route("/hash", post(|| async { "hashed" }))
+    ///     .route_layer(PoolLayer::by_route_under(&pools, "/api/v1"));
+    /// let app: Router = Router::new().nest("/api/v1", v1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// If the settings have no route below `prefix`, a warning is logged here.
+    ///
+    /// # Panics
+    ///
+    /// If `prefix` does not begin with `/`: at the line of the caller.
+    #[must_use]
+    #[track_caller]
+    pub fn by_route_under(pools: &Pools, prefix: &str) -> Self {
+        assert!(prefix.starts_with('/'), "the prefix of a nested router begins with `/`, and `{prefix}` does not");
+        let layer = Self::make(ByRoute::new(pools, Some(prefix.trim_end_matches('/').to_owned())));
+        if !layer.selector.can_match() && !pools.is_disabled() {
+            tracing::warn!(
+                target: "tower_offload",
+                "a layer selects by route, and the settings have no route below `{prefix}` in `performance.routes`: it \
+                 offloads nothing"
+            );
+        }
+        layer
     }
 }
 
@@ -133,8 +228,8 @@ impl PoolLayer<ByExtension> {
     /// let pools = Pools::default();
     /// let app: Router = Router::new()
     ///     .route("/reports", post(|| async { "done" }))
-    ///     .layer(PoolLayer::by_extension(&pools))
-    ///     .layer(axum::middleware::from_fn(|mut request: Request, next: Next| async {
+    ///     .route_layer(PoolLayer::by_extension(&pools))
+    ///     .route_layer(axum::middleware::from_fn(|mut request: Request, next: Next| async {
     ///         if request.headers().contains_key("x-batch") {
     ///             request.extensions_mut().insert(Workload::CPU);
     ///         }
@@ -143,7 +238,7 @@ impl PoolLayer<ByExtension> {
     /// ```
     #[must_use]
     pub fn by_extension(pools: &Pools) -> Self {
-        Self::make(ByExtension::new(pools.clone()), Target::Inline)
+        Self::make(ByExtension::new(pools.clone()))
     }
 }
 
@@ -163,27 +258,34 @@ impl<F> PoolLayer<ByFn<F>> {
     #[must_use]
     pub fn by<Req, N>(pools: &Pools, function: F) -> Self
     where
-        F: Fn(&Req) -> Option<N>,
+        F: Fn(&Req) -> Option<N> + Send + Sync + 'static,
         N: PoolName,
     {
-        Self::make(ByFn::new(pools.clone(), function), Target::Inline)
+        Self::make(ByFn::new(pools.clone(), function))
     }
 }
 
 impl<W> PoolLayer<W> {
-    /// A layer with a selector of your own; see [`Select`](crate::Select).
+    /// A layer with a selector of your own; see [`select`](crate::select#writing-a-selector).
     #[must_use]
-    pub fn with(selector: W) -> Self {
-        Self::make(selector, Target::Inline)
+    pub fn with(selector: W) -> Self
+    where
+        W: Clone + Send + Sync + 'static,
+    {
+        Self::make(selector)
     }
 
-    fn make(selector: W, own: Target) -> Self {
-        Self { choice: Arc::new(Choice { selector, own }), reject: Responses, options: Options::default() }
+    const fn make(selector: W) -> Self {
+        let options = Options { resume_panics: false, cancel_late: false };
+        Self { selector, reject: Responses, protocol: Http, options }
     }
 }
 
-impl<W, R> PoolLayer<W, R> {
-    /// Asks `other` for the requests that this layer would run inline. How rejections are answered stays as it is here.
+impl<W, R, P> PoolLayer<W, R, P> {
+    /// Asks `other` for the pool of each request that this layer would run inline.
+    ///
+    /// Each layer keeps its own priorities, callers and options for the requests that it chooses a pool for. The response
+    /// to rejections and the protocol are those of this layer.
     ///
     /// ```
     /// use tower_offload::{Io, PoolLayer, Pools};
@@ -193,13 +295,18 @@ impl<W, R> PoolLayer<W, R> {
     /// # let _ = layer;
     /// ```
     #[must_use]
-    pub fn or<V, S>(self, other: PoolLayer<V, S>) -> PoolLayer<Or<W, V>, R> {
-        self.select_with(|choice| Or::new(choice, other.choice))
+    pub fn or<V, S, Q>(self, other: PoolLayer<V, S, Q>) -> PoolLayer<Or<W, V>, R, P> {
+        let second = Branch { selector: other.selector, options: other.options };
+        let options = self.options;
+        let layer = self.select_with(|selector| Or::new(Branch { selector, options }, second));
+        PoolLayer { options: Options::default(), ..layer }
     }
 
-    /// Gives each request the priority that `function` answers; `None` leaves it to the header that the pool trusts, else
-    /// to a [`Priority`] among the request's extensions, and else to [`Priority::Normal`]. A full pool makes room for what
-    /// is more important.
+    /// Gives each request that a pool is chosen for the priority that `function` returns.
+    ///
+    /// `None` leaves the priority to the header that the pool trusts, or else to the [`Priority`] among the request's
+    /// extensions, or else to [`Priority::Normal`]. A full pool sheds a queued request to make room for a more important
+    /// one.
     ///
     /// ```
     /// use axum::extract::Request;
@@ -210,71 +317,104 @@ impl<W, R> PoolLayer<W, R> {
     /// # let _ = layer;
     /// ```
     #[must_use]
-    pub fn priority_by<Req, F>(self, function: F) -> PoolLayer<PriorityBy<W, F>, R>
+    pub fn priority_by<Req, F>(self, function: F) -> PoolLayer<PriorityBy<W, F>, R, P>
     where
-        F: Fn(&Req) -> Option<Priority>,
+        F: Fn(&Req) -> Option<Priority> + Send + Sync + 'static,
     {
-        self.select_with(|choice| PriorityBy::new(choice, function))
+        self.select_with(|selector| PriorityBy::new(selector, function))
     }
 
-    /// Serves callers fairly beside each other: however many requests one of them has queued, the others' do not wait
-    /// behind them: each caller has a hand of eight out of 64 virtual queues, which are served in turn. `function` takes
-    /// the caller from the request; requests for which it answers `None` share a place.
+    /// Queues callers fairly: a caller with many queued requests does not delay the others.
+    ///
+    /// `function` finds the key of the caller in the request. Each caller is dealt eight of 64 virtual queues, which are
+    /// served in turn. Requests for which it returns `None` belong to the [`Caller`](crate::Caller) among their extensions;
+    /// requests without one share one place.
+    ///
+    /// The key is an owned value: it is hashed after `function` has returned. To hash a part of the request without
+    /// copying it, return a [`Caller`](crate::Caller):
     ///
     /// ```
     /// use axum::extract::Request;
-    /// use tower_offload::{Db, PoolLayer, Pools};
+    /// use tower_offload::{Caller, Db, PoolLayer, Pools};
     ///
     /// let layer = PoolLayer::<Db>::new(&Pools::default())
-    ///     .fair_by(|request: &Request| request.headers().get("x-tenant").cloned());
+    ///     .fair_by(|request: &Request| request.headers().get("x-tenant").map(Caller::of));
     /// # let _ = layer;
     /// ```
     #[must_use]
-    pub fn fair_by<Req, F, K>(self, function: F) -> PoolLayer<FairBy<W, F>, R>
+    pub fn fair_by<Req, F, K>(self, function: F) -> PoolLayer<FairBy<W, F>, R, P>
     where
-        F: Fn(&Req) -> Option<K>,
-        K: Hash,
+        F: Fn(&Req) -> Option<K> + Send + Sync + 'static,
+        K: Hash + 'static,
     {
-        self.select_with(|choice| FairBy::new(choice, function))
+        self.select_with(|selector| FairBy::new(selector, function))
     }
 
-    fn select_with<V>(self, wrap: impl FnOnce(Arc<Choice<W>>) -> V) -> PoolLayer<V, R> {
-        let choice = Choice { selector: wrap(self.choice), own: Target::Inline };
-        PoolLayer { choice: Arc::new(choice), reject: self.reject, options: self.options }
+    fn select_with<V>(self, wrap: impl FnOnce(W) -> V) -> PoolLayer<V, R, P> {
+        let Self { selector, reject, protocol, options } = self;
+        PoolLayer { selector: wrap(selector), reject, protocol, options }
     }
 
-    /// Answers rejections with what `function` makes of them: a response of the service's own type.
+    /// Answers rejections with what `function` makes of them: a response in the body type of the service.
     ///
     /// ```
     /// use axum::response::{IntoResponse, Response};
-    /// use tower_offload::{Cpu, PoolLayer, Pools, Rejection};
+    /// use tower_offload::{Cpu, PoolLayer, Pools};
     ///
     /// let pools = Pools::default();
     /// let layer = PoolLayer::<Cpu>::new(&pools)
-    ///     .reject_with(|rejection: Rejection| -> Response { (rejection.status(), "come back later").into_response() });
+    ///     .reject_with(|rejection| -> Response { (rejection.status(), "come back later").into_response() });
     /// # let _ = layer;
     /// ```
     #[must_use]
-    pub fn reject_with<F>(self, function: F) -> PoolLayer<W, RejectWith<F>> {
+    pub fn reject_with<F, B>(self, function: F) -> PoolLayer<W, RejectWith<F>, P>
+    where
+        F: Fn(Rejection) -> Response<B> + Clone + Send + Sync + 'static,
+    {
         self.reject_by(RejectWith::new(function))
     }
 
-    /// Gives rejections as errors: for services that do not speak HTTP.
+    /// Gives rejections as errors: [`OffloadError`](crate::error::OffloadError).
     ///
-    /// It knows nothing of HTTP: the headers that a pool trusts and a `Deadline` or `Priority` among the extensions have no
-    /// effect, and so [`cancel_late`](Self::cancel_late) has none; a response counts as `ok` whatever its status; and
-    /// tasks are logged by the request's type. For HTTP use [`reject_with`](Self::reject_with), or a
-    /// [`Reject`](crate::Reject) of your own, whose error axum's `HandleErrorLayer` can take.
+    /// HTTP requests keep their deadlines and priorities, and the pool's numbers count their statuses, as by default.
+    /// axum's `HandleErrorLayer` takes such errors. For requests that are not HTTP's see
+    /// [`any_request`](Self::any_request).
+    ///
+    /// ```
+    /// use axum::{Router, error_handling::HandleErrorLayer, http::StatusCode, routing::post};
+    /// use std::convert::Infallible;
+    /// use tower::ServiceBuilder;
+    /// use tower_offload::{Cpu, PoolLayer, Pools, error::OffloadError};
+    ///
+    /// async fn rejected(error: OffloadError<Infallible>) -> (StatusCode, String) {
+    ///     (StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    /// }
+    ///
+    /// let layers = ServiceBuilder::new()
+    ///     .layer(HandleErrorLayer::new(rejected))
+    ///     .layer(PoolLayer::<Cpu>::new(&Pools::default()).errors());
+    /// let app: Router = Router::new().route("/hash", post(|| async { "hashed" }).route_layer(layers));
+    /// ```
+    #[must_use]
+    pub fn errors(self) -> PoolLayer<W, Errors, P> {
+        self.reject_by(Errors)
+    }
+
+    /// Takes requests of any type, for services that do not speak HTTP, and gives rejections as errors.
+    ///
+    /// The layer then knows no deadlines and no priorities but those that [`priority_by`](Self::priority_by) gives, and
+    /// logs a request by its type. [`protocol`](Self::protocol) takes a [`Protocol`](crate::reject::Protocol) of your own
+    /// that knows more.
     ///
     /// ```
     /// use tower::{ServiceBuilder, ServiceExt, service_fn};
-    /// use tower_offload::{Cpu, OffloadError, PoolLayer, Pools};
+    /// use tower_offload::{Cpu, PoolLayer, Pools, error::OffloadError};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), OffloadError<std::num::ParseIntError>> {
     /// let pools = Pools::default();
     /// let service = ServiceBuilder::new()
-    ///     .layer(PoolLayer::<Cpu>::new(&pools).errors())
+    ///     .layer(PoolLayer::<Cpu>::new(&pools).any_request())
     ///     .service(service_fn(|text: &'static str| async move { text.parse::<i32>() }));
     /// assert_eq!(service.clone().oneshot("12").await?, 12);
     /// assert!(matches!(service.oneshot("twelve").await, Err(OffloadError::Inner(_))));
@@ -282,12 +422,12 @@ impl<W, R> PoolLayer<W, R> {
     /// # }
     /// ```
     #[must_use]
-    pub fn errors(self) -> PoolLayer<W, Errors> {
-        self.reject_by(Errors)
+    pub fn any_request(self) -> PoolLayer<W, Errors, AnyRequest> {
+        self.reject_by(Errors).protocol(AnyRequest)
     }
 
-    /// Answers rejections as by default, in the body type of the service, which is then one that can be made from bytes:
-    /// `axum::body::Body`, `http_body_util::Full<Bytes>`. So the response keeps its type, as tower's `option_layer` asks.
+    /// Answers rejections as by default, in the body type of the service, which must be one that can be made from bytes:
+    /// `axum::body::Body`, `http_body_util::Full<Bytes>`. The response keeps its type, as tower's `option_layer` needs.
     ///
     /// ```
     /// use axum::{Router, routing::post};
@@ -298,30 +438,40 @@ impl<W, R> PoolLayer<W, R> {
     /// let offload = std::env::var_os("NO_OFFLOAD").is_none();
     /// let app: Router = Router::new()
     ///     .route("/hash", post(|| async { "done" }))
-    ///     .layer(option_layer(offload.then(|| PoolLayer::<Cpu>::new(&pools).same_body())));
+    ///     .route_layer(option_layer(offload.then(|| PoolLayer::<Cpu>::new(&pools).same_body())));
     /// ```
     #[must_use]
-    pub fn same_body(self) -> PoolLayer<W, SameBody> {
+    pub fn same_body(self) -> PoolLayer<W, SameBody, P> {
         self.reject_by(SameBody)
     }
 
-    /// Answers rejections in a way of your own; see [`Reject`](crate::Reject).
+    /// Answers rejections with an [`OnReject`](crate::reject::OnReject) of your own.
     #[must_use]
-    pub fn reject_by<S>(self, reject: S) -> PoolLayer<W, S> {
-        PoolLayer { choice: self.choice, reject, options: self.options }
+    pub fn reject_by<S>(self, reject: S) -> PoolLayer<W, S, P> {
+        let Self { selector, protocol, options, .. } = self;
+        PoolLayer { selector, reject, protocol, options }
     }
 
-    /// Lets a handler's panic go on in the response future, for example to a `CatchPanicLayer` around this one.
+    /// Reads requests with a [`Protocol`](crate::reject::Protocol) of your own.
+    #[must_use]
+    pub fn protocol<Q>(self, protocol: Q) -> PoolLayer<W, R, Q> {
+        let Self { selector, reject, options, .. } = self;
+        PoolLayer { selector, reject, protocol, options }
+    }
+
+    /// Continues a handler's panic in the response future, for example for a `CatchPanicLayer` around this layer.
     #[must_use]
     pub fn resume_panics(mut self) -> Self {
         self.options.resume_panics = true;
         self
     }
 
-    /// Cancels a handler that is in flight when its request's [`Deadline`](crate::Deadline) passes: the caller gets a
-    /// status of 504 then, an async handler is dropped at its next await, and one that blocks goes on unheard.
+    /// Cancels a handler that is in flight when its request's [`Deadline`](crate::Deadline) passes.
     ///
-    /// Without this, a deadline keeps late requests from starting, and leaves those alone that have started.
+    /// The caller gets a status of 504 at that moment. An async handler is dropped at its next await; a handler that blocks
+    /// runs to its end, and its result is dropped.
+    ///
+    /// Without this, a deadline only keeps late requests from starting.
     #[must_use]
     pub fn cancel_late(mut self) -> Self {
         self.options.cancel_late = true;
@@ -329,27 +479,11 @@ impl<W, R> PoolLayer<W, R> {
     }
 }
 
-impl<S, W, R: Clone> Layer<S> for PoolLayer<W, R> {
-    type Service = PoolService<S, W, R>;
+impl<S, W: Clone, R: Clone, P: Clone> Layer<S> for PoolLayer<W, R, P> {
+    type Service = PoolService<S, W, R, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        PoolService::new(inner, self.choice.clone(), self.reject.clone(), self.options)
-    }
-}
-
-impl<W, R: Clone> Clone for PoolLayer<W, R> {
-    fn clone(&self) -> Self {
-        Self { choice: self.choice.clone(), reject: self.reject.clone(), options: self.options }
-    }
-}
-
-impl<W: fmt::Debug, R: fmt::Debug> fmt::Debug for PoolLayer<W, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PoolLayer")
-            .field("selector", &self.choice.selector)
-            .field("own", &self.choice.own)
-            .field("reject", &self.reject)
-            .field("options", &self.options)
-            .finish()
+        let selector = Arc::new(self.selector.clone());
+        PoolService::new(inner, selector, self.reject.clone(), self.protocol.clone(), self.options)
     }
 }

@@ -11,40 +11,41 @@ use super::call::Call;
 use super::future::{ResponseFuture, State};
 use super::options::Options;
 use crate::error::{Cause, Rejection};
-use crate::reject::{Reject, Responses};
-use crate::select::{Choice, Select, Target};
+use crate::reject::{Http, OnReject, Protocol, Responses};
+use crate::select::{Select, Target};
 use crate::terms::Terms;
 
 /// A service whose requests run in workload pools; made by [`PoolLayer`](crate::PoolLayer).
-pub struct PoolService<S, W, R = Responses> {
+pub struct PoolService<S, W, R = Responses, P = Http> {
     inner: S,
-    choice: Arc<Choice<W>>,
+    selector: Arc<W>,
     reject: R,
+    protocol: P,
     options: Options,
 }
 
-impl<S, W, R> PoolService<S, W, R> {
-    pub(super) const fn new(inner: S, choice: Arc<Choice<W>>, reject: R, options: Options) -> Self {
-        Self { inner, choice, reject, options }
+impl<S, W, R, P> PoolService<S, W, R, P> {
+    pub(super) const fn new(inner: S, selector: Arc<W>, reject: R, protocol: P, options: Options) -> Self {
+        Self { inner, selector, reject, protocol, options }
     }
 
-    /// The service inside.
+    /// The inner service.
     pub const fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service inside, to be changed.
+    /// The inner service, mutably.
     pub const fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The service inside.
+    /// The inner service.
     pub fn into_inner(self) -> S {
         self.inner
     }
 }
 
-impl<S, W, R, Req> Service<Req> for PoolService<S, W, R>
+impl<S, W, R, P, Req> Service<Req> for PoolService<S, W, R, P>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Response: Send + 'static,
@@ -52,62 +53,82 @@ where
     S::Future: Send + 'static,
     Req: Send + 'static,
     W: Select<Req>,
-    R: Reject<Req, S::Response, S::Error>,
+    R: OnReject<Req, S::Response, S::Error>,
+    P: Protocol<Req, S::Response, S::Error>,
 {
     type Response = R::Response;
     type Error = R::Error;
-    type Future = ResponseFuture<S, Req, R>;
+    type Future = ResponseFuture<S, Req, R, P>;
 
-    /// Only the inner service says whether it is ready: a full pool is an answer, not a wait.
+    /// Ready when the inner service is. A full pool is an answer and not a wait.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), R::Error>> {
         self.inner.poll_ready(cx).map_err(|error| self.reject.fail(error))
     }
 
     fn call(&mut self, mut request: Req) -> Self::Future {
-        let hint = self.reject.hint(&request);
-        let state = match self.choice.select(&request) {
-            Target::Inline => State::Inline { future: self.inner.call(request) },
-            Target::Unknown(name) => {
-                State::Rejected { rejection: Some(Rejection::new(name, Cause::UnknownPool, None)) }
-            }
-            Target::Pool(pool) => match self.reject.terms(&mut request, pool.trust()) {
-                Ok(terms) => {
-                    let selector = &self.choice.selector;
-                    let priority = selector.priority(&request).unwrap_or(terms.priority);
-                    let caller = selector.caller(&request).or(terms.caller);
-                    let terms = Terms { priority, caller, ..terms };
-                    // The service that was made ready goes with the request; a fresh clone stays, to be made ready anew.
-                    let clone = self.inner.clone();
-                    let call = Call::boxed(mem::replace(&mut self.inner, clone), request);
-                    State::Chosen { pool, call: Some(call), terms }
-                }
-                Err(bad) => {
-                    let rejection = pool.turn_away(Cause::BadHeader, || self.reject.describe(&request));
-                    State::Rejected { rejection: Some(rejection.with_detail(&bad)) }
-                }
-            },
+        if self.protocol.runs_inline(&request) {
+            return self.run_inline(request);
+        }
+        let selection = self.selector.select(&request);
+        let pool = match selection.target {
+            Target::Inline => return self.run_inline(request),
+            Target::Pool(pool) => Ok(pool),
+            Target::Unknown(name) => Err(Rejection::new(name, Cause::UnknownPool, None)),
         };
-        ResponseFuture::new(state, self.reject.clone(), hint, self.options)
+        let hint = self.reject.hint(&request);
+        let state = match pool.map(|pool| (self.protocol.terms(&mut request, pool.trust()), pool)) {
+            Ok((Ok(terms), pool)) => {
+                let priority = selection.priority.unwrap_or(terms.priority);
+                let caller = selection.caller.or(terms.caller);
+                let terms = Terms { priority, caller, ..terms };
+                // The service that was made ready goes with the request. A fresh clone stays, to be made ready anew.
+                let clone = self.inner.clone();
+                let call = Call::boxed(mem::replace(&mut self.inner, clone), request);
+                State::Chosen { pool, call: Some(call), terms }
+            }
+            Ok((Err(bad), pool)) => {
+                let rejection = pool.turn_away(Cause::BadHeader, || self.protocol.describe(&request));
+                State::Rejected { rejection: Some(rejection.with_detail(&bad)) }
+            }
+            Err(unknown) => State::Rejected { rejection: Some(unknown) },
+        };
+        let options = self.options.and(selection.options);
+        ResponseFuture::new(state, self.reject.clone(), self.protocol.clone(), Some(hint), options)
     }
 }
 
-impl<S: Clone, W, R: Clone> Clone for PoolService<S, W, R> {
+impl<S, W, R, P> PoolService<S, W, R, P> {
+    fn run_inline<Req>(&mut self, request: Req) -> ResponseFuture<S, Req, R, P>
+    where
+        S: Service<Req>,
+        R: OnReject<Req, S::Response, S::Error>,
+        P: Clone,
+    {
+        let state = State::Inline { future: self.inner.call(request) };
+        ResponseFuture::new(state, self.reject.clone(), self.protocol.clone(), None, self.options)
+    }
+}
+
+/// The clone shares the selector.
+impl<S: Clone, W, R: Clone, P: Clone> Clone for PoolService<S, W, R, P> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            choice: self.choice.clone(),
+            selector: Arc::clone(&self.selector),
             reject: self.reject.clone(),
+            protocol: self.protocol.clone(),
             options: self.options,
         }
     }
 }
 
-impl<S: fmt::Debug, W: fmt::Debug, R: fmt::Debug> fmt::Debug for PoolService<S, W, R> {
+impl<S: fmt::Debug, W: fmt::Debug, R: fmt::Debug, P: fmt::Debug> fmt::Debug for PoolService<S, W, R, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PoolService")
             .field("inner", &self.inner)
-            .field("choice", &self.choice)
+            .field("selector", &self.selector)
             .field("reject", &self.reject)
+            .field("protocol", &self.protocol)
             .finish_non_exhaustive()
     }
 }

@@ -91,6 +91,11 @@ pub(crate) fn publish(reading: &Reading<'_>) {
     }
 }
 
+/// Sets the number of routes to a pool that have matched no request.
+pub(crate) fn publish_routes(pool: &Workload, unmatched: usize) {
+    gauge!(names::ROUTES_UNMATCHED, "pool" => pool.to_string()).set(count(unmatched));
+}
+
 #[expect(clippy::cast_precision_loss, reason = "no pool counts to 2^53")]
 const fn count(value: usize) -> f64 {
     value as f64

@@ -7,6 +7,7 @@
 //! | `workload_pool_queue_depth`, `_queue_capacity` | jobs that wait; the most there may be |
 //! | `workload_pool_utilization_ratio` | busy threads of those there may be |
 //! | `workload_pool_overloaded` | 1 while even the shortest waits are too long |
+//! | `workload_pool_routes_unmatched` | routes of the settings to this pool that have matched no request yet; absent for a pool without routes |
 //! | `workload_pool_jobs_submitted_total` | all jobs |
 //! | `workload_pool_jobs_total` | jobs that ended, by the label `result`: the fields of [`Counts`] |
 //! | `workload_pool_queue_wait_seconds` | histogram: from submission to first poll, of the jobs that began |
@@ -26,14 +27,14 @@ mod facade;
 mod names;
 
 #[cfg(feature = "metrics")]
-pub(crate) use self::facade::{JobTimes, publish};
+pub(crate) use self::facade::{JobTimes, publish, publish_routes};
 #[cfg(feature = "metrics")]
 pub use self::names::{DURATION_BUCKETS, HISTOGRAMS};
 
 #[cfg(not(feature = "metrics"))]
 mod off;
 #[cfg(not(feature = "metrics"))]
-pub(crate) use self::off::{JobTimes, publish};
+pub(crate) use self::off::{JobTimes, publish, publish_routes};
 
 /// The right to publish: one reading after the other, so that none overtakes a later one, and none in the middle of a
 /// scrape.

@@ -11,6 +11,7 @@ pub(super) const QUEUE_DEPTH: &str = "workload_pool_queue_depth";
 pub(super) const QUEUE_CAPACITY: &str = "workload_pool_queue_capacity";
 pub(super) const UTILIZATION: &str = "workload_pool_utilization_ratio";
 pub(super) const OVERLOADED: &str = "workload_pool_overloaded";
+pub(super) const ROUTES_UNMATCHED: &str = "workload_pool_routes_unmatched";
 pub(super) const SUBMITTED: &str = "workload_pool_jobs_submitted_total";
 pub(super) const JOBS: &str = "workload_pool_jobs_total";
 pub(super) const QUEUE_WAIT: &str = "workload_pool_queue_wait_seconds";
@@ -35,6 +36,7 @@ pub(super) fn describe() {
     describe_gauge!(QUEUE_CAPACITY, Unit::Count, "Jobs that may wait for a permit");
     describe_gauge!(UTILIZATION, "Busy threads as a share of the threads the pool may have");
     describe_gauge!(OVERLOADED, "1 while even the best served jobs wait too long, 0 otherwise");
+    describe_gauge!(ROUTES_UNMATCHED, Unit::Count, "Routes of the settings to the pool that have matched no request yet");
     describe_counter!(SUBMITTED, Unit::Count, "Jobs that were submitted, whatever became of them");
     describe_counter!(JOBS, Unit::Count, "Jobs that ended, by result");
     describe_histogram!(

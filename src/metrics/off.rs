@@ -21,3 +21,5 @@ impl JobTimes {
 }
 
 pub(crate) const fn publish(_reading: &Reading<'_>) {}
+
+pub(crate) const fn publish_routes(_pool: &Workload, _unmatched: usize) {}

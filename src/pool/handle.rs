@@ -94,7 +94,7 @@ impl<T> Future for Pending<T> {
         let result = match value.and_then(super::job::Shielded::into_inner) {
             Some(Ok(value)) => Ok(value),
             Some(Err(panic)) => Err(JobError::Panicked(panic)),
-            None => Err(JobError::Rejected(self.ticket.rejection())),
+            None => Err(JobError::from(self.ticket.rejection())),
         };
         // It has nothing left to cancel.
         self.detach();
@@ -191,7 +191,7 @@ impl<T> Future for JobHandle<T> {
             State::Pending(pending) => ready!(Pin::new(pending).poll(cx)),
             State::Spawned(task, pool) => ready!(Pin::new(task).poll(cx)).unwrap_or_else(|_| {
                 // The task catches its own panics: its runtime has ended.
-                Err(JobError::Rejected(Rejection::new(pool.clone(), Cause::CutOff, None)))
+                Err(JobError::from(Rejection::new(pool.clone(), Cause::CutOff, None)))
             }),
             State::Ended(_) | State::Taken => match std::mem::replace(&mut self.state, State::Taken) {
                 State::Ended(result) => result,

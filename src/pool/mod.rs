@@ -31,6 +31,7 @@ mod worker;
 
 pub use self::handle::JobHandle;
 pub use self::stats::{ActiveTask, PoolStats};
+pub use crate::admission::Counts;
 pub use self::submit::Pool;
 
 pub(crate) use self::handle::{Pending, block_on};

@@ -18,7 +18,7 @@ use crate::config::Trust;
 use crate::error::{Cause, Rejection};
 use crate::metrics::Turn;
 use crate::shield::shielded;
-use crate::terms::Terms;
+use crate::terms::{Caller, Terms};
 use crate::workload::Workload;
 
 /// One workload pool. Cheap to clone; every clone is the same pool.
@@ -97,7 +97,7 @@ impl Pool {
         let mut future = Some(future);
         let mut log = None;
         let deadline = terms.deadline.map(|deadline| shared.moment_of(deadline.moment()));
-        let offer = Offer { deadline, level: terms.priority, caller: terms.caller, ..Offer::default() };
+        let offer = Offer { deadline, level: terms.priority, caller: terms.caller.map(Caller::id) };
         let (offered, after) = shared.dispatch.offer(now, offer, |key, glance| {
             let task = function.take().map(|function| Task { id: glance.submitted, function });
             log = task.clone().map(|task| (task, glance.busy, glance.queued));

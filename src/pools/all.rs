@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::builder::{BuildError, PoolsBuilder};
+use super::routes::Routes;
 use crate::admission::{Bounds, Discipline, Limit, Settings};
-use crate::config::{Concurrency, Config, PoolConfig, Queue, Route};
+use crate::config::{Concurrency, Config, PoolConfig, Queue, Trust};
 use crate::error::UnknownPool;
 use crate::pool::{Plan, Pool, PoolStats};
 use crate::threads;
@@ -58,7 +59,7 @@ pub struct Pools {
 struct All {
     /// Ordered by name.
     pools: Vec<Pool>,
-    routes: Vec<Route>,
+    routes: Routes,
     verbose: bool,
     /// Everything runs where it stands.
     disabled: bool,
@@ -78,9 +79,11 @@ impl Pools {
             if let Some(nice) = settings.nice {
                 threads::may_renice(nice).map_err(|source| BuildError::Nice { pool: name.clone(), nice, source })?;
             }
-            pools.push(Pool::new(plan(name, settings, verbose)));
+            let trust = settings.trust.as_ref().unwrap_or(&config.performance.trust);
+            pools.push(Pool::new(plan(name, settings, trust, verbose)));
         }
-        Ok(Self { all: Arc::new(All { pools, routes: config.performance.routes.clone(), verbose, disabled: false }) })
+        let routes = Routes::new(config.performance.routes.clone());
+        Ok(Self { all: Arc::new(All { pools, routes, verbose, disabled: false }) })
     }
 
     /// Makes pools in code.
@@ -104,7 +107,7 @@ impl Pools {
     /// ```
     #[must_use]
     pub fn disabled() -> Self {
-        Self { all: Arc::new(All { pools: Vec::new(), routes: Vec::new(), verbose: false, disabled: true }) }
+        Self { all: Arc::new(All { pools: Vec::new(), routes: Routes::default(), verbose: false, disabled: true }) }
     }
 
     /// Whether these are no pools at all; see [`disabled`](Self::disabled).
@@ -149,8 +152,8 @@ impl Pools {
         self.iter().map(Pool::stats).collect()
     }
 
-    /// The routes of the settings.
-    pub(crate) fn routes(&self) -> &[Route] {
+    /// The routes of the settings, and which of them have matched a request.
+    pub(crate) fn routes(&self) -> &Routes {
         &self.all.routes
     }
 
@@ -173,7 +176,7 @@ impl fmt::Debug for Pools {
     }
 }
 
-fn plan(name: &Workload, settings: &PoolConfig, verbose: bool) -> Plan {
+fn plan(name: &Workload, settings: &PoolConfig, trust: &Trust, verbose: bool) -> Plan {
     Plan {
         name: name.clone(),
         workers: settings.workers.count(),
@@ -193,7 +196,7 @@ fn plan(name: &Workload, settings: &PoolConfig, verbose: bool) -> Plan {
         },
         keep_alive: settings.keep_alive,
         nice: settings.nice,
-        trust: settings.trust.clone(),
+        trust: trust.clone(),
         verbose,
     }
 }
@@ -205,7 +208,7 @@ mod tests {
     use super::*;
 
     fn admission(settings: &PoolConfig) -> Settings {
-        plan(&Workload::CPU, settings, false).admission
+        plan(&Workload::CPU, settings, &Trust::default(), false).admission
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 
 use super::Pools;
-use crate::config::{Config, ConfigError, PoolConfig, Route};
+use crate::config::{Config, ConfigError, PoolConfig, Route, Trust};
 use crate::workload::{PoolName, Workload};
 
 /// Makes [`Pools`] in code. It starts from the defaults: the five built-in pools, no routes.
@@ -15,6 +15,7 @@ pub struct PoolsBuilder {
 }
 
 /// Why pools could not be made.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum BuildError {
     /// The settings are wrong.
@@ -37,6 +38,20 @@ impl PoolsBuilder {
     #[must_use]
     pub fn pool(mut self, name: impl PoolName, pool: PoolConfig) -> Self {
         self.config = self.config.pool(name, pool);
+        self
+    }
+
+    /// Leaves out the five built-in pools, and keeps those that were added.
+    #[must_use]
+    pub fn without_built_in_pools(mut self) -> Self {
+        self.config = self.config.without_built_in_pools();
+        self
+    }
+
+    /// Sets which headers of a request every pool trusts that has no `trust` of its own.
+    #[must_use]
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.config = self.config.trust(trust);
         self
     }
 
@@ -82,13 +97,6 @@ impl fmt::Display for BuildError {
                 }
             }
         }
-    }
-}
-
-/// The same text as [`Display`](fmt::Display), because `main` shows the error that it returns in this form.
-impl fmt::Debug for BuildError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 

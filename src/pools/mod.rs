@@ -4,6 +4,7 @@ mod all;
 mod batch_executor;
 mod builder;
 mod into_job;
+mod routes;
 mod run;
 mod shutdown;
 

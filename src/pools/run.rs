@@ -43,7 +43,7 @@ impl Pools {
     /// Submits a closure or a future to a pool at once, and gives a handle that can be awaited *or* waited for by code
     /// that blocks. Dropping the handle lets the job go on.
     ///
-    /// A pool under overload sheds jobs that wait too long (see [`Queue`](crate::Queue)). For a backlog of many jobs, use a
+    /// A pool under overload sheds jobs that wait too long (see [`Queue`](crate::config::Queue)). For a backlog of many jobs, use a
     /// [batch](Self::batch_executor), which holds them outside of the pool, or give the pool `queue: fifo`.
     ///
     /// A job that calls this for its own pool has run the inner one to its end when this returns: it would otherwise need

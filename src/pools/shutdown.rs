@@ -112,17 +112,29 @@ impl DrainReport {
         self.pools.iter().map(|pool| pool.finished).sum()
     }
 
-    /// Jobs that were given up or cut off, over all pools.
+    /// Jobs that were still queued at the deadline and never started, over all pools.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        self.pools.iter().map(|pool| pool.given_up).sum()
+    }
+
+    /// Jobs that were still in flight at the deadline, over all pools.
     #[must_use]
     pub fn cut_off(&self) -> u64 {
-        self.pools.iter().map(|pool| pool.given_up + pool.cut_off).sum()
+        self.pools.iter().map(|pool| pool.cut_off).sum()
+    }
+
+    /// Jobs that did not end in time: those given up and those cut off, over all pools.
+    #[must_use]
+    pub fn unfinished(&self) -> u64 {
+        self.given_up() + self.cut_off()
     }
 }
 
 impl fmt::Display for DrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (finished, cut_off) = (self.finished(), self.cut_off());
-        write!(f, "{finished} jobs finished and {cut_off} cut off in {:.3}s", self.took.as_secs_f64())?;
+        let (finished, unfinished) = (self.finished(), self.unfinished());
+        write!(f, "{finished} jobs finished and {unfinished} unfinished in {:.3}s", self.took.as_secs_f64())?;
         for pool in self.pools.iter().filter(|pool| pool.given_up + pool.cut_off > 0) {
             write!(f, "; pool `{}`: {} never started, {} in flight", pool.pool, pool.given_up, pool.cut_off)?;
         }

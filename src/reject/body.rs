@@ -1,4 +1,4 @@
-//! The response body of a service behind the layer: its own, or that of a rejection.
+//! The response body of a service behind the layer: the service's own, or that of a rejection.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
-use crate::body::Whole;
+use crate::body::FullBody;
 
 /// The response body of a service behind a [`PoolLayer`](crate::PoolLayer): frames, trailers and size are those of the
 /// service's own body, unless the pool rejected the request.
@@ -26,7 +26,7 @@ enum State<B> {
         body: B,
     },
     Own {
-        body: Whole,
+        body: FullBody,
     },
 }
 
@@ -35,7 +35,7 @@ impl<B> ResponseBody<B> {
         Self { state: State::Inner { body } }
     }
 
-    pub(super) const fn own(body: Whole) -> Self {
+    pub(super) const fn own(body: FullBody) -> Self {
         Self { state: State::Own { body } }
     }
 }
@@ -70,7 +70,7 @@ where
     }
 }
 
-/// An empty body of the service's own.
+/// An empty body of the inner service.
 impl<B: Default> Default for ResponseBody<B> {
     fn default() -> Self {
         Self::inner(B::default())

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use crate::error::{Cause, Rejection};
 
-/// The gRPC codes that stand for a rejection.
+/// The gRPC codes of rejections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GrpcCode {
     InvalidArgument = 3,
@@ -27,8 +27,8 @@ pub(super) const fn answer_to(cause: Cause) -> (StatusCode, GrpcCode) {
 }
 
 impl Rejection {
-    /// The HTTP status that stands for this rejection: 503 where trying again helps, 504 for a deadline that passed, 400
-    /// for a header that cannot be read, 500 otherwise.
+    /// The HTTP status of this rejection: 503 if trying again helps, 504 if a deadline passed, 400 for a header that cannot
+    /// be read, and 500 otherwise.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         answer_to(self.cause()).0

@@ -1,16 +1,16 @@
-//! Rejections as the user's function answers them.
+//! Rejections answered by a function of the application.
 
 use std::fmt;
 
-use ::http::{Request, Response};
+use http::{Request, Response};
 
-use super::{Reject, http};
-use crate::config::Trust;
+use super::{OnReject, ResponseFormat};
 use crate::error::Rejection;
-use crate::headers::BadHeader;
-use crate::terms::Terms;
 
-/// Answers the rejections of HTTP requests with what a function makes of them: a response of the service's own type.
+/// Answers the rejections of HTTP requests with what a function makes of them: a response in the body type of the
+/// service.
+///
+/// A response over HTTP/1 gets a `connection: close` if the body of its request may be unread.
 #[derive(Clone, Copy)]
 pub struct RejectWith<F>(F);
 
@@ -20,22 +20,22 @@ impl<F> RejectWith<F> {
     }
 }
 
-impl<F, B, RB, E> Reject<Request<B>, Response<RB>, E> for RejectWith<F>
+impl<F, B, RB, E> OnReject<Request<B>, Response<RB>, E> for RejectWith<F>
 where
-    F: Fn(Rejection) -> Response<RB> + Clone,
+    F: Fn(Rejection) -> Response<RB> + Clone + Send + Sync + 'static,
 {
-    type Hint = ();
+    type Hint = ResponseFormat;
     type Response = Response<RB>;
     type Error = E;
 
-    fn hint(&self, _request: &Request<B>) {}
-
-    fn terms(&self, request: &mut Request<B>, trust: &Trust) -> Result<Terms, BadHeader> {
-        Terms::of_request(request, trust)
+    fn hint(&self, request: &Request<B>) -> ResponseFormat {
+        ResponseFormat::of(request)
     }
 
-    fn reject(&self, _hint: (), rejection: Rejection) -> Result<Response<RB>, E> {
-        Ok((self.0)(rejection))
+    fn reject(&self, format: ResponseFormat, rejection: Rejection) -> Result<Response<RB>, E> {
+        let mut response = (self.0)(rejection);
+        format.finish(&mut response);
+        Ok(response)
     }
 
     fn pass(&self, response: Response<RB>) -> Response<RB> {
@@ -44,14 +44,6 @@ where
 
     fn fail(&self, error: E) -> E {
         error
-    }
-
-    fn failed(result: &Result<Response<RB>, E>) -> bool {
-        http::failed(result)
-    }
-
-    fn describe(&self, request: &Request<B>) -> String {
-        http::describe(request)
     }
 }
 

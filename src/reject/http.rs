@@ -1,17 +1,55 @@
-//! What every HTTP request says of itself, however its rejection is answered.
+//! HTTP: the default protocol of a layer.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 
-/// How the request is called in the task log: its method and path, without the query.
-pub(super) fn describe<B>(request: &Request<B>) -> String {
+use super::Protocol;
+use super::format::is_grpc;
+use crate::config::Trust;
+use crate::headers::BadHeader;
+use crate::terms::Terms;
+
+/// The protocol of HTTP requests, gRPC included. This is the default.
+///
+/// - The terms of a request come from its extensions and from the headers that its pool trusts:
+///   [`Terms::of_request`].
+/// - A result counts as an error if it is one, if its status is 500 or above, or if it is a gRPC status that means a
+///   fault of the server and comes without a message. A gRPC status behind messages comes in the trailers, too late to be
+///   counted.
+/// - The task log shows the method and the path of a request, and never its query.
+/// - Requests to gRPC's standard health service (`/grpc.health.v1.Health/…`) always run inline: a full pool must not fail
+///   the liveness probe of a server that is merely busy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Http;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+impl<B, RB, E> Protocol<Request<B>, Response<RB>, E> for Http {
+    fn terms(&self, request: &mut Request<B>, trust: &Trust) -> Result<Terms, BadHeader> {
+        Terms::of_request(request, trust)
+    }
+
+    fn failed(result: &Result<Response<RB>, E>) -> bool {
+        failed(result)
+    }
+
+    fn describe(&self, request: &Request<B>) -> String {
+        describe(request)
+    }
+
+    fn runs_inline(&self, request: &Request<B>) -> bool {
+        request.uri().path().starts_with("/grpc.health.v1.Health/") && is_grpc(request)
+    }
+}
+
+fn describe<B>(request: &Request<B>) -> String {
     format!("{} {}", request.method(), visible(request.uri().path()))
 }
 
-/// A path that has visible ASCII only. What an `http::Uri` lets pass beyond that is percent-encoded, as it should have
-/// come: among it are characters that end a line, or change how the rest of it is shown.
+/// Percent-encodes every byte of a path that is not visible ASCII. `http::Uri` lets such bytes pass, among them characters
+/// that end a line or change how the rest of it is shown.
 fn visible(path: &str) -> Cow<'_, str> {
     if path.bytes().all(|byte| byte.is_ascii_graphic()) {
         return path.into();
@@ -27,17 +65,15 @@ fn visible(path: &str) -> Cow<'_, str> {
     encoded.into()
 }
 
-/// Whether an answer counts as an error: one of the service, a status of 500 or above, or a gRPC status that says that
-/// the server failed, where it comes without a message. Behind messages it comes in trailers, too late to be counted.
-pub(super) fn failed<B, E>(result: &Result<Response<B>, E>) -> bool {
+fn failed<B, E>(result: &Result<Response<B>, E>) -> bool {
     result.as_ref().map_or(true, |response| {
-        let grpc = response.headers().get("grpc-status");
+        let grpc = response.headers().get(GRPC_STATUS);
         response.status().is_server_error() || grpc.is_some_and(|code| SERVER_FAILED.contains(&code.as_bytes()))
     })
 }
 
-/// The gRPC codes that stand for a fault of the server: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE
-/// and DATA_LOSS. They are what OpenTelemetry's conventions count as errors of a server.
+/// The gRPC codes that mean a fault of the server: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and
+/// DATA_LOSS. OpenTelemetry's conventions count these as errors of a server.
 const SERVER_FAILED: [&[u8]; 6] = [b"2", b"4", b"12", b"13", b"14", b"15"];
 
 #[cfg(test)]

@@ -1,115 +1,80 @@
-//! What a caller is told when the pool gives no answer: an HTTP or gRPC response, an error, or what the user makes of it.
+//! Responses to rejected requests, and what a layer knows of the protocol of its requests.
+//!
+//! Two traits, one for each question:
+//!
+//! | trait | answers | implementations |
+//! |---|---|---|
+//! | [`OnReject`] | What does the caller of a rejected request get? | [`Responses`] (the default), [`SameBody`], [`RejectWith`], [`Errors`] |
+//! | [`Protocol`] | Which deadline, priority and caller does a request have? Which results count as errors? What is a request called in the log? | [`Http`] (the default), [`AnyRequest`] |
+//!
+//! Whoever changes the response of a full pool keeps the protocol, and with it deadlines, priorities and the numbers.
+//!
+//! # Writing an `OnReject`
+//!
+//! [`PoolLayer::reject_with`](crate::PoolLayer::reject_with) takes a function of the [`Rejection`](crate::Rejection).
+//! Implement [`OnReject`] if the response depends on the request:
+//!
+//! ```
+//! use http::{Request, Response};
+//! use tower_offload::reject::{OnReject, ResponseBody, ResponseFormat, Responses};
+//! use tower_offload::{Cpu, PoolLayer, Pools, Rejection};
+//!
+//! /// Browsers get a page, every other client the default response.
+//! #[derive(Clone)]
+//! struct Pages;
+//!
+//! impl<B, E> OnReject<Request<B>, Response<String>, E> for Pages {
+//!     type Hint = (bool, ResponseFormat);
+//!     type Response = Response<String>;
+//!     type Error = E;
+//!
+//!     fn hint(&self, request: &Request<B>) -> Self::Hint {
+//!         let accept = request.headers().get("accept");
+//!         (accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/html")), ResponseFormat::of(request))
+//!     }
+//!
+//!     fn reject(&self, (html, format): Self::Hint, rejection: Rejection) -> Result<Response<String>, E> {
+//!         let response = format.respond(&rejection);
+//!         Ok(response.map(|body| if html { format!("<h1>{rejection}</h1>") } else { body.into_string() }))
+//!     }
+//!
+//!     fn pass(&self, response: Response<String>) -> Response<String> {
+//!         response
+//!     }
+//!
+//!     fn fail(&self, error: E) -> E {
+//!         error
+//!     }
+//! }
+//!
+//! let layer = PoolLayer::<Cpu>::new(&Pools::default()).reject_by(Pages);
+//! # let _ = layer;
+//! ```
 
+#[cfg(feature = "axum")]
+mod axum;
 mod body;
 mod cause;
 mod errors;
+mod format;
 mod function;
 mod http;
+mod on_reject;
+mod protocol;
 mod responses;
+mod retry_after;
 mod same_body;
-
-use crate::config::Trust;
-use crate::error::Rejection;
-use crate::headers::BadHeader;
-use crate::terms::Terms;
+#[cfg(feature = "tonic")]
+mod tonic;
 
 pub use self::body::ResponseBody;
 pub use self::errors::Errors;
+pub use self::format::ResponseFormat;
 pub use self::function::RejectWith;
-pub use self::responses::{Protocol, Responses};
+pub use self::http::Http;
+pub use self::on_reject::OnReject;
+pub use self::protocol::{AnyRequest, Protocol};
+pub use self::responses::Responses;
 pub use self::same_body::SameBody;
-
-/// Turns a [`Rejection`] into what the caller of a service gets.
-///
-/// [`Responses`] is the default; [`Errors`] is for services that do not speak HTTP; [`RejectWith`] holds a function of
-/// the user's. Write your own if the answer depends on the request:
-///
-/// ```
-/// use http::{Request, Response};
-/// use tower_offload::{BadHeader, Reject, Rejection, Terms, Trust};
-///
-/// /// Browsers get a page, everybody else a bare status.
-/// #[derive(Clone)]
-/// struct Pages;
-///
-/// impl<B, E> Reject<Request<B>, Response<String>, E> for Pages {
-///     type Hint = bool;
-///     type Response = Response<String>;
-///     type Error = E;
-///
-///     fn hint(&self, request: &Request<B>) -> bool {
-///         request.headers().get("accept").is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"))
-///     }
-///
-///     fn reject(&self, html: bool, rejection: Rejection) -> Result<Response<String>, E> {
-///         let page = if html { format!("<h1>{rejection}</h1>") } else { String::new() };
-///         let mut response = Response::new(page);
-///         *response.status_mut() = rejection.status();
-///         Ok(response)
-///     }
-///
-///     fn pass(&self, response: Response<String>) -> Response<String> {
-///         response
-///     }
-///
-///     fn fail(&self, error: E) -> E {
-///         error
-///     }
-///
-///     // Deadlines and priorities count as they do by default...
-///     fn terms(&self, request: &mut Request<B>, trust: &Trust) -> Result<Terms, BadHeader> {
-///         Terms::of_request(request, trust)
-///     }
-///
-///     // ...and so do a handler's answers of 500 and above.
-///     fn failed(result: &Result<Response<String>, E>) -> bool {
-///         result.as_ref().map_or(true, |response| response.status().is_server_error())
-///     }
-/// }
-/// ```
-pub trait Reject<Req, Res, Err>: Clone {
-    /// What is to be remembered of a request, which is gone when it is rejected.
-    type Hint;
-    /// The response of the whole.
-    type Response;
-    /// The error of the whole.
-    type Error;
-
-    /// Takes from the request what the answer will need.
-    fn hint(&self, request: &Req) -> Self::Hint;
-
-    /// What the request asks of its pool, which believes the headers that `trust` names: by default, nothing. For HTTP
-    /// see [`Terms::of_request`].
-    ///
-    /// # Errors
-    ///
-    /// If such a header cannot be read, and the pool wants these refused.
-    fn terms(&self, request: &mut Req, trust: &Trust) -> Result<Terms, BadHeader> {
-        let _ = (request, trust);
-        Ok(Terms::default())
-    }
-
-    /// The answer to a request that was rejected.
-    ///
-    /// # Errors
-    ///
-    /// If rejections are errors here.
-    fn reject(&self, hint: Self::Hint, rejection: Rejection) -> Result<Self::Response, Self::Error>;
-
-    /// A response of the service itself, in the type of the whole.
-    fn pass(&self, response: Res) -> Self::Response;
-
-    /// An error of the service itself, in the type of the whole.
-    fn fail(&self, error: Err) -> Self::Error;
-
-    /// Whether the service's answer counts as an error in the pool's numbers: by default, if it is one.
-    fn failed(result: &Result<Res, Err>) -> bool {
-        result.is_err()
-    }
-
-    /// How the request is called in the task log: by default, by its type.
-    fn describe(&self, request: &Req) -> String {
-        let _ = request;
-        crate::pool::name_of::<Req>()
-    }
-}
+pub use crate::headers::BadHeader;
+pub use crate::terms::Terms;

@@ -4,11 +4,11 @@ use std::fmt;
 
 use http::Request;
 
-use super::{Select, Target};
+use super::{Select, Selection, Target};
 use crate::pools::Pools;
 use crate::workload::Workload;
 
-/// Selects by the [`Workload`] among a request's extensions; without one, the request runs inline.
+/// Selects by the [`Workload`] among a request's extensions. A request without one runs inline.
 #[derive(Clone)]
 pub struct ByExtension {
     pools: Pools,
@@ -21,8 +21,9 @@ impl ByExtension {
 }
 
 impl<B> Select<Request<B>> for ByExtension {
-    fn select(&self, request: &Request<B>, _own: &Target) -> Target {
-        request.extensions().get::<Workload>().map_or(Target::Inline, |name| Target::resolve(&self.pools, name))
+    fn select(&self, request: &Request<B>) -> Selection {
+        let name = request.extensions().get::<Workload>();
+        name.map_or_else(Selection::inline, |name| Selection::new(Target::resolve(&self.pools, name)))
     }
 }
 

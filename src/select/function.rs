@@ -1,31 +1,39 @@
-//! By closure: a request runs in the pool that the user's function names.
+//! By closure: a request runs in the pool that the application's function names.
 
 use std::fmt;
+use std::sync::Arc;
 
-use super::{Select, Target};
+use super::{Select, Selection, Target};
 use crate::pools::Pools;
 use crate::workload::PoolName;
 
-/// Selects by a function of the request; where it names no pool, the request runs inline.
-#[derive(Clone)]
+/// Selects by a function of the request. A request for which it answers `None` runs inline.
 pub struct ByFn<F> {
     pools: Pools,
-    function: F,
+    function: Arc<F>,
 }
 
 impl<F> ByFn<F> {
-    pub(crate) const fn new(pools: Pools, function: F) -> Self {
-        Self { pools, function }
+    pub(crate) fn new(pools: Pools, function: F) -> Self {
+        Self { pools, function: Arc::new(function) }
     }
 }
 
 impl<F, Req, N> Select<Req> for ByFn<F>
 where
-    F: Fn(&Req) -> Option<N>,
+    F: Fn(&Req) -> Option<N> + Send + Sync + 'static,
     N: PoolName,
 {
-    fn select(&self, request: &Req, _own: &Target) -> Target {
-        (self.function)(request).map_or(Target::Inline, |name| Target::resolve(&self.pools, name))
+    fn select(&self, request: &Req) -> Selection {
+        let name = (self.function)(request);
+        name.map_or_else(Selection::inline, |name| Selection::new(Target::resolve(&self.pools, name)))
+    }
+}
+
+/// The clone shares the function.
+impl<F> Clone for ByFn<F> {
+    fn clone(&self) -> Self {
+        Self { pools: self.pools.clone(), function: Arc::clone(&self.function) }
     }
 }
 

@@ -1,75 +1,89 @@
-//! Which pool a request runs in: by the type of the layer, by route, by extension, by closure, or one after the other.
+//! Selectors: they choose the pool of a request, its priority and its caller.
 //!
-//! Names of pools are resolved when the layer is made, wherever they are known by then.
+//! [`PoolLayer`](crate::PoolLayer) makes the selectors of this module: one pool for every request ([`Fixed`]), the
+//! routes of the settings ([`ByRoute`]), a request's extension ([`ByExtension`]) or a closure ([`ByFn`]).
+//! [`PoolLayer::or`](crate::PoolLayer::or) combines two of them. A selector resolves the names of pools when the layer is
+//! made if it knows them by then.
+//!
+//! # Writing a selector
+//!
+//! Implement [`Select`] if a closure is not enough, for example because the selector holds resolved pools:
+//!
+//! ```
+//! use http::Request;
+//! use tower_offload::select::{Select, Selection, Target};
+//! use tower_offload::{PoolLayer, Pools, Priority};
+//!
+//! /// Large uploads run in a pool, with low priority.
+//! #[derive(Clone)]
+//! struct BySize { large: Target, threshold: u64 }
+//!
+//! impl<B: http_body::Body> Select<Request<B>> for BySize {
+//!     fn select(&self, request: &Request<B>) -> Selection {
+//!         if request.body().size_hint().lower() < self.threshold {
+//!             return Selection::inline();
+//!         }
+//!         Selection::new(self.large.clone()).priority(Priority::Low)
+//!     }
+//! }
+//!
+//! let pools = Pools::default();
+//! let layer = PoolLayer::with(BySize { large: pools.target("io"), threshold: 1 << 20 });
+//! # let _ = layer;
+//! ```
 
-mod choice;
 mod extension;
+mod fair;
+mod fixed;
 mod function;
-mod marker;
 mod or;
+mod priority;
 mod route;
+mod selection;
 mod target;
-mod terms;
+
+use std::sync::Arc;
 
 use crate::pools::Pools;
-use crate::terms::Priority;
 
 pub use self::extension::ByExtension;
+pub use self::fair::FairBy;
+pub use self::fixed::Fixed;
 pub use self::function::ByFn;
 pub use self::or::Or;
+pub use self::priority::PriorityBy;
 pub use self::route::ByRoute;
+pub use self::selection::Selection;
 pub use self::target::Target;
-pub use self::terms::{FairBy, PriorityBy};
 
-pub(crate) use self::choice::Choice;
+pub(crate) use self::or::Branch;
+pub(crate) use self::selection::Options;
 
-/// Answers which pool a request runs in.
+/// Chooses where a request runs.
 ///
-/// The markers ([`Cpu`](crate::Cpu) and its like), [`ByRoute`], [`ByExtension`] and [`ByFn`] are the selectors at hand.
-/// Write your own where the choice needs what a closure cannot hold comfortably:
-///
-/// ```
-/// use http::Request;
-/// use tower_offload::{Pools, PoolLayer, Select, Target};
-///
-/// /// Large uploads get a pool of their own.
-/// struct BySize { large: Target, threshold: u64 }
-///
-/// impl<B: http_body::Body> Select<Request<B>> for BySize {
-///     fn select(&self, request: &Request<B>, _own: &Target) -> Target {
-///         match request.body().size_hint().lower() >= self.threshold {
-///             true => self.large.clone(),
-///             false => Target::Inline,
-///         }
-///     }
-/// }
-///
-/// let pools = Pools::default();
-/// let layer = PoolLayer::with(BySize { large: pools.target("io"), threshold: 1 << 20 });
-/// # let _ = layer;
-/// ```
-pub trait Select<Req> {
-    /// Where `request` runs. `own` is the pool that the layer was made for, if it was made for one.
-    fn select(&self, request: &Req, own: &Target) -> Target;
+/// The [module's documentation](self) has an example. The methods of [`PoolLayer`](crate::PoolLayer) that combine layers
+/// need a selector that is [`Clone`]; put yours into an [`Arc`] if it cannot be cloned.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not select a pool for requests of type `{Req}`",
+    note = "a closure given to `by`, `priority_by` or `fair_by` takes a reference to the request type of the service, \
+            `&http::Request<B>` with the service's own body type `B`",
+    note = "`by_route` and `by_extension` select for `http::Request<B>` alone"
+)]
+pub trait Select<Req>: Send + Sync + 'static {
+    /// Where `request` runs, how important it is, and on whose behalf it comes.
+    fn select(&self, request: &Req) -> Selection;
+}
 
-    /// How important `request` is; `None` leaves that to the header that the pool trusts, or to its
-    /// [`Priority`] extension.
-    fn priority(&self, request: &Req) -> Option<Priority> {
-        let _ = request;
-        None
-    }
-
-    /// A hash of whoever sent `request`, where callers are to be served fairly beside each other.
-    fn caller(&self, request: &Req) -> Option<u64> {
-        let _ = request;
-        None
+impl<W: Select<Req> + ?Sized, Req> Select<Req> for Arc<W> {
+    fn select(&self, request: &Req) -> Selection {
+        (**self).select(request)
     }
 }
 
 impl Pools {
-    /// Where requests for the pool of this name run, to be resolved once and cloned for each request.
+    /// The target for requests to the pool of this name: resolve it once, and clone it for each request.
     #[must_use]
-    pub fn target(&self, name: impl crate::PoolName) -> Target {
+    pub fn target(&self, name: impl crate::workload::PoolName) -> Target {
         Target::resolve(self, name)
     }
 }

@@ -1,21 +1,39 @@
 //! One selector after the other.
 
-use std::sync::Arc;
+use super::selection::Options;
+use super::{Select, Selection};
 
-use super::choice::Choice;
-use super::{Select, Target};
-use crate::terms::Priority;
-
-/// Asks the first selector, and the second where the first chose no pool.
-#[derive(Debug)]
+/// Asks the first selector, and the second if the first chose no pool; made by
+/// [`PoolLayer::or`](crate::PoolLayer::or).
+///
+/// A request has the pool, the priority, the caller and the options of the branch that chose it. If neither branch
+/// chooses a pool, the request runs inline.
+#[derive(Clone, Debug)]
 pub struct Or<A, B> {
-    first: Arc<Choice<A>>,
-    second: Arc<Choice<B>>,
+    first: Branch<A>,
+    second: Branch<B>,
+}
+
+/// A selector, and what its layer does with the requests it chooses a pool for.
+#[derive(Clone, Debug)]
+pub(crate) struct Branch<W> {
+    pub(crate) selector: W,
+    pub(crate) options: Options,
 }
 
 impl<A, B> Or<A, B> {
-    pub(crate) const fn new(first: Arc<Choice<A>>, second: Arc<Choice<B>>) -> Self {
+    pub(crate) const fn new(first: Branch<A>, second: Branch<B>) -> Self {
         Self { first, second }
+    }
+}
+
+impl<W> Branch<W> {
+    fn select<Req>(&self, request: &Req) -> Selection
+    where
+        W: Select<Req>,
+    {
+        let selection = self.selector.select(request);
+        Selection { options: selection.options.and(self.options), ..selection }
     }
 }
 
@@ -24,24 +42,8 @@ where
     A: Select<Req>,
     B: Select<Req>,
 {
-    fn select(&self, request: &Req, _own: &Target) -> Target {
-        match self.first.select(request) {
-            Target::Inline => self.second.select(request),
-            chosen => chosen,
-        }
-    }
-
-    fn priority(&self, request: &Req) -> Option<Priority> {
-        self.first.selector.priority(request).or_else(|| self.second.selector.priority(request))
-    }
-
-    fn caller(&self, request: &Req) -> Option<u64> {
-        self.first.selector.caller(request).or_else(|| self.second.selector.caller(request))
-    }
-}
-
-impl<A, B> Clone for Or<A, B> {
-    fn clone(&self) -> Self {
-        Self { first: self.first.clone(), second: self.second.clone() }
+    fn select(&self, request: &Req) -> Selection {
+        let selection = self.first.select(request);
+        if selection.is_inline() { self.second.select(request) } else { selection }
     }
 }

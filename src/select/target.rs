@@ -8,11 +8,11 @@ use crate::workload::{PoolName, Workload};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Target {
-    /// Where it stands: no pool was chosen.
+    /// Where it arrives: no pool was chosen.
     Inline,
     /// In this pool.
     Pool(Pool),
-    /// Nowhere: this is the name of no pool. The request is answered with a status of 500.
+    /// Nowhere, because no pool has this name. The request is answered with a status of 500.
     Unknown(Workload),
 }
 

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::signal::Signals;
-use crate::DrainReport;
+use crate::pools::DrainReport;
 
 /// How a server ended: what was finished, and what was cut off.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl ShutdownReport {
     /// Whether every connection and every job was finished.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.connections_cut_off == 0 && self.pools.cut_off() == 0
+        self.connections_cut_off == 0 && self.pools.unfinished() == 0
     }
 }
 

@@ -4,40 +4,40 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::body::Whole;
+use crate::body::FullBody;
 
-pub(super) fn ok(content_type: &'static str, body: String) -> Response<Whole> {
+pub(super) fn ok(content_type: &'static str, body: String) -> Response<FullBody> {
     answer(StatusCode::OK, content_type, body)
 }
 
-pub(super) fn json(document: &Value) -> Response<Whole> {
+pub(super) fn json(document: &Value) -> Response<FullBody> {
     ok("application/json", document.to_string())
 }
 
 /// `document` with a status of 503.
-pub(super) fn unavailable(document: &Value) -> Response<Whole> {
+pub(super) fn unavailable(document: &Value) -> Response<FullBody> {
     answer(StatusCode::SERVICE_UNAVAILABLE, "application/json", document.to_string())
 }
 
-pub(super) fn not_found() -> Response<Whole> {
+pub(super) fn not_found() -> Response<FullBody> {
     problem(StatusCode::NOT_FOUND, "there is nothing at this path")
 }
 
 /// `allow` are the methods that the path has.
-pub(super) fn method_not_allowed(allow: &'static str) -> Response<Whole> {
+pub(super) fn method_not_allowed(allow: &'static str) -> Response<FullBody> {
     let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     response
 }
 
-fn problem(status: StatusCode, detail: &str) -> Response<Whole> {
+fn problem(status: StatusCode, detail: &str) -> Response<FullBody> {
     let title = status.canonical_reason();
     let document = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
     answer(status, "application/problem+json", document.to_string())
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response<Whole> {
-    let mut response = Response::new(Whole::from(body));
+fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response<FullBody> {
+    let mut response = Response::new(FullBody::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

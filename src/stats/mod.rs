@@ -1,9 +1,16 @@
-//! What pools show to people and machines: the endpoint, its JSON, the status block in the log, and Prometheus' text.
+//! Endpoints: the state of the pools as JSON, readiness, and the metrics as Prometheus' text.
+//!
+//! | endpoint | service |
+//! |---|---|
+//! | `/health/thread-pools`, `…/ready`, `…/log-status` | [`StatsService`] |
+//! | `/metrics` | `MetricsService` (feature `prometheus`), or your own with [`Pools::publish_metrics`](crate::Pools::publish_metrics) |
 
 mod answer;
 mod json;
 #[cfg(feature = "prometheus")]
 mod prometheus;
+#[cfg(feature = "metrics")]
+mod publish;
 mod service;
 mod status;
 

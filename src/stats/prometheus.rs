@@ -14,9 +14,8 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use tower_service::Service;
 
 use super::answer;
-use crate::body::Whole;
-use crate::error::in_full;
-use crate::metrics::{self, DURATION_BUCKETS, HISTOGRAMS, Turn};
+use crate::body::FullBody;
+use crate::metrics::{DURATION_BUCKETS, HISTOGRAMS};
 use crate::pools::Pools;
 use crate::timer::{self, Alarm};
 
@@ -28,7 +27,7 @@ use crate::timer::{self, Alarm};
 ///
 /// let pools = Pools::default();
 /// let app: Router = Router::new().route_service("/metrics", MetricsService::install(&pools)?);
-/// # Ok::<(), tower_offload::InstallError>(())
+/// # Ok::<(), tower_offload::stats::InstallError>(())
 /// ```
 ///
 /// Each scrape shows every pool at one instant of its own.
@@ -39,7 +38,8 @@ pub struct MetricsService {
     _upkeep: Arc<Upkeep>,
 }
 
-/// The recorder could not be installed: the application has one already.
+/// The error of a recorder that could not be installed, because the application has one already.
+#[derive(Debug)]
 pub struct InstallError {
     source: BuildError,
 }
@@ -63,7 +63,8 @@ impl MetricsService {
         let builder = HISTOGRAMS.iter().try_fold(PrometheusBuilder::new(), |builder, name| {
             builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), DURATION_BUCKETS)
         });
-        let exporter = builder.and_then(PrometheusBuilder::install_recorder)?;
+        let exporter = builder.and_then(PrometheusBuilder::install_recorder);
+        let exporter = exporter.map_err(|source| InstallError { source })?;
         Ok(Self::with_handle(pools, exporter))
     }
 
@@ -91,21 +92,15 @@ impl MetricsService {
         let weak: Weak<Upkeep> = Arc::downgrade(&upkeep);
         timer::METRICS.arm(Instant::now() + UPKEEP_INTERVAL, weak);
         let service = Self { pools: pools.clone(), exporter, _upkeep: upkeep };
-        service.publish(&metrics::turn());
+        service.pools.publish_metrics(|| ());
         service
-    }
-
-    fn publish(&self, turn: &Turn) {
-        for pool in self.pools.iter() {
-            pool.publish(turn);
-        }
     }
 }
 
 impl<B> Service<Request<B>> for MetricsService {
-    type Response = Response<Whole>;
+    type Response = Response<FullBody>;
     type Error = Infallible;
-    type Future = Ready<Result<Response<Whole>, Infallible>>;
+    type Future = Ready<Result<Response<FullBody>, Infallible>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -114,10 +109,8 @@ impl<B> Service<Request<B>> for MetricsService {
     fn call(&mut self, request: Request<B>) -> Self::Future {
         ready(Ok(match *request.method() {
             Method::GET | Method::HEAD => {
-                // Kept until the text is made, so that it shows each pool as it was at one instant.
-                let turn = metrics::turn();
-                self.publish(&turn);
-                answer::ok("text/plain; version=0.0.4; charset=utf-8", self.exporter.render())
+                let text = self.pools.publish_metrics(|| self.exporter.render());
+                answer::ok("text/plain; version=0.0.4; charset=utf-8", text)
             }
             _ => answer::method_not_allowed("GET, HEAD"),
         }))
@@ -139,22 +132,9 @@ impl Alarm for Upkeep {
 
 // === impl InstallError ===
 
-impl From<BuildError> for InstallError {
-    fn from(source: BuildError) -> Self {
-        Self { source }
-    }
-}
-
 impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the Prometheus recorder could not be installed; if the application has its own, use `with_handle`")
-    }
-}
-
-/// The same text as [`Display`](fmt::Display) and its cause, because `main` shows the error that it returns in this form.
-impl fmt::Debug for InstallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&in_full(self))
     }
 }
 

@@ -9,7 +9,7 @@ use http::{Method, Request, Response};
 use tower_service::Service;
 
 use super::{answer, json};
-use crate::body::Whole;
+use crate::body::FullBody;
 use crate::error::UnknownPool;
 use crate::pool::Pool;
 use crate::pools::Pools;
@@ -36,7 +36,7 @@ const BASE: &str = "/thread-pools";
 ///
 /// let pools = Pools::builder().verbose(true).build()?;
 /// let app: Router = Router::new().nest_service("/health/thread-pools", StatsService::new(&pools));
-/// # Ok::<(), tower_offload::BuildError>(())
+/// # Ok::<(), tower_offload::pools::BuildError>(())
 /// ```
 ///
 /// # Readiness
@@ -80,7 +80,7 @@ impl StatsService {
         Ok(self)
     }
 
-    fn answer(&self, method: &Method, path: &str) -> Response<Whole> {
+    fn answer(&self, method: &Method, path: &str) -> Response<FullBody> {
         // Where it is nested, the router has taken the prefix off, or a part of it.
         let path = path.rsplit_once(BASE).map_or(path, |(_, below)| below);
         let verbose = self.pools.is_verbose();
@@ -98,7 +98,7 @@ impl StatsService {
         }
     }
 
-    fn readiness(&self) -> Response<Whole> {
+    fn readiness(&self) -> Response<FullBody> {
         let stats: Vec<_> = self.ready_by.iter().map(Pool::stats).collect();
         match json::readiness(&stats) {
             (true, document) => answer::json(&document),
@@ -108,9 +108,9 @@ impl StatsService {
 }
 
 impl<B> Service<Request<B>> for StatsService {
-    type Response = Response<Whole>;
+    type Response = Response<FullBody>;
     type Error = Infallible;
-    type Future = Ready<Result<Response<Whole>, Infallible>>;
+    type Future = Ready<Result<Response<FullBody>, Infallible>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))

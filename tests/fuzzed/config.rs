@@ -1,6 +1,7 @@
 //! What holds for every text that is read as a configuration.
 
-use tower_offload::{BuildError, Config, Pools};
+use tower_offload::pools::BuildError;
+use tower_offload::{Config, Pools};
 
 /// What is accepted makes pools, and is read as it was when it has been written. What is refused has its places.
 pub(crate) fn check(text: &str) {

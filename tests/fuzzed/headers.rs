@@ -12,9 +12,9 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, service_fn};
-use tower_offload::{
-    BadHeader, Cpu, Deadline, Malformed, PoolConfig, PoolLayer, Pools, Priority, Reject, Responses, Terms, Trust,
-};
+use tower_offload::config::{Malformed, Trust};
+use tower_offload::reject::{BadHeader, Http, Protocol, Terms};
+use tower_offload::{Cpu, Deadline, PoolConfig, PoolLayer, Pools, Priority};
 
 const DEADLINE: HeaderName = HeaderName::from_static("x-deadline");
 const PRIORITY: HeaderName = HeaderName::from_static("x-priority");
@@ -81,7 +81,7 @@ fn trust(switches: u8) -> Trust {
 }
 
 fn terms(request: &mut Request<()>, trust: &Trust) -> Result<Terms, BadHeader> {
-    <Responses as Reject<Request<()>, Response<Full<Bytes>>, Infallible>>::terms(&Responses, request, trust)
+    <Http as Protocol<Request<()>, Response<Full<Bytes>>, Infallible>>::terms(&Http, request, trust)
 }
 
 /// Pools that differ in what they believe.

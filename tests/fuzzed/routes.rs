@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use http::{HeaderName, Method, Request, Response};
 use tower::{Layer, Service, service_fn};
-use tower_offload::{BadHeader, Config, PoolConfig, PoolLayer, Pools, Reject, Rejection, Route, Terms, Trust};
+use tower_offload::config::{Route, Trust};
+use tower_offload::reject::{BadHeader, Protocol, Terms};
+use tower_offload::select::ByRoute;
+use tower_offload::{Config, PoolConfig, PoolLayer, Pools};
 
 const POOLS: [&str; 5] = ["io", "cpu", "inference", "embedding", "db"];
 
@@ -45,12 +48,12 @@ pub(crate) fn check(text: &str) {
 }
 
 /// The pool that the layer chooses.
-fn chosen(router: &PoolLayer<tower_offload::ByRoute>, request: Request<()>) -> Option<String> {
+fn chosen(router: &PoolLayer<ByRoute>, request: Request<()>) -> Option<String> {
     let seen = Seen::default();
     let service =
         service_fn(|_: Request<()>| -> Ready<Result<Response<()>, Infallible>> { ready(Ok(Response::new(()))) });
     // A request is submitted by the first poll of its future, so this one goes nowhere.
-    drop(router.clone().reject_by(seen.clone()).layer(service).call(request));
+    drop(router.clone().errors().protocol(seen.clone()).layer(service).call(request));
     seen.0.lock().expect("nothing panics with it").take()
 }
 
@@ -58,28 +61,10 @@ fn chosen(router: &PoolLayer<tower_offload::ByRoute>, request: Request<()>) -> O
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Option<String>>>);
 
-impl<B> Reject<Request<B>, Response<()>, Infallible> for Seen {
-    type Hint = ();
-    type Response = Response<()>;
-    type Error = Infallible;
-
-    fn hint(&self, _request: &Request<B>) {}
-
+impl<B, Res, Err> Protocol<Request<B>, Res, Err> for Seen {
     fn terms(&self, _request: &mut Request<B>, trust: &Trust) -> Result<Terms, BadHeader> {
         *self.0.lock().expect("nothing panics with it") = trust.priority.as_ref().map(ToString::to_string);
         Ok(Terms::default())
-    }
-
-    fn reject(&self, _hint: (), rejection: Rejection) -> Result<Response<()>, Infallible> {
-        panic!("{rejection}")
-    }
-
-    fn pass(&self, response: Response<()>) -> Response<()> {
-        response
-    }
-
-    fn fail(&self, error: Infallible) -> Infallible {
-        error
     }
 }
 

@@ -88,7 +88,7 @@ async fn a_handler_may_block_on_a_multi_thread_runtime() {
 #[test]
 fn each_request_finds_the_runtime_that_it_came_from() {
     let pools = Pools::default();
-    let service = PoolLayer::<Cpu>::new(&pools).errors().layer(service_fn(|()| async {
+    let service = PoolLayer::<Cpu>::new(&pools).any_request().layer(service_fn(|()| async {
         tokio::task::yield_now().await;
         Ok::<_, std::convert::Infallible>(Handle::current().id())
     }));

@@ -12,7 +12,10 @@ use http::{Request, Response};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
 use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_offload::{Cpu, Io, OffloadError, PoolLayer, PoolService, Pools, Workload};
+use tower_offload::error::OffloadError;
+use tower_offload::layer::PoolService;
+use tower_offload::select::Fixed;
+use tower_offload::{Cpu, Io, PoolLayer, Pools, Workload};
 use tower_test::mock;
 
 use crate::fixtures::{Gate, answer, in_time, locator, place, pools_of, request, stats_of};
@@ -38,7 +41,7 @@ fn layer_service_and_future_are_as_free_as_what_is_inside() {
 fn the_future_has_no_room_for_the_request() {
     type Large = [u8; 4096];
     let inner = service_fn(|request: Large| ready(Ok::<_, Infallible>(request.len())));
-    let mut service = PoolLayer::<Cpu>::new(&Pools::default()).errors().layer(inner);
+    let mut service = PoolLayer::<Cpu>::new(&Pools::default()).any_request().layer(inner);
     let future = service.call([0; 4096]);
     assert!(size_of_val(&future) < size_of::<Large>() / 4, "{} bytes", size_of_val(&future));
 }
@@ -147,7 +150,7 @@ async fn an_inline_request_clones_nothing() {
 #[tokio::test]
 async fn readiness_is_that_of_the_inner_service_alone() {
     let pools = pools_of(1, 0);
-    let (mut service, mut inner) = mock::spawn_layer::<&str, &str, _>(PoolLayer::<Cpu>::new(&pools).errors());
+    let (mut service, mut inner) = mock::spawn_layer::<&str, &str, _>(PoolLayer::<Cpu>::new(&pools).any_request());
     inner.allow(0);
     assert_pending!(service.poll_ready());
     inner.allow(1);
@@ -173,7 +176,7 @@ async fn readiness_is_that_of_the_inner_service_alone() {
 #[tokio::test]
 async fn the_request_reaches_the_service_and_its_answer_the_caller() {
     let (mut service, mut inner) =
-        mock::spawn_layer::<&str, &str, _>(PoolLayer::<Cpu>::new(&Pools::default()).errors());
+        mock::spawn_layer::<&str, &str, _>(PoolLayer::<Cpu>::new(&Pools::default()).any_request());
     assert_ready_ok!(service.poll_ready());
     let response = tokio::spawn(service.call("question"));
     let (question, respond) = in_time(inner.next_request()).await.unwrap();
@@ -241,7 +244,7 @@ async fn a_request_is_submitted_when_its_future_is_first_polled() {
 #[tokio::test]
 async fn the_service_inside_can_be_had_back() {
     let (strict, clones) = Strict::new();
-    let mut service: PoolService<Strict, Cpu> = PoolLayer::<Cpu>::new(&Pools::default()).layer(strict);
+    let mut service: PoolService<Strict, Fixed> = PoolLayer::<Cpu>::new(&Pools::default()).layer(strict);
     assert!(!service.get_ref().ready);
     service.get_mut().ready = true;
     assert!(service.into_inner().ready);

@@ -1,6 +1,7 @@
 //! The layer on real services: what runs where, what stays as it was, and what a caller is told.
 
 mod axum_places;
+mod branches;
 mod cancellation;
 mod context;
 mod contract;

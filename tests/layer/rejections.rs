@@ -8,12 +8,14 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::task::JoinHandle;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_offload::{Cause, Cpu, OffloadError, PoolConfig, PoolLayer, Pools, Reject, Rejection, Workload};
+use tower_offload::error::OffloadError;
+use tower_offload::reject::OnReject;
+use tower_offload::{Cause, Cpu, PoolConfig, PoolLayer, Pools, Rejection, Workload};
 
 use crate::fixtures::{Gate, TextService, answer, in_time, json, locator, pools_of, request, stats_of};
 
 /// A service that stands at the gate.
-fn standing(gate: &Gate) -> impl TextService + use<> {
+pub(crate) fn standing(gate: &Gate) -> impl TextService + use<> {
     let gate = gate.clone();
     service_fn(move |_: Request<String>| {
         let gate = gate.clone();
@@ -157,7 +159,7 @@ async fn a_draining_pool_finishes_what_it_has_and_refuses_the_rest() {
     assert!(whole_seconds(answered.headers()) >= 1);
     gate.open(1);
     assert_eq!(holder.await.unwrap().body(), "through");
-    assert_eq!(in_time(shutdown).await.unwrap().cut_off(), 0);
+    assert_eq!(in_time(shutdown).await.unwrap().unfinished(), 0);
 }
 
 fn panicking() -> impl TextService {
@@ -285,7 +287,7 @@ async fn an_answer_of_the_users_can_depend_on_the_request() {
     #[derive(Clone)]
     struct Echo;
 
-    impl<E> Reject<Request<String>, Response<String>, E> for Echo {
+    impl<E> OnReject<Request<String>, Response<String>, E> for Echo {
         type Hint = String;
         type Response = Response<String>;
         type Error = E;
@@ -329,7 +331,7 @@ async fn a_service_without_http_gets_typed_errors() {
             text.parse::<u8>()
         }
     });
-    let service = PoolLayer::<Cpu>::new(&pools).errors().layer(parse);
+    let service = PoolLayer::<Cpu>::new(&pools).any_request().layer(parse);
 
     assert_eq!(service.clone().oneshot("12").await.unwrap(), 12);
     let own = service.clone().oneshot("twelve").await.unwrap_err();

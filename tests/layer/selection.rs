@@ -1,26 +1,27 @@
 //! Which pool a request runs in.
 
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
 
 use http::Request;
 use tower::Layer;
-use tower_offload::{
-    Cpu, Db, Embedding, Inference, Io, Marker, PoolConfig, PoolLayer, Pools, Route, Select, Target, Workload,
-};
+use tower_offload::config::Route;
+use tower_offload::select::{Select, Selection, Target};
+use tower_offload::{Cpu, Db, Embedding, Inference, Io, Marker, PoolConfig, PoolLayer, Pools, Workload};
 
 use crate::fixtures::{answer, json, locator, log_of, request};
 
 /// Where a request runs behind `layer`.
 async fn place<W>(layer: &PoolLayer<W>, request: Request<String>) -> String
 where
-    W: Select<Request<String>>,
+    W: Select<Request<String>> + Clone,
 {
     answer(layer.layer(locator()), request).await.into_body()
 }
 
 fn pools_with(routes: &[(&str, &str)]) -> Pools {
     let routes = routes.iter().map(|(pattern, pool)| Route::new(pattern, *pool).expect("the pattern is valid"));
-    routes.fold(Pools::builder(), tower_offload::PoolsBuilder::route).build().expect("the settings are valid")
+    routes.fold(Pools::builder(), tower_offload::pools::PoolsBuilder::route).build().expect("the settings are valid")
 }
 
 #[tokio::test]
@@ -46,20 +47,30 @@ async fn a_marker_of_the_users_names_the_users_pool() {
     assert_eq!(place(&PoolLayer::<Thumbnails>::new(&pools), request("GET", "/")).await, "thumb-nails");
 }
 
-#[tokio::test]
-async fn a_marker_without_a_pool_answers_500_and_is_an_error_at_the_start() {
+#[test]
+fn a_marker_without_a_pool_panics_at_the_line_of_the_caller() {
+    static AT: Mutex<Option<(String, u32)>> = Mutex::new(None);
     let pools = Pools::default();
-    let answered = answer(PoolLayer::<Thumbnails>::new(&pools).layer(locator()), request("GET", "/")).await;
-    assert_eq!(answered.status(), 500);
-    let problem = json(&answered);
-    assert_eq!(problem["reason"], "unknown_pool");
-    assert_eq!(problem["pool"], "thumb-nails");
-    assert_eq!(problem["started"], false);
-    let unknown = PoolLayer::<Thumbnails>::try_new(&pools).unwrap_err();
-    assert_eq!(
-        unknown.to_string(),
-        "there is no pool `thumb-nails`; the pools are `cpu`, `db`, `embedding`, `inference`, `io`"
-    );
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| match info.payload_as_str() {
+        Some(text) if text.contains("thumb-nails") => {
+            *AT.lock().unwrap() = info.location().map(|at| (at.file().to_owned(), at.line()));
+        }
+        _ => before(info),
+    }));
+    let here = line!() + 1;
+    let panic = std::panic::catch_unwind(AssertUnwindSafe(|| PoolLayer::<Thumbnails>::new(&pools))).unwrap_err();
+    let sentence = "there is no pool `thumb-nails`; the pools are `cpu`, `db`, `embedding`, `inference`, `io`";
+    assert_eq!(panic.downcast_ref::<String>().map(String::as_str), Some(sentence));
+    assert_eq!(*AT.lock().unwrap(), Some((file!().to_owned(), here)));
+    assert_eq!(PoolLayer::<Thumbnails>::try_new(&pools).unwrap_err().to_string(), sentence);
+}
+
+#[tokio::test]
+async fn a_pool_needs_no_marker() {
+    let pools = Pools::builder().pool("thumb-nails", PoolConfig::new(1)).build().unwrap();
+    let layer = PoolLayer::for_pool(pools.get("thumb-nails").unwrap());
+    assert_eq!(place(&layer, request("GET", "/")).await, "thumb-nails");
 }
 
 #[tokio::test]
@@ -167,15 +178,16 @@ async fn or_does_not_hide_a_name_that_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_selector_of_the_users_sees_the_request_and_answers_a_target() {
+async fn a_selector_of_the_users_sees_the_request_and_answers_a_selection() {
+    /// It cannot be cloned, so it goes into an `Arc`.
     struct Long(Target);
     impl Select<Request<String>> for Long {
-        fn select(&self, request: &Request<String>, _own: &Target) -> Target {
-            if request.body().len() > 3 { self.0.clone() } else { Target::Inline }
+        fn select(&self, request: &Request<String>) -> Selection {
+            if request.body().len() > 3 { Selection::new(self.0.clone()) } else { Selection::inline() }
         }
     }
     let pools = Pools::default();
-    let layer = PoolLayer::with(Long(pools.target(Cpu)));
+    let layer = PoolLayer::with(Arc::new(Long(pools.target(Cpu))));
     assert_eq!(place(&layer, request("GET", "/").map(|_| "long".to_owned())).await, "cpu");
     assert_eq!(place(&layer, request("GET", "/")).await, "inline");
 }

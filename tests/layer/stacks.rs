@@ -17,7 +17,8 @@ use tower_http::compression::CompressionLayer;
 use tower_http::decompression::DecompressionLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
-use tower_offload::{Cpu, Io, OffloadError, PoolLayer, Pools};
+use tower_offload::error::OffloadError;
+use tower_offload::{Cpu, Io, PoolLayer, Pools};
 
 use crate::fixtures::{Gate, answer, get, in_time, json, locator, place, pools_of, request, stats_of, until};
 
@@ -215,7 +216,7 @@ async fn towers_own_limits_work_on_either_side() {
     };
     let gate = Gate::new();
     let inside = ServiceBuilder::new()
-        .layer(PoolLayer::<Cpu>::new(&pools).errors())
+        .layer(PoolLayer::<Cpu>::new(&pools).any_request())
         .load_shed()
         .concurrency_limit(1)
         .service(slow(&gate));
@@ -223,7 +224,7 @@ async fn towers_own_limits_work_on_either_side() {
         .load_shed()
         .concurrency_limit(1)
         .map_err(OffloadError::into_boxed)
-        .layer(PoolLayer::<Cpu>::new(&pools).errors())
+        .layer(PoolLayer::<Cpu>::new(&pools).any_request())
         .service(slow(&gate));
     let held = tokio::spawn(inside.clone().oneshot(1));
     gate.arrived(1).await;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::{HeaderName, Request, Response, StatusCode};
 use tokio::task::JoinHandle;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_offload::{Cpu, Deadline, Malformed, PoolConfig, PoolLayer, Pools, Priority, Rejection, StatsService, Trust};
+use tower_offload::config::{Malformed, Trust};
+use tower_offload::{Cpu, Deadline, PoolConfig, PoolLayer, Pools, Priority, Rejection, StatsService};
 
 use crate::fixtures::{Gate, TextService, answer, in_time, json, locator, request, stats_of, until};
 
@@ -43,7 +44,7 @@ fn noting(gate: &Gate, notes: &Arc<Mutex<Vec<String>>>) -> impl TextService + us
 fn spawn<S>(service: &S, request: Request<String>) -> JoinHandle<Response<String>>
 where
     S: Service<Request<String>, Error: std::fmt::Debug, Future: Send> + Clone + Send + 'static,
-    S: Service<Request<String>, Response = Response<tower_offload::ResponseBody<String>>>,
+    S: Service<Request<String>, Response = Response<tower_offload::reject::ResponseBody<String>>>,
 {
     tokio::spawn(answer(service.clone(), request))
 }

@@ -3,7 +3,8 @@
 use std::sync::mpsc;
 
 use tokio::sync::oneshot;
-use tower_offload::{JobHandle, PoolConfig, Pools};
+use tower_offload::pool::JobHandle;
+use tower_offload::{PoolConfig, Pools};
 
 use crate::support::{Gate, Held, PATIENCE, end_of, hold, pools, stats, until};
 

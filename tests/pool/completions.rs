@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use tower_offload::{JobHandle, PoolConfig, Pools};
+use tower_offload::pool::JobHandle;
+use tower_offload::{PoolConfig, Pools};
 
 use crate::children::in_child;
 use crate::support::{Gate, Held, end_of, hold, pools, stats, until, until_at_rest};

@@ -5,7 +5,8 @@ use std::task::{Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use tower_offload::{Cause, DrainReport, JobError, PoolConfig, PoolDrain, Pools};
+use tower_offload::pools::{DrainReport, PoolDrain};
+use tower_offload::{Cause, JobError, PoolConfig, Pools};
 
 use crate::support::{Held, PATIENCE, end_of, hold, pools, stats, threads_of, until};
 
@@ -61,7 +62,7 @@ fn a_drain_refuses_what_is_new_and_finishes_what_it_has() {
     }
     until("the shutdown was woken", || shutdown.is_woken());
     let report = tokio_test::assert_ready!(shutdown.poll());
-    assert_eq!((of(&report, "drain").finished, report.finished(), report.cut_off()), (11, 11, 0));
+    assert_eq!((of(&report, "drain").finished, report.finished(), report.unfinished()), (11, 11, 0));
     until("its threads have ended", || threads_of("drain") == 0);
     let counts = stats(&pools, "drain").counts;
     assert_eq!((counts.ok, counts.rejected), (11, 1));
@@ -74,6 +75,7 @@ fn at_the_deadline_the_queue_is_given_up_and_what_runs_is_told_of() {
     let queued: Vec<_> = (0..5).map(|_| pools.submit_to_pool("dead", || ()).unwrap()).collect();
     let report = shut_down(&pools, Duration::from_millis(20));
     assert!(report.took >= Duration::from_millis(20));
+    assert_eq!((report.given_up(), report.cut_off(), report.unfinished()), (5, 2, 7));
     let drain = of(&report, "dead");
     assert_eq!((drain.finished, drain.given_up, drain.cut_off), (0, 5, 2));
     assert!(report.to_string().contains("pool `dead`: 5 never started, 2 in flight"), "{report}");
@@ -102,13 +104,13 @@ fn a_second_shutdown_is_as_good_as_the_first() {
     assert_eq!(tokio_test::assert_ready!(first.poll()).finished(), 1);
     assert_eq!(tokio_test::assert_ready!(second.poll()).finished(), 1);
     let third = shut_down(&pools, Duration::ZERO);
-    assert_eq!((third.finished(), third.cut_off()), (0, 0));
+    assert_eq!((third.finished(), third.unfinished()), (0, 0));
 }
 
 #[test]
 fn pools_at_rest_shut_down_at_once_with_any_deadline() {
     assert_eq!(shut_down(&Pools::default(), Duration::MAX).finished(), 0);
-    assert_eq!(shut_down(&Pools::default(), Duration::ZERO).cut_off(), 0);
+    assert_eq!(shut_down(&Pools::default(), Duration::ZERO).unfinished(), 0);
     assert_eq!(shut_down(&Pools::disabled(), Duration::MAX).pools, []);
 }
 
@@ -163,7 +165,7 @@ fn a_drain_in_the_middle_of_submissions_loses_none() {
             .collect();
         until("they submit", || stats(&pools, "race").counts.ok > 50);
         let report = shut_down(&pools, PATIENCE);
-        assert_eq!(report.cut_off(), 0);
+        assert_eq!(report.unfinished(), 0);
         let ran: u64 = clients.into_iter().map(|client| client.join().unwrap()).sum();
         let counts = stats(&pools, "race").counts;
         assert_eq!((counts.ok, counts.rejected, counts.ended()), (ran, 30, counts.submitted));

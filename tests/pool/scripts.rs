@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 use tokio::sync::oneshot;
-use tower_offload::{Cause, JobError, JobHandle, PoolConfig, Pools};
+use tower_offload::pool::JobHandle;
+use tower_offload::{Cause, JobError, PoolConfig, Pools};
 
 use crate::support::{check_numbers, end_of, pools, stats, until};
 

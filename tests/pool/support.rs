@@ -6,7 +6,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tower_offload::{JobError, JobHandle, PoolConfig, PoolStats, Pools};
+use tower_offload::pool::JobHandle;
+use tower_offload::{JobError, PoolConfig, PoolStats, Pools};
 use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tower_offload::{BuildError, PoolConfig, Pools};
+use tower_offload::pools::BuildError;
+use tower_offload::{PoolConfig, Pools};
 
 use crate::children::in_child;
 use crate::support::{

@@ -40,7 +40,7 @@ impl Config {
     ///     config.app::<Settings>().unwrap_err().to_string(),
     ///     "<yaml>:2:13: app.database: invalid type: sequence, expected a string"
     /// );
-    /// # Ok::<(), tower_offload::ConfigError>(())
+    /// # Ok::<(), tower_offload::config::ConfigError>(())
     /// ```
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use crate::config::nearest::{list, nearest};
 
 pub(super) const ROOT: &[&str] = &["general", "performance", "server", "app"];
 pub(super) const GENERAL: &[&str] = &["verbose"];
-pub(super) const PERFORMANCE: &[&str] = &["workers", "keep_alive_timeout", "thread_pools", "routes"];
+pub(super) const PERFORMANCE: &[&str] = &["workers", "keep_alive_timeout", "thread_pools", "trust", "routes"];
 pub(super) const SERVER: &[&str] = &["host", "port", "shutdown_timeout", "header_read_timeout"];
 pub(super) const POOL: &[&str] = &[
     "workers",
@@ -26,10 +26,10 @@ const PLACES: [(&[&str], &str); 6] = [
     (PERFORMANCE, "under `performance`"),
     (SERVER, "under `server`"),
     (POOL, "to a pool, such as `cpu: {workers: 4, ...}` under `performance.thread_pools`"),
-    (TRUST, "under `trust` of a pool"),
+    (TRUST, "under `trust`, of a pool or of `performance`"),
 ];
 
-const BUILT_IN: [&str; 5] = ["io", "cpu", "inference", "embedding", "db"];
+pub(super) const BUILT_IN: [&str; 5] = ["io", "cpu", "inference", "embedding", "db"];
 
 /// What is wrong with a key that is none of `known`, the keys of its section.
 pub(super) fn unknown_key(given: &str, known: &[&str]) -> String {
@@ -114,6 +114,11 @@ pub(super) fn built_in_meant_by(given: &str) -> Option<&'static str> {
     };
     let singular = lower.strip_suffix('s').unwrap_or(&lower);
     BUILT_IN.into_iter().find(|name| near(&lower, name) || near(singular, name))
+}
+
+/// Whether this is the name of a built-in pool.
+pub(super) fn is_built_in(name: &str) -> bool {
+    BUILT_IN.contains(&name)
 }
 
 /// What is wrong with a key such as `cpu` or `cpu_workers` outside of `thread_pools`.

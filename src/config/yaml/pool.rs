@@ -32,7 +32,7 @@ impl Reader {
                 "queue_target" => self.queue_target(&entry, &mut pool.queue_target),
                 "keep_alive" => self.take(&entry, time, &mut pool.keep_alive),
                 "nice" => self.take(&entry, |data| nice(data).map(Some), &mut pool.nice),
-                "trust" => self.trust(&entry, &mut pool.trust),
+                "trust" => self.trust(&entry, pool.trust.get_or_insert_default()),
                 _ => self.unknown(&entry, hints::POOL),
             }
         }
@@ -91,7 +91,7 @@ impl Reader {
         }
     }
 
-    fn trust(&mut self, section: &Entry<'_>, trust: &mut Trust) {
+    pub(super) fn trust(&mut self, section: &Entry<'_>, trust: &mut Trust) {
         let entries = self.section(section);
         for entry in &entries {
             match entry.name {

@@ -119,6 +119,7 @@ impl Reader {
                 "workers" => self.take(&entry, |data| workers(data, &rules::SERVER_WORKERS), &mut performance.workers),
                 "keep_alive_timeout" => self.take(&entry, time, &mut performance.keep_alive_timeout),
                 "thread_pools" => self.thread_pools(&entry, &routed, &mut performance.thread_pools),
+                "trust" => self.trust(&entry, &mut performance.trust),
                 "routes" => routes = Some(entry),
                 _ => self.unknown(&entry, hints::PERFORMANCE),
             }
@@ -139,6 +140,12 @@ impl Reader {
             }
             let short = entry.name.strip_suffix("_workers");
             let name = short.unwrap_or(entry.name);
+            let none = short.is_none() && matches!(&entry.value.data, Data::Text(text) if text == "none");
+            if none && hints::is_built_in(name) {
+                pools.remove(name);
+                given.insert(name, entry);
+                continue;
+            }
             if let (None, false) = (short, matches!(entry.value.data, Data::Mapping(_))) {
                 self.note(entry.at(), &entry.path, long_form_expected(&entry));
                 continue;

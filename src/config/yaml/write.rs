@@ -25,11 +25,16 @@ impl Config {
     fn to_value(&self) -> Value {
         let performance = &self.performance;
         let pools = performance.thread_pools.iter().map(|(name, pool)| pool_entry(name.as_str(), pool));
+        let left_out = hints::BUILT_IN.into_iter().filter(|name| performance.thread_pools.get(*name).is_none());
+        let pools = pools.chain(left_out.map(|name| (name.into(), "none".into())));
         let mut inner = vec![
             ("workers", workers(performance.workers)),
             ("keep_alive_timeout", time(performance.keep_alive_timeout)),
             ("thread_pools", Value::Mapping(pools.collect())),
         ];
+        if performance.trust != Trust::default() {
+            inner.push(("trust", trust(&performance.trust)));
+        }
         if !performance.routes.is_empty() {
             inner.push(("routes", Value::Mapping(performance.routes.iter().map(route_entry).collect())));
         }
@@ -84,8 +89,8 @@ fn pool_entry(name: &str, pool: &PoolConfig) -> (Value, Value) {
     if let Some(nice) = pool.nice {
         entries.push(("nice", nice.into()));
     }
-    if pool.trust != Trust::default() {
-        entries.push(("trust", trust(&pool.trust)));
+    if let Some(trusted) = &pool.trust {
+        entries.push(("trust", trust(trusted)));
     }
     (name.into(), mapping(entries))
 }

@@ -1,0 +1,67 @@
+//! Rejections as axum responses, so that handlers return them with `?`.
+
+use axum_core::body::Body;
+use axum_core::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde_json::json;
+
+use super::format::problem;
+use crate::error::{Cause, JobError, Panic, Rejection, UnknownPool};
+
+/// The problem document that a [`PoolLayer`](crate::PoolLayer) would answer with.
+///
+/// ```
+/// use axum::{Router, extract::State, routing::get};
+/// use tower_offload::{Cpu, JobError, Pools};
+///
+/// async fn hash(State(pools): State<Pools>) -> Result<String, JobError> {
+///     let hash = pools.run_in_pool(Cpu, || 6 * 7).await?;
+///     Ok(hash.to_string())
+/// }
+///
+/// let app: Router = Router::new().route("/hash", get(hash)).with_state(Pools::default());
+/// ```
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        problem(&self).map(Body::new)
+    }
+}
+
+/// A status of 500 that names the pool.
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl IntoResponse for UnknownPool {
+    fn into_response(self) -> Response {
+        Rejection::new(self.name().clone(), Cause::UnknownPool, None).into_response()
+    }
+}
+
+/// A status of 500. The message of the panic goes to the panic hook alone.
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl IntoResponse for Panic {
+    fn into_response(self) -> Response {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        let document = json!({
+            "type": "about:blank",
+            "title": status.canonical_reason(),
+            "status": status.as_u16(),
+            "detail": "the job panicked",
+            "reason": Cause::Panicked.as_str(),
+            "started": true,
+        });
+        (status, [(CONTENT_TYPE, "application/problem+json")], document.to_string()).into_response()
+    }
+}
+
+/// The response of the error inside.
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl IntoResponse for JobError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Rejected(rejection) | Self::CutOff(rejection) => rejection.into_response(),
+            Self::Panicked(panic) => panic.into_response(),
+            Self::UnknownPool(unknown) => unknown.into_response(),
+        }
+    }
+}

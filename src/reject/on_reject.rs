@@ -1,0 +1,31 @@
+//! The trait of what the caller of a rejected request gets.
+
+use crate::error::Rejection;
+
+/// Turns a [`Rejection`] into what the caller of a service gets.
+///
+/// The [module's documentation](super) has an example.
+pub trait OnReject<Req, Res, Err>: Clone + Send + Sync + 'static {
+    /// What the response needs of a request, which is gone when it is rejected.
+    type Hint: Send + 'static;
+    /// The response type of the service behind the layer.
+    type Response;
+    /// The error type of the service behind the layer.
+    type Error;
+
+    /// Takes from the request what the response will need. Called for each request that a pool is chosen for.
+    fn hint(&self, request: &Req) -> Self::Hint;
+
+    /// The response to a rejected request.
+    ///
+    /// # Errors
+    ///
+    /// If rejections are errors for this service.
+    fn reject(&self, hint: Self::Hint, rejection: Rejection) -> Result<Self::Response, Self::Error>;
+
+    /// Converts a response of the inner service.
+    fn pass(&self, response: Res) -> Self::Response;
+
+    /// Converts an error of the inner service.
+    fn fail(&self, error: Err) -> Self::Error;
+}

@@ -1,0 +1,78 @@
+//! The trait of what a layer knows of the protocol of its requests.
+
+use crate::config::Trust;
+use crate::headers::BadHeader;
+use crate::terms::Terms;
+
+/// Reads the terms of a request, decides which results count as errors, and names requests in the log.
+///
+/// [`Http`](super::Http) is the default. Implement it for requests of another type that carry deadlines or priorities,
+/// and pass it to [`PoolLayer::protocol`](crate::PoolLayer::protocol):
+///
+/// ```
+/// use tower_offload::config::Trust;
+/// use tower_offload::reject::{BadHeader, Protocol, Terms};
+/// use tower_offload::{Cpu, Deadline, PoolLayer, Pools};
+///
+/// struct Call { method: &'static str, deadline: Deadline }
+///
+/// #[derive(Clone, Debug)]
+/// struct Rpc;
+///
+/// impl<Res, Err> Protocol<Call, Res, Err> for Rpc {
+///     fn terms(&self, call: &mut Call, _trust: &Trust) -> Result<Terms, BadHeader> {
+///         let mut terms = Terms::default();
+///         terms.deadline = Some(call.deadline);
+///         Ok(terms)
+///     }
+///
+///     fn describe(&self, call: &Call) -> String {
+///         call.method.to_owned()
+///     }
+/// }
+///
+/// let layer = PoolLayer::<Cpu>::new(&Pools::default()).errors().protocol(Rpc);
+/// # let _ = layer;
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not know requests of type `{Req}` with responses of type `{Res}`",
+    note = "for a service that does not speak HTTP, write `PoolLayer::<Cpu>::new(&pools).any_request()`"
+)]
+pub trait Protocol<Req, Res, Err>: Clone + Send + Sync + 'static {
+    /// What the request asks of its pool, which trusts the headers that `trust` names. By default nothing.
+    ///
+    /// # Errors
+    ///
+    /// If such a header cannot be read, and the pool refuses such requests.
+    fn terms(&self, request: &mut Req, trust: &Trust) -> Result<Terms, BadHeader> {
+        let _ = (request, trust);
+        Ok(Terms::default())
+    }
+
+    /// Whether the result of the inner service counts as an error in the pool's numbers. By default errors do.
+    fn failed(result: &Result<Res, Err>) -> bool {
+        result.is_err()
+    }
+
+    /// The name of the request in the task log. By default its type.
+    fn describe(&self, request: &Req) -> String {
+        let _ = request;
+        crate::pool::name_of::<Req>()
+    }
+
+    /// Whether the request runs inline whatever the selector says, such as a health check. By default none does.
+    fn runs_inline(&self, request: &Req) -> bool {
+        let _ = request;
+        false
+    }
+}
+
+/// The protocol of requests that the layer knows nothing about; chosen by
+/// [`PoolLayer::any_request`](crate::PoolLayer::any_request).
+///
+/// Requests have no deadline, the normal priority, and the name of their type. Every response counts as `ok`, and every
+/// error as `error`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AnyRequest;
+
+impl<Req, Res, Err> Protocol<Req, Res, Err> for AnyRequest {}

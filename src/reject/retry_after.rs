@@ -1,0 +1,64 @@
+//! When to try again, as headers say it.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use crate::error::Rejection;
+
+/// The header in which a gRPC server says when to try again: gRFC A6.
+pub(super) const GRPC_PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+impl Rejection {
+    /// The value of a `Retry-After` header: [`retry_after`](Self::retry_after) in whole seconds, and some more.
+    ///
+    /// Each call gives another value, from the time rounded up to a quarter above it and at least one second above it.
+    /// Callers that were rejected at the same moment would otherwise be told the same second and come back together.
+    #[must_use]
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after().map(|wait| spread_seconds(wait, RandomState::new().hash_one(())))
+    }
+}
+
+/// Whole seconds that are not less than `wait`; `random` chooses among them.
+fn spread_seconds(wait: Duration, random: u64) -> u64 {
+    let least = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
+    least + random % (least / 4).max(1).saturating_add(1)
+}
+
+pub(super) fn millis(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::error::Cause;
+    use crate::workload::Workload;
+
+    #[test]
+    fn retry_after_is_spread_over_whole_seconds_that_are_not_too_few() {
+        for (wait, least, most) in
+            [(0, 1, 2), (1, 1, 2), (1000, 1, 2), (1001, 2, 3), (2000, 2, 3), (12_000, 12, 15), (59_500, 60, 75)]
+        {
+            let told: BTreeSet<_> = (0..100).map(|random| spread_seconds(Duration::from_millis(wait), random)).collect();
+            assert_eq!(told, (least..=most).collect(), "{wait} ms");
+        }
+    }
+
+    #[test]
+    fn rejections_of_one_moment_are_told_different_seconds() {
+        for wait in [0, 20, 1000, 1500, 60_000] {
+            let rejection = Rejection::new(Workload::CPU, Cause::QueueFull, Some(Duration::from_millis(wait)));
+            let told: BTreeSet<_> = (0..67).map(|_| rejection.retry_after_seconds()).collect();
+            assert!(told.len() >= 2, "{wait} ms: {told:?}");
+        }
+    }
+
+    #[test]
+    fn grpc_clients_are_told_milliseconds() {
+        assert_eq!(millis(Duration::from_micros(2_500_999)), 2500);
+        assert_eq!(millis(Duration::MAX), u64::MAX);
+    }
+}

@@ -1,0 +1,61 @@
+//! Rejections as gRPC statuses, so that methods of a tonic service return them with `?`.
+
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+
+use super::cause::{GrpcCode, answer_to};
+use super::retry_after::{GRPC_PUSHBACK, millis};
+use crate::error::{Cause, JobError, Rejection, UnknownPool};
+
+/// The status that a [`PoolLayer`](crate::PoolLayer) would answer with.
+///
+/// ```
+/// use tonic::{Request, Response, Status};
+/// use tower_offload::{Cpu, Pools};
+///
+/// async fn factor(pools: &Pools, request: Request<u64>) -> Result<Response<u64>, Status> {
+///     let number = request.into_inner();
+///     let factor = pools.run_in_pool(Cpu, move || (2..=number).find(|factor| number % factor == 0)).await?;
+///     factor.map(Response::new).ok_or_else(|| Status::invalid_argument("no prime factors"))
+/// }
+/// ```
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+impl From<Rejection> for Status {
+    fn from(rejection: Rejection) -> Self {
+        let mut metadata = MetadataMap::new();
+        if let Some(wait) = rejection.retry_after() {
+            metadata.insert(GRPC_PUSHBACK, millis(wait).into());
+        }
+        Self::with_metadata(code(answer_to(rejection.cause()).1), rejection.to_string(), metadata)
+    }
+}
+
+/// `INTERNAL`.
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+impl From<UnknownPool> for Status {
+    fn from(unknown: UnknownPool) -> Self {
+        Rejection::new(unknown.name().clone(), Cause::UnknownPool, None).into()
+    }
+}
+
+/// The status of the error inside. A panic is `INTERNAL`, without its message.
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+impl From<JobError> for Status {
+    fn from(error: JobError) -> Self {
+        match error {
+            JobError::Rejected(rejection) | JobError::CutOff(rejection) => rejection.into(),
+            JobError::Panicked(_) => Self::internal("the job panicked"),
+            JobError::UnknownPool(unknown) => unknown.into(),
+        }
+    }
+}
+
+const fn code(code: GrpcCode) -> Code {
+    match code {
+        GrpcCode::InvalidArgument => Code::InvalidArgument,
+        GrpcCode::DeadlineExceeded => Code::DeadlineExceeded,
+        GrpcCode::ResourceExhausted => Code::ResourceExhausted,
+        GrpcCode::Internal => Code::Internal,
+        GrpcCode::Unavailable => Code::Unavailable,
+    }
+}

@@ -1,0 +1,81 @@
+//! The answer of a selector.
+
+use super::Target;
+use crate::terms::{Caller, Priority};
+
+/// Where a request runs, how important it is, and on whose behalf it comes.
+///
+/// ```
+/// use tower_offload::select::Selection;
+/// use tower_offload::{Caller, Pools, Priority};
+///
+/// let pools = Pools::default();
+/// let selection = Selection::new(pools.target("db")).priority(Priority::High).caller(Caller::of("tenant-7"));
+/// # let _ = selection;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Selection {
+    /// Where the request runs.
+    pub target: Target,
+    /// How important the request is. `None` leaves that to the header that the pool trusts, or else to the
+    /// [`Priority`] among the request's extensions.
+    pub priority: Option<Priority>,
+    /// The caller for fair queueing. `None` leaves that to the [`Caller`] among the request's extensions.
+    pub caller: Option<Caller>,
+    /// What the layer that chose adds to the options of the layer as a whole.
+    pub(crate) options: Options,
+}
+
+/// What a layer does besides choosing the pool and answering rejections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// A handler's panic continues in the response future.
+    pub(crate) resume_panics: bool,
+    /// A handler that is in flight at its request's deadline is cancelled.
+    pub(crate) cancel_late: bool,
+}
+
+impl Selection {
+    /// The request runs at `target`.
+    #[must_use]
+    pub const fn new(target: Target) -> Self {
+        Self { target, priority: None, caller: None, options: Options { resume_panics: false, cancel_late: false } }
+    }
+
+    /// The request runs where it arrives, in no pool.
+    #[must_use]
+    pub const fn inline() -> Self {
+        Self::new(Target::Inline)
+    }
+
+    /// Sets how important the request is.
+    #[must_use]
+    pub fn priority(mut self, priority: impl Into<Option<Priority>>) -> Self {
+        self.priority = priority.into();
+        self
+    }
+
+    /// Sets the caller for fair queueing.
+    #[must_use]
+    pub fn caller(mut self, caller: impl Into<Option<Caller>>) -> Self {
+        self.caller = caller.into();
+        self
+    }
+
+    /// Whether no pool was chosen.
+    #[must_use]
+    pub const fn is_inline(&self) -> bool {
+        matches!(self.target, Target::Inline)
+    }
+}
+
+impl Options {
+    /// Every option that is on in one of the two.
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self {
+            resume_panics: self.resume_panics || other.resume_panics,
+            cancel_late: self.cancel_late || other.cancel_late,
+        }
+    }
+}

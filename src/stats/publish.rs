@@ -1,0 +1,36 @@
+//! The metrics of all pools, for an endpoint of the application's own.
+
+use crate::metrics;
+use crate::pools::Pools;
+
+impl Pools {
+    /// Sets every gauge and counter of the pools in the application's recorder, and then calls `render`.
+    ///
+    /// Call it in a `/metrics` endpoint of your own, around what renders the recorder. Nothing else sets these numbers
+    /// until `render` returns, so a scrape shows each pool at one instant: *submitted = Σ results + queued + in flight*.
+    /// Between scrapes, the numbers of a pool follow half a second after a change.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use metrics_exporter_prometheus::PrometheusBuilder;
+    /// use tower_offload::Pools;
+    ///
+    /// let pools = Pools::default();
+    /// let recorder = PrometheusBuilder::new().install_recorder()?;
+    /// let metrics = move || async move { pools.publish_metrics(|| recorder.render()) };
+    /// let app: Router = Router::new().route("/metrics", get(metrics));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`HISTOGRAMS`](crate::metrics::HISTOGRAMS) and [`DURATION_BUCKETS`](crate::metrics::DURATION_BUCKETS) give an
+    /// exporter the buckets of the two histograms.
+    pub fn publish_metrics<T>(&self, render: impl FnOnce() -> T) -> T {
+        // Held until the text is made.
+        let turn = metrics::turn();
+        for pool in self.iter() {
+            pool.publish(&turn);
+        }
+        self.routes().publish();
+        render()
+    }
+}
