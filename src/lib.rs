@@ -96,6 +96,7 @@ pub mod layer;
 pub mod metrics;
 #[cfg(not(feature = "metrics"))]
 mod metrics;
+mod options;
 pub mod pool;
 pub mod pools;
 pub mod reject;
@@ -114,7 +115,7 @@ pub mod workload;
 pub use crate::config::{Config, PoolConfig};
 pub use crate::error::{Cause, JobError, Rejection};
 pub use crate::layer::PoolLayer;
-pub use crate::pool::{Pool, PoolStats};
+pub use crate::pool::{Cancelled, Pool, PoolStats, cancelled, checkpoint, is_cancelled};
 pub use crate::pools::Pools;
 pub use crate::stats::StatsService;
 #[cfg(feature = "prometheus")]

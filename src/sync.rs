@@ -2,12 +2,14 @@
 
 #[cfg(not(any(tower_offload_loom, tower_offload_shuttle)))]
 mod imp {
+    pub(crate) use std::sync::atomic::AtomicU32;
     pub(crate) use std::sync::{Mutex, MutexGuard};
     pub(crate) use std::thread::{Thread, current, park_timeout};
 }
 
 #[cfg(tower_offload_loom)]
 mod imp {
+    pub(crate) use loom::sync::atomic::AtomicU32;
     pub(crate) use loom::sync::{Mutex, MutexGuard};
     pub(crate) use loom::thread::{Thread, current};
 
@@ -26,6 +28,7 @@ mod imp {
 
 #[cfg(tower_offload_shuttle)]
 mod imp {
+    pub(crate) use shuttle::sync::atomic::AtomicU32;
     pub(crate) use shuttle::sync::{Mutex, MutexGuard};
     pub(crate) use shuttle::thread::{Thread, current};
 

@@ -10,8 +10,8 @@ use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-/// After a thread could not be started, another is not tried for so long.
-pub(crate) const BARREN: Duration = Duration::from_secs(1);
+/// The time after a failed start during which no other thread is started.
+pub(crate) const START_BACKOFF: Duration = Duration::from_secs(1);
 
 /// What a thread does.
 type Body = Box<dyn FnOnce() + Send>;
@@ -19,6 +19,7 @@ type Body = Box<dyn FnOnce() + Send>;
 /// A thread to be started, and where to say whether it was.
 struct Start {
     name: String,
+    stack_size: Option<usize>,
     body: Body,
     started: SyncSender<io::Result<()>>,
 }
@@ -30,14 +31,26 @@ static STARTER: OnceLock<Sender<Start>> = OnceLock::new();
 ///
 /// # Errors
 /// The system's, if it gives no further thread.
-pub(crate) fn start(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub(crate) fn start(
+    name: String,
+    stack_size: Option<usize>,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
     let Some(starter) = STARTER.get() else {
-        return thread::Builder::new().name(name).spawn(body).map(drop);
+        return builder(name, stack_size).spawn(body).map(drop);
     };
     let gone = || io::Error::other("the thread that starts others has ended");
     let (started, answer) = sync_channel(1);
-    starter.send(Start { name, body: Box::new(body), started }).map_err(|_| gone())?;
+    starter.send(Start { name, stack_size, body: Box::new(body), started }).map_err(|_| gone())?;
     answer.recv().map_err(|_| gone())?
+}
+
+fn builder(name: String, stack_size: Option<usize>) -> thread::Builder {
+    let builder = thread::Builder::new().name(name);
+    match stack_size {
+        Some(bytes) => builder.stack_size(bytes),
+        None => builder,
+    }
 }
 
 /// Gives the calling thread this `nice` value.
@@ -66,9 +79,9 @@ pub(crate) fn may_renice(nice: i32) -> io::Result<()> {
     if STARTER.get().is_none() {
         let (starter, starts) = channel::<Start>();
         let run = move || {
-            for Start { name, body, started } in starts {
+            for Start { name, stack_size, body, started } in starts {
                 // Who asked waits for the answer.
-                let _ = started.send(thread::Builder::new().name(name).spawn(body).map(drop));
+                let _ = started.send(builder(name, stack_size).spawn(body).map(drop));
             }
         };
         thread::Builder::new().name("offload-starter".to_owned()).spawn(run)?;

@@ -188,7 +188,7 @@ impl<T> Admission<T> {
     ///
     /// # Errors
     ///
-    /// The cause of a refusal: the pool is draining, or the deadline has passed.
+    /// The cause of a refusal: the deadline has passed, or the pool is draining and the task was not accepted before.
     pub fn offer_riding(&mut self, now: Timestamp, offer: Offer) -> Result<Key, Cause> {
         self.clock = now;
         self.counts.submitted += 1;
@@ -251,7 +251,7 @@ impl<T> Admission<T> {
     /// Whether a patient task that is offered now would be admitted.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        !self.draining && (!self.is_full() || self.levels.least_below(Priority::Normal as usize).is_some())
+        !self.is_full() || self.levels.least_below(Priority::Normal as usize).is_some()
     }
 
     /// Refuses every further offer.
@@ -346,8 +346,14 @@ impl<T> Admission<T> {
         evicted: &mut Vec<Evicted<T>>,
     ) -> Result<Admitted, Cause> {
         self.clock = now;
-        self.counts.submitted += 1;
-        self.place(now, offer, may_start, evicted).inspect_err(|&cause| self.counts.refused(cause))
+        let placed = self.place(now, offer, may_start, evicted);
+        // A task that comes back is counted when it comes again.
+        if placed != Err(Cause::QueueFull) || !offer.comes_back() {
+            self.counts.submitted += 1;
+            placed.inspect_err(|&cause| self.counts.refused(cause))
+        } else {
+            placed
+        }
     }
 
     fn place(
@@ -369,7 +375,7 @@ impl<T> Admission<T> {
 
     /// Whether the task is refused however much room there is.
     fn refusal(&self, now: Timestamp, offer: Offer) -> Result<(), Cause> {
-        if self.draining {
+        if self.draining && !offer.accepted {
             return Err(Cause::Draining);
         }
         if offer.deadline.is_some_and(|deadline| deadline <= now) {

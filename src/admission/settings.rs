@@ -69,6 +69,20 @@ pub struct Offer {
     /// Whether it waits however long it takes: it is never shed, makes room for no other, and has no queue timeout. Its
     /// own deadline holds.
     pub patient: bool,
+    /// Whether it belongs to a request that was accepted before: a drain does not refuse it.
+    pub accepted: bool,
+    /// Whether its submitter runs it in place if the queue is full; see
+    /// [`offer_riding`](super::Admission::offer_riding).
+    pub rides: bool,
+}
+
+// === impl Offer ===
+
+impl Offer {
+    /// Whether a task that finds the queue full is offered again, and so is not counted as rejected.
+    pub(super) const fn comes_back(self) -> bool {
+        self.patient || self.rides
+    }
 }
 
 // === impl Settings ===

@@ -5,24 +5,23 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use pin_project::pin_project;
+use pin_project::{pin_project, pinned_drop};
 use tower_service::Service;
 
 use super::call::BoxedCall;
 use super::options::Options;
 use crate::admission::Outcome;
 use crate::error::{Cause, JobError, Rejection};
-use crate::pool::{Pending, Pool, Submission};
+use crate::pool::{Pending, Pool, Submission, TaskOptions};
 use crate::reject::{Http, OnReject, Protocol};
 use crate::shield::shielded;
-use crate::terms::Terms;
 use crate::timer::Sleep;
 use crate::workload::Workload;
 
 /// The future of [`PoolService`](crate::PoolService).
 ///
 /// The request is submitted when this is first polled. Dropping it cancels the request.
-#[pin_project]
+#[pin_project(PinnedDrop)]
 pub struct ResponseFuture<S, Req, R, P = Http>
 where
     S: Service<Req>,
@@ -40,7 +39,7 @@ where
 #[pin_project(project = StateProj)]
 pub(super) enum State<S: Service<Req>, Req> {
     /// The pool is chosen, and the request not submitted yet. The call is gone once it is.
-    Chosen { pool: Pool, call: Option<BoxedCall<S, Req>>, terms: Terms },
+    Chosen { pool: Pool, call: Option<BoxedCall<S, Req>>, options: TaskOptions },
     /// No pool was chosen.
     Inline {
         #[pin]
@@ -101,13 +100,13 @@ where
                 StateProj::Rejected { rejection } => {
                     break Err(rejection.take().expect("a response is given once"));
                 }
-                StateProj::Chosen { pool, call, terms } => {
+                StateProj::Chosen { pool, call, options } => {
                     let call = call.take().expect("a request is submitted once");
                     if pool.is_current() {
                         State::Here { call }
                     } else {
-                        match submit(pool, call, *terms, this.protocol) {
-                            Ok(pending) => State::Pending { pending, late: this.options.late_after(terms.deadline) },
+                        match submit(pool, call, *options, this.protocol) {
+                            Ok(pending) => State::Pending { pending, late: this.options.late_after(options.deadline) },
                             Err(rejection) => break Err(rejection),
                         }
                     }
@@ -156,7 +155,7 @@ fn rejection(pool: &Workload, error: JobError, options: Options) -> Rejection {
 fn submit<S, Req, P>(
     pool: &Pool,
     call: BoxedCall<S, Req>,
-    terms: Terms,
+    options: TaskOptions,
     protocol: &P,
 ) -> Result<Pending<Answer<S, Req>>, Rejection>
 where
@@ -168,12 +167,29 @@ where
     P: Protocol<Req, S::Response, S::Error>,
 {
     let function = pool.is_verbose().then(|| call.request().map(|request| protocol.describe(request))).flatten();
-    pool.submit(Submission {
+    let submitted = pool.submit_future(Submission {
         future: call,
-        terms,
-        function: || function.unwrap_or_default(),
+        options,
+        function: || function.clone().unwrap_or_default(),
         outcome_of: |result| if P::failed(result) { Outcome::Error } else { Outcome::Ok },
-    })
+        patient: false,
+    });
+    submitted.map_err(|rejected| rejected.rejection)
+}
+
+/// The client has left.
+#[pinned_drop]
+impl<S, Req, R, P> PinnedDrop for ResponseFuture<S, Req, R, P>
+where
+    S: Service<Req>,
+    R: OnReject<Req, S::Response, S::Error>,
+{
+    fn drop(self: Pin<&mut Self>) {
+        let this = self.project();
+        if let (StateProj::Pending { pending, .. }, true) = (this.state.project(), this.options.detach) {
+            pending.detach();
+        }
+    }
 }
 
 impl<S, Req, R, P> fmt::Debug for ResponseFuture<S, Req, R, P>

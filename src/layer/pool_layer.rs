@@ -276,7 +276,7 @@ impl<W> PoolLayer<W> {
     }
 
     const fn make(selector: W) -> Self {
-        let options = Options { resume_panics: false, cancel_late: false };
+        let options = Options::NONE;
         Self { selector, reject: Responses, protocol: Http, options }
     }
 }
@@ -475,6 +475,17 @@ impl<W, R, P> PoolLayer<W, R, P> {
     #[must_use]
     pub fn cancel_late(mut self) -> Self {
         self.options.cancel_late = true;
+        self
+    }
+
+    /// Lets a handler go on when its client leaves, and a queued one start in its turn: a payment that was asked for is
+    /// made, though nobody reads the answer.
+    ///
+    /// Without this, a queued request leaves the queue when its client leaves, and an async handler is dropped at its next
+    /// await.
+    #[must_use]
+    pub fn detach(mut self) -> Self {
+        self.options.detach = true;
         self
     }
 }

@@ -11,9 +11,9 @@ use super::call::Call;
 use super::future::{ResponseFuture, State};
 use super::options::Options;
 use crate::error::{Cause, Rejection};
+use crate::pool::TaskOptions;
 use crate::reject::{Http, OnReject, Protocol, Responses};
 use crate::select::{Select, Target};
-use crate::terms::Terms;
 
 /// A service whose requests run in workload pools; made by [`PoolLayer`](crate::PoolLayer).
 pub struct PoolService<S, W, R = Responses, P = Http> {
@@ -78,16 +78,14 @@ where
         let hint = self.reject.hint(&request);
         let state = match pool.map(|pool| (self.protocol.terms(&mut request, pool.trust()), pool)) {
             Ok((Ok(terms), pool)) => {
-                let priority = selection.priority.unwrap_or(terms.priority);
-                let caller = selection.caller.or(terms.caller);
-                let terms = Terms { priority, caller, ..terms };
+                let options = TaskOptions::of_request(terms, selection.priority, selection.caller);
                 // The service that was made ready goes with the request. A fresh clone stays, to be made ready anew.
                 let clone = self.inner.clone();
                 let call = Call::boxed(mem::replace(&mut self.inner, clone), request);
-                State::Chosen { pool, call: Some(call), terms }
+                State::Chosen { pool, call: Some(call), options }
             }
             Ok((Err(bad), pool)) => {
-                let rejection = pool.turn_away(Cause::BadHeader, || self.protocol.describe(&request));
+                let rejection = pool.count_rejected(Cause::BadHeader, || self.protocol.describe(&request));
                 State::Rejected { rejection: Some(rejection.with_detail(&bad)) }
             }
             Err(unknown) => State::Rejected { rejection: Some(unknown) },

@@ -1,70 +1,59 @@
 //! Brings the readings and times of pools to whatever recorder the application has installed.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics::{Histogram, counter, gauge, histogram, with_recorder};
+use metrics::{Histogram, counter, gauge, histogram};
 
 use super::{Reading, names};
+use crate::admission::Timestamp;
 use crate::workload::Workload;
 
-/// The two histograms of a pool.
+/// The two histograms of a pool, for one thread that records in them.
 #[derive(Debug)]
-pub(crate) struct JobTimes {
+pub(crate) struct TaskTimes {
     pool: Workload,
-    /// Resolved when the pool was made.
-    early: Handles,
-    /// Resolved again if the application installed its recorder after that.
-    late: OnceLock<Handles>,
+    handles: Option<Handles>,
 }
 
 #[derive(Debug)]
 struct Handles {
     wait: Histogram,
     run: Histogram,
-    /// Where the recorder lives that these handles belong to.
-    recorder: usize,
+    resolved: Timestamp,
 }
 
-impl JobTimes {
+/// How long a handle of a histogram is used before it is resolved again: the application may have installed its recorder
+/// since, and an exporter with an idle timeout may have removed the histogram of a pool that rested.
+const RESOLVE_AFTER: Duration = Duration::from_millis(500);
+
+impl TaskTimes {
     pub(crate) fn of(pool: &Workload) -> Self {
-        Self { pool: pool.clone(), early: Handles::resolve(pool), late: OnceLock::new() }
+        Self { pool: pool.clone(), handles: None }
     }
 
-    pub(crate) fn record_wait(&self, waited: Duration) {
-        self.handles().wait.record(waited);
+    pub(crate) fn record_wait(&mut self, now: Timestamp, waited: Duration) {
+        self.handles(now).wait.record(waited);
     }
 
-    pub(crate) fn record_run(&self, ran: Duration) {
-        self.handles().run.record(ran);
+    pub(crate) fn record_run(&mut self, now: Timestamp, ran: Duration) {
+        self.handles(now).run.record(ran);
     }
 
-    /// Looks whether a recorder was installed since the handles were resolved.
-    pub(crate) fn refresh(&self) {
-        if self.late.get().is_none() && self.early.recorder != recorder() {
-            let _ = self.late.set(Handles::resolve(&self.pool));
-        }
-    }
-
-    fn handles(&self) -> &Handles {
-        self.late.get().unwrap_or(&self.early)
+    fn handles(&mut self, now: Timestamp) -> &Handles {
+        self.handles = self.handles.take().filter(|handles| now.since(handles.resolved) < RESOLVE_AFTER);
+        self.handles.get_or_insert_with(|| Handles::resolve(&self.pool, now))
     }
 }
 
 impl Handles {
-    fn resolve(pool: &Workload) -> Self {
+    fn resolve(pool: &Workload, now: Timestamp) -> Self {
         let pool = pool.to_string();
         Self {
             wait: histogram!(names::QUEUE_WAIT, "pool" => pool.clone()),
             run: histogram!(names::RUN, "pool" => pool),
-            recorder: recorder(),
+            resolved: now,
         }
     }
-}
-
-/// The place of the recorder in force: it changes once, when the application installs one.
-fn recorder() -> usize {
-    with_recorder(|recorder| std::ptr::from_ref(recorder).addr())
 }
 
 /// Sets every gauge and counter of a pool from one reading of it.

@@ -27,14 +27,14 @@ mod facade;
 mod names;
 
 #[cfg(feature = "metrics")]
-pub(crate) use self::facade::{JobTimes, publish, publish_routes};
+pub(crate) use self::facade::{TaskTimes, publish, publish_routes};
 #[cfg(feature = "metrics")]
 pub use self::names::{DURATION_BUCKETS, HISTOGRAMS};
 
 #[cfg(not(feature = "metrics"))]
 mod off;
 #[cfg(not(feature = "metrics"))]
-pub(crate) use self::off::{JobTimes, publish, publish_routes};
+pub(crate) use self::off::{TaskTimes, publish, publish_routes};
 
 /// The right to publish: one reading after the other, so that none overtakes a later one, and none in the middle of a
 /// scrape.

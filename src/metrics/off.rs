@@ -3,21 +3,20 @@
 use std::time::Duration;
 
 use super::Reading;
+use crate::admission::Timestamp;
 use crate::workload::Workload;
 
 #[derive(Debug)]
-pub(crate) struct JobTimes;
+pub(crate) struct TaskTimes;
 
-impl JobTimes {
+impl TaskTimes {
     pub(crate) const fn of(_pool: &Workload) -> Self {
         Self
     }
 
-    pub(crate) const fn record_wait(&self, _waited: Duration) {}
+    pub(crate) const fn record_wait(&self, _now: Timestamp, _waited: Duration) {}
 
-    pub(crate) const fn record_run(&self, _ran: Duration) {}
-
-    pub(crate) const fn refresh(&self) {}
+    pub(crate) const fn record_run(&self, _now: Timestamp, _ran: Duration) {}
 }
 
 pub(crate) const fn publish(_reading: &Reading<'_>) {}

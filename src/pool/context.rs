@@ -1,63 +1,105 @@
-//! What travels with a job from the thread that submits it to the worker that polls it: the Tokio handle, the `tracing`
-//! span, and the dispatcher if it is a scoped one.
+//! What travels with a task from the thread that submits it to the worker that polls it: the Tokio handle, the `tracing`
+//! span, the dispatcher if it is a scoped one, and what the application's own hooks capture.
 
-use tokio::runtime::{EnterGuard, Handle};
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
 use tracing::Span;
 use tracing::dispatcher::{self, Dispatch};
-use tracing::span::Entered;
 use tracing::subscriber::DefaultGuard;
 
-#[derive(Debug)]
-pub(crate) struct JobContext {
+/// Enters what was captured, and calls its argument inside.
+pub(crate) type Enter = Box<dyn Fn(&mut dyn FnMut()) + Send>;
+
+/// Captures something of the thread that submits a task.
+pub(crate) type Capture = Arc<dyn Fn() -> Enter + Send + Sync>;
+
+/// The hooks of the application, in the order in which they were added.
+#[derive(Clone, Default)]
+pub(crate) struct ContextHooks(Vec<Capture>);
+
+/// The context of one task.
+pub(super) struct TaskContext {
     tokio: Option<Handle>,
     span: Span,
     dispatch: Carried,
+    captured: Vec<Enter>,
 }
 
-#[derive(Debug)]
 struct Carried {
     dispatch: Dispatch,
-    place: usize,
+    address: usize,
 }
 
-/// Everything is entered while this lives.
-#[derive(Debug)]
-pub(crate) struct InContext<'a> {
-    // In this order: the span is left before the dispatcher that knows it.
-    _span: Entered<'a>,
-    _dispatch: Option<DefaultGuard>,
-    _tokio: Option<EnterGuard<'a>>,
+impl ContextHooks {
+    pub(crate) fn push(&mut self, capture: Capture) {
+        self.0.push(capture);
+    }
 }
 
-impl JobContext {
-    /// The context of the thread that submits.
-    pub(crate) fn capture() -> Self {
+impl TaskContext {
+    /// The context of the calling thread.
+    pub(super) fn capture(hooks: &ContextHooks) -> Self {
         let dispatch =
-            dispatcher::get_default(|current| Carried { dispatch: current.clone(), place: place_of(current) });
-        Self { tokio: Handle::try_current().ok(), span: Span::current(), dispatch }
+            dispatcher::get_default(|current| Carried { dispatch: current.clone(), address: address_of(current) });
+        let captured = hooks.0.iter().map(|capture| capture()).collect();
+        Self { tokio: Handle::try_current().ok(), span: Span::current(), dispatch, captured }
     }
 
-    pub(crate) fn enter(&self) -> InContext<'_> {
-        InContext {
-            _tokio: self.tokio.as_ref().map(Handle::enter),
-            _dispatch: self.dispatch.enter(),
-            _span: self.span.enter(),
+    /// Calls `body` once in this context.
+    pub(super) fn run(&self, body: impl FnOnce()) {
+        let _tokio = self.tokio.as_ref().map(Handle::enter);
+        // The span is left before the dispatcher that knows it.
+        let _dispatch = self.dispatch.enter();
+        let _span = self.span.enter();
+        if self.captured.is_empty() {
+            return body();
         }
+        let mut body = Some(body);
+        let mut once = || {
+            if let Some(body) = body.take() {
+                body();
+            }
+        };
+        nest(&self.captured, &mut once);
+        // A hook may have failed to call its argument.
+        once();
+    }
+}
+
+/// Calls `body` inside all that was captured, the first on the outside.
+fn nest(captured: &[Enter], body: &mut dyn FnMut()) {
+    match captured.split_first() {
+        Some((enter, rest)) => enter(&mut || nest(rest, body)),
+        None => body(),
     }
 }
 
 impl Carried {
     /// Sets the dispatcher on this thread, unless it is the one that this thread has anyway.
     ///
-    /// A dispatcher that is set for a thread takes the whole process off `tracing`'s fast path for as long as it is, so
-    /// the global one must not be set again. `tracing` cannot be asked which of the two a dispatcher is. But the global
-    /// one is handed out by reference to one place for all threads, and a scoped one by reference into its thread.
+    /// A dispatcher that is set for a thread takes the whole process off `tracing`'s fast path for as long as it is set, so
+    /// the global one must not be set again. `tracing` does not say which of the two a dispatcher is. But the global one
+    /// is handed out by reference to one place for all threads, and a scoped one by reference into its thread.
     fn enter(&self) -> Option<DefaultGuard> {
-        let here = dispatcher::get_default(place_of);
-        (here != self.place).then(|| dispatcher::set_default(&self.dispatch))
+        let here = dispatcher::get_default(address_of);
+        (here != self.address).then(|| dispatcher::set_default(&self.dispatch))
     }
 }
 
-fn place_of(dispatch: &Dispatch) -> usize {
+fn address_of(dispatch: &Dispatch) -> usize {
     std::ptr::from_ref(dispatch).addr()
+}
+
+impl fmt::Debug for ContextHooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ContextHooks").field(&self.0.len()).finish()
+    }
+}
+
+impl fmt::Debug for TaskContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskContext").field("span", &self.span).finish_non_exhaustive()
+    }
 }

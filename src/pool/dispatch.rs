@@ -1,74 +1,111 @@
-//! Brings jobs and workers together: one lock over admission, the jobs that are ready to be polled, and the workers
-//! that sleep.
+//! Brings tasks and workers together: one lock over admission, the tasks that are ready to be polled, and the workers.
 //!
 //! # How no wake-up is lost
 //!
-//! 1. A worker that finds nothing to do puts its seat on the stack of sleepers *under the lock*, and parks after it has
-//!    let go of the lock, with no code of the application in between: that may park too, and use up the token of 2.
-//! 2. Whoever makes a job ready does so under the lock and, under the same lock, takes a seat off the stack. The seat is
-//!    then *waking*, and is unparked after the lock is released. Unparking before parking leaves a token, so the order
-//!    of the two does not matter.
-//! 3. Only as many workers are waking at a time as there are jobs to take and cores to run them. Each that arrives looks
-//!    whether there is more to take than workers are coming for, and wakes the next.
-//! 4. A worker that ends a job takes its next one under the lock that ends the first, unless it has code of the
-//!    application to call before; then it leaves that job to others. It sleeps only after it has looked and found nothing.
-//! 5. A worker that finds more awake than the `level` allows lies down although there are jobs to take, and none is
-//!    called beyond it. Whoever leaves jobs so begins the watch, unless it is on; it goes on while they wait, and calls
-//!    workers when the level has risen.
+//! 1. A worker that finds nothing to do enters the stack of parked workers *under the lock*, and parks after it has
+//!    released the lock, with no code of the application in between: that may park too, and consume the token of rule 2.
+//! 2. A thread that makes a task ready does so under the lock and, under the same lock, takes a worker off the stack. That
+//!    worker is then *waking*, and is unparked after the lock is released. Unparking before parking leaves a token, so the
+//!    order of the two does not matter.
+//! 3. Only as many workers are waking at a time as `workers.rs` says. Each that arrives looks whether there is more to take
+//!    than workers are coming for, and wakes the next.
+//! 4. A worker that ends a task takes its next one under the lock that releases the permit, unless it has code of the
+//!    application to call first that may take long; then it leaves that task to others. It parks only after it has looked
+//!    and found nothing.
+//! 5. A worker that finds more workers awake than the active limit allows parks although there are tasks to take, and none
+//!    is woken beyond that limit. A thread that leaves tasks behind starts the sampler, unless it runs; the sampler runs
+//!    while tasks wait, and wakes workers when the limit has risen.
 //!
-//! So whenever the lock is free and a job can be taken, either a worker is awake (and will look before it sleeps), or
-//! one is waking, or none can be had and none sleeps. If all that are awake block, the level rises within milliseconds.
+//! So whenever the lock is free and a task can be taken, either a worker is awake (and will look before it parks), or one is
+//! waking, or none can be had and none is parked. If all that are awake block, the limit rises within milliseconds.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::completions::Outlook;
-use super::crew::{Awake, Call, Crew};
+use super::effects::Effects;
 use super::level::Seen;
-use super::task::Task;
+use super::workers::{Sampled, Wake, WorkerId, Workers};
 use crate::admission::{
-    Admission, Admitted as Place, Evicted as Gone, Key, Offer, Outcome, Settings, Snapshot, Timestamp as Moment,
+    Admission, Admitted, Evicted, Key, Offer, Outcome, Settings, Snapshot, Timestamp,
 };
 use crate::error::Cause;
 use crate::sync::{Mutex, MutexGuard, Thread, lock, park_timeout};
 
-/// The work of one pool and who does it. `T` is a job that can be polled.
+/// How many woken tasks are polled in a row while a queued task could start. A pool of futures that are always ready, such
+/// as streams of tokens, would otherwise keep every new task out.
+const MAX_READY_IN_A_ROW: u8 = 8;
+
+/// The lock of one pool. It has a cache line of its own, because every submission and every worker writes to it. `T` is
+/// a task that can be polled.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Dispatch<T> {
     state: Mutex<State<T>>,
+}
+
+/// What is told to a task that is admitted.
+pub(crate) trait Admit {
+    /// The task has this key, and is the pool's `id`-th. It is called under the lock.
+    fn admitted(&self, key: Key, id: u64);
 }
 
 #[derive(Debug)]
 struct State<T> {
     admission: Admission<T>,
-    /// Jobs with a permit that want to be polled: they were just admitted, or were woken.
+    /// Tasks with a permit that want to be polled: they were just admitted, or were woken.
     ready: VecDeque<T>,
-    crew: Crew,
-    /// Nothing new is taken.
+    ready_in_a_row: u8,
+    workers: Workers,
+    /// Tasks that have ended, for a worker to drop.
+    garbage: Vec<T>,
     draining: bool,
-    /// Nobody can submit any more; workers end when they find nothing to do.
+    /// Nobody can submit any more: workers end when they find nothing to do.
     closed: bool,
-    /// Who waits for the moment at which nothing is queued or in flight.
-    watchers: Vec<Waker>,
-    /// The jobs that have begun, while tasks are logged.
-    tasks: HashMap<Key, (Moment, Task)>,
-    /// The earliest moment at which [`Dispatch::expire`] is sure to be called.
-    armed: Option<Moment>,
+    idle_watchers: Vec<IdleWatcher>,
+    /// How many tasks wait outside of the queue.
+    waiting_for_room: usize,
+    /// The earliest time at which [`Dispatch::expire`] is sure to be called.
+    expires_at: Option<Timestamp>,
 }
 
-/// What is to be done once the lock is released.
-#[must_use]
+/// Waits until nothing is queued, and at most `except` tasks are in flight.
 #[derive(Debug)]
-pub(crate) struct After<T> {
-    pub(crate) call: Call,
-    /// Queued jobs that ended without starting: their callers are to be told, and they are to be dropped.
-    pub(crate) gone: Vec<Gone<T>>,
-    pub(crate) watchers: Vec<Waker>,
-    /// [`Dispatch::expire`] is to be called at this moment.
-    pub(crate) arm: Option<Moment>,
-    /// It is to be looked from here on which workers run.
-    pub(crate) watch: bool,
+struct IdleWatcher {
+    except: usize,
+    waker: Waker,
+}
+
+/// What a worker did before it asks for its next task.
+#[derive(Debug)]
+pub(crate) enum Last<T> {
+    /// Its thread has just started.
+    Started,
+    /// It polled a task to its end.
+    Ended(Ending),
+    /// It polled a task that was woken meanwhile.
+    Woken(T),
+    /// It polled a task that waits for a wake-up.
+    Pending,
+    /// It found that another thread had polled the task.
+    Stale,
+}
+
+/// How a task in flight ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending {
+    pub(crate) key: Key,
+    pub(crate) outcome: Outcome,
+    /// How long it ran, if it started.
+    pub(crate) ran: Option<Duration>,
+}
+
+/// A task that was not admitted.
+#[derive(Debug)]
+pub(crate) struct Refused<T> {
+    pub(crate) task: T,
+    pub(crate) cause: Cause,
+    pub(crate) retry_after: Duration,
 }
 
 /// One instant of a pool.
@@ -79,227 +116,237 @@ pub(crate) struct Instantaneous {
     pub(crate) draining: bool,
     pub(crate) workers: usize,
     pub(crate) workers_max: usize,
-    pub(crate) busy: usize,
+    pub(crate) active: usize,
 }
 
-/// What is to be known of a pool when a job is let in.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Glance {
-    /// The jobs that were ever submitted, this one included.
-    pub(crate) submitted: u64,
+/// A task was admitted: how much the pool has to do then.
+#[derive(Debug)]
+pub(crate) struct Offered<T> {
+    /// The task, if the queue was full and its submitter is to run it in place.
+    pub(crate) riding: Option<T>,
     pub(crate) queued: usize,
-    pub(crate) busy: usize,
-}
-
-/// How a worker comes to ask for work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum From {
-    /// Its thread has just started.
-    Start,
-    /// It has polled a job.
-    Job,
+    pub(crate) active: usize,
 }
 
 impl<T> Dispatch<T> {
-    pub(crate) fn new(settings: Settings, seed: u64, workers: usize, most_waking: usize) -> Self {
-        let crew = Crew::new(workers, most_waking);
+    pub(crate) fn new(settings: Settings, seed: u64, workers: usize, cores: usize) -> Self {
         let state = State {
             admission: Admission::new(settings, seed),
             ready: VecDeque::new(),
-            crew,
+            ready_in_a_row: 0,
+            workers: Workers::new(workers, cores),
+            garbage: Vec::new(),
             draining: false,
             closed: false,
-            watchers: Vec::new(),
-            tasks: HashMap::new(),
-            armed: None,
+            idle_watchers: Vec::new(),
+            waiting_for_room: 0,
+            expires_at: None,
         };
         Self { state: Mutex::new(state) }
     }
 
-    /// Offers a job. `make` builds it once it is let in, under the lock: it must be short and run no code of the user.
-    /// The error says why it was refused, and when to come again.
-    pub(crate) fn offer<R>(
-        &self,
-        now: Moment,
-        offer: Offer,
-        make: impl FnOnce(Key, Glance) -> (T, R),
-    ) -> (Result<R, (Cause, Duration)>, After<T>) {
-        let mut gone = Vec::new();
+    /// Offers a task. How deep the queue is with it, or the task itself and why it was refused.
+    pub(crate) fn offer(&self, now: Timestamp, offer: Offer, task: T) -> (Result<Offered<T>, Refused<T>>, Effects<T>)
+    where
+        T: Admit,
+    {
+        let mut evicted = Vec::new();
         let mut state = self.lock();
-        let placed = if state.crew.has_room_beside(state.ready.len()) {
-            state.admission.offer(now, offer, &mut gone)
+        let admitted = if state.workers.has_room_beside(state.ready.len()) {
+            state.admission.offer(now, offer, &mut evicted)
         } else {
-            state.admission.offer_to_wait(now, offer, &mut gone)
+            state.admission.offer_to_wait(now, offer, &mut evicted)
         };
-        let (offered, due) = match placed {
-            Ok(Place::InFlight(key)) => {
-                let (job, made) = make(key, state.glance());
-                state.ready.push_back(job);
-                (Ok(made), None)
+        let rides = offer.rides && admitted == Err(Cause::QueueFull);
+        let admitted = if rides { state.admission.offer_riding(now, offer).map(Admitted::InFlight) } else { admitted };
+        let id = state.admission.submitted();
+        let mut expiry = None;
+        let offered = match admitted {
+            Ok(Admitted::InFlight(key)) => {
+                task.admitted(key, id);
+                let riding = if rides { Some(task) } else { state.ready.push_back(task); None };
+                Ok(state.offered(riding))
             }
-            Ok(Place::Queued(key)) => {
-                let (job, made) = make(key, state.glance());
-                state.admission.store(key, job);
-                let due = state.admission.expiry_of(now, offer);
-                (Ok(made), Some(due))
+            Ok(Admitted::Queued(key)) => {
+                task.admitted(key, id);
+                state.admission.store(key, task);
+                expiry = Some(state.admission.expiry_of(now, offer));
+                Ok(state.offered(None))
             }
-            Err(cause) => (Err((cause, state.admission.retry_after(now))), None),
+            Err(cause) => Err(Refused { task, cause, retry_after: state.admission.retry_after(now) }),
         };
-        let after = state.after_until(due, now, gone);
-        (offered, after)
+        let effects = state.effects(now, evicted, expiry);
+        (offered, effects)
     }
 
-    /// Counts a job that is refused whatever the state of the pool is.
-    pub(crate) fn turn_away(&self, cause: Cause) {
+    /// Takes a queued task out of the queue, to be run in place by the task that waits for it. Whether it was queued.
+    pub(crate) fn start_riding(&self, now: Timestamp, key: Key) -> (bool, Effects<T>) {
+        let mut state = self.lock();
+        let task = state.admission.start_riding(now, key);
+        let effects = state.effects(now, Vec::new(), None);
+        drop(state);
+        // Its caller has the task as well, so nothing of the application is dropped here.
+        (task.is_some(), effects)
+    }
+
+    /// Counts a task that is rejected whatever the state of the pool is.
+    pub(crate) fn count_rejected(&self, cause: Cause) {
         self.lock().admission.count_rejected(cause);
     }
 
-    /// A job in flight wants to be polled again. `by_itself`: it was woken while it was being polled, so the worker
-    /// that polls it is about to look for work.
-    pub(crate) fn ready(&self, now: Moment, job: T, by_itself: bool) -> After<T> {
+    /// A task in flight was woken.
+    pub(crate) fn ready(&self, now: Timestamp, task: T) -> Effects<T> {
         let mut state = self.lock();
-        state.ready.push_back(job);
-        if by_itself { After::default() } else { state.after(now, Vec::new()) }
+        state.ready.push_back(task);
+        state.effects(now, Vec::new(), None)
     }
 
-    /// A permit comes home other than at the end of a worker's poll.
-    pub(crate) fn finish(&self, now: Moment, key: Key, outcome: Outcome, ran: Option<Duration>) -> After<T> {
+    /// A task in flight ended other than in a worker's loop.
+    pub(crate) fn finish(&self, now: Timestamp, ending: Ending) -> Effects<T> {
         let mut state = self.lock();
-        state.finish(now, key, outcome, ran);
-        state.after(now, Vec::new())
+        state.admission.finish(now, ending.key, ending.outcome, ending.ran);
+        state.effects(now, Vec::new(), None)
     }
 
-    /// A permit comes home on the worker that polled the job to its end: the worker's next job, if there is one, and
-    /// what it may expect.
-    pub(crate) fn finish_and_take(
-        &self,
-        seat: usize,
-        now: Moment,
-        key: Key,
-        outcome: Outcome,
-        ran: Option<Duration>,
-    ) -> (Option<(T, Outlook)>, After<T>) {
-        let mut gone = Vec::new();
+    /// Releases the permit of the task that a worker has ended, and takes the worker's next task under the same lock.
+    pub(crate) fn next(&self, worker: WorkerId, now: Timestamp, last: Last<T>) -> (Option<T>, Effects<T>) {
+        let mut evicted = Vec::new();
         let mut state = self.lock();
-        state.finish(now, key, outcome, ran);
-        state.crew.put_down(seat, now);
-        let next = state.take_on(seat, now, &mut gone);
-        if gone.is_empty() {
-            let next = next.map(|job| (job, state.outlook(now)));
-            let after = state.after(now, gone);
-            return (next, after);
+        match last {
+            Last::Started => state.workers.started(worker),
+            Last::Stale => state.workers.abort_poll(worker),
+            Last::Pending => state.workers.end_poll(worker, now),
+            Last::Woken(task) => {
+                state.workers.end_poll(worker, now);
+                state.ready.push_back(task);
+            }
+            Last::Ended(Ending { key, outcome, ran }) => {
+                state.workers.end_poll(worker, now);
+                state.admission.finish(now, key, outcome, ran);
+            }
         }
-        // Code of the application is to be called first, and nobody else could take the job from this worker.
-        if let Some(job) = next {
-            state.crew.leave_off(seat);
-            state.ready.push_front(job);
+        let next = state.take(worker, now, &mut evicted);
+        if evicted.is_empty() && state.garbage.is_empty() {
+            return (next, state.effects(now, evicted, None));
         }
-        let after = state.after(now, gone);
-        (None, after)
+        // Code of the application is to be called first, and no other worker could take the task from this one.
+        if let Some(task) = next {
+            state.workers.abort_poll(worker);
+            state.ready.push_front(task);
+        }
+        let garbage = std::mem::take(&mut state.garbage);
+        let effects = state.effects(now, evicted, None);
+        (None, Effects { garbage, ..effects })
     }
 
-    /// Takes out a queued job, whose end counts as `outcome`.
-    pub(crate) fn cancel(&self, now: Moment, key: Key, outcome: Outcome) -> (Option<T>, After<T>) {
-        let mut state = self.lock();
-        let job = state.admission.cancel(now, key, outcome);
-        let after = state.after(now, Vec::new());
-        (job, after)
-    }
-
-    /// The next job for the worker on `seat`, waiting for one up to `keep_alive`; `None` if the worker is to end.
+    /// Waits for the next task of a worker that found none, up to `keep_alive`; `None` if the worker is to end.
     ///
-    /// `settle` is called without the lock whenever there is something to be done for others.
-    pub(crate) fn next(
+    /// `perform` is called without the lock.
+    pub(crate) fn wait(
         &self,
-        seat: usize,
-        from: From,
+        worker: WorkerId,
         keep_alive: Duration,
-        now: impl Fn() -> Moment,
-        settle: impl Fn(After<T>),
+        now: impl Fn() -> Timestamp,
+        perform: impl Fn(Effects<T>),
     ) -> Option<T> {
         let mut at = now();
-        let mut state = self.lock();
-        match from {
-            From::Start => state.crew.sit_down(seat),
-            From::Job => {
-                state.crew.busy -= 1;
-                state.crew.put_down(seat, at);
-            }
-        }
-        // In this loop the worker is neither waking nor busy.
         let mut idle_since = at;
+        let mut state = self.lock();
         loop {
-            let mut gone = Vec::new();
-            let job = state.take_on(seat, at, &mut gone);
+            let mut evicted = Vec::new();
+            let task = state.take(worker, at, &mut evicted);
             let idle = at.since(idle_since);
-            // Where jobs were found that are too late, there may be more.
-            let leaves = job.is_none() && gone.is_empty() && (state.closed || idle >= keep_alive);
-            if job.is_some() {
-                state.crew.busy += 1;
-            } else if leaves {
-                state.crew.leave(seat);
+            let garbage = std::mem::take(&mut state.garbage);
+            // Where tasks were found that are too late, there may be more.
+            let found = task.is_some() || !evicted.is_empty() || !garbage.is_empty();
+            let leaves = !found && (state.closed || idle >= keep_alive);
+            if leaves {
+                state.workers.leave(worker);
             }
-            let after = state.after(at, gone);
-            // What is settled runs code of the application, which may park this thread and so use up the token of an
-            // unpark. So a worker lies down only when there is nothing to settle, and parks with nothing in between.
-            let lies_down = job.is_none() && !leaves && after.is_empty();
-            if lies_down {
-                state.crew.lie_down(seat);
+            let effects = Effects { garbage, ..state.effects(at, evicted, None) };
+            // Effects run code of the application, which may park this thread and so consume the token of an unpark. So a
+            // worker parks only when there are none, with nothing in between.
+            let parks = !found && !leaves && effects.is_empty();
+            if parks {
+                state.workers.park(worker);
             }
             drop(state);
-            if !lies_down {
-                settle(after);
-                if job.is_some() || leaves {
-                    return job;
+            if !parks {
+                perform(effects);
+                if task.is_some() || leaves {
+                    return task;
                 }
             } else {
                 park_timeout(keep_alive.saturating_sub(idle));
             }
             at = now();
             state = self.lock();
-            if lies_down && state.crew.get_up(seat) {
+            if parks && state.workers.unparked(worker) {
                 idle_since = at;
             }
         }
     }
 
-    /// The thread for `seat` could not be started. Without any worker the jobs cannot run: those that had a permit are
-    /// answered, to be dropped.
-    pub(crate) fn start_failed(&self, now: Moment, seat: usize) -> (Vec<T>, After<T>) {
-        let mut gone = Vec::new();
+    /// Takes out a queued task, whose end counts as `outcome`.
+    pub(crate) fn cancel(&self, now: Timestamp, key: Key, outcome: Outcome) -> (Option<T>, Effects<T>) {
+        let mut state = self.lock();
+        let task = state.admission.cancel(now, key, outcome);
+        let effects = state.effects(now, Vec::new(), None);
+        (task, effects)
+    }
+
+    /// Gives tasks that have ended to the workers, to be dropped. Those beyond what the queue can hold come back: every
+    /// worker is blocked.
+    pub(crate) fn discard(&self, now: Timestamp, tasks: Vec<T>) -> (Vec<T>, Effects<T>) {
+        let mut state = self.lock();
+        state.garbage.extend(tasks);
+        let too_many = state.garbage.len() > state.admission.snapshot().capacity.max(MIN_GARBAGE);
+        let back = if too_many { std::mem::take(&mut state.garbage) } else { Vec::new() };
+        (back, state.effects(now, Vec::new(), None))
+    }
+
+    /// No thread could be started for `worker`. Without any worker the tasks cannot run: those that had a permit are
+    /// returned, to be ended.
+    pub(crate) fn start_failed(&self, now: Timestamp, worker: WorkerId) -> (Vec<T>, Effects<T>) {
+        let mut evicted = Vec::new();
         let mut ready = Vec::new();
         let mut state = self.lock();
-        state.crew.start_failed(now, seat);
-        if state.crew.present == 0 {
-            state.admission.evict_all(Cause::NoWorkers, &mut gone);
+        state.workers.start_failed(now, worker);
+        if state.workers.present == 0 {
+            state.admission.evict_all(Cause::NoWorkers, &mut evicted);
             ready.extend(state.ready.drain(..));
+            ready.append(&mut state.garbage);
         }
-        let after = state.after(now, gone);
-        (ready, after)
+        let effects = state.effects(now, evicted, None);
+        (ready, effects)
     }
 
-    /// Ends the waiting of the jobs that are late.
-    pub(crate) fn expire(&self, now: Moment) -> After<T> {
-        let mut gone = Vec::new();
+    /// Ends the waiting of the tasks that are late.
+    pub(crate) fn expire(&self, now: Timestamp) -> Effects<T> {
+        let mut evicted = Vec::new();
         let mut state = self.lock();
-        state.admission.expire(now, &mut gone);
-        // An alarm that an earlier one has overtaken rings too; it does not ask for another.
-        state.armed = state.armed.filter(|&armed| now < armed);
-        let due = state.admission.next_expiry();
-        state.after_until(due, now, gone)
+        state.admission.expire(now, &mut evicted);
+        state.expires_at = None;
+        let next = state.admission.next_expiry();
+        state.effects(now, evicted, next)
     }
 
-    /// The workers to look at: do they run?
-    pub(crate) fn sample(&self) -> Vec<Awake> {
-        self.lock().crew.sample()
+    /// The call of [`expire`](Self::expire) that was asked for will not be made.
+    pub(crate) fn expiry_failed(&self) {
+        self.lock().expires_at = None;
     }
 
-    /// Learns what the workers do that were looked at; when to look again, if at all.
-    pub(crate) fn learn(&self, now: Moment, seen: &[Seen]) -> (Option<Duration>, After<T>) {
+    /// The workers to look up in the system: do they run?
+    pub(crate) fn sample(&self) -> Vec<Sampled> {
+        self.lock().workers.sample()
+    }
+
+    /// Learns what the sampled workers do; when to sample again, if at all.
+    pub(crate) fn learn(&self, now: Timestamp, seen: &[Seen]) -> (Option<Duration>, Effects<T>) {
         let mut state = self.lock();
-        let pressed = state.has_work();
-        let next = state.crew.learn(now, seen, pressed);
-        (next, state.after(now, Vec::new()))
+        let waiting = state.waiting() > 0;
+        let next = state.workers.learn(now, seen, waiting);
+        (next, state.effects(now, Vec::new(), None))
     }
 
     /// Refuses every further offer.
@@ -309,61 +356,54 @@ impl<T> Dispatch<T> {
         state.admission.drain();
     }
 
-    /// Ends the waiting of every queued job.
-    pub(crate) fn evict_all(&self, now: Moment, cause: Cause) -> After<T> {
-        let mut gone = Vec::new();
+    /// Ends the waiting of every queued task.
+    pub(crate) fn evict_all(&self, now: Timestamp, cause: Cause) -> Effects<T> {
+        let mut evicted = Vec::new();
         let mut state = self.lock();
-        state.admission.evict_all(cause, &mut gone);
-        state.after(now, gone)
+        state.admission.evict_all(cause, &mut evicted);
+        state.effects(now, evicted, None)
     }
 
-    /// Lets the workers end when they find nothing to do; answers those that are to be unparked for it.
+    /// Lets the workers end when they find nothing to do; the parked ones, to be unparked for it.
     pub(crate) fn close(&self) -> Vec<Thread> {
         let mut state = self.lock();
         state.closed = true;
-        state.crew.call_all()
+        state.workers.unpark_all()
     }
 
-    /// Whether nothing is queued or in flight; if something is, `watcher` is woken when that has changed.
-    pub(crate) fn poll_idle(&self, watcher: &Waker) -> bool {
-        let watcher = watcher.clone();
+    /// Whether nothing is queued, and no more than `except` tasks are in flight; if not, `waker` is woken when that has
+    /// changed.
+    pub(crate) fn poll_idle(&self, except: usize, waker: &Waker) -> bool {
+        let waker = waker.clone();
         let mut state = self.lock();
-        let idle = state.admission.is_idle();
-        if !idle && !state.watchers.iter().any(|other| other.will_wake(&watcher)) {
-            state.watchers.push(watcher);
+        let idle = state.is_idle(except);
+        if !idle && !state.idle_watchers.iter().any(|other| other.except == except && other.waker.will_wake(&waker)) {
+            state.idle_watchers.push(IdleWatcher { except, waker });
         }
         idle
     }
 
-    /// A job has begun, and is to be shown among the running tasks.
-    pub(crate) fn began(&self, key: Key, now: Moment, task: Task) {
-        self.lock().tasks.insert(key, (now, task));
+    /// One more task waits outside of the queue until there is room, or one fewer.
+    pub(crate) fn wait_for_room(&self, now: Timestamp, waits: bool) -> Effects<T> {
+        let mut state = self.lock();
+        state.waiting_for_room = if waits { state.waiting_for_room + 1 } else { state.waiting_for_room - 1 };
+        state.effects(now, Vec::new(), None)
     }
 
-    pub(crate) fn instant(&self, now: Moment) -> Instantaneous {
+    pub(crate) fn instant(&self, now: Timestamp) -> Instantaneous {
         self.lock().instant(now)
     }
 
-    /// The instant, and the tasks that run in it with the moments they began at.
-    pub(crate) fn instant_with_tasks(&self, now: Moment) -> (Instantaneous, Vec<(Moment, Task)>) {
-        let state = self.lock();
-        (state.instant(now), state.tasks.values().cloned().collect())
-    }
-
-    pub(crate) fn retry_after(&self, now: Moment) -> Duration {
-        self.lock().admission.retry_after(now)
-    }
-
-    /// As if the jobs had been seen to compute.
+    /// As if the tasks had been seen to compute.
     #[cfg(test)]
-    pub(super) fn lower_level(&self) {
-        self.lock().crew.lower_level();
+    pub(super) fn lower_limit(&self) {
+        self.lock().workers.lower_limit();
     }
 
     /// How many workers are on their way.
     #[cfg(all(test, any(tower_offload_loom, tower_offload_shuttle)))]
     pub(super) fn waking(&self) -> usize {
-        self.lock().crew.waking
+        self.lock().workers.waking
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -371,242 +411,99 @@ impl<T> Dispatch<T> {
     }
 }
 
-// === impl After ===
-
-impl<T> Default for After<T> {
-    fn default() -> Self {
-        Self { call: Call::Nobody, gone: Vec::new(), watchers: Vec::new(), arm: None, watch: false }
-    }
-}
-
-impl<T> After<T> {
-    pub(crate) fn is_empty(&self) -> bool {
-        let Self { call, gone, watchers, arm, watch } = self;
-        matches!(call, Call::Nobody) && gone.is_empty() && watchers.is_empty() && arm.is_none() && !watch
-    }
-}
+/// How many ended tasks a pool keeps for its workers at least, however short its queue is.
+const MIN_GARBAGE: usize = 64;
 
 // === impl State ===
 
 impl<T> State<T> {
-    /// The next job for the worker that asks, unless it is one too many.
-    fn take_on(&mut self, seat: usize, now: Moment, gone: &mut Vec<Gone<T>>) -> Option<T> {
-        if self.crew.has_too_many() {
+    /// The next task for the worker that asks, unless it is one too many.
+    fn take(&mut self, worker: WorkerId, now: Timestamp, evicted: &mut Vec<Evicted<T>>) -> Option<T> {
+        if self.workers.has_too_many() {
             return None;
         }
-        let job = self.ready.pop_front().or_else(|| self.admission.take(now, gone).map(|started| started.task));
-        if job.is_some() {
-            self.crew.take_up(seat, now);
+        let queue_first = self.ready_in_a_row >= MAX_READY_IN_A_ROW && self.admission.has_takeable();
+        let ready = if queue_first { None } else { self.ready.pop_front() };
+        let task = if ready.is_some() {
+            self.ready_in_a_row = self.ready_in_a_row.saturating_add(1);
+            ready
+        } else {
+            self.ready_in_a_row = 0;
+            self.admission.take(now, evicted).map(|started| started.task).or_else(|| self.ready.pop_front())
+        };
+        if task.is_some() {
+            self.workers.begin_poll(worker, now);
         }
-        job
+        task
     }
 
-    /// Whether a worker would find something to do.
-    fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.admission.has_takeable()
+    /// How many tasks a worker could take.
+    fn waiting(&self) -> usize {
+        self.ready.len() + self.admission.takeable() + usize::from(!self.garbage.is_empty())
     }
 
-    fn finish(&mut self, now: Moment, key: Key, outcome: Outcome, ran: Option<Duration>) {
-        self.admission.finish(now, key, outcome, ran);
-        if !self.tasks.is_empty() {
-            self.tasks.remove(&key);
-        }
-    }
-
-    fn after(&mut self, now: Moment, gone: Vec<Gone<T>>) -> After<T> {
-        self.after_until(None, now, gone)
-    }
-
-    /// The same where a job's waiting ends at `due`.
-    fn after_until(&mut self, due: Option<Moment>, now: Moment, gone: Vec<Gone<T>>) -> After<T> {
-        let watched = !self.watchers.is_empty() && self.admission.is_idle();
-        let watchers = if watched { std::mem::take(&mut self.watchers) } else { Vec::new() };
-        let call = self.call(now);
-        let pressed = self.has_work();
+    /// What is to be done without the lock, after any change. A call of `expire` is needed at `expiry`.
+    fn effects(&mut self, now: Timestamp, evicted: Vec<Evicted<T>>, expiry: Option<Timestamp>) -> Effects<T> {
+        let waiting = self.waiting();
+        let wake = self.workers.wake(now, waiting);
         // A thread that could not be started is tried again, whether or not anything happens until then.
-        let retry = self.crew.barren_until(now).filter(|_| pressed && matches!(call, Call::Nobody));
-        let arm = due.into_iter().chain(retry).min().and_then(|due| self.arm(due));
-        After { call, gone, watchers, arm, watch: self.crew.wants_watch(pressed) }
+        let retry = match wake {
+            Wake::Nobody if waiting > 0 => self.workers.start_blocked_until(now),
+            _ => None,
+        };
+        Effects {
+            wake,
+            evicted,
+            garbage: Vec::new(),
+            idle: self.idle_watchers(),
+            expire_at: expiry.into_iter().chain(retry).min().and_then(|at| self.expire_at(at)),
+            sample: self.workers.starts_sampler(waiting > 0),
+            room: self.waiting_for_room > 0 && self.admission.has_room(),
+        }
     }
 
-    /// Something is due at this moment: the moment itself, if nothing rings before.
-    fn arm(&mut self, due: Moment) -> Option<Moment> {
-        let arm = self.armed.is_none_or(|armed| due < armed).then_some(due);
-        self.armed = arm.or(self.armed);
-        arm
+    /// Asks for a call of `expire` at this time, unless one will be made before.
+    fn expire_at(&mut self, at: Timestamp) -> Option<Timestamp> {
+        let sooner = self.expires_at.is_none_or(|set| at < set).then_some(at);
+        self.expires_at = sooner.or(self.expires_at);
+        sooner
     }
 
-    fn outlook(&self, now: Moment) -> Outlook {
-        Outlook { now, usual: self.crew.usual_poll(), waiting: self.ready.len() + self.admission.queued() }
+    /// The watchers that have what they wait for.
+    fn idle_watchers(&mut self) -> Vec<Waker> {
+        if self.idle_watchers.is_empty() || self.admission.queued() > 0 {
+            return Vec::new();
+        }
+        let in_flight = self.admission.in_flight();
+        let idle = self.idle_watchers.extract_if(.., |watcher| in_flight <= watcher.except);
+        idle.map(|watcher| watcher.waker).collect()
     }
 
-    fn glance(&self) -> Glance {
-        let (submitted, queued) = (self.admission.submitted(), self.admission.queued());
-        Glance { submitted, queued: queued - self.admission.takeable(), busy: self.crew.busy }
+    fn is_idle(&self, except: usize) -> bool {
+        self.admission.queued() == 0 && self.admission.in_flight() <= except
     }
 
-    /// Calls one more worker if there is more to take than workers are coming for.
-    fn call(&mut self, now: Moment) -> Call {
-        let waking = self.crew.waking;
-        let more = self.ready.len() > waking || (self.ready.len() == waking && self.admission.has_takeable());
-        if more { self.crew.call(now) } else { Call::Nobody }
+    fn offered(&self, riding: Option<T>) -> Offered<T> {
+        Offered { riding, queued: self.admission.queued() - self.admission.takeable(), active: self.workers.active }
     }
 
-    /// Who has a permit to get, and waits for a worker alone, counts as in flight: the limit allows it, and a core does
-    /// not.
-    fn instant(&self, now: Moment) -> Instantaneous {
+    /// A queued task that the limit would admit, and that only waits for a worker, is reported as in flight.
+    fn instant(&self, now: Timestamp) -> Instantaneous {
         let seen = self.admission.snapshot();
         let admitted = self.admission.takeable();
-        let admission = Snapshot { in_flight: seen.in_flight + admitted, queued: seen.queued - admitted, ..seen };
+        let admission = Snapshot {
+            in_flight: seen.in_flight + admitted,
+            queued: seen.queued - admitted,
+            permits: seen.permits + admitted,
+            ..seen
+        };
         Instantaneous {
             admission,
             overloaded: self.admission.is_overloaded(now),
             draining: self.draining,
-            workers: self.crew.present,
-            workers_max: self.crew.most,
-            busy: self.crew.busy,
+            workers: self.workers.present,
+            workers_max: self.workers.max,
+            active: self.workers.active,
         }
-    }
-}
-
-#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
-mod tests {
-    use super::*;
-    use crate::admission::Priority;
-
-    /// What is settled may park the thread, and so use up the token of an unpark that was meant for the worker.
-    #[test]
-    fn a_worker_that_settles_something_is_not_asleep() {
-        let settings = Settings { timeout: Duration::from_secs(1), ..Settings::fixed(1).with_capacity(1) };
-        let dispatch = Dispatch::new(settings, 0, 1, 1);
-        let offer = |now, job| dispatch.offer(now, Offer::default(), |key, _| (job, key));
-        let (start, late) = (Moment::default(), Moment::default() + Duration::from_secs(2));
-
-        let (first, after) = offer(start, 1);
-        assert!(matches!(after.call, Call::Start(0)));
-        let (_, after) = offer(start, 2);
-        assert!(matches!(after.call, Call::Nobody));
-        let long = Duration::from_secs(60);
-        assert_eq!(dispatch.next(0, From::Start, long, || start, drop), Some(1));
-        let key = first.expect("the pool is empty");
-        let after = dispatch.finish(start, key, Outcome::Ok, None);
-        assert!(after.gone.is_empty());
-
-        // The worker finds the second job late, and nothing to do but to tell its caller.
-        let next = dispatch.next(
-            0,
-            From::Job,
-            long,
-            || late,
-            |after| {
-                for gone in after.gone {
-                    assert_eq!((gone.task, gone.cause), (2, Cause::QueueTimeout));
-                    let (_, after) = offer(late, 3);
-                    assert!(matches!(after.call, Call::Nobody), "it is awake, and will look for itself");
-                }
-            },
-        );
-        assert_eq!(next, Some(3));
-    }
-
-    /// A destructor among what is settled may block, and the job would wait for it although others could run it.
-    #[test]
-    fn a_worker_that_has_something_to_settle_takes_no_job_along() {
-        let settings = Settings { timeout: Duration::from_secs(1), ..Settings::fixed(1) };
-        let dispatch = Dispatch::new(settings, 0, 2, 2);
-        let offer = |now, job| dispatch.offer(now, Offer::default(), |key, _| (job, key)).0;
-        let (start, late) = (Moment::default(), Moment::default() + Duration::from_secs(2));
-        let first = offer(start, 1).expect("the pool is empty");
-        assert_eq!(dispatch.next(0, From::Start, Duration::ZERO, || start, drop), Some(1));
-        for (moment, job) in [(start, 2), (late, 3)] {
-            offer(moment, job).expect("there is room");
-        }
-        let (next, after) = dispatch.finish_and_take(0, late, first, Outcome::Ok, None);
-        assert_eq!((next, after.gone.len()), (None, 1));
-        assert!(matches!(after.call, Call::Start(1)), "another worker comes for it");
-        assert_eq!(dispatch.next(1, From::Start, Duration::ZERO, || late, drop), Some(3));
-    }
-
-    /// Two of three are within the limit, and the level has no worker for them.
-    #[test]
-    fn a_job_that_waits_for_a_core_is_late_and_is_outranked_like_any_that_waits() {
-        let second = Duration::from_secs(1);
-        let dispatch = Dispatch::new(Settings { timeout: second, ..Settings::fixed(3) }, 0, 3, 1);
-        dispatch.lower_level();
-        let now = Moment::default();
-        let offer = |level, job| {
-            let offer = Offer { level, ..Offer::default() };
-            let (offered, after) = dispatch.offer(now, offer, |key, glance| (job, (key, glance.queued)));
-            let (key, queued) = offered.expect("it is within the limit");
-            assert_eq!(queued, 0, "it waits for no permit");
-            (key, after)
-        };
-        let (first, after) = offer(Priority::Low, "first");
-        assert!(matches!(after.call, Call::Start(0)));
-        for (level, job) in [(Priority::Low, "low"), (Priority::High, "high")] {
-            let (_, after) = offer(level, job);
-            assert!(matches!(after.call, Call::Nobody));
-        }
-        let seen = dispatch.instant(now).admission;
-        assert_eq!((seen.in_flight, seen.queued), (3, 0), "the limit has permits for them");
-
-        assert_eq!(dispatch.next(0, From::Start, second, || now, drop), Some("first"));
-        let (next, after) = dispatch.finish_and_take(0, now, first, Outcome::Ok, None);
-        let (next, outlook) = next.expect("two wait");
-        assert_eq!((next, outlook.waiting), ("high", 1));
-        assert!(after.is_empty());
-        let after = dispatch.expire(now + second);
-        assert_eq!(after.gone.iter().map(|gone| gone.task).collect::<Vec<_>>(), ["low"]);
-        let seen = dispatch.instant(now).admission;
-        assert_eq!((seen.in_flight, seen.queued), (1, 0));
-    }
-
-    #[test]
-    fn an_alarm_that_rings_at_its_very_moment_is_followed_by_the_next() {
-        let dispatch = Dispatch::new(Settings::fixed(1).with_capacity(3), 0, 1, 1);
-        let second = Duration::from_secs(1);
-        let now = Moment::default();
-        let by = |seconds| Offer { deadline: Some(now + second * seconds), ..Offer::default() };
-        let arm = |offer| dispatch.offer(now, offer, |key, _| ((), key)).1.arm;
-        assert_eq!([Offer::default(), by(1), by(1), by(2)].map(arm), [None, Some(now + second), None, None]);
-        let after = dispatch.expire(now + second);
-        assert_eq!((after.gone.len(), after.arm), (2, Some(now + second * 2)));
-    }
-
-    #[test]
-    fn a_thread_that_could_not_be_started_is_tried_again_if_a_job_waits_for_it() {
-        let now = Moment::default();
-        for waits in [false, true] {
-            let dispatch = Dispatch::new(Settings::fixed(2), 0, 2, 2);
-            let offer = |job| dispatch.offer(now, Offer::default(), |key, _| (job, key));
-            let (first, _) = offer(1);
-            assert_eq!(dispatch.next(0, From::Start, Duration::ZERO, || now, drop), Some(1));
-            assert!(matches!(offer(2).1.call, Call::Start(1)));
-            if !waits {
-                let first = first.expect("the pool is empty");
-                let (next, _) = dispatch.finish_and_take(0, now, first, Outcome::Ok, None);
-                assert_eq!(next.map(|(job, _)| job), Some(2));
-            }
-            let (ready, after) = dispatch.start_failed(now, 1);
-            assert!(ready.is_empty() && matches!(after.call, Call::Nobody), "the other worker is there");
-            assert_eq!(after.arm.is_some(), waits);
-            if let Some(at) = after.arm {
-                assert!(matches!(dispatch.expire(at).call, Call::Start(1)));
-            }
-        }
-    }
-
-    /// Whoever waits for the end is polled for many reasons.
-    #[test]
-    fn a_watcher_that_is_polled_again_is_told_once() {
-        let dispatch = Dispatch::new(Settings::fixed(1), 0, 1, 1);
-        let now = Moment::default();
-        let key = dispatch.offer(now, Offer::default(), |key, _| ((), key)).0.expect("the pool is empty");
-        let told = |after: After<()>| after.watchers.len();
-        assert!(!dispatch.poll_idle(Waker::noop()) && !dispatch.poll_idle(Waker::noop()));
-        assert_eq!(told(dispatch.expire(now)), 0, "a job is in flight");
-        assert_eq!(told(dispatch.finish(now, key, Outcome::Ok, None)), 1);
-        assert!(dispatch.poll_idle(Waker::noop()), "nothing is left");
-        assert_eq!(told(dispatch.expire(now)), 0, "it was told already");
     }
 }

@@ -1,4 +1,4 @@
-//! The caller's end of a job: a future that is also a thing to wait for.
+//! The caller's end of a task: a future that is also a thing to wait for.
 
 use std::fmt;
 use std::future::Future;
@@ -11,21 +11,25 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::job::{Answer, Ticket};
+use super::runnable::TaskRef;
+use super::task::{Awaited, Caller, lock};
+use super::{local, worker};
+use crate::admission::Outcome;
 use crate::error::{Cause, JobError, Rejection};
+use crate::shield::shielded;
 use crate::workload::Workload;
 
-/// A job in a pool. Dropping it cancels the job: one that is queued leaves the queue at once and never starts, one in
+/// A task in a pool. Dropping it cancels the task: one that is queued leaves the queue at once and never starts, one in
 /// flight is dropped at its next await.
 pub(crate) struct Pending<T> {
-    /// Gone once the result was taken.
-    answer: Option<Answer<T>>,
-    ticket: Arc<Ticket>,
+    task: Arc<dyn Awaited<T>>,
+    /// The result was taken, or nobody waits for it.
+    done: bool,
 }
 
-/// A job that was submitted with [`submit_to_pool`](crate::Pools::submit_to_pool).
+/// A task that was submitted with [`submit_to_pool`](crate::Pools::submit_to_pool).
 ///
-/// It can be awaited, or waited for by code that blocks. Dropping it lets the job go on by itself;
+/// It can be awaited, or waited for by code that blocks. Dropping it lets the task go on;
 /// [`cancel`](Self::cancel) does not.
 ///
 /// ```
@@ -46,7 +50,7 @@ enum State<T> {
     Pending(Pending<T>),
     /// There are no pools: a task of the runtime.
     Spawned(JoinHandle<Result<T, JobError>>, Workload),
-    /// The job ran where it was submitted.
+    /// The task ran where it was submitted.
     Ended(Result<T, JobError>),
     Taken,
 }
@@ -54,32 +58,52 @@ enum State<T> {
 /// Wakes a thread that waits.
 struct Unpark {
     thread: Thread,
-    /// The token of `unpark` alone does not do: a future that blocks its thread while it is polled may use it up.
+    /// The token of `unpark` alone does not do: a future that blocks its thread while it is polled may consume it.
     woken: AtomicBool,
 }
 
 // === impl Pending ===
 
 impl<T> Pending<T> {
-    pub(super) const fn new(answer: Answer<T>, ticket: Arc<Ticket>) -> Self {
-        Self { answer: Some(answer), ticket }
+    pub(super) fn new(task: Arc<dyn Awaited<T>>) -> Self {
+        Self { task, done: false }
     }
 
     /// The name of the pool.
     pub(crate) fn pool(&self) -> &Workload {
-        &self.ticket.shared.name
+        self.task.pool().name()
     }
 
-    /// What the caller is told if this is dropped now because the job's deadline has passed.
+    /// What the caller gets if this is dropped now because the task's deadline has passed.
     pub(crate) fn too_late(&self) -> Rejection {
-        self.ticket.too_late()
+        let started = self.task.head().state.deadline_passed();
+        self.task.pool().rejection(Cause::DeadlineExceeded, Duration::ZERO).with_started(started)
     }
 
-    fn detach(&mut self) {
-        if let Some(answer) = self.answer.take() {
-            answer.detach();
+    /// Lets the task go on without a caller.
+    pub(crate) fn detach(&mut self) {
+        if !std::mem::replace(&mut self.done, true) {
+            leave(&*self.task);
         }
-        self.ticket.forget_caller();
+    }
+
+    /// Whether the task has ended.
+    fn is_finished(&self) -> bool {
+        self.task.head().state.has_ended()
+    }
+
+    /// This thread waits for the task. If it is a worker of the task's pool, it polls a task itself that has not started;
+    /// and one that was woken, if it waits `for_ever`.
+    fn wait_on_worker(&self, for_ever: bool) {
+        let task = &self.task;
+        let state = &task.head().state;
+        if local::is_worker_of(task.head().pool) && (for_ever || !state.has_started()) {
+            if for_ever {
+                state.awaited_on_worker();
+            }
+            start_in_place(task);
+            worker::run_in_place(task.pool(), &runnable(task));
+        }
     }
 }
 
@@ -87,29 +111,89 @@ impl<T> Future for Pending<T> {
     type Output = Result<T, JobError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let waker = self.ticket.waker_for(cx.waker());
-        let mut cx = Context::from_waker(&waker);
-        let answer = self.answer.as_mut().expect("a job's result is taken once");
-        let Poll::Ready(value) = Pin::new(answer).poll(&mut cx) else { return Poll::Pending };
-        let result = match value.and_then(super::job::Shielded::into_inner) {
-            Some(Ok(value)) => Ok(value),
-            Some(Err(panic)) => Err(JobError::Panicked(panic)),
-            None => Err(JobError::from(self.ticket.rejection())),
-        };
-        // It has nothing left to cancel.
-        self.detach();
-        Poll::Ready(result)
+        assert!(!self.done, "a task's result is taken once");
+        let task = &self.task;
+        // A worker that waits for a task which is queued behind the one it polls would wait for itself.
+        if !task.head().state.has_started()
+            && local::is_worker_of(task.head().pool)
+            && start_in_place(task)
+        {
+            worker::run_in_place(task.pool(), &runnable(task));
+        }
+        let mut waker = Some(cx.waker().clone());
+        let mut answer = lock(task.answer());
+        if task.head().state.has_ended()
+            && let Some(value) = answer.value.take()
+        {
+            drop(answer);
+            self.done = true;
+            return Poll::Ready(value);
+        }
+        // The waker that is replaced is dropped without the lock.
+        if let Caller::Waits(registered) = &mut answer.caller {
+            std::mem::swap(registered, &mut waker);
+        }
+        drop(answer);
+        Poll::Pending
     }
 }
 
 impl<T> Drop for Pending<T> {
     fn drop(&mut self) {
-        let Some(answer) = &self.answer else { return };
-        self.ticket.forget_caller();
-        if !answer.is_finished() {
-            self.ticket.cancel();
+        if self.done {
+            return;
         }
+        let task = &self.task;
+        leave(&**task);
+        let (pool, head) = (task.pool(), task.head());
+        if head.state.has_ended() {
+            return;
+        }
+        head.state.caller_left();
+        if let Some(key) = head.key().filter(|_| !head.state.has_started()) {
+            let (_, late) = head.state.signals();
+            let outcome = if late { Outcome::Expired } else { Outcome::Cancelled };
+            let (queued, effects) = pool.dispatch.cancel(pool.now(), key, outcome);
+            worker::perform(pool, effects);
+            if let Some(queued) = queued {
+                head.state.end();
+                if let Some(log) = &head.log {
+                    match late {
+                        true => log.log_refusal(pool.name(), Cause::DeadlineExceeded),
+                        false => log.log_cancellation(pool.name(), None),
+                    }
+                }
+                worker::changed(pool);
+                queued.discard();
+                return;
+            }
+        }
+        // It is in flight: a worker drops its future.
+        runnable(task).waker().wake();
     }
+}
+
+/// Nobody waits for the task any more.
+fn leave<T>(task: &dyn Awaited<T>) {
+    let mut answer = lock(task.answer());
+    let caller = std::mem::replace(&mut answer.caller, Caller::Gone);
+    let value = answer.value.take();
+    drop(answer);
+    shielded(|| drop(caller));
+    shielded(|| drop(value));
+}
+
+/// Takes a queued task out of the queue, to run inside of the permit of the one that waits for it. Whether it was queued.
+fn start_in_place<T>(task: &Arc<dyn Awaited<T>>) -> bool {
+    let Some(key) = task.head().key() else { return false };
+    let pool = task.pool();
+    let (queued, effects) = pool.dispatch.start_riding(pool.now(), key);
+    worker::perform(pool, effects);
+    queued
+}
+
+fn runnable<T>(task: &Arc<dyn Awaited<T>>) -> TaskRef {
+    task.clone().runnable()
 }
 
 // === impl JobHandle ===
@@ -119,7 +203,7 @@ impl<T> JobHandle<T> {
         Self { state: State::Pending(pending) }
     }
 
-    /// A job that stands in for one of this pool.
+    /// A task that stands in for one of this pool.
     pub(crate) const fn spawned(task: JoinHandle<Result<T, JobError>>, pool: Workload) -> Self {
         Self { state: State::Spawned(task, pool) }
     }
@@ -128,38 +212,39 @@ impl<T> JobHandle<T> {
         Self { state: State::Ended(result) }
     }
 
-    /// Blocks this thread until the job has ended.
+    /// Blocks this thread until the task has ended.
     ///
-    /// Not for async code, whose thread it would block: await the handle there. A job that waits for another job of its
-    /// own pool, submitted from elsewhere, may wait for a worker that it holds itself: up to the queue timeout, or for good if
-    /// that job has begun.
+    /// Not for async code, whose thread it would block: await the handle there. A task that waits for another task of its
+    /// own pool polls that one itself where no other worker does, so a pool of one worker does not wait for itself. A
+    /// task of pool A that waits for one of pool B, which waits for one of A, does.
     ///
     /// # Errors
     ///
-    /// Says why the job gave no value: it was refused while it was queued, cut off, or it panicked.
+    /// Says why the task gave no value: it was rejected while it was queued, cut off, or it panicked.
     ///
     /// # Panics
     ///
     /// If the handle was awaited before (`(&mut handle).await`) and gave the result then.
     pub fn wait(mut self) -> Result<T, JobError> {
-        block_on(&mut self)
+        self.block_until(None).expect("without a limit there is an output")
     }
 
-    /// Blocks this thread until the job has ended, or for `limit`.
+    /// Blocks this thread until the task has ended, or for `limit`. A task of its own pool that has not started runs on this
+    /// thread, as in [`wait`](Self::wait): the limit does not interrupt it.
     ///
     /// # Errors
     ///
-    /// The handle itself if the time is up: the job goes on, and can be waited for again.
+    /// The handle itself if the time is up: the task goes on, and can be waited for again.
     ///
     /// # Panics
     ///
     /// As [`wait`](Self::wait).
     pub fn wait_timeout(mut self, limit: Duration) -> Result<Result<T, JobError>, Self> {
-        block_on_until(Pin::new(&mut self), Instant::now().checked_add(limit)).ok_or(self)
+        self.block_until(Instant::now().checked_add(limit)).ok_or(self)
     }
 
-    /// Gives the job up: if it is queued it never starts, if it is in flight it is dropped at its next await. Code that
-    /// blocks or computes cannot be interrupted, and goes on to its end.
+    /// Gives the task up: if it is queued it never starts, if it is in flight it is dropped at its next await. Code that
+    /// blocks or computes goes on to its end, unless it asks with [`checkpoint`](crate::checkpoint).
     pub fn cancel(mut self) {
         if let State::Spawned(task, _) = &self.state {
             task.abort();
@@ -167,14 +252,28 @@ impl<T> JobHandle<T> {
         self.state = State::Taken;
     }
 
-    /// Whether the job has ended: its result is there, or will be as soon as what the job held has been dropped.
+    /// Whether the task has ended and its result can be taken.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         match &self.state {
-            State::Pending(pending) => pending.answer.as_ref().is_none_or(Answer::is_finished),
+            State::Pending(pending) => pending.is_finished(),
             State::Spawned(task, _) => task.is_finished(),
             State::Ended(_) | State::Taken => true,
         }
+    }
+
+    fn block_until(&mut self, until: Option<Instant>) -> Option<Result<T, JobError>> {
+        let polled = std::future::poll_fn(|cx| {
+            let polled = Pin::new(&mut *self).poll(cx);
+            if polled.is_pending()
+                && let State::Pending(pending) = &self.state
+            {
+                // It may end right here, which wakes this thread.
+                pending.wait_on_worker(until.is_none());
+            }
+            polled
+        });
+        block_on_until(pin!(polled), until)
     }
 }
 
@@ -255,8 +354,7 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;
-    use crate::pool::{Plan, Pool, Submission, always_ok};
-    use crate::terms::Terms;
+    use crate::pool::{Plan, Pool, Submission, TaskOptions, always_ok};
 
     fn pool() -> Pool {
         Pool::new(Plan::of_one_worker())
@@ -267,8 +365,14 @@ mod tests {
         F: Future + Send + 'static,
         F::Output: Send,
     {
-        let submission = Submission { future, terms: Terms::default(), function: String::new, outcome_of: always_ok };
-        pool.submit(submission).expect("there is room")
+        let submission = Submission {
+            future: Box::pin(future),
+            options: TaskOptions::new(),
+            function: String::new,
+            outcome_of: always_ok,
+            patient: false,
+        };
+        pool.submit_future(submission).map_err(|rejected| rejected.rejection).expect("there is room")
     }
 
     /// A job that has begun, and ends when it is sent for.

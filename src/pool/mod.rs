@@ -1,42 +1,51 @@
-//! One pool: its workers, its queue, the jobs in it, and the numbers it shows.
+//! One pool: its workers, its queue, the tasks in it, and the numbers it shows.
 //!
-//! `submit` builds a job around a future and offers it to `dispatch`, which asks `admission` under the pool's one lock.
-//! A `worker` polls the job. The `permit` inside the job comes home when the job is dropped, and the `handle` gives
-//! the result to the caller.
+//! [`Pool::submit`] builds a task around a future and offers it to [`Dispatch`](dispatch::Dispatch), which asks
+//! `admission` under the pool's one lock. A [`worker`] polls the task, releases its permit when it ends, and lets the
+//! caller read the answer through its [`handle`].
+//!
+//! A file imports only from files above it in this list:
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `task_state`, `thread_state`, `context`, `stats` | the state of one task; of one thread; what travels with a task; numbers |
+//! | `active_limit` | how many workers may be awake |
+//! | `workers`, `effects`, `dispatch` | who is awake; what is put off; the lock |
+//! | `runnable`, `task_log`, `local` | a task of any type; its log; what a worker keeps in its thread |
+//! | `shared`, `publish`, `sampler` | a pool's parts; its metrics; which workers the system runs |
+//! | `worker`, `task`, `handle` | the loop; a future in a pool; the caller's end |
+//! | `submit`, `checkpoint` | a pool's handle; what a task can ask |
 
-mod completions;
+mod checkpoint;
 mod context;
-mod crew;
 mod dispatch;
+mod effects;
 mod handle;
-mod job;
 mod level;
-#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
-mod level_sim;
-#[cfg(all(test, any(tower_offload_loom, tower_offload_shuttle)))]
-mod model;
-#[cfg(all(test, tower_offload_loom))]
-mod models;
-mod permit;
+mod local;
 mod publish;
-#[cfg(all(test, tower_offload_shuttle))]
-mod schedules;
+mod runnable;
+mod sampler;
 mod shared;
 mod stats;
 mod submit;
 mod task;
+mod task_log;
+mod task_state;
 mod thread_state;
-mod watch;
 mod worker;
+mod workers;
 
+pub use self::checkpoint::{Cancelled, cancelled, checkpoint, is_cancelled};
 pub use self::handle::JobHandle;
 pub use self::stats::{ActiveTask, PoolStats};
 pub use crate::admission::Counts;
 pub use self::submit::Pool;
+pub use crate::options::TaskOptions;
 
+pub(crate) use self::context::ContextHooks;
 pub(crate) use self::handle::{Pending, block_on};
-pub(crate) use self::shared::Plan;
-
+pub(crate) use self::shared::{Hooks, Plan, WorkerHooks};
 pub(crate) use self::stats::ratio;
-pub(crate) use self::submit::{Submission, always_ok};
-pub(crate) use self::task::name_of;
+pub(crate) use self::submit::{Rejected, Submission, always_ok};
+pub(crate) use self::task_log::name_of;

@@ -1,44 +1,41 @@
-//! What a pool's handles, workers and jobs have in common, and what is done when its lock has been released.
+//! What a pool's handles, workers and tasks have in common.
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::crew::Call;
-use super::dispatch::{After, Dispatch, From, Instantaneous};
-use super::job::Work;
-use super::publish::Publisher;
+use tokio::sync::Notify;
+
+use super::context::ContextHooks;
+use super::dispatch::{Dispatch, Instantaneous};
+use super::runnable::{CutOff, TaskRef};
 use super::stats::PoolStats;
-use super::task::Task;
-use super::watch::Watch;
-use super::worker;
-use crate::admission::{Evicted as Gone, Key, Outcome, Settings, Timestamp as Moment};
+use super::task_log::RunningTasks;
+use crate::admission::{Settings, Timestamp};
 use crate::config::Trust;
 use crate::error::{Cause, Rejection};
-use crate::metrics::{self, JobTimes, Turn};
-use crate::shield::shielded;
-use crate::threads;
-use crate::timer::{self, Alarm, Timer};
+use crate::timer::Earliest;
 use crate::workload::Workload;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) name: Workload,
+    pub(crate) dispatch: Dispatch<TaskRef>,
+    pub(crate) plan: Plan,
     /// Tells pools apart, also those of the same name.
     pub(crate) id: u64,
-    pub(crate) verbose: bool,
-    pub(super) trust: Trust,
-    pub(super) dispatch: Dispatch<Work>,
-    times: JobTimes,
     origin: Instant,
-    keep_alive: Duration,
-    nice: Option<i32>,
-    start_failed: AtomicBool,
-    publisher: Arc<Publisher>,
-    watch: Arc<Watch>,
-    /// Ends the waiting of queued jobs. What they leave is dropped on its thread, so it is this pool's alone.
-    timer: Timer,
-    this: Weak<Self>,
+    pub(super) running: RunningTasks,
+    /// Ends the waiting of queued tasks.
+    pub(super) expiry: Earliest,
+    /// Wakes tasks that wait outside of the queue.
+    pub(super) room: Notify,
+    pub(super) cut_off: CutOff,
+    pub(super) start_failed: AtomicBool,
+    /// A publication of the metrics is due.
+    pub(super) publishes: AtomicBool,
+    /// Whether the last publication found the pool overloaded.
+    pub(super) overloaded: AtomicBool,
 }
 
 /// What a pool is made of.
@@ -49,8 +46,26 @@ pub(crate) struct Plan {
     pub(crate) admission: Settings,
     pub(crate) keep_alive: Duration,
     pub(crate) nice: Option<i32>,
+    pub(crate) stack_size: Option<usize>,
     pub(crate) trust: Trust,
     pub(crate) verbose: bool,
+    /// The number of the `Pools` that the pool belongs to.
+    pub(crate) group: u64,
+    pub(crate) hooks: Hooks,
+}
+
+/// Code of the application that workers call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hooks {
+    pub(crate) context: ContextHooks,
+    pub(crate) worker: WorkerHooks,
+}
+
+/// What a worker calls when its thread has started, and before it ends.
+#[derive(Clone, Default)]
+pub(crate) struct WorkerHooks {
+    pub(crate) on_start: Option<Arc<dyn Fn() + Send + Sync>>,
+    pub(crate) on_stop: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
@@ -63,8 +78,11 @@ impl Plan {
             admission: Settings::fixed(1),
             keep_alive: Duration::from_secs(1),
             nice: None,
+            stack_size: None,
             trust: Trust::default(),
             verbose: false,
+            group: 0,
+            hooks: Hooks::default(),
         }
     }
 }
@@ -74,50 +92,63 @@ impl Shared {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Arc::new_cyclic(|this| Self {
-            id,
-            verbose: plan.verbose,
-            trust: plan.trust,
+        Arc::new(Self {
             dispatch: Dispatch::new(plan.admission, id, plan.workers, cores),
-            times: JobTimes::of(&plan.name),
+            plan,
+            id,
             origin: Instant::now(),
-            keep_alive: plan.keep_alive,
-            nice: plan.nice,
+            running: RunningTasks::default(),
+            expiry: Earliest::default(),
+            room: Notify::new(),
+            cut_off: CutOff::default(),
             start_failed: AtomicBool::new(false),
-            publisher: Publisher::new(this.clone()),
-            watch: Watch::new(this.clone()),
-            timer: Timer::new(format!("offload-timer-{}", plan.name)),
-            this: this.clone(),
-            name: plan.name,
+            publishes: AtomicBool::new(false),
+            overloaded: AtomicBool::new(false),
         })
     }
 
-    pub(crate) fn now(&self) -> Moment {
-        Moment::default() + self.origin.elapsed()
+    pub(crate) const fn name(&self) -> &Workload {
+        &self.plan.name
     }
 
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::default() + self.origin.elapsed()
+    }
+
+    /// The pool's own count of an instant; the pool's start for one before it.
+    pub(super) fn timestamp_of(&self, instant: Instant) -> Timestamp {
+        Timestamp::default() + instant.saturating_duration_since(self.origin)
+    }
+
+    /// `None` if it is further than the clock can tell.
+    pub(super) fn instant_of(&self, timestamp: Timestamp) -> Option<Instant> {
+        self.origin.checked_add(timestamp.since(Timestamp::default()))
+    }
+
+    /// A rejection for `cause`, which says when to come again where that helps.
+    pub(super) fn rejection(&self, cause: Cause, retry_after: Duration) -> Rejection {
+        let helps =
+            matches!(cause, Cause::QueueFull | Cause::QueueTimeout | Cause::Shed | Cause::Draining | Cause::NoWorkers);
+        Rejection::new(self.name().clone(), cause, helps.then_some(retry_after))
+    }
+
+    /// The pool's numbers and its running tasks.
     pub(super) fn stats(&self) -> PoolStats {
         let now = self.now();
-        let (instant, tasks) = self.dispatch.instant_with_tasks(now);
-        let mut active_tasks: Vec<_> =
-            tasks.into_iter().map(|(began, task)| task.active_for(now.since(began))).collect();
-        active_tasks.sort_by_key(|task| task.task_id);
-        PoolStats { active_tasks, ..self.stats_of(instant) }
+        PoolStats { active_tasks: self.running.list(now), ..self.numbers() }
     }
 
-    /// The same without the tasks, which may be many.
+    /// The numbers alone.
     pub(super) fn numbers(&self) -> PoolStats {
-        self.stats_of(self.dispatch.instant(self.now()))
-    }
-
-    fn stats_of(&self, instant: Instantaneous) -> PoolStats {
-        let Instantaneous { admission, overloaded, draining, workers, workers_max, busy } = instant;
+        let Instantaneous { admission, overloaded, draining, workers, workers_max, active } =
+            self.dispatch.instant(self.now());
         PoolStats {
-            name: self.name.clone(),
+            name: self.name().clone(),
             workers,
             max_workers: workers_max,
-            active_threads: busy,
+            active_threads: active,
             in_flight: admission.in_flight,
+            permits_in_use: admission.permits,
             concurrency_limit: admission.limit,
             queued_tasks: admission.queued,
             queue_capacity: admission.capacity,
@@ -127,177 +158,10 @@ impl Shared {
             active_tasks: Vec::new(),
         }
     }
-
-    /// Brings the numbers of this instant to the recorder of the metrics.
-    pub(super) fn publish(&self, _turn: &Turn) {
-        self.times.refresh();
-        metrics::publish(&self.numbers().reading());
-    }
-
-    /// The numbers have changed.
-    pub(super) fn touched(&self) {
-        shielded(|| self.publisher.touch());
-        timer::retry();
-    }
-
-    /// A job in flight wants to be polled again.
-    pub(super) fn ready(&self, work: Work, by_itself: bool) {
-        let after = self.dispatch.ready(self.now(), work, by_itself);
-        self.settle(after);
-    }
-
-    pub(super) fn next(&self, seat: usize, from: From) -> Option<Work> {
-        self.dispatch.next(seat, from, self.keep_alive, || self.now(), |after| self.settle(after))
-    }
-
-    pub(super) fn began(&self, key: Key, now: Moment, waited: Duration, task: Option<&Task>) {
-        shielded(|| self.times.record_wait(waited));
-        if let Some(task) = task {
-            self.dispatch.began(key, now, task.clone());
-        }
-    }
-
-    pub(super) fn finish(&self, now: Moment, key: Key, outcome: Outcome, ran: Option<Duration>) {
-        let after = self.dispatch.finish(now, key, outcome, ran);
-        self.settle(after);
-        self.ran(ran);
-    }
-
-    pub(super) fn finish_on_worker(&self, now: Moment, key: Key, outcome: Outcome, ran: Option<Duration>) {
-        let (next, after) = self.dispatch.finish_and_take(worker::seat(), now, key, outcome, ran);
-        match next {
-            Some((work, outlook)) => worker::keep(work, outlook),
-            // What is settled may take its time.
-            None if !after.is_empty() => worker::tell_all(),
-            None => {}
-        }
-        self.settle(after);
-        self.ran(ran);
-    }
-
-    /// Takes a queued job out that ends like this.
-    pub(super) fn cancel(&self, key: Key, outcome: Outcome) {
-        let (job, after) = self.dispatch.cancel(self.now(), key, outcome);
-        self.settle(after);
-        if let Some(job) = job {
-            job.metadata().log_refusal();
-        }
-        self.touched();
-    }
-
-    pub(super) fn rejection(&self, cause: Cause) -> Rejection {
-        let retry =
-            matches!(cause, Cause::QueueFull | Cause::QueueTimeout | Cause::Shed | Cause::Draining | Cause::NoWorkers)
-                .then(|| self.dispatch.retry_after(self.now()));
-        Rejection::new(self.name.clone(), cause, retry)
-    }
-
-    pub(super) fn renice(&self) {
-        if let Some(nice) = self.nice
-            && let Err(error) = threads::renice(nice)
-        {
-            shielded(|| {
-                tracing::warn!(
-                    target: "tower_offload",
-                    pool = %self.name, %error,
-                    "a worker could not be given nice {nice}"
-                );
-            });
-        }
-    }
-
-    /// Lets the workers end once they find nothing to do.
-    pub(super) fn close(&self) {
-        for thread in self.dispatch.close() {
-            thread.unpark();
-        }
-    }
-
-    /// Does what has to be done without the lock: first what the pool needs, then what runs code of the application.
-    pub(super) fn settle(&self, after: After<Work>) {
-        if after.is_empty() {
-            return;
-        }
-        let After { call, gone, watchers, arm, watch } = after;
-        self.call(call);
-        if watch {
-            shielded(|| self.watch.begin());
-        }
-        if let Some(at) = arm.and_then(|at| self.instant_of(at)) {
-            let this: Weak<Self> = self.this.clone();
-            shielded(|| self.timer.arm_only(at, this));
-        }
-        for gone in gone {
-            Self::send_off(&gone);
-        }
-        for watcher in watchers {
-            shielded(|| watcher.wake());
-        }
-    }
-
-    fn call(&self, call: Call) {
-        match call {
-            Call::Nobody => {}
-            Call::Unpark(thread) => thread.unpark(),
-            Call::Start(seat) => self.start(seat),
-        }
-    }
-
-    fn start(&self, seat: usize) {
-        let Some(this) = self.this.upgrade() else { return };
-        let Err(error) = worker::start(this, seat) else { return };
-        let (ready, after) = self.dispatch.start_failed(self.now(), seat);
-        self.settle(after);
-        for work in ready {
-            work.metadata().end(Cause::NoWorkers);
-        }
-        if !self.start_failed.swap(true, Ordering::Relaxed) {
-            let workers = self.dispatch.instant(self.now()).workers;
-            shielded(|| {
-                tracing::error!(
-                    target: "tower_offload",
-                    pool = %self.name, workers, %error,
-                    "a worker's thread could not be started; the pool goes on with those it has"
-                );
-            });
-        }
-    }
-
-    /// Tells the caller of a queued job why it will not start.
-    fn send_off(gone: &Gone<Work>) {
-        gone.task.metadata().end(gone.cause);
-        gone.task.metadata().log_refusal();
-    }
-
-    fn ran(&self, ran: Option<Duration>) {
-        self.touched();
-        if let Some(ran) = ran {
-            shielded(|| self.times.record_run(ran));
-        }
-    }
-
-    /// The pool's own count of an instant; the pool's start for one before it.
-    pub(super) fn moment_of(&self, instant: Instant) -> Moment {
-        Moment::default() + instant.saturating_duration_since(self.origin)
-    }
-
-    /// `None` if it is further than the clock can tell.
-    fn instant_of(&self, moment: Moment) -> Option<Instant> {
-        self.origin.checked_add(moment.since(Moment::default()))
-    }
 }
 
-impl Alarm for Shared {
-    fn ring(self: Arc<Self>) -> Option<Instant> {
-        let after = self.dispatch.expire(self.now());
-        self.settle(after);
-        None
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.timer.close();
-        shielded(|| self.publish(&metrics::turn()));
+impl fmt::Debug for WorkerHooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerHooks").finish_non_exhaustive()
     }
 }

@@ -23,6 +23,8 @@ pub struct PoolStats {
     /// Jobs within the limit that have not ended; more than `active_threads` where jobs await something, or where they
     /// compute and there are fewer cores.
     pub in_flight: usize,
+    /// Permits in use, which the limit bounds: fewer than `in_flight` where tasks run inside the permit of another.
+    pub permits_in_use: usize,
     /// Jobs that may be in flight at once.
     pub concurrency_limit: usize,
     /// Jobs that wait for others to make room within the limit. More than `queue_capacity` only where an adaptive limit

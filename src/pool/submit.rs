@@ -1,29 +1,32 @@
-//! A handle to one pool, and the way of a job into it.
+//! A handle to one pool, and the way of a task into it.
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
-use super::context::JobContext;
+use super::context::TaskContext;
+use super::dispatch::{Offered, Refused};
 use super::handle::Pending;
-use super::job::{self, Ticket};
-use super::permit::Permit;
+use super::runnable::{Head, LogEntry, Runnable};
 use super::shared::{Plan, Shared};
 use super::stats::PoolStats;
-use super::task::{self, Task};
-use super::worker;
+use super::task::Task;
+use super::task_state::TaskState;
+use super::{local, publish, task_log, worker};
 use crate::admission::{Offer, Outcome};
 use crate::config::Trust;
 use crate::error::{Cause, Rejection};
 use crate::metrics::Turn;
+use crate::options::TaskOptions;
 use crate::shield::shielded;
-use crate::terms::{Caller, Terms};
+use crate::terms::Caller;
 use crate::workload::Workload;
 
 /// One workload pool. Cheap to clone; every clone is the same pool.
 ///
-/// When the last handle is gone, what the pool has is finished and its threads end; nothing waits for that.
+/// When the last handle is dropped, the pool finishes what it has and its threads end; nothing waits for that.
 #[derive(Clone)]
 pub struct Pool {
     open: Arc<Open>,
@@ -37,12 +40,24 @@ struct Open {
 /// A future on its way into a pool.
 pub(crate) struct Submission<F: Future, L> {
     pub(crate) future: F,
-    pub(crate) terms: Terms,
-    /// How the job is called in the log; asked only if there is one.
+    pub(crate) options: TaskOptions,
+    /// The task's name in the log; called only if tasks are logged.
     pub(crate) function: L,
-    /// How the job ended, as its value tells.
+    /// How the task ended, as its value tells.
     pub(crate) outcome_of: fn(&F::Output) -> Outcome,
+    /// The task waits however long it takes: it is never shed, and has no queue timeout.
+    pub(crate) patient: bool,
 }
+
+/// Why a future did not come into the pool.
+pub(crate) struct Rejected<F: Future, L> {
+    /// What was submitted, if it is to be submitted again when the pool has room.
+    pub(crate) submission: Option<Submission<F, L>>,
+    pub(crate) rejection: Rejection,
+}
+
+/// A task that waits outside of the queue is counted while this lives.
+struct WaitsForRoom<'a>(&'a Arc<Shared>);
 
 impl Pool {
     pub(crate) fn new(plan: Plan) -> Self {
@@ -52,7 +67,7 @@ impl Pool {
     /// The pool's name.
     #[must_use]
     pub fn name(&self) -> &Workload {
-        &self.shared().name
+        self.shared().name()
     }
 
     /// The pool's numbers at this instant.
@@ -66,104 +81,149 @@ impl Pool {
         self.shared().numbers()
     }
 
-    /// Whether the calling thread is one of this pool's workers. A job that submits to its own pool runs inline.
+    /// Whether the calling thread is one of this pool's workers.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        worker::is_of(self.shared().id)
+        local::is_worker_of(self.shared().id)
     }
 
     /// Which headers of a request are believed.
     pub(crate) fn trust(&self) -> &Trust {
-        &self.shared().trust
+        &self.shared().plan.trust
     }
 
-    /// Whether jobs are logged and listed one by one.
+    /// Whether tasks are logged and listed one by one.
     pub(crate) fn is_verbose(&self) -> bool {
-        self.shared().verbose
+        self.shared().plan.verbose
     }
 
-    /// Brings a future into the pool, or says why not.
-    pub(crate) fn submit<F, L>(&self, submission: Submission<F, L>) -> Result<Pending<F::Output>, Rejection>
+    /// Brings a future into the pool, or gives it back with the reason.
+    ///
+    /// A task of this pool that has no room for another one runs that one in place, up to its first await.
+    pub(crate) fn submit_future<F, L>(
+        &self,
+        submission: Submission<F, L>,
+    ) -> Result<Pending<F::Output>, Rejected<F, L>>
     where
-        F: Future + Send + 'static,
+        F: Future + Unpin + Send + 'static,
         F::Output: Send + 'static,
-        L: FnOnce() -> String,
+        L: Fn() -> String,
     {
-        let shared = self.shared();
-        let Submission { future, terms, function, outcome_of } = submission;
-        let now = shared.now();
-        let context = JobContext::capture();
-        let mut function = shared.verbose.then(function);
-        let mut future = Some(future);
-        let mut log = None;
-        let deadline = terms.deadline.map(|deadline| shared.moment_of(deadline.moment()));
-        let offer = Offer { deadline, level: terms.priority, caller: terms.caller.map(Caller::id) };
-        let (offered, after) = shared.dispatch.offer(now, offer, |key, glance| {
-            let task = function.take().map(|function| Task { id: glance.submitted, function });
-            log = task.clone().map(|task| (task, glance.busy, glance.queued));
-            let ticket = Arc::new(Ticket::new(shared.clone(), key, task));
-            let permit = Permit::new(ticket.clone(), now, deadline);
-            let (work, answer) = job::build(&mut future, context, permit, outcome_of);
-            (work, Pending::new(answer, ticket))
-        });
-        // Before a worker is called, so that on a pool at rest this line comes before the one that tells the end.
-        if let Some((task, busy, queued)) = log {
-            shielded(|| task.log_submission(&shared.name, busy, queued));
-        }
-        shared.settle(after);
-        shared.touched();
-        // A future that was refused may panic as it is dropped: only after all this.
-        drop(future);
+        let pool = self.shared();
+        let Submission { future, options: asked, function, outcome_of, patient } = submission;
+        let parent = local::with_current(|task| (task.head().group, task.head().options));
+        let options = parent.map_or(asked, |(_, parent)| asked.inherit(&parent));
+        let submitted = pool.now();
+        let deadline = options.deadline.map(|deadline| pool.timestamp_of(deadline.moment()));
+        let head = Head {
+            state: TaskState::new(),
+            pool: pool.id,
+            group: pool.plan.group,
+            submitted,
+            deadline,
+            options,
+            key: OnceLock::new(),
+            deadline_alarm: OnceLock::new(),
+            log: self.is_verbose().then(|| LogEntry { id: OnceLock::new(), function: function() }),
+        };
+        let offer = Offer {
+            deadline,
+            level: options.priority.unwrap_or_default(),
+            caller: options.caller.map(Caller::id),
+            patient,
+            accepted: parent.is_some_and(|(group, _)| group == pool.plan.group),
+            rides: !patient && self.is_current(),
+        };
+        let context = TaskContext::capture(&pool.plan.hooks.context);
+        let task = Task::new(pool.clone(), head, context, future, outcome_of);
+        let (offered, effects) = pool.dispatch.offer(submitted, offer, task.clone());
         match offered {
-            Ok(pending) => Ok(pending),
-            Err((cause, retry_after)) => {
-                if let Some(function) = function {
-                    shielded(|| task::log_refusal(&shared.name, cause, function));
+            Ok(Offered { riding, active, queued }) => {
+                // Before a worker is woken, so that on a pool at rest this line comes before the one that tells the end.
+                if let Some(log) = &task.head().log {
+                    log.log_submission(pool.name(), active, queued);
                 }
-                let waiting_helps = !matches!(cause, Cause::DeadlineExceeded);
-                Err(Rejection::new(shared.name.clone(), cause, waiting_helps.then_some(retry_after)))
+                worker::perform(pool, effects);
+                worker::changed(pool);
+                if let Some(riding) = riding {
+                    worker::run_in_place(pool, &riding);
+                }
+                Ok(Pending::new(task))
+            }
+            Err(Refused { cause, retry_after, .. }) => {
+                worker::perform(pool, effects);
+                worker::changed(pool);
+                let rejection = pool.rejection(cause, retry_after);
+                if cause == Cause::QueueFull && patient {
+                    let again = |future| Submission { future, options: asked, function, outcome_of, patient };
+                    let submission = task.into_future().map(again);
+                    return Err(Rejected { submission, rejection });
+                }
+                if let Some(log) = &task.head().log {
+                    task_log::log_refusal(pool.name(), cause, &log.function);
+                }
+                Err(Rejected { submission: None, rejection })
             }
         }
     }
 
-    /// Counts a job that is refused whatever the state of the pool is, and says so.
-    pub(crate) fn turn_away(&self, cause: Cause, function: impl FnOnce() -> String) -> Rejection {
-        let shared = self.shared();
-        shared.dispatch.turn_away(cause);
-        if shared.verbose {
-            shielded(|| task::log_refusal(&shared.name, cause, function()));
-        }
-        shared.touched();
-        Rejection::new(shared.name.clone(), cause, None)
+    /// Waits until a patient task would be admitted, or the pool drains.
+    pub(crate) async fn room(&self) {
+        let pool = self.shared();
+        let notified = pool.room.notified();
+        let waits = WaitsForRoom::begin(pool);
+        notified.await;
+        drop(waits);
     }
 
-    /// Refuses every further job; what is queued or in flight goes on.
+    /// Counts a task that is rejected whatever the state of the pool is, and logs it.
+    pub(crate) fn count_rejected(&self, cause: Cause, function: impl FnOnce() -> String) -> Rejection {
+        let pool = self.shared();
+        pool.dispatch.count_rejected(cause);
+        if self.is_verbose() {
+            shielded(|| task_log::log_refusal(pool.name(), cause, &function()));
+        }
+        worker::changed(pool);
+        Rejection::new(pool.name().clone(), cause, None)
+    }
+
+    /// Rejects every further task; what is queued or in flight goes on.
     pub(crate) fn drain(&self) {
         self.shared().dispatch.drain();
+        self.shared().room.notify_waiters();
     }
 
-    /// Whether nothing is queued or in flight; if something is, `watcher` is woken when that has changed.
-    pub(crate) fn poll_idle(&self, watcher: &Waker) -> bool {
-        self.shared().dispatch.poll_idle(watcher)
+    /// How many tasks of this pool the calling thread is in the middle of.
+    pub(crate) fn current_tasks(&self) -> usize {
+        local::polling_of(self.shared().id)
     }
 
-    /// Tells the callers of all queued jobs that the pool drains; how many there were.
-    pub(crate) fn give_up_queue(&self) -> u64 {
-        let shared = self.shared();
-        let after = shared.dispatch.evict_all(shared.now(), Cause::Draining);
-        let given_up = after.gone.len() as u64;
-        shared.settle(after);
-        given_up
+    /// Whether nothing is queued, and no more than `except` tasks are in flight; if not, `waker` is woken when that has
+    /// changed.
+    pub(crate) fn poll_idle(&self, except: usize, waker: &Waker) -> bool {
+        self.shared().dispatch.poll_idle(except, waker)
+    }
+
+    /// Rejects all queued tasks because the pool drains, and tells those in flight that they are cut off. How many were
+    /// queued.
+    pub(crate) fn cut_off(&self) -> u64 {
+        let pool = self.shared();
+        pool.cut_off.set.store(true, Ordering::Relaxed);
+        pool.cut_off.notify.notify_waiters();
+        let effects = pool.dispatch.evict_all(pool.now(), Cause::Draining);
+        let queued = effects.evicted.len() as u64;
+        worker::perform(pool, effects);
+        queued
     }
 
     /// Lets the workers end as soon as they find nothing to do.
     pub(crate) fn close(&self) {
-        self.shared().close();
+        close(self.shared());
     }
 
-    /// Brings the pool's numbers to the recorder of the application's metrics now.
+    /// Publishes the pool's numbers to the recorder of the application's metrics now.
     pub(crate) fn publish(&self, turn: &Turn) {
-        self.shared().publish(turn);
+        publish::publish(self.shared(), turn);
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -171,7 +231,13 @@ impl Pool {
     }
 }
 
-/// The outcome of a job whose value cannot tell.
+fn close(pool: &Shared) {
+    for thread in pool.dispatch.close() {
+        thread.unpark();
+    }
+}
+
+/// The outcome of a task whose value does not tell.
 pub(crate) const fn always_ok<T>(_value: &T) -> Outcome {
     Outcome::Ok
 }
@@ -182,8 +248,27 @@ impl fmt::Debug for Pool {
     }
 }
 
+// === impl Open ===
+
 impl Drop for Open {
     fn drop(&mut self) {
-        self.shared.close();
+        close(&self.shared);
+    }
+}
+
+// === impl WaitsForRoom ===
+
+impl<'a> WaitsForRoom<'a> {
+    fn begin(pool: &'a Arc<Shared>) -> Self {
+        let effects = pool.dispatch.wait_for_room(pool.now(), true);
+        worker::perform(pool, effects);
+        Self(pool)
+    }
+}
+
+impl Drop for WaitsForRoom<'_> {
+    fn drop(&mut self) {
+        let effects = self.0.dispatch.wait_for_room(self.0.now(), false);
+        worker::perform(self.0, effects);
     }
 }

@@ -1,93 +1,327 @@
-//! The log of single tasks, kept while `verbose` is on.
+//! A task: one allocation that holds a future, its state, its answer and its caller's waker.
+//!
+//! The task is its own waker, and the guard of its permit: if it is dropped before it has ended, its permit is released.
+//! Its answer is written before the permit is released and can be read only afterwards, so a caller that has an answer
+//! finds the permit free, and a value that nobody waits for is dropped while the task still counts as in flight.
 
-use std::time::Duration;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
-use super::stats::ActiveTask;
-use crate::admission::Outcome;
-use crate::error::Cause;
-use crate::workload::Workload;
+use super::context::TaskContext;
+use super::dispatch::Ending;
+use super::runnable::{CutOff, Head, Polled, Runnable, TaskRef};
+use super::shared::Shared;
+use super::task_state::Wakeup;
+use super::{local, worker};
+use crate::admission::{Outcome, Timestamp};
+use crate::error::{Cause, JobError, Panic, Rejection};
+use crate::shield::{drop_payload, shielded};
 
-/// A job as it appears in the log and among the running tasks.
-#[derive(Clone, Debug)]
-pub(crate) struct Task {
-    pub(crate) id: u64,
-    pub(crate) function: String,
+/// A future in a pool. `F` is a closure's future, which lies inline, or a pinned box.
+pub(super) struct Task<F: Future> {
+    head: Head,
+    pool: Arc<Shared>,
+    outcome_of: fn(&F::Output) -> Outcome,
+    answer: Mutex<Answer<F::Output>>,
+    work: Mutex<Work<F>>,
 }
 
-impl Task {
-    pub(crate) fn active_for(self, running_for: Duration) -> ActiveTask {
-        ActiveTask { task_id: self.id, function: self.function, running_for }
+/// What the workers have of a task.
+struct Work<F> {
+    future: Option<F>,
+    /// Dropped when the task ends.
+    context: Option<TaskContext>,
+    /// The time of the first poll.
+    began: Option<Timestamp>,
+}
+
+/// What the caller gets, and how to reach it.
+pub(super) struct Answer<T> {
+    pub(super) value: Option<Result<T, JobError>>,
+    pub(super) caller: Caller,
+}
+
+/// Who waits for an answer.
+pub(super) enum Caller {
+    /// Somebody may ask for the answer; and is woken, once it was polled.
+    Waits(Option<Waker>),
+    /// Nobody does.
+    Gone,
+}
+
+/// A task as its caller sees it.
+pub(super) trait Awaited<T>: Runnable {
+    fn pool(&self) -> &Arc<Shared>;
+
+    fn answer(&self) -> &Mutex<Answer<T>>;
+
+    fn runnable(self: Arc<Self>) -> TaskRef;
+}
+
+impl<F> Task<F>
+where
+    F: Future + Unpin + Send + 'static,
+    F::Output: Send + 'static,
+{
+    pub(super) fn new(
+        pool: Arc<Shared>,
+        head: Head,
+        context: TaskContext,
+        future: F,
+        outcome_of: fn(&F::Output) -> Outcome,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            head,
+            pool,
+            outcome_of,
+            answer: Mutex::new(Answer { value: None, caller: Caller::Waits(None) }),
+            work: Mutex::new(Work { future: Some(future), context: Some(context), began: None }),
+        })
     }
 
-    pub(crate) fn log_submission(&self, pool: &Workload, busy: usize, queued: usize) {
-        let Self { id, function } = self;
-        tracing::info!(
-            target: "tower_offload",
-            "ThreadPool[{pool}] Task #{id}: Submitting '{function}' (active_threads={busy}, queued={queued})"
-        );
+    /// Takes the future out of a task that was not admitted.
+    pub(super) fn into_future(self: Arc<Self>) -> Option<F> {
+        lock(&self.work).future.take()
     }
 
-    /// It waited, and will not start.
-    pub(crate) fn log_refusal(&self, pool: &Workload, cause: Cause) {
-        let id = self.id;
-        tracing::warn!(target: "tower_offload", "ThreadPool[{pool}] Task #{id}: Given up in the queue: {cause}");
-    }
-
-    /// Its caller left: in the queue, or after it had run for so long.
-    pub(crate) fn log_cancellation(&self, pool: &Workload, ran: Option<Duration>) {
-        let id = self.id;
-        match ran.map(|ran| ran.as_secs_f64()) {
-            Some(seconds) => {
-                tracing::info!(target: "tower_offload", "ThreadPool[{pool}] Task #{id}: Cancelled after {seconds:.3}s");
+    /// The task does not start, or is not polled any more.
+    fn end_early(&self, work: &mut Work<F>, cause: Cause, outcome: Outcome) -> Polled {
+        work.drop_all();
+        let rejection = self.pool.rejection(cause, std::time::Duration::ZERO);
+        self.put(Err(JobError::from(rejection)));
+        if let Some(log) = &self.head.log {
+            match (work.began, cause) {
+                (Some(began), _) => {
+                    self.pool.running.ended(log);
+                    log.log_cancellation(self.pool.name(), Some(self.pool.now().since(began)));
+                }
+                (None, Cause::CutOff) => log.log_cancellation(self.pool.name(), None),
+                (None, cause) => log.log_refusal(self.pool.name(), cause),
             }
-            None => tracing::info!(target: "tower_offload", "ThreadPool[{pool}] Task #{id}: Cancelled in the queue"),
+        }
+        Polled::Ended(outcome, work.began)
+    }
+
+    /// Notes the first poll.
+    fn begin(&self, work: &mut Work<F>, now: Timestamp) {
+        work.began = Some(now);
+        shielded(|| local::record_wait(now, now.since(self.head.submitted)));
+        if let Some(log) = &self.head.log {
+            self.pool.running.began(log, now);
         }
     }
 
-    pub(crate) fn log_end(&self, pool: &Workload, ran: Duration, outcome: Outcome, failure: Option<&str>) {
-        let id = self.id;
-        let seconds = ran.as_secs_f64();
-        match (outcome, failure) {
-            (Outcome::Ok, _) => {
-                tracing::info!(target: "tower_offload", "ThreadPool[{pool}] Task #{id}: Completed in {seconds:.3}s");
+    /// Polls the future in the task's context; the value with which it ended. The future of a task that ended has been
+    /// dropped.
+    fn poll_future(&self, work: &mut Work<F>, cx: &mut Context<'_>) -> Poll<(Result<F::Output, JobError>, Outcome)> {
+        let Work { future, context: Some(context), .. } = work else { return Poll::Pending };
+        let mut ended = None;
+        // What surrounds the poll is the application's as well: a subscriber may panic when a span is entered.
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            context.run(|| {
+                let polled = future.as_mut().map_or(Poll::Pending, |future| Pin::new(future).poll(cx));
+                if let Poll::Ready(value) = polled {
+                    let outcome = (self.outcome_of)(&value);
+                    ended = Some((value, outcome));
+                    *future = None;
+                }
+            });
+        }));
+        match (ended, polled) {
+            (None, Ok(())) => Poll::Pending,
+            (Some((value, outcome)), polled) => {
+                // The future panicked as it was dropped, or a subscriber did as the span was left.
+                if let Err(payload) = polled {
+                    drop_payload(payload);
+                }
+                Poll::Ready((Ok(value), outcome))
             }
-            (_, Some(failure)) => tracing::warn!(
-                target: "tower_offload",
-                "ThreadPool[{pool}] Task #{id}: Failed after {seconds:.3}s: {failure}"
-            ),
-            (_, None) => {
-                tracing::warn!(target: "tower_offload", "ThreadPool[{pool}] Task #{id}: Failed after {seconds:.3}s");
+            (None, Err(payload)) => {
+                Poll::Ready((Err(JobError::Panicked(Panic::new(payload))), Outcome::Panicked))
             }
+        }
+    }
+
+    /// Keeps the answer for the caller; drops it, if there is none.
+    fn put(&self, value: Result<F::Output, JobError>) {
+        let mut answer = lock(&self.answer);
+        if matches!(answer.caller, Caller::Waits(_)) {
+            answer.value = Some(value);
+            return;
+        }
+        drop(answer);
+        shielded(|| drop(value));
+    }
+
+    /// Wakes the caller, if it waits.
+    fn wake_caller(&self) {
+        let waker = match &mut lock(&self.answer).caller {
+            Caller::Waits(waker) => waker.take(),
+            Caller::Gone => None,
+        };
+        if let Some(waker) = waker {
+            shielded(|| waker.wake());
         }
     }
 }
 
-/// A job was refused before it had a number.
-pub(crate) fn log_refusal(pool: &Workload, cause: Cause, function: String) {
-    tracing::warn!(target: "tower_offload", %pool, reason = %cause, function, "a task was refused");
-}
-
-/// The name of a function or closure as the log shows it: without its path, and for a closure the function it stands in.
-pub(crate) fn name_of<F>() -> String {
-    short_name(std::any::type_name::<F>())
-}
-
-fn short_name(full: &str) -> String {
-    // The path of generic arguments is of no interest, and would be taken for the function's own.
-    let path = full.split('<').next().unwrap_or(full);
-    let name = path.rsplit("::").find(|part| !part.is_empty() && !part.starts_with('{'));
-    name.unwrap_or(full).to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::short_name;
-
-    #[test]
-    fn a_closure_is_named_after_its_function() {
-        assert_eq!(short_name("app::jobs::process_data"), "process_data");
-        assert_eq!(short_name("app::jobs::process_data::{{closure}}"), "process_data");
-        assert_eq!(short_name("app::process<alloc::vec::Vec<u8>>::{{closure}}"), "process");
-        assert_eq!(short_name("fn()"), "fn()");
+impl<F> Work<F> {
+    /// Drops the future in the task's context, and without it, if a subscriber panics as the span is entered; then the
+    /// context.
+    fn drop_all(&mut self) {
+        let Self { future, context, .. } = self;
+        if let (Some(context), true) = (&context, future.is_some()) {
+            shielded(|| context.run(|| drop(future.take())));
+            shielded(|| drop(future.take()));
+        }
+        shielded(|| drop(context.take()));
     }
 }
+
+impl<F> Runnable for Task<F>
+where
+    F: Future + Unpin + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn head(&self) -> &Head {
+        &self.head
+    }
+
+    fn waker(self: Arc<Self>) -> Waker {
+        Waker::from(self)
+    }
+
+    fn poll(&self, waker: &Waker, now: Timestamp) -> Polled {
+        let state = &self.head.state;
+        if self.head.deadline.is_some_and(|deadline| deadline <= now) && !state.has_started() {
+            state.deadline_passed();
+        }
+        let Some(begun) = state.begin_poll() else { return Polled::Stale };
+        let work = &mut *lock(&self.work);
+        if begun.too_late {
+            return self.end_early(work, Cause::DeadlineExceeded, Outcome::Expired);
+        }
+        if begun.caller_left {
+            return self.end_early(work, Cause::CutOff, Outcome::Cancelled);
+        }
+        if begun.first {
+            self.begin(work, now);
+        }
+        let Poll::Ready((result, outcome)) = self.poll_future(work, &mut Context::from_waker(waker)) else {
+            return if state.end_poll() { Polled::Woken } else { Polled::Pending };
+        };
+        work.drop_all();
+        if let (Some(log), Some(began)) = (&self.head.log, work.began) {
+            self.pool.running.ended(log);
+            let failure = match &result {
+                Err(JobError::Panicked(panic)) => Some(panic.message()),
+                _ => None,
+            };
+            log.log_end(self.pool.name(), self.pool.now().since(began), outcome, failure);
+        }
+        self.put(result);
+        Polled::Ended(outcome, work.began)
+    }
+
+    fn publish(&self) {
+        self.head.state.end();
+        self.wake_caller();
+    }
+
+    fn reject(&self, rejection: Rejection) {
+        let cause = rejection.cause();
+        self.put(Err(JobError::from(rejection)));
+        self.publish();
+        if let Some(log) = &self.head.log {
+            log.log_refusal(self.pool.name(), cause);
+        }
+    }
+
+    fn discard(&self) {
+        lock(&self.work).drop_all();
+    }
+
+    fn abandon(&self) -> Option<(Outcome, Option<Timestamp>)> {
+        let started = self.head.state.has_started();
+        self.head.state.begin_poll()?;
+        let work = &mut *lock(&self.work);
+        let (cause, outcome) =
+            if started { (Cause::CutOff, Outcome::Cancelled) } else { (Cause::NoWorkers, Outcome::Rejected) };
+        match self.end_early(work, cause, outcome) {
+            Polled::Ended(outcome, began) => Some((outcome, began)),
+            _ => None,
+        }
+    }
+
+    fn cut_off(&self) -> &CutOff {
+        &self.pool.cut_off
+    }
+}
+
+impl<F> Awaited<F::Output> for Task<F>
+where
+    F: Future + Unpin + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn pool(&self) -> &Arc<Shared> {
+        &self.pool
+    }
+
+    fn answer(&self) -> &Mutex<Answer<F::Output>> {
+        &self.answer
+    }
+
+    fn runnable(self: Arc<Self>) -> TaskRef {
+        self
+    }
+}
+
+impl<F> Wake for Task<F>
+where
+    F: Future + Unpin + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let wakeup = self.head.state.wake();
+        if wakeup != Wakeup::Nothing {
+            let task: TaskRef = self.clone();
+            worker::ready(&self.pool, task);
+        }
+        if wakeup == Wakeup::ScheduleAndTell {
+            self.wake_caller();
+        }
+    }
+}
+
+/// A task that nobody can wake any more, or that was never admitted.
+impl<F: Future> Drop for Task<F> {
+    fn drop(&mut self) {
+        let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner);
+        work.drop_all();
+        let began = work.began;
+        if let Some(key) = self.head.key().filter(|_| !self.head.state.has_ended()) {
+            let now = self.pool.now();
+            let ran = began.map(|began| now.since(began));
+            if let Some(log) = &self.head.log {
+                self.pool.running.ended(log);
+                log.log_cancellation(self.pool.name(), ran);
+            }
+            let effects = self.pool.dispatch.finish(now, Ending { key, outcome: Outcome::Cancelled, ran });
+            worker::perform(&self.pool, effects);
+            worker::changed(&self.pool);
+        }
+    }
+}
+
+/// A task's locks are never held while they could be contended for long, and a panic under one leaves it whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+

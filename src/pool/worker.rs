@@ -1,129 +1,240 @@
-//! The thread of a worker: it takes jobs and polls them until there is nothing to do for a while.
+//! The loop of a worker's thread, and what is done when a pool's lock has been released.
+//!
+//! A worker takes a task, polls it, and then either releases the permit of a task that ended and takes its next task under
+//! the same lock, or puts a task that waits aside and takes the next one. If there is none, it parks.
 
-use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
-use std::task::Waker;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use super::completions::{self, Completions, Outlook};
-use super::dispatch::From;
-use super::job::Work;
+use super::dispatch::{Ending, Last};
+use super::effects::Effects;
+use super::local;
+use super::publish;
+use super::runnable::{Polled, Runnable, TaskRef};
+use super::sampler;
 use super::shared::Shared;
+use super::workers::{Wake, WorkerId};
+use crate::admission::{Evicted, Outcome, Timestamp};
+use crate::metrics::TaskTimes;
 use crate::shield::shielded;
 use crate::threads;
 
-thread_local! {
-    static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
-}
-
-/// The worker that this thread is.
-struct Here {
-    pool: u64,
-    seat: usize,
-    /// Taken under the lock that ended the job before it.
-    next: Option<Work>,
-    /// What is to be expected of the jobs after the one that has just ended, until its caller is told.
-    outlook: Option<Outlook>,
-    completions: Arc<Completions>,
-}
-
-/// Starts a thread for `seat`.
-pub(crate) fn start(shared: Arc<Shared>, seat: usize) -> io::Result<()> {
-    let name = format!("offload-{}-{}", shared.name, seat + 1);
-    threads::start(name, move || run(&shared, seat))
-}
-
-/// Whether this thread is a worker of the pool with this number.
-pub(crate) fn is_of(pool: u64) -> bool {
-    // A destructor of another thread-local value may ask when this one is gone.
-    HERE.try_with(|here| here.borrow().as_ref().is_some_and(|here| here.pool == pool)).unwrap_or(false)
-}
-
-/// The seat of the worker that this thread is.
-pub(super) fn seat() -> usize {
-    HERE.with_borrow(|here| here.as_ref().expect("a job is polled to its end only by a worker").seat)
-}
-
-/// Keeps the next job of this worker, to be polled as soon as the one that has just ended has told its caller.
-pub(super) fn keep(work: Work, outlook: Outlook) {
-    HERE.with_borrow_mut(|here| {
-        let here = here.as_mut().expect("a job is polled to its end only by a worker");
-        (here.next, here.outlook) = (Some(work), Some(outlook));
-    });
-}
-
-/// Wakes the caller of a job; with others later, if this is a worker that has just ended a job and goes on.
-pub(super) fn tell(caller: Waker) {
-    let here = HERE.try_with(|here| {
-        let mut here = here.try_borrow_mut().ok()?;
-        here.as_mut().map(|here| (here.completions.clone(), here.outlook.take()))
-    });
-    match here.ok().flatten() {
-        Some((completions, outlook)) => completions.tell(caller, outlook),
-        None => completions::wake(caller),
-    }
-}
-
-/// Wakes whoever this worker holds back: it does not go on at once.
-pub(super) fn tell_all() {
-    let here = HERE.with_borrow(|here| here.as_ref().map(|here| here.completions.clone()));
-    if let Some(completions) = here {
-        completions.tell_all();
-    }
-}
-
-fn run(shared: &Arc<Shared>, seat: usize) {
-    let completions = Arc::new(Completions::default());
-    HERE.set(Some(Here { pool: shared.id, seat, next: None, outlook: None, completions: completions.clone() }));
-    shared.renice();
-    let mut from = From::Start;
-    let next = |from| {
-        let Some((work, untold)) = kept() else {
-            completions.tell_all();
-            return shared.next(seat, from);
+/// The loop of `worker`.
+fn run(pool: &Arc<Shared>, worker: WorkerId) {
+    local::enter(pool.id, TaskTimes::of(pool.name()));
+    set_up(pool);
+    let mut next = next(pool, worker, pool.now(), Last::Started, None);
+    while let Some((task, now)) = next.take() {
+        let polled = local::poll(&task, now);
+        let now = pool.now();
+        next = match polled {
+            Polled::Ended(outcome, began) => release(pool, worker, now, &task, outcome, began),
+            Polled::Pending => self::next(pool, worker, now, Last::Pending, None),
+            Polled::Woken => self::next(pool, worker, now, Last::Woken(task), None),
+            Polled::Stale => self::next(pool, worker, now, Last::Stale, None),
         };
-        if let Some(outlook) = untold {
-            completions.pass(outlook);
+    }
+    if let Some(hook) = &pool.plan.hooks.worker.on_stop {
+        shielded(|| hook());
+    }
+    local::leave();
+}
+
+/// Releases the permit of a task that the worker has ended; the worker's next task.
+fn release(
+    pool: &Arc<Shared>,
+    worker: WorkerId,
+    now: Timestamp,
+    task: &TaskRef,
+    outcome: Outcome,
+    began: Option<Timestamp>,
+) -> Option<(TaskRef, Timestamp)> {
+    let ran = began.map(|began| now.since(began));
+    if let Some(ran) = ran {
+        shielded(|| local::record_run(now, ran));
+    }
+    match task.head().key() {
+        Some(key) => next(pool, worker, now, Last::Ended(Ending { key, outcome, ran }), Some(task)),
+        None => next(pool, worker, now, Last::Stale, Some(task)),
+    }
+}
+
+/// The worker's next task, and the time from which on it is polled; `None` if the worker is to end. The task that has
+/// `ended` tells its caller as soon as its permit was released, and before the worker waits.
+fn next(
+    pool: &Arc<Shared>,
+    worker: WorkerId,
+    now: Timestamp,
+    last: Last<TaskRef>,
+    ended: Option<&TaskRef>,
+) -> Option<(TaskRef, Timestamp)> {
+    let (next, effects) = pool.dispatch.next(worker, now, last);
+    if let Some(task) = ended {
+        task.publish();
+        changed(pool);
+    }
+    perform_on_worker(pool, effects);
+    if let Some(task) = next {
+        return Some((task, now));
+    }
+    let now = || pool.now();
+    let task = pool.dispatch.wait(worker, pool.plan.keep_alive, now, |effects| perform_on_worker(pool, effects))?;
+    Some((task, now()))
+}
+
+/// Polls a task of this thread's own pool on behalf of the one that waits for it, and releases its permit if it ends.
+pub(super) fn run_in_place(pool: &Arc<Shared>, task: &TaskRef) {
+    match local::poll(task, pool.now()) {
+        Polled::Ended(outcome, began) => end(pool, &**task, outcome, began),
+        Polled::Woken => ready(pool, task.clone()),
+        Polled::Pending | Polled::Stale => {}
+    }
+}
+
+/// Releases the permit of a task that ended outside of a worker's loop, and tells its caller.
+pub(super) fn end(pool: &Arc<Shared>, task: &dyn Runnable, outcome: Outcome, began: Option<Timestamp>) {
+    let now = pool.now();
+    let ran = began.map(|began| now.since(began));
+    if let Some(key) = task.head().key() {
+        let effects = pool.dispatch.finish(now, Ending { key, outcome, ran });
+        task.publish();
+        perform(pool, effects);
+    }
+    if let Some(ran) = ran {
+        shielded(|| local::record_run(now, ran));
+    }
+    changed(pool);
+}
+
+/// A task in flight was woken.
+pub(super) fn ready(pool: &Arc<Shared>, task: TaskRef) {
+    let effects = pool.dispatch.ready(pool.now(), task);
+    perform(pool, effects);
+}
+
+/// Performs what was put off until the lock was released, on a thread that is not the pool's worker.
+pub(super) fn perform(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
+    let evicted = perform_all(pool, effects);
+    if evicted.is_empty() {
+        return;
+    }
+    // What they hold is dropped by the pool's own workers: destructors may block.
+    let (too_many, effects) = pool.dispatch.discard(pool.now(), evicted);
+    if !too_many.is_empty() {
+        let name = format!("offload-drop-{}", pool.name());
+        // If no thread can be had, the tasks were dropped with the closure.
+        let _ = threads::start(name, None, move || discard(too_many));
+    }
+    perform(pool, effects);
+}
+
+/// The same on a worker of the pool.
+fn perform_on_worker(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
+    if !effects.is_empty() {
+        discard(perform_all(pool, effects));
+    }
+}
+
+/// Performs the effects; the tasks to discard.
+fn perform_all(pool: &Arc<Shared>, effects: Effects<TaskRef>) -> Vec<TaskRef> {
+    let Effects { wake, evicted, garbage, idle, expire_at, sample, room } = effects;
+    match wake {
+        Wake::Nobody => {}
+        Wake::Unpark(thread) => thread.unpark(),
+        Wake::Start(worker) => start(pool, worker),
+    }
+    if sample {
+        sampler::start(pool, perform);
+    }
+    if let Some(at) = expire_at.and_then(|at| pool.instant_of(at)) {
+        expire_at_instant(pool, at);
+    }
+    if room {
+        pool.room.notify_one();
+    }
+    let mut discarded = garbage;
+    for Evicted { task, cause, retry_after, .. } in evicted {
+        task.reject(pool.rejection(cause, retry_after));
+        discarded.push(task);
+    }
+    for waker in idle {
+        shielded(|| waker.wake());
+    }
+    discarded
+}
+
+fn expire_at_instant(pool: &Arc<Shared>, at: Instant) {
+    let weak = Arc::downgrade(pool);
+    let set = pool.expiry.set(at, move || {
+        if let Some(pool) = weak.upgrade() {
+            let effects = pool.dispatch.expire(pool.now());
+            perform(&pool, effects);
+            changed(&pool);
         }
-        Some(work)
-    };
-    while let Some(work) = next(from) {
-        from = From::Job;
-        // A job's own panic ends in the job. What comes as far as here is a panic of the application's subscriber.
-        shielded(|| work.run());
+    });
+    if !set {
+        pool.dispatch.expiry_failed();
     }
-    HERE.set(None);
 }
 
-/// The next job that this worker has already; and what was to be expected of it, if nobody was told of the one before.
-fn kept() -> Option<(Work, Option<Outlook>)> {
-    HERE.with_borrow_mut(|here| {
-        let here = here.as_mut()?;
-        let outlook = here.outlook.take();
-        here.next.take().map(|work| (work, outlook))
-    })
+fn discard(tasks: Vec<TaskRef>) {
+    for task in tasks {
+        task.discard();
+        shielded(|| drop(task));
+    }
 }
 
-#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
-mod tests {
-    use std::sync::{Arc, Barrier};
-
-    use crate::{PoolConfig, Pools};
-
-    #[test]
-    fn each_worker_knows_its_own_seat() {
-        let pools = Pools::builder().pool("two", PoolConfig::new(2)).build().expect("the settings are right");
-        let both = Arc::new(Barrier::new(2));
-        let seats = [(); 2].map(|()| {
-            let both = both.clone();
-            let job = move || {
-                both.wait();
-                super::seat()
-            };
-            pools.submit_to_pool("two", job).expect("there is room")
+/// Starts the thread of `worker`.
+fn start(pool: &Arc<Shared>, worker: WorkerId) {
+    let Err(error) = start_thread(pool, worker) else { return };
+    let (tasks, effects) = pool.dispatch.start_failed(pool.now(), worker);
+    perform_on_worker(pool, effects);
+    for task in tasks {
+        match task.abandon() {
+            Some((outcome, began)) => end(pool, &*task, outcome, began),
+            // It had ended already, and waited to be dropped.
+            None => task.discard(),
+        }
+    }
+    if !pool.start_failed.swap(true, Ordering::Relaxed) {
+        let workers = pool.dispatch.instant(pool.now()).workers;
+        shielded(|| {
+            tracing::error!(
+                target: "tower_offload",
+                pool = %pool.name(), workers, %error,
+                "a worker's thread could not be started; the pool goes on with those it has"
+            );
         });
-        let mut seats = seats.map(|seat| seat.wait().expect("it does not panic"));
-        seats.sort_unstable();
-        assert_eq!(seats, [0, 1]);
     }
+}
+
+fn start_thread(pool: &Arc<Shared>, worker: WorkerId) -> io::Result<()> {
+    let name = format!("offload-{}-{}", pool.name(), worker + 1);
+    let this = pool.clone();
+    threads::start(name, pool.plan.stack_size, move || run(&this, worker))
+}
+
+/// What a worker's thread does first.
+fn set_up(pool: &Arc<Shared>) {
+    if let Some(nice) = pool.plan.nice
+        && let Err(error) = threads::renice(nice)
+    {
+        shielded(|| {
+            tracing::warn!(
+                target: "tower_offload",
+                pool = %pool.name(), %error,
+                "a worker could not be given nice {nice}"
+            );
+        });
+    }
+    if let Some(hook) = &pool.plan.hooks.worker.on_start {
+        shielded(|| hook());
+    }
+}
+
+/// The numbers of the pool have changed.
+pub(super) fn changed(pool: &Arc<Shared>) {
+    shielded(|| publish::changed(pool));
 }

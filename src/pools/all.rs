@@ -1,14 +1,16 @@
 //! The pools of an application: made from the settings, found by name.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::builder::{BuildError, PoolsBuilder};
 use super::routes::Routes;
 use crate::admission::{Bounds, Discipline, Limit, Settings};
 use crate::config::{Concurrency, Config, PoolConfig, Queue, Trust};
 use crate::error::UnknownPool;
-use crate::pool::{Plan, Pool, PoolStats};
+use crate::pool::{ContextHooks, Hooks, Plan, Pool, PoolStats, WorkerHooks};
 use crate::threads;
 use crate::workload::{PoolName, Workload};
 
@@ -72,6 +74,16 @@ impl Pools {
     ///
     /// If the settings are wrong, or a `nice` value may not be set.
     pub fn new(config: &Config) -> Result<Self, BuildError> {
+        Self::with_hooks(config, &ContextHooks::default(), BTreeMap::new())
+    }
+
+    pub(super) fn with_hooks(
+        config: &Config,
+        context: &ContextHooks,
+        mut workers: BTreeMap<Workload, WorkerHooks>,
+    ) -> Result<Self, BuildError> {
+        static NEXT_GROUP: AtomicU64 = AtomicU64::new(0);
+        let group = NEXT_GROUP.fetch_add(1, Ordering::Relaxed);
         config.validate()?;
         let verbose = config.general.verbose;
         let mut pools = Vec::new();
@@ -80,7 +92,12 @@ impl Pools {
                 threads::may_renice(nice).map_err(|source| BuildError::Nice { pool: name.clone(), nice, source })?;
             }
             let trust = settings.trust.as_ref().unwrap_or(&config.performance.trust);
-            pools.push(Pool::new(plan(name, settings, trust, verbose)));
+            let hooks = Hooks { context: context.clone(), worker: workers.remove(name).unwrap_or_default() };
+            pools.push(Pool::new(plan(name, settings, trust, Group { id: group, verbose }, hooks)));
+        }
+        if let Some((name, _)) = workers.pop_first() {
+            let known = pools.iter().map(|pool| pool.name().clone()).collect();
+            return Err(BuildError::UnknownPool(UnknownPool::new(name, known)));
         }
         let routes = Routes::new(config.performance.routes.clone());
         Ok(Self { all: Arc::new(All { pools, routes, verbose, disabled: false }) })
@@ -176,7 +193,14 @@ impl fmt::Debug for Pools {
     }
 }
 
-fn plan(name: &Workload, settings: &PoolConfig, trust: &Trust, verbose: bool) -> Plan {
+/// What the pools of one `Pools` have in common.
+#[derive(Clone, Copy, Default)]
+struct Group {
+    id: u64,
+    verbose: bool,
+}
+
+fn plan(name: &Workload, settings: &PoolConfig, trust: &Trust, group: Group, hooks: Hooks) -> Plan {
     Plan {
         name: name.clone(),
         workers: settings.workers.count(),
@@ -196,8 +220,11 @@ fn plan(name: &Workload, settings: &PoolConfig, trust: &Trust, verbose: bool) ->
         },
         keep_alive: settings.keep_alive,
         nice: settings.nice,
+        stack_size: None,
         trust: trust.clone(),
-        verbose,
+        verbose: group.verbose,
+        group: group.id,
+        hooks,
     }
 }
 
@@ -208,7 +235,7 @@ mod tests {
     use super::*;
 
     fn admission(settings: &PoolConfig) -> Settings {
-        plan(&Workload::CPU, settings, &Trust::default(), false).admission
+        plan(&Workload::CPU, settings, &Trust::default(), Group::default(), Hooks::default()).admission
     }
 
     #[test]

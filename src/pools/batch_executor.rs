@@ -47,7 +47,10 @@ impl Pools {
 }
 
 impl BatchExecutor {
-    /// Runs one job of the batch: waits for its turn, then does as [`Pools::run_in_pool`] does.
+    /// Runs one task of the batch: waits for its turn and for room in the pool, then does as [`Pools::run_in_pool`] does.
+    ///
+    /// A task of a batch is never lost to a full queue, to overload control or to the queue timeout: it waits. A task of the
+    /// pool that runs another one through the batch does not wait for a turn.
     ///
     /// # Errors
     ///
@@ -58,8 +61,12 @@ impl BatchExecutor {
     {
         let Self { pool, slots, .. } = self.clone();
         async move {
-            let _slot = slots.acquire_owned().await.expect("the batch's semaphore is never closed");
-            run::run(Ok(pool), job).await
+            // A task of the pool may be one of this batch: it would wait for the slot that it has.
+            let nested = pool.as_ref().is_some_and(Pool::is_current);
+            let slot = if nested { None } else { Some(slots.acquire_owned().await) };
+            let result = run::run_patiently(pool, job).await;
+            drop(slot);
+            result
         }
     }
 

@@ -1,17 +1,23 @@
 //! Making pools in code, and why they could not be made.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use super::Pools;
 use crate::config::{Config, ConfigError, PoolConfig, Route, Trust};
+use crate::error::UnknownPool;
+use crate::pool::{ContextHooks, WorkerHooks};
 use crate::workload::{PoolName, Workload};
 
 /// Makes [`Pools`] in code. It starts from the defaults: the five built-in pools, no routes.
 #[derive(Clone, Debug, Default)]
 pub struct PoolsBuilder {
     config: Config,
+    context: ContextHooks,
+    workers: BTreeMap<Workload, WorkerHooks>,
 }
 
 /// Why pools could not be made.
@@ -29,6 +35,8 @@ pub enum BuildError {
         /// What the system says.
         source: io::Error,
     },
+    /// A worker hook is for a pool that does not exist.
+    UnknownPool(UnknownPool),
 }
 
 // === impl PoolsBuilder ===
@@ -69,13 +77,67 @@ impl PoolsBuilder {
         self
     }
 
+    /// Adds a context that travels with every task, beside the Tokio runtime and the `tracing` span.
+    ///
+    /// `capture` is called on the thread that submits a task. What it returns is called around each poll of the task on a
+    /// worker, and around the drop of its future; it enters the context, calls its argument once, and leaves the context. If
+    /// it does not call its argument, the task is polled outside of the context. A panic in either is the task's.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use tower_offload::Pools;
+    ///
+    /// thread_local! { static TENANT: Cell<u32> = const { Cell::new(0) } }
+    ///
+    /// let pools = Pools::builder()
+    ///     .context(|| {
+    ///         let tenant = TENANT.get();
+    ///         move |run: &mut dyn FnMut()| {
+    ///             let before = TENANT.replace(tenant);
+    ///             run();
+    ///             TENANT.set(before);
+    ///         }
+    ///     })
+    ///     .build()?;
+    ///
+    /// TENANT.set(7);
+    /// assert_eq!(pools.submit_to_pool("io", || TENANT.get())?.wait()?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// For OpenTelemetry, capture `Context::current()` and call `run` while the guard of `attach()` lives; for Sentry, capture
+    /// `Hub::current()` and call `Hub::run(hub.clone(), run)`.
+    #[must_use]
+    pub fn context<C, E>(mut self, capture: C) -> Self
+    where
+        C: Fn() -> E + Send + Sync + 'static,
+        E: Fn(&mut dyn FnMut()) + Send + 'static,
+    {
+        self.context.push(Arc::new(move || Box::new(capture())));
+        self
+    }
+
+    /// Calls `hook` on each worker of a pool when its thread has started, before its first task.
+    #[must_use]
+    pub fn on_worker_start(mut self, pool: impl PoolName, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.workers.entry(pool.to_workload()).or_default().on_start = Some(Arc::new(hook));
+        self
+    }
+
+    /// Calls `hook` on each worker of a pool before its thread ends.
+    #[must_use]
+    pub fn on_worker_stop(mut self, pool: impl PoolName, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.workers.entry(pool.to_workload()).or_default().on_stop = Some(Arc::new(hook));
+        self
+    }
+
     /// Makes the pools. No thread starts before there is a job for it.
     ///
     /// # Errors
     ///
-    /// If the settings are wrong, or a `nice` value may not be set.
+    /// If the settings are wrong, a `nice` value may not be set, or a worker hook names no pool.
     pub fn build(self) -> Result<Pools, BuildError> {
-        Pools::new(&self.config)
+        Pools::with_hooks(&self.config, &self.context, self.workers)
     }
 }
 
@@ -85,6 +147,7 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(f),
+            Self::UnknownPool(error) => write!(f, "a worker hook: {error}"),
             Self::Nice { pool, nice, source } => {
                 write!(f, "performance.thread_pools.{pool}.nice: this process may not give its threads nice {nice}: ")?;
                 write!(f, "{source}; ")?;
@@ -103,6 +166,7 @@ impl fmt::Display for BuildError {
 impl Error for BuildError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
+            Self::UnknownPool(error) => Some(error),
             Self::Config(error) => error.source(),
             // Its text is a part of this one's.
             Self::Nice { source, .. } => source.source(),

@@ -17,7 +17,7 @@ pub trait IntoJob<Kind>: Sealed<Kind> + Send + 'static {
     /// The value of the job.
     type Output: Send + 'static;
     /// The job as a future.
-    type Future: Future<Output = Self::Output> + Send + 'static;
+    type Future: Future<Output = Self::Output> + Unpin + Send + 'static;
 
     /// The job as a future that does its work when it is polled.
     fn into_job(self) -> Self::Future;
@@ -70,10 +70,10 @@ where
     F::Output: Send + 'static,
 {
     type Output = F::Output;
-    type Future = F;
+    type Future = Pin<Box<F>>;
 
-    fn into_job(self) -> F {
-        self
+    fn into_job(self) -> Pin<Box<F>> {
+        Box::pin(self)
     }
 }
 

@@ -9,21 +9,29 @@ use tokio::runtime::Handle;
 
 use super::{IntoJob, Pools};
 use crate::error::{JobError, Panic, Rejection, UnknownPool};
-use crate::pool::{JobHandle, Pending, Pool, Submission, always_ok, name_of};
-use crate::terms::Terms;
+use crate::pool::{JobHandle, Pending, Pool, Rejected, Submission, TaskOptions, always_ok, name_of};
 use crate::workload::PoolName;
 
 impl Pools {
     /// Runs a closure or a future in a pool, and gives its value to whoever awaits.
     ///
-    /// The job is submitted when the future is first polled. If the future is dropped, a job that is queued leaves the
-    /// queue and never starts; a closure that runs cannot be interrupted and goes on; a future is dropped at its next
-    /// await. A job that calls this for its own pool runs the inner one inline. A closure that returns a future has
-    /// made that future, and not run it: give the future itself, of an async function what calling it gives
+    /// The task is submitted when the future is first polled. A closure that returns a future has made that future, and not
+    /// run it: pass the future itself, of an async function what calling it returns
     /// (`run_in_pool(Cpu, resize(picture))`).
     ///
-    /// Jobs of this kind have no deadline of their own and the normal priority; requests behind a
-    /// [`PoolLayer`](crate::PoolLayer) can have both.
+    /// A task that is submitted by another task inherits the deadline, the priority and the caller of its request;
+    /// [`Pool::run_with`] sets them. A task may call this for its own pool: the inner task queues like any other, and the
+    /// worker that polls this future runs an inner task in place that is still queued, so a pool never waits for itself.
+    ///
+    /// # Cancellation
+    ///
+    /// | what is dropped | a task that is queued | a task that runs |
+    /// |---|---|---|
+    /// | the future of `run_in_pool` | leaves the queue and never starts | a future is dropped at its next await; a closure goes on, and [`checkpoint`](crate::checkpoint) tells it |
+    /// | the [`JobHandle`] of `submit_to_pool` | starts in its turn | goes on |
+    ///
+    /// So `tokio::time::timeout(limit, pools.run_in_pool(Cpu, task))` gives the task up at the limit. A
+    /// [`deadline`](TaskOptions::deadline) does so too, and a nested task inherits it.
     ///
     /// # Errors
     ///
@@ -68,33 +76,125 @@ impl Pools {
             return Ok(JobHandle::spawned(runtime.spawn(run_here(job.into_job())), pool.to_workload()));
         }
         match self.choose(pool)? {
-            Some(pool) if !pool.is_current() => Ok(JobHandle::pending(submit(&pool, job)?)),
-            _ => Ok(JobHandle::ended(crate::pool::block_on(run_here(job.into_job())))),
+            Some(pool) => pool.submit(job),
+            None => Ok(JobHandle::ended(crate::pool::block_on(run_here(job.into_job())))),
         }
     }
 }
 
-/// Runs a job in the pool, or here if there is none or this thread is the pool's own.
-pub(super) async fn run<J, Kind>(pool: Result<Option<Pool>, UnknownPool>, job: J) -> Result<J::Output, JobError>
+impl Pool {
+    /// Runs a closure or a future in this pool, as [`Pools::run_in_pool`] does.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_offload::{Cpu, Pools};
+    ///
+    /// let pools = Pools::default();
+    /// let cpu = pools.get(Cpu)?;
+    /// assert_eq!(cpu.run(|| 6 * 7).await?, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the pool rejects the task or cannot finish it, or if the task panics.
+    pub fn run<J, Kind>(&self, job: J) -> impl Future<Output = Result<J::Output, JobError>> + Send + use<J, Kind>
+    where
+        J: IntoJob<Kind>,
+    {
+        self.run_with(TaskOptions::new(), job)
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    ///
+    /// If the pool rejects the task or cannot finish it, or if the task panics.
+    pub fn run_with<J, Kind>(
+        &self,
+        options: TaskOptions,
+        job: J,
+    ) -> impl Future<Output = Result<J::Output, JobError>> + Send + use<J, Kind>
+    where
+        J: IntoJob<Kind>,
+    {
+        let pool = self.clone();
+        async move { submit(&pool, options, job)?.await }
+    }
+
+    /// Submits a closure or a future to this pool at once, as [`Pools::submit_to_pool`] does.
+    ///
+    /// # Errors
+    ///
+    /// If the pool rejects the task.
+    pub fn submit<J, Kind>(&self, job: J) -> Result<JobHandle<J::Output>, JobError>
+    where
+        J: IntoJob<Kind>,
+    {
+        self.submit_with(TaskOptions::new(), job)
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    ///
+    /// If the pool rejects the task.
+    pub fn submit_with<J, Kind>(&self, options: TaskOptions, job: J) -> Result<JobHandle<J::Output>, JobError>
+    where
+        J: IntoJob<Kind>,
+    {
+        Ok(JobHandle::pending(submit(self, options, job)?))
+    }
+}
+
+fn submit<J, Kind>(pool: &Pool, options: TaskOptions, job: J) -> Result<Pending<J::Output>, Rejection>
+where
+    J: IntoJob<Kind>,
+{
+    pool.submit_future(submission(options, job, false)).map_err(|rejected| rejected.rejection)
+}
+
+fn submission<J, Kind>(
+    options: TaskOptions,
+    job: J,
+    patient: bool,
+) -> Submission<J::Future, impl Fn() -> String + use<J, Kind>>
+where
+    J: IntoJob<Kind>,
+{
+    Submission { future: job.into_job(), options, function: name_of::<J>, outcome_of: always_ok, patient }
+}
+
+/// Runs a job where it stands, or in the pool if there is one.
+async fn run<J, Kind>(pool: Result<Option<Pool>, UnknownPool>, job: J) -> Result<J::Output, JobError>
 where
     J: IntoJob<Kind>,
 {
     match pool? {
-        Some(pool) if !pool.is_current() => submit(&pool, job)?.await,
-        _ => run_here(job.into_job()).await,
+        Some(pool) => submit(&pool, TaskOptions::new(), job)?.await,
+        None => run_here(job.into_job()).await,
     }
 }
 
-fn submit<J, Kind>(pool: &Pool, job: J) -> Result<Pending<J::Output>, Rejection>
+/// Runs a task that waits until the pool has room for it, and is never shed.
+pub(super) async fn run_patiently<J, Kind>(pool: Option<Pool>, job: J) -> Result<J::Output, JobError>
 where
     J: IntoJob<Kind>,
 {
-    pool.submit(Submission {
-        future: job.into_job(),
-        terms: Terms::default(),
-        function: name_of::<J>,
-        outcome_of: always_ok,
-    })
+    let Some(pool) = pool else { return run_here(job.into_job()).await };
+    let mut submission = submission(TaskOptions::new(), job, true);
+    loop {
+        match pool.submit_future(submission) {
+            Ok(pending) => return pending.await,
+            Err(Rejected { submission: Some(again), .. }) => {
+                submission = again;
+                pool.room().await;
+            }
+            Err(Rejected { rejection, .. }) => return Err(rejection.into()),
+        }
+    }
 }
 
 /// Runs a job where it stands; its panic is an error as it would be in a pool.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::Pools;
@@ -43,6 +43,9 @@ impl Pools {
     /// [draining](crate::Cause::Draining). At the deadline the queued jobs are given up; what is in flight cannot be
     /// interrupted and goes on for as long as the process lives. The threads end when they find nothing to do. If this
     /// future is dropped, the pools go on draining without a deadline.
+    ///
+    /// A task that belongs to a request which was accepted before may submit further tasks. A task that calls this does not
+    /// wait for itself.
     pub fn shutdown(&self, deadline: Duration) -> impl Future<Output = DrainReport> + Send + use<> {
         // Before the deadline is set: what it ends took no less.
         let start = Instant::now();
@@ -54,38 +57,56 @@ impl Pools {
     where
         L: Future<Output = ()> + Send,
     {
-        let before: Vec<_> = self.iter().map(drain).collect();
-        let pools = self.clone();
+        let drains: Vec<_> = self.iter().map(Drain::begin).collect();
         async move {
-            let in_time = first_of(limit, poll_idle(&pools)).await;
-            let given_up: Vec<_> = pools.iter().map(|pool| if in_time { 0 } else { pool.give_up_queue() }).collect();
-            let pools = pools.iter().zip(before).zip(given_up);
-            let pools = pools.map(|((pool, before), given_up)| report(pool, before, given_up)).collect();
+            let in_time = first_of(limit, poll_idle(&drains)).await;
+            let given_up: Vec<_> = drains.iter().map(|drain| if in_time { 0 } else { drain.pool.cut_off() }).collect();
+            let pools = drains.iter().zip(given_up).map(|(drain, given_up)| drain.report(given_up)).collect();
             DrainReport { pools, took: start.elapsed() }
         }
     }
 }
 
-/// Refuses every further job; how many there are to finish.
-fn drain(pool: &Pool) -> u64 {
-    pool.drain();
-    let stats = pool.numbers();
-    count(stats.queued_tasks + stats.in_flight)
+/// The drain of one pool.
+struct Drain {
+    pool: Pool,
+    /// Tasks of the pool that the thread is in the middle of which began the drain: they wait for it.
+    except: usize,
+    /// The other tasks that were queued or in flight then.
+    before: u64,
 }
 
-fn report(pool: &Pool, before: u64, given_up: u64) -> PoolDrain {
-    let cut_off = count(pool.numbers().in_flight);
-    pool.close();
-    pool.publish(&metrics::turn());
-    let finished = before.saturating_sub(given_up + cut_off);
-    PoolDrain { pool: pool.name().clone(), finished, given_up, cut_off }
-}
-
-/// Ends when no pool has anything queued or in flight.
-async fn poll_idle(pools: &Pools) {
-    for pool in pools.iter() {
-        poll_fn(|cx| if pool.poll_idle(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
+impl Drain {
+    /// Rejects every further task.
+    fn begin(pool: &Pool) -> Self {
+        pool.drain();
+        let except = pool.current_tasks();
+        let stats = pool.numbers();
+        let before = (stats.queued_tasks + stats.in_flight).saturating_sub(except);
+        Self { pool: pool.clone(), except, before: before as u64 }
     }
+
+    fn poll_idle(&self, cx: &Context<'_>) -> bool {
+        self.pool.poll_idle(self.except, cx.waker())
+    }
+
+    fn report(&self, given_up: u64) -> PoolDrain {
+        let cut_off = self.pool.numbers().in_flight.saturating_sub(self.except) as u64;
+        self.pool.close();
+        self.pool.publish(&metrics::turn());
+        let finished = self.before.saturating_sub(given_up + cut_off);
+        PoolDrain { pool: self.pool.name().clone(), finished, given_up, cut_off }
+    }
+}
+
+/// Ends when no pool has anything queued or in flight. A task of one pool may submit to another, so all are asked each time.
+async fn poll_idle(drains: &[Drain]) {
+    poll_fn(|cx| {
+        // Each is asked, so that each wakes this future.
+        let busy = drains.iter().filter(|drain| !drain.poll_idle(cx)).count();
+        if busy == 0 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 /// Whether `work` ended before `limit` did.
@@ -97,10 +118,6 @@ async fn first_of(limit: impl Future<Output = ()>, work: impl Future<Output = ()
         _ => Poll::Pending,
     })
     .await
-}
-
-const fn count(jobs: usize) -> u64 {
-    jobs as u64
 }
 
 // === impl DrainReport ===

@@ -34,13 +34,19 @@ pub(crate) struct Options {
     pub(crate) resume_panics: bool,
     /// A handler that is in flight at its request's deadline is cancelled.
     pub(crate) cancel_late: bool,
+    /// A handler goes on when its client leaves.
+    pub(crate) detach: bool,
+}
+
+impl Options {
+    pub(crate) const NONE: Self = Self { resume_panics: false, cancel_late: false, detach: false };
 }
 
 impl Selection {
     /// The request runs at `target`.
     #[must_use]
     pub const fn new(target: Target) -> Self {
-        Self { target, priority: None, caller: None, options: Options { resume_panics: false, cancel_late: false } }
+        Self { target, priority: None, caller: None, options: Options::NONE }
     }
 
     /// The request runs where it arrives, in no pool.
@@ -76,6 +82,7 @@ impl Options {
         Self {
             resume_panics: self.resume_panics || other.resume_panics,
             cancel_late: self.cancel_late || other.cancel_late,
+            detach: self.detach || other.detach,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::future::{Ready, ready};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::answer;
 use crate::body::FullBody;
 use crate::metrics::{DURATION_BUCKETS, HISTOGRAMS};
 use crate::pools::Pools;
-use crate::timer::{self, Alarm};
+use crate::timer;
 
 /// The endpoint that Prometheus scrapes: `GET`, at whatever path it is mounted.
 ///
@@ -89,8 +89,8 @@ impl MetricsService {
     #[must_use]
     pub fn with_handle(pools: &Pools, exporter: PrometheusHandle) -> Self {
         let upkeep = Arc::new(Upkeep { exporter: exporter.clone() });
-        let weak: Weak<Upkeep> = Arc::downgrade(&upkeep);
-        timer::METRICS.arm(Instant::now() + UPKEEP_INTERVAL, weak);
+        let weak = Arc::downgrade(&upkeep);
+        timer::METRICS.set(Instant::now() + UPKEEP_INTERVAL, move || weak.upgrade().map(|upkeep| upkeep.run()));
         let service = Self { pools: pools.clone(), exporter, _upkeep: upkeep };
         service.pools.publish_metrics(|| ());
         service
@@ -123,10 +123,11 @@ impl fmt::Debug for MetricsService {
     }
 }
 
-impl Alarm for Upkeep {
-    fn ring(self: Arc<Self>) -> Option<Instant> {
+impl Upkeep {
+    /// When it is to be run again.
+    fn run(&self) -> Instant {
         self.exporter.run_upkeep();
-        Some(Instant::now() + UPKEEP_INTERVAL)
+        Instant::now() + UPKEEP_INTERVAL
     }
 }
 

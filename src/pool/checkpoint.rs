@@ -1,0 +1,186 @@
+//! How code in a task learns that nobody needs its result any more.
+
+use std::error::Error;
+use std::fmt;
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::local;
+use super::runnable::{Runnable, TaskRef};
+use crate::timer::{self, alarm};
+
+/// Why a task should stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cancelled {
+    /// The caller went away.
+    CallerLeft,
+    /// The task's deadline has passed.
+    DeadlinePassed,
+    /// A shutdown does not wait for the task any longer.
+    CutOff,
+}
+
+/// Returns an error once the running task should stop: its caller went away, its deadline has passed, or a shutdown cuts it
+/// off.
+///
+/// Code that blocks or computes cannot be interrupted, so it has to ask, now and then. A call costs a few nanoseconds.
+/// Outside of a pool's task, and in what a task has spawned elsewhere, the answer is always `Ok`. A future does not
+/// need to ask whether its caller left: it is dropped at its next await then.
+///
+/// # Errors
+///
+/// The reason to stop. It converts into [`io::Error`] and into boxed errors, so `?` works in most functions.
+///
+/// # Example
+///
+/// ```
+/// use tower_offload::{Cpu, Pools, checkpoint};
+///
+/// fn sum(rows: &[u64]) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+///     let mut sum = 0_u64;
+///     for row in rows {
+///         checkpoint()?;
+///         sum = sum.wrapping_add(row.pow(2));
+///     }
+///     Ok(sum)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let rows = vec![1, 2, 3];
+/// let sum = Pools::default().run_in_pool(Cpu, move || sum(&rows)).await?;
+/// assert_eq!(sum.expect("nobody left"), 14);
+/// # Ok(())
+/// # }
+/// ```
+pub fn checkpoint() -> Result<(), Cancelled> {
+    match local::with_current(|task| (reason(task), needs_alarm(task))) {
+        Some((Some(reason), _)) => Err(reason),
+        Some((None, true)) => set_alarm(),
+        _ => Ok(()),
+    }
+}
+
+/// Whether [`checkpoint`] would return an error.
+#[must_use]
+pub fn is_cancelled() -> bool {
+    checkpoint().is_err()
+}
+
+/// Waits until the running task should stop; never ends outside of a pool's task.
+///
+/// For a future that wants to end in good order at its deadline or at a shutdown, such as one that streams. When its
+/// caller leaves, a future is dropped at its next await, and so is this one.
+///
+/// ```
+/// use tower_offload::{Io, Pools, cancelled};
+///
+/// # async fn next_row() -> Option<u64> { None }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let rows = Pools::default().run_in_pool(Io, async {
+///     let mut rows = Vec::new();
+///     loop {
+///         tokio::select! {
+///             row = next_row() => match row {
+///                 Some(row) => rows.push(row),
+///                 None => return rows,
+///             },
+///             // What was read so far is better than nothing.
+///             _ = cancelled() => return rows,
+///         }
+///     }
+/// });
+/// assert!(rows.await?.is_empty());
+/// # Ok(())
+/// # }
+/// ```
+pub fn cancelled() -> impl Future<Output = Cancelled> + Send {
+    let task = local::current();
+    async move {
+        match task {
+            Some(task) => cancellation_of(task).await,
+            None => pending().await,
+        }
+    }
+}
+
+async fn cancellation_of(task: TaskRef) -> Cancelled {
+    let mut cut_off = pin!(task.cut_off().notify.notified());
+    let deadline = task.head().options.deadline.map(|deadline| timer::sleep_until(deadline.moment()));
+    let mut deadline = pin!(async {
+        match deadline {
+            Some(deadline) => deadline.await,
+            None => pending().await,
+        }
+    });
+    poll_fn(|cx| {
+        if let Some(reason) = reason(&*task) {
+            return Poll::Ready(reason);
+        }
+        if deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Cancelled::DeadlinePassed);
+        }
+        // In this order: a cut-off that comes in between wakes this future.
+        let notified = cut_off.as_mut().poll(cx).is_ready();
+        if notified || task.cut_off().is_set() { Poll::Ready(Cancelled::CutOff) } else { Poll::Pending }
+    })
+    .await
+}
+
+fn reason(task: &dyn Runnable) -> Option<Cancelled> {
+    match task.head().state.signals() {
+        (true, _) => Some(Cancelled::CallerLeft),
+        (_, true) => Some(Cancelled::DeadlinePassed),
+        _ => task.cut_off().is_set().then_some(Cancelled::CutOff),
+    }
+}
+
+/// Whether the task has a deadline, and nothing notes that it passes.
+fn needs_alarm(task: &dyn Runnable) -> bool {
+    let head = task.head();
+    head.deadline.is_some() && head.deadline_alarm.get().is_none()
+}
+
+/// Has a helper thread note that the deadline of the running task passes. Most tasks never ask, so the first one that does
+/// sets the alarm.
+#[cold]
+fn set_alarm() -> Result<(), Cancelled> {
+    let Some(task) = local::current() else { return Ok(()) };
+    let Some(deadline) = task.head().options.deadline else { return Ok(()) };
+    let weak = Arc::downgrade(&task);
+    let note = move || {
+        if let Some(task) = weak.upgrade() {
+            task.head().state.deadline_passed();
+        }
+    };
+    let _ = task.head().deadline_alarm.set(alarm(deadline.moment(), note));
+    if deadline.has_passed() { Err(Cancelled::DeadlinePassed) } else { Ok(()) }
+}
+
+impl fmt::Display for Cancelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CallerLeft => "the caller of the task went away",
+            Self::DeadlinePassed => "the deadline of the task has passed",
+            Self::CutOff => "a shutdown cut the task off",
+        })
+    }
+}
+
+impl Error for Cancelled {}
+
+impl From<Cancelled> for io::Error {
+    fn from(cancelled: Cancelled) -> Self {
+        // Not `Interrupted`, at which loops of the standard library try again.
+        let kind = match cancelled {
+            Cancelled::DeadlinePassed => io::ErrorKind::TimedOut,
+            Cancelled::CallerLeft | Cancelled::CutOff => io::ErrorKind::Other,
+        };
+        Self::new(kind, cancelled)
+    }
+}

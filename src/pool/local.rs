@@ -1,0 +1,76 @@
+//! What a worker keeps in its thread: which pool it belongs to, the tasks that it is polling, and its histograms.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use super::runnable::{Polled, Runnable, TaskRef};
+use crate::admission::Timestamp;
+use crate::metrics::TaskTimes;
+
+thread_local! {
+    static WORKER: RefCell<Option<Local>> = const { RefCell::new(None) };
+}
+
+struct Local {
+    /// The pool, by number.
+    pool: u64,
+    times: TaskTimes,
+    /// The task that the worker polls, and above it those that it runs in place while that one waits for them.
+    polling: Vec<TaskRef>,
+}
+
+/// This thread is a worker of `pool` from here on.
+pub(super) fn enter(pool: u64, times: TaskTimes) {
+    WORKER.set(Some(Local { pool, times, polling: Vec::new() }));
+}
+
+/// This thread is no worker any more.
+pub(super) fn leave() {
+    WORKER.set(None);
+}
+
+/// Whether this thread is a worker of `pool`.
+pub(super) fn is_worker_of(pool: u64) -> bool {
+    with(|local| local.pool == pool).unwrap_or(false)
+}
+
+/// Polls a task once, as the current one of this thread.
+pub(super) fn poll(task: &TaskRef, now: Timestamp) -> Polled {
+    let waker = task.clone().waker();
+    with(|local| local.polling.push(task.clone()));
+    let polled = task.poll(&waker, now);
+    // The last reference to it may be dropped here, and call code of the application.
+    let _task = with(|local| local.polling.pop());
+    polled
+}
+
+/// Calls `f` with the task that this thread polls. `f` must call no code of the application.
+pub(super) fn with_current<R>(f: impl FnOnce(&dyn Runnable) -> R) -> Option<R> {
+    with(|local| local.polling.last().map(|task| f(&**task))).flatten()
+}
+
+/// The task that this thread polls.
+pub(super) fn current() -> Option<TaskRef> {
+    with(|local| local.polling.last().cloned()).flatten()
+}
+
+/// How many tasks of `pool` this thread is in the middle of.
+pub(super) fn polling_of(pool: u64) -> usize {
+    with(|local| local.polling.iter().filter(|task| task.head().pool == pool).count()).unwrap_or(0)
+}
+
+/// Records how long a task waited.
+pub(super) fn record_wait(now: Timestamp, waited: Duration) {
+    with(|local| local.times.record_wait(now, waited));
+}
+
+/// Records how long a task ran.
+pub(super) fn record_run(now: Timestamp, ran: Duration) {
+    with(|local| local.times.record_run(now, ran));
+}
+
+fn with<R>(f: impl FnOnce(&mut Local) -> R) -> Option<R> {
+    // The destructor of another thread-local value may ask when this one is gone.
+    let local = WORKER.try_with(|worker| worker.try_borrow_mut().ok()?.as_mut().map(f));
+    local.ok().flatten()
+}

@@ -1,0 +1,176 @@
+//! The life of a task in one atomic word: who may poll it, whether it was woken, and what it should know.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+use crate::sync::AtomicU32;
+
+/// Waits to be polled: in the pool's queue or among its ready tasks. A wake-up has nothing to add.
+const SCHEDULED: u32 = 0;
+/// A worker polls it.
+const RUNNING: u32 = 1;
+/// Was polled, and waits for a wake-up.
+const IDLE: u32 = 2;
+/// Is never polled again.
+const ENDED: u32 = 3;
+const PHASE: u32 = 3;
+
+/// Woken while it was polled.
+const WOKEN: u32 = 1 << 2;
+/// Its first poll has begun.
+const STARTED: u32 = 1 << 3;
+/// Its caller went away.
+const CALLER_LEFT: u32 = 1 << 4;
+/// Its deadline has passed.
+const LATE: u32 = 1 << 5;
+/// A worker of its own pool waits for it, and would poll it.
+const AWAITED_ON_WORKER: u32 = 1 << 6;
+
+/// The state of one task, shared by its caller, its wakers and the workers.
+///
+/// A task is polled by the thread that moves it from *scheduled* to *running*. An entry in a list of ready tasks is a
+/// hint, and no right to poll: a worker that waits for a task may have polled it meanwhile.
+#[derive(Debug)]
+pub(super) struct TaskState(AtomicU32);
+
+/// What a worker that begins a poll has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Begun {
+    /// This is the first poll.
+    pub(super) first: bool,
+    /// The caller went away.
+    pub(super) caller_left: bool,
+    /// The deadline had passed before the first poll, and the caller knows: the task must not start.
+    pub(super) too_late: bool,
+}
+
+/// What a wake-up asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wakeup {
+    /// Nothing: somebody will poll the task anyway, or it has ended.
+    Nothing,
+    /// The task is to be put among the ready ones.
+    Schedule,
+    /// The same, and the worker that waits for it is to be unparked.
+    ScheduleAndTell,
+}
+
+impl TaskState {
+    /// Scheduled.
+    pub(super) fn new() -> Self {
+        Self(AtomicU32::new(SCHEDULED))
+    }
+
+    /// Claims the next poll; `None` if somebody else has it, or nobody is to poll.
+    pub(super) fn begin_poll(&self) -> Option<Begun> {
+        let before = self.update(|state| {
+            let starts = state & (CALLER_LEFT | LATE) == 0;
+            let started = if starts { STARTED } else { 0 };
+            (state & PHASE == SCHEDULED).then_some((state & !(PHASE | WOKEN)) | RUNNING | started)
+        })?;
+        let first = before & STARTED == 0;
+        Some(Begun { first, caller_left: before & CALLER_LEFT != 0, too_late: first && before & LATE != 0 })
+    }
+
+    /// The poll returned `Pending`. Whether the task was woken meanwhile, and is scheduled again.
+    pub(super) fn end_poll(&self) -> bool {
+        let before = self.update(|state| {
+            let next = if state & WOKEN == 0 { IDLE } else { SCHEDULED };
+            Some((state & !(PHASE | WOKEN)) | next)
+        });
+        before.is_some_and(|state| state & WOKEN != 0)
+    }
+
+    /// The task has ended, and its permit was released: its answer may be read.
+    pub(super) fn end(&self) {
+        self.update(|state| Some(state | ENDED));
+    }
+
+    /// Somebody woke the task.
+    pub(super) fn wake(&self) -> Wakeup {
+        let before = self.update(|state| match state & PHASE {
+            IDLE => Some(state & !PHASE),
+            RUNNING => Some(state | WOKEN),
+            _ => None,
+        });
+        match before {
+            Some(state) if state & PHASE == IDLE && state & AWAITED_ON_WORKER != 0 => Wakeup::ScheduleAndTell,
+            Some(state) if state & PHASE == IDLE => Wakeup::Schedule,
+            _ => Wakeup::Nothing,
+        }
+    }
+
+    /// The caller went away.
+    pub(super) fn caller_left(&self) {
+        self.0.fetch_or(CALLER_LEFT, AcqRel);
+    }
+
+    /// The deadline has passed. Whether the task has started; if not, it never will.
+    pub(super) fn deadline_passed(&self) -> bool {
+        self.0.fetch_or(LATE, AcqRel) & STARTED != 0
+    }
+
+    /// A worker of the task's own pool waits for it.
+    pub(super) fn awaited_on_worker(&self) {
+        self.0.fetch_or(AWAITED_ON_WORKER, AcqRel);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.0.load(Acquire) & PHASE == ENDED
+    }
+
+    pub(super) fn has_started(&self) -> bool {
+        self.0.load(Acquire) & STARTED != 0
+    }
+
+    /// Whether the caller went away, and whether the deadline has passed: one relaxed load.
+    pub(super) fn signals(&self) -> (bool, bool) {
+        let state = self.0.load(Relaxed);
+        (state & CALLER_LEFT != 0, state & LATE != 0)
+    }
+
+    /// Sets the state that `next` gives, if it gives one; the state before.
+    fn update(&self, next: impl Fn(u32) -> Option<u32>) -> Option<u32> {
+        self.0.fetch_update(AcqRel, Acquire, next).ok()
+    }
+}
+
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_polled_by_one_thread_at_a_time_and_not_after_its_end() {
+        let state = TaskState::new();
+        assert!(state.begin_poll().is_some_and(|begun| begun.first));
+        assert_eq!(state.begin_poll(), None);
+        assert!(!state.end_poll());
+        assert_eq!(state.begin_poll(), None, "nobody woke it");
+        assert_eq!([state.wake(), state.wake()], [Wakeup::Schedule, Wakeup::Nothing]);
+        assert!(state.begin_poll().is_some_and(|begun| !begun.first));
+        state.end();
+        assert!(state.has_ended());
+        assert_eq!((state.wake(), state.begin_poll()), (Wakeup::Nothing, None));
+    }
+
+    #[test]
+    fn a_wake_up_during_a_poll_schedules_the_task_again_once() {
+        let state = TaskState::new();
+        state.begin_poll().expect("it is scheduled");
+        assert_eq!([state.wake(), state.wake()], [Wakeup::Nothing; 2]);
+        assert!(state.end_poll());
+        state.begin_poll().expect("it was woken");
+        assert!(!state.end_poll());
+    }
+
+    #[test]
+    fn a_task_whose_deadline_passed_before_its_first_poll_never_starts() {
+        let state = TaskState::new();
+        assert!(!state.deadline_passed());
+        assert!(state.begin_poll().is_some_and(|begun| begun.too_late));
+        assert!(!state.has_started());
+        let state = TaskState::new();
+        state.begin_poll().expect("it is scheduled");
+        assert!(state.deadline_passed(), "it has started");
+        assert_eq!(state.signals(), (false, true));
+    }
+}
