@@ -31,11 +31,7 @@ static STARTER: OnceLock<Sender<Start>> = OnceLock::new();
 ///
 /// # Errors
 /// The system's, if it gives no further thread.
-pub(crate) fn start(
-    name: String,
-    stack_size: Option<usize>,
-    body: impl FnOnce() + Send + 'static,
-) -> io::Result<()> {
+pub(crate) fn start(name: String, stack_size: Option<usize>, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let Some(starter) = STARTER.get() else {
         return builder(name, stack_size).spawn(body).map(drop);
     };

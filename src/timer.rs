@@ -29,7 +29,7 @@ pub(crate) static TIMER: Timer = Timer::new("offload-timer");
 pub(crate) static METRICS: Timer = Timer::new("offload-metrics");
 
 /// How long a helper thread stays when nothing is due.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// What is called when a timer fires. It returns when to call it again.
 type Callback = Box<dyn FnMut() -> Option<Instant> + Send>;

@@ -26,9 +26,7 @@ use std::time::Duration;
 use super::effects::Effects;
 use super::level::Seen;
 use super::workers::{Sampled, Wake, WorkerId, Workers};
-use crate::admission::{
-    Admission, Admitted, Evicted, Key, Offer, Outcome, Settings, Snapshot, Timestamp,
-};
+use crate::admission::{Admission, Admitted, Evicted, Key, Offer, Outcome, Settings, Snapshot, Timestamp};
 use crate::error::Cause;
 use crate::sync::{Mutex, MutexGuard, Thread, lock, park_timeout};
 
@@ -103,7 +101,8 @@ pub(crate) struct Ending {
 /// A task that was not admitted.
 #[derive(Debug)]
 pub(crate) struct Refused<T> {
-    pub(crate) task: T,
+    /// To be dropped without the lock.
+    pub(crate) _task: T,
     pub(crate) cause: Cause,
     pub(crate) retry_after: Duration,
 }
@@ -164,7 +163,12 @@ impl<T> Dispatch<T> {
         let offered = match admitted {
             Ok(Admitted::InFlight(key)) => {
                 task.admitted(key, id);
-                let riding = if rides { Some(task) } else { state.ready.push_back(task); None };
+                let riding = if rides {
+                    Some(task)
+                } else {
+                    state.ready.push_back(task);
+                    None
+                };
                 Ok(state.offered(riding))
             }
             Ok(Admitted::Queued(key)) => {
@@ -173,7 +177,7 @@ impl<T> Dispatch<T> {
                 expiry = Some(state.admission.expiry_of(now, offer));
                 Ok(state.offered(None))
             }
-            Err(cause) => Err(Refused { task, cause, retry_after: state.admission.retry_after(now) }),
+            Err(cause) => Err(Refused { _task: task, cause, retry_after: state.admission.retry_after(now) }),
         };
         let effects = state.effects(now, evicted, expiry);
         (offered, effects)
@@ -227,6 +231,9 @@ impl<T> Dispatch<T> {
         }
         let next = state.take(worker, now, &mut evicted);
         if evicted.is_empty() && state.garbage.is_empty() {
+            if next.is_none() {
+                state.workers.will_return(worker);
+            }
             return (next, state.effects(now, evicted, None));
         }
         // Code of the application is to be called first, and no other worker could take the task from this one.
@@ -252,6 +259,7 @@ impl<T> Dispatch<T> {
         let mut at = now();
         let mut idle_since = at;
         let mut state = self.lock();
+        state.workers.returned(worker);
         loop {
             let mut evicted = Vec::new();
             let task = state.take(worker, at, &mut evicted);

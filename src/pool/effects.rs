@@ -49,9 +49,4 @@ impl<T> Effects<T> {
             && !sample
             && !room
     }
-
-    /// Whether code of the application is to be called that may take its time.
-    pub(crate) fn may_take_long(&self) -> bool {
-        !self.evicted.is_empty() || !self.garbage.is_empty()
-    }
 }

@@ -114,10 +114,7 @@ impl<T> Future for Pending<T> {
         assert!(!self.done, "a task's result is taken once");
         let task = &self.task;
         // A worker that waits for a task which is queued behind the one it polls would wait for itself.
-        if !task.head().state.has_started()
-            && local::is_worker_of(task.head().pool)
-            && start_in_place(task)
-        {
+        if !task.head().state.has_started() && local::is_worker_of(task.head().pool) && start_in_place(task) {
             worker::run_in_place(task.pool(), &runnable(task));
         }
         let mut waker = Some(cx.waker().clone());

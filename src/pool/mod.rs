@@ -39,8 +39,8 @@ mod workers;
 pub use self::checkpoint::{Cancelled, cancelled, checkpoint, is_cancelled};
 pub use self::handle::JobHandle;
 pub use self::stats::{ActiveTask, PoolStats};
-pub use crate::admission::Counts;
 pub use self::submit::Pool;
+pub use crate::admission::Counts;
 pub use crate::options::TaskOptions;
 
 pub(crate) use self::context::ContextHooks;

@@ -100,10 +100,7 @@ impl Pool {
     /// Brings a future into the pool, or gives it back with the reason.
     ///
     /// A task of this pool that has no room for another one runs that one in place, up to its first await.
-    pub(crate) fn submit_future<F, L>(
-        &self,
-        submission: Submission<F, L>,
-    ) -> Result<Pending<F::Output>, Rejected<F, L>>
+    pub(crate) fn submit_future<F, L>(&self, submission: Submission<F, L>) -> Result<Pending<F::Output>, Rejected<F, L>>
     where
         F: Future + Unpin + Send + 'static,
         F::Output: Send + 'static,
@@ -132,7 +129,7 @@ impl Pool {
             caller: options.caller.map(Caller::id),
             patient,
             accepted: parent.is_some_and(|(group, _)| group == pool.plan.group),
-            rides: !patient && self.is_current(),
+            rides: self.is_current(),
         };
         let context = TaskContext::capture(&pool.plan.hooks.context);
         let task = Task::new(pool.clone(), head, context, future, outcome_of);

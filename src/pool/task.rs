@@ -139,9 +139,7 @@ where
                 }
                 Poll::Ready((Ok(value), outcome))
             }
-            (None, Err(payload)) => {
-                Poll::Ready((Err(JobError::Panicked(Panic::new(payload))), Outcome::Panicked))
-            }
+            (None, Err(payload)) => Poll::Ready((Err(JobError::Panicked(Panic::new(payload))), Outcome::Panicked)),
         }
     }
 
@@ -179,6 +177,12 @@ impl<F> Work<F> {
         }
         shielded(|| drop(context.take()));
     }
+
+    fn in_context(&self, call: impl FnOnce()) {
+        if let Some(context) = &self.context {
+            shielded(|| context.run(call));
+        }
+    }
 }
 
 impl<F> Runnable for Task<F>
@@ -213,15 +217,17 @@ where
         let Poll::Ready((result, outcome)) = self.poll_future(work, &mut Context::from_waker(waker)) else {
             return if state.end_poll() { Polled::Woken } else { Polled::Pending };
         };
-        work.drop_all();
         if let (Some(log), Some(began)) = (&self.head.log, work.began) {
             self.pool.running.ended(log);
             let failure = match &result {
                 Err(JobError::Panicked(panic)) => Some(panic.message()),
                 _ => None,
             };
-            log.log_end(self.pool.name(), self.pool.now().since(began), outcome, failure);
+            let ran = self.pool.now().since(began);
+            // In the task's context, because the subscriber may be a scoped one.
+            work.in_context(|| log.log_end(self.pool.name(), ran, outcome, failure));
         }
+        work.drop_all();
         self.put(result);
         Polled::Ended(outcome, work.began)
     }
@@ -324,4 +330,3 @@ impl<F: Future> Drop for Task<F> {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-

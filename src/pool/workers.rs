@@ -7,7 +7,8 @@
 //! A wake-up is the dearest thing that a pool does: two system calls, and a thread that competes for a core with the one
 //! that woke it. So while the tasks that wait would take one worker less than [`BACKLOG`], one worker wakes at a time;
 //! it wakes the next when it arrives and still finds more to take than workers are coming for. A longer backlog wakes as
-//! many workers at once as there are cores.
+//! many workers at once as there are cores. A worker that has ended a task and found no other looks once more after it has
+//! told its caller: the caller's next task is left to it.
 
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(super) struct Workers {
     sample_from: WorkerId,
     pub(super) present: usize,
     pub(super) waking: usize,
+    /// Workers that found no task, and will look once more before they park.
+    returning: usize,
     pub(super) active: usize,
     /// No thread could be started; no other start is tried before this time.
     start_blocked_until: Timestamp,
@@ -52,6 +55,7 @@ struct Worker {
     thread: Option<Thread>,
     id: Option<ThreadId>,
     parked: bool,
+    returning: bool,
     /// When it began to poll the task that it has.
     polling_since: Option<Timestamp>,
 }
@@ -85,6 +89,7 @@ impl Workers {
             sample_from: 0,
             present: 0,
             waking: 0,
+            returning: 0,
             active: 0,
             start_blocked_until: Timestamp::from_nanos(0),
         }
@@ -92,7 +97,7 @@ impl Workers {
 
     /// Wakes or starts a worker for one of `waiting` tasks, unless enough are coming or none may.
     pub(super) fn wake(&mut self, now: Timestamp, waiting: usize) -> Wake {
-        if waiting <= self.waking || self.waking >= self.at_once(waiting) || !self.has_room() {
+        if waiting <= self.waking + self.returning || self.waking >= self.at_once(waiting) || !self.has_room() {
             return Wake::Nobody;
         }
         if let Some(thread) = self.pop_parked() {
@@ -136,6 +141,23 @@ impl Workers {
             worker.id = thread_state::current();
         }
         self.waking -= 1;
+    }
+
+    /// The worker found no task. It tells a caller, and then looks once more.
+    pub(super) fn will_return(&mut self, worker: WorkerId) {
+        if let Some(worker) = &mut self.workers[worker] {
+            worker.returning = true;
+            self.returning += 1;
+        }
+    }
+
+    /// The worker looks once more.
+    pub(super) fn returned(&mut self, worker: WorkerId) {
+        if let Some(worker) = &mut self.workers[worker]
+            && std::mem::take(&mut worker.returning)
+        {
+            self.returning -= 1;
+        }
     }
 
     /// The worker is about to park.

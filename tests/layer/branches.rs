@@ -15,7 +15,12 @@ use crate::rejections::standing;
 fn one_place() -> Pools {
     let config = PoolConfig::new(1).queue_capacity(1);
     let route = Route::new("/routed", "cpu").expect("the pattern is valid");
-    Pools::builder().pool("cpu", config.clone()).pool("io", config).route(route).build().expect("the settings are valid")
+    Pools::builder()
+        .pool("cpu", config.clone())
+        .pool("io", config)
+        .route(route)
+        .build()
+        .expect("the settings are valid")
 }
 
 fn low(_: &Request<String>) -> Option<Priority> {

@@ -5,7 +5,6 @@
 
 mod awaiting;
 mod children;
-mod completions;
 mod disabled;
 mod draining;
 mod handles;

@@ -93,7 +93,7 @@ fn a_job_that_has_begun_is_not_said_to_be_safe_to_run_again() {
             });
             let _no_threads = NoThreads::begin();
             wake.send(()).unwrap();
-            let Err(JobError::Rejected(rejection)) = end_of(handle) else { panic!("there is nobody to finish it") };
+            let Err(JobError::CutOff(rejection)) = end_of(handle) else { panic!("there is nobody to finish it") };
             assert_eq!((rejection.cause(), rejection.started()), (Cause::CutOff, true));
             assert_eq!(stats(&pools, "begun").counts.cancelled, 1);
         },
@@ -154,7 +154,7 @@ fn a_timer_that_could_not_be_started_is_there_once_threads_can_be_had() {
             let pools = pools("timer", PoolConfig::new(1).queue_timeout(timeout));
             let no_threads = NoThreads::begin();
             assert_eq!(cause(end_of(pools.submit_to_pool("timer", || ()).unwrap())), Cause::NoWorkers);
-            assert_eq!(log.lines_with("a thread that keeps the time could not be started").len(), 1);
+            assert_eq!(log.lines_with("a helper thread could not be started").len(), 1);
             drop(no_threads);
             let held = hold(&pools, "timer", 1);
             let late = pools.submit_to_pool("timer", || ()).unwrap();

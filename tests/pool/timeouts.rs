@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tower_offload::{Cause, JobError, PoolConfig};
+use tower_offload::{Cause, JobError, PoolConfig, Pools};
 
+use crate::children::in_child;
 use crate::support::{Gate, Held, end_of, hold, pools, stats, until};
 
 fn expired(result: Result<(), JobError>) {
@@ -28,7 +29,7 @@ fn a_late_job_is_answered_while_every_worker_is_blocked() {
     held.into_iter().for_each(Held::release);
 }
 
-/// What a late job holds is dropped by its pool's own timer.
+/// What a late task holds is dropped by a worker of its pool.
 #[test]
 fn a_late_job_whose_destructor_blocks_does_not_hold_up_the_time_of_another_pool() {
     struct Blocks(Gate, Gate);
@@ -39,7 +40,8 @@ fn a_late_job_whose_destructor_blocks_does_not_hold_up_the_time_of_another_pool(
         }
     }
     let soon = PoolConfig::new(1).queue_timeout(Duration::from_millis(10));
-    let pools = tower_offload::Pools::builder().pool("slow", soon.clone()).pool("quick", soon).build().unwrap();
+    let slow = PoolConfig::new(2).concurrency(1).queue_timeout(Duration::from_millis(10));
+    let pools = Pools::builder().pool("slow", slow).pool("quick", soon).build().unwrap();
     let held = [hold(&pools, "slow", 1), hold(&pools, "quick", 1)];
     let (drops, goes_on) = (Gate::default(), Gate::default());
     let blocks = Blocks(drops.clone(), goes_on.clone());
@@ -79,23 +81,34 @@ fn a_job_that_got_its_permit_in_time_is_not_timed_out_while_it_runs() {
     assert_eq!((counts.ok, counts.expired), (1, 1));
 }
 
-/// Linux keeps fifteen letters of a thread's name: the timer of the pool `z` has just so many.
+/// However many pools there are, and whatever they wait for.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_timer_of_a_pool_ends_with_it() {
-    let timers = || {
-        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-        let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
-        names.filter(|name| name.trim_end() == "offload-timer-z").count()
-    };
-    let pools = pools("z", PoolConfig::new(1));
-    let held = hold(&pools, "z", 1);
-    assert_eq!(timers(), 0, "nothing waits");
-    let waits = pools.submit_to_pool("z", || ()).unwrap();
-    until("the timer has its name", || timers() == 1);
-    held.into_iter().for_each(Held::release);
-    end_of(waits).unwrap();
-    drop(pools);
-    // Its next moment is half a minute away.
-    until("the timer has ended", || timers() == 0);
+fn a_process_has_two_helper_threads_and_none_while_nothing_is_due() {
+    in_child(
+        "timeouts::a_process_has_two_helper_threads_and_none_while_nothing_is_due",
+        |_| {},
+        || {
+            let helpers = || {
+                let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+                let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+                let mut names: Vec<_> = names.filter(|name| name.starts_with("offload-")).collect();
+                names.retain(|name| name.trim_end() == "offload-timer" || name.trim_end() == "offload-metrics");
+                names.len()
+            };
+            let names = ["io", "cpu", "inference", "embedding", "db"];
+            let pool = PoolConfig::new(2).queue_timeout(Duration::from_secs(2));
+            let builder = names.iter().fold(Pools::builder(), |builder, name| builder.pool(*name, pool.clone()));
+            let pools = builder.build().unwrap();
+            assert_eq!(helpers(), 0);
+            let held: Vec<_> = names.iter().flat_map(|name| hold(&pools, name, 2)).collect();
+            let waiting: Vec<_> = names.iter().map(|name| pools.submit_to_pool(*name, || ()).unwrap()).collect();
+            until("both helper threads run", || helpers() == 2);
+            held.into_iter().for_each(Held::release);
+            waiting.into_iter().for_each(|task| end_of(task).unwrap());
+            drop(pools);
+            // They stay for a while, and the timeouts were to come after two seconds.
+            until("both have ended", || helpers() == 0);
+        },
+    );
 }
