@@ -9,15 +9,18 @@
 //! | file | what it is |
 //! |---|---|
 //! | `task_state`, `thread_state`, `context`, `stats` | the state of one task; of one thread; what travels with a task; numbers |
-//! | `active_limit` | how many workers may be awake |
+//! | `allotment`, `active_limit`, `core_budget` | the cores of one pool; how many of its workers may be awake; the cores of all pools |
 //! | `workers`, `effects`, `dispatch` | who is awake; what is put off; the lock |
 //! | `runnable`, `task_log`, `local` | a task of any type; its log; what a worker keeps in its thread |
 //! | `shared`, `publish`, `sampler` | a pool's parts; its metrics; which workers the system runs |
 //! | `worker`, `task`, `handle` | the loop; a future in a pool; the caller's end |
 //! | `submit`, `checkpoint` | a pool's handle; what a task can ask |
 
+mod active_limit;
+mod allotment;
 mod checkpoint;
 mod context;
+mod core_budget;
 mod dispatch;
 mod effects;
 mod handle;
@@ -32,6 +35,8 @@ mod submit;
 mod task;
 mod task_log;
 mod task_state;
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+mod tests_virtual;
 mod thread_state;
 mod worker;
 mod workers;

@@ -1,0 +1,3 @@
+//! Tests of the pool's policies on machines in virtual time.
+
+mod core_budget_sim;
