@@ -1,9 +1,9 @@
-//! How many workers of a pool may be active at once: one for each core of its allotment, and one more for each that is
-//! blocked.
+//! How many workers of a pool may be awake at once, that is, not parked: one for each core of its allotment, and one more
+//! for each that is blocked.
 //!
 //! Computing threads gain nothing by outnumbering the cores: they take turns, they delay the server's own threads, and
 //! each switch costs. Blocked threads are needed in any number. Whether a task computes or blocks is not known
-//! beforehand, so every pool starts with all of its workers allowed. While more workers are active than the pool has
+//! beforehand, so every pool starts with all of its workers allowed. While more workers are awake than the pool has
 //! cores, a sampler periodically reads each worker's kernel thread state to see which are runnable and which are
 //! blocked. A worker above the limit parks when its poll has ended.
 //!
@@ -28,18 +28,11 @@ use super::core_budget::Timestamp;
 const SHORT: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_millis(10);
 
-/// The longest time between two samples while all workers may be active anyway.
+/// The longest time between two samples while all workers may be awake anyway.
 const LONGEST: Duration = Duration::from_millis(100);
 
 /// Sampling ends when there was no need for it for this long.
 const CALM: Duration = Duration::from_millis(100);
-
-/// Between two samples the sampler rests at least this many times as long as the first took: reading the state of many
-/// threads is work too.
-const LEAST_REST: u32 = 20;
-
-/// The rest is never longer than this. A sample may have taken long only because the process was stopped meanwhile.
-const LONGEST_REST: Duration = Duration::from_millis(100);
 
 /// How many samples in a row must find a core without work before the limit is doubled: the first may have come between
 /// two tasks.
@@ -59,14 +52,14 @@ const UNUSUAL_LEAST: Duration = Duration::from_millis(50);
 /// The latest poll counts as one part in this many in the mean length of polls.
 const MEMORY: u64 = 16;
 
-/// How many workers of one pool may be active. It lives under the pool's lock.
+/// How many workers of one pool may be awake. It lives under the pool's lock.
 #[derive(Debug)]
 pub(super) struct ActiveLimit {
     allotment: Allotment,
     /// The pool's number of workers.
     most: usize,
     current: usize,
-    /// How many active workers are blocked, in the mean; none before the first sample.
+    /// How many awake workers are blocked, in the mean; none before the first sample.
     blocked: Option<f64>,
     /// How many were blocked in the last sample.
     blocked_last: usize,
@@ -77,7 +70,7 @@ pub(super) struct ActiveLimit {
     starved: u32,
 }
 
-/// An active worker, as the sampler saw it.
+/// A worker that is awake, as the sampler saw it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sampled {
     pub(super) runnable: bool,
@@ -85,19 +78,14 @@ pub(super) struct Sampled {
     pub(super) since: Option<Timestamp>,
 }
 
-/// How long the sampler rests after a sample that took so long, if the next one is due after `next`.
-pub(super) fn rest(next: Duration, took: Duration) -> Duration {
-    next.max(took.saturating_mul(LEAST_REST).min(LONGEST_REST))
-}
-
-/// How many of the active workers are runnable, by those that were sampled.
-pub(super) fn runnable(sample: &[Sampled], active: usize) -> usize {
-    scale(sample.iter().filter(|worker| worker.runnable).count(), sample, active)
+/// How many of the awake workers are runnable, by those that were sampled.
+pub(super) fn runnable(sample: &[Sampled], awake: usize) -> usize {
+    scale(sample.iter().filter(|worker| worker.runnable).count(), sample, awake)
 }
 
 /// Takes the workers that were not sampled to be like the others.
-fn scale(count: usize, sample: &[Sampled], active: usize) -> usize {
-    (count * active + sample.len() / 2).checked_div(sample.len()).unwrap_or(0)
+fn scale(count: usize, sample: &[Sampled], awake: usize) -> usize {
+    (count * awake + sample.len() / 2).checked_div(sample.len()).unwrap_or(0)
 }
 
 impl ActiveLimit {
@@ -123,66 +111,64 @@ impl ActiveLimit {
         self.adjust();
     }
 
-    /// How many workers may be active now: at least one for each of the pool's cores, if it has enough workers.
+    /// How many workers may be awake now: at least one for each of the pool's cores, if it has enough workers.
     pub(super) const fn current(&self) -> usize {
         self.current
     }
 
     /// Applies the budget's message, unless a newer one was applied before. The caller passes the result to the budget.
-    /// `waiting`: the number of tasks that a further worker could take.
-    pub(super) fn apply(&mut self, allot: Allot, active: usize, waiting: usize) -> Option<Report> {
-        let cores = self.allotment.cores();
+    /// `awake`: the number of workers that are not parked. `waiting`: the number of tasks that a further worker could take.
+    pub(super) fn apply(&mut self, allot: Allot, awake: usize, waiting: usize) -> Option<Report> {
         if !self.allotment.apply(allot) {
             return None;
         }
         self.adjust();
-        let report = self.report(active, waiting);
-        // A core that was taken away is free at once if no worker uses it.
-        report.or_else(|| (allot.cores < cores).then(|| self.status(active, waiting)))
+        let report = self.report(awake, waiting);
+        report.or_else(|| allot.acknowledge.then(|| self.status(awake, waiting)))
     }
 
-    /// What the budget must learn, if anything. It is cheap enough to ask before each release of the pool's lock.
-    pub(super) fn report(&mut self, active: usize, waiting: usize) -> Option<Report> {
-        let returns = self.give_back(active);
-        let lacks = self.allotment.lacks(self.wanted(active, waiting));
-        let idle = active == 0 && waiting == 0 && self.allotment.has_asked();
-        (returns || lacks || idle).then(|| self.status(active, waiting))
+    /// A report, if there is something that the budget must learn. It is cheap enough to ask before each release of the pool's lock.
+    pub(super) fn report(&mut self, awake: usize, waiting: usize) -> Option<Report> {
+        let returns = self.give_back(awake);
+        let lacks = self.allotment.lacks(self.wanted(awake, waiting));
+        let idle = awake == 0 && waiting == 0 && self.allotment.has_asked();
+        (returns || lacks || idle).then(|| self.status(awake, waiting))
     }
 
     /// The report for a tick of the budget.
-    pub(super) fn status(&mut self, active: usize, waiting: usize) -> Report {
-        self.give_back(active);
-        self.allotment.report(self.in_use(active), self.wanted(active, waiting))
+    pub(super) fn status(&mut self, awake: usize, waiting: usize) -> Report {
+        self.give_back(awake);
+        self.allotment.report(self.in_use(awake), self.wanted(awake, waiting))
     }
 
     /// Gives back the cores beyond the allotment that no runnable worker uses; whether there are any.
-    fn give_back(&mut self, active: usize) -> bool {
-        let above = active.saturating_sub(self.current);
-        let in_use = self.in_use(active).saturating_sub(self.allotment.cores());
+    fn give_back(&mut self, awake: usize) -> bool {
+        let above = awake.saturating_sub(self.current);
+        let in_use = self.in_use(awake).saturating_sub(self.allotment.cores());
         self.allotment.give_back_all_but(above.min(in_use))
     }
 
     /// How many workers are runnable, with polls of the usual length.
-    const fn in_use(&self, active: usize) -> usize {
-        active.saturating_sub(self.blocked_last)
+    const fn in_use(&self, awake: usize) -> usize {
+        awake.saturating_sub(self.blocked_last)
     }
 
     /// How many cores the pool could use. A task needs one only if the pool has a worker for it, and it is the limit that
     /// keeps this worker parked.
-    fn wanted(&self, active: usize, waiting: usize) -> usize {
-        let held_up = if active >= self.current { waiting.min(self.most.saturating_sub(active)) } else { 0 };
-        self.in_use(active) + held_up
+    fn wanted(&self, awake: usize, waiting: usize) -> usize {
+        let held_up = if awake >= self.current { waiting.min(self.most.saturating_sub(awake)) } else { 0 };
+        self.in_use(awake) + held_up
     }
 
-    /// Whether the sampler should run with this number of active workers.
-    pub(super) const fn is_worth_sampling(&self, active: usize, waiting: usize) -> bool {
-        let held_up = waiting > 0 && active >= self.current && self.current < self.most;
-        active > 0 && (active > self.allotment.cores() || held_up)
+    /// Whether the sampler should run with this number of awake workers.
+    pub(super) const fn is_worth_sampling(&self, awake: usize, waiting: usize) -> bool {
+        let held_up = waiting > 0 && awake >= self.current && self.current < self.most;
+        awake > 0 && (awake > self.allotment.cores() || held_up)
     }
 
     /// Whether the sampler should look at the workers before a tick: they may be blocked while others wait for a core.
-    pub(super) const fn may_hold_unused_cores(&self, active: usize) -> bool {
-        active > 0 && self.allotment.held() > 0
+    pub(super) const fn may_hold_unused_cores(&self, awake: usize) -> bool {
+        awake > 0 && self.allotment.held() > 0
     }
 
     /// How long a poll usually takes.
@@ -196,33 +182,33 @@ impl ActiveLimit {
         self.usual = self.usual - self.usual / MEMORY + time / MEMORY;
     }
 
-    /// Learns from a sample of the active workers. `sharing`: how many runnable workers there are for each core, as
+    /// Learns from a sample of the awake workers. `sharing`: how many runnable workers there are for each core, as
     /// [`CoreBudget::sampled`](super::core_budget::CoreBudget::sampled) says. The result is the time until the next
     /// sample; `None` if none is needed until it [is worth it](Self::is_worth_sampling) again.
     pub(super) fn learn(
         &mut self,
         now: Timestamp,
         sample: &[Sampled],
-        active: usize,
+        awake: usize,
         waiting: usize,
         sharing: usize,
     ) -> Option<Duration> {
-        let worth = self.is_worth_sampling(active, waiting);
+        let worth = self.is_worth_sampling(awake, waiting);
         self.calm = if worth { Duration::ZERO } else { self.calm + self.interval };
         if self.calm >= CALM {
             (self.calm, self.starved, self.interval) = (Duration::ZERO, 0, SHORT);
             return None;
         }
         let cores = self.allotment.cores();
-        let computing = self.computing(now, sample, active, sharing);
-        self.blocked_last = active.saturating_sub(computing);
+        let computing = self.computing(now, sample, awake, sharing);
+        self.blocked_last = awake.saturating_sub(computing);
         // Only at the limit does it show how many workers are needed.
-        let held_up = waiting > 0 && active > 0 && active >= self.current;
+        let held_up = waiting > 0 && awake > 0 && awake >= self.current;
         // A pool without a core cannot know of one without work; but if all its workers are blocked, more are needed.
         self.starved = if held_up && computing < cores.max(1) { self.starved + 1 } else { 0 };
         let before = self.current;
         if self.starved >= if cores == 0 { STARVED_WITHOUT_CORE } else { STARVED } {
-            self.let_in(self.current.saturating_mul(2).max(active + 1));
+            self.let_in(self.current.saturating_mul(2).max(awake + 1));
             self.blocked = Some(self.current.saturating_sub(cores) as f64);
         } else if held_up || computing > cores {
             let blocked = self.blocked_last as f64;
@@ -245,15 +231,15 @@ impl ActiveLimit {
         self.let_in(cores + (mean + spare).round() as usize);
     }
 
-    /// How many active workers are runnable with polls of the usual length, by those that were sampled.
-    fn computing(&self, now: Timestamp, sample: &[Sampled], active: usize, sharing: usize) -> usize {
+    /// How many awake workers are runnable with polls of the usual length, by those that were sampled.
+    fn computing(&self, now: Timestamp, sample: &[Sampled], awake: usize, sharing: usize) -> usize {
         // If workers share the cores, all polls take longer.
         let sharing = u32::try_from(sharing).unwrap_or(u32::MAX).max(1);
         let unusual =
             Duration::from_nanos(self.usual.saturating_mul(UNUSUAL)).max(UNUSUAL_LEAST).saturating_mul(sharing);
         let is_usual =
             |worker: &&Sampled| worker.runnable && worker.since.is_none_or(|since| now.since(since) < unusual);
-        scale(sample.iter().filter(is_usual).count(), sample, active)
+        scale(sample.iter().filter(is_usual).count(), sample, awake)
     }
 
     /// The cores that the pool uses or may use.
@@ -297,13 +283,13 @@ mod tests {
         (0..runnable + blocked).map(|worker| Sampled { runnable: worker < runnable, since: Some(NOW) }).collect()
     }
 
-    /// Learns from a sample of all active workers while tasks wait.
-    fn sample(limit: &mut ActiveLimit, active: usize, runnable: usize) -> Option<Duration> {
-        limit.learn(NOW, &workers(runnable, active - runnable), active, 1, 1)
+    /// Learns from a sample of all awake workers while tasks wait.
+    fn sample(limit: &mut ActiveLimit, awake: usize, runnable: usize) -> Option<Duration> {
+        limit.learn(NOW, &workers(runnable, awake - runnable), awake, 1, 1)
     }
 
     #[test]
-    fn all_workers_may_be_active_until_they_are_seen_to_compute() {
+    fn all_workers_may_be_awake_until_they_are_seen_to_compute() {
         for cores in [0, CORES] {
             let mut limit = limit(cores, MOST);
             assert_eq!(limit.current(), MOST);
@@ -320,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_without_an_active_worker_is_not_sampled_though_its_tasks_wait_for_a_core() {
+    fn a_pool_without_a_worker_awake_is_not_sampled_though_its_tasks_wait_for_a_core() {
         assert!(!lowered(0, MOST).is_worth_sampling(0, 1));
     }
 
@@ -365,8 +351,8 @@ mod tests {
         let mut limit = lowered(CORES, MOST);
         let limits: Vec<_> = (0..6)
             .map(|_| {
-                let active = limit.current();
-                sample(&mut limit, active, 0);
+                let awake = limit.current();
+                sample(&mut limit, awake, 0);
                 limit.current()
             })
             .collect();
@@ -381,8 +367,8 @@ mod tests {
             assert_eq!(limit.current(), 0);
         }
         let limits = [(); 17].map(|()| {
-            let active = limit.current().max(1);
-            sample(&mut limit, active, 0);
+            let awake = limit.current().max(1);
+            sample(&mut limit, awake, 0);
             limit.current()
         });
         assert_eq!(limits[..10], [0, 0, 1, 1, 1, 1, 1, 1, 1, 2], "one by one as they are seen");
@@ -404,8 +390,8 @@ mod tests {
     #[test]
     fn the_next_sample_comes_soon_while_a_core_seems_without_work_and_there_is_another_worker() {
         let mut short = limit(CORES, MOST);
-        let samples = [(MOST, MOST), (CORES + 1, CORES), (CORES + 1, 1)].map(|(active, runnable)| {
-            let next = sample(&mut short, active, runnable);
+        let samples = [(MOST, MOST), (CORES + 1, CORES), (CORES + 1, 1)].map(|(awake, runnable)| {
+            let next = sample(&mut short, awake, runnable);
             (next, short.current())
         });
         assert_eq!(samples, [CORES, CORES + 1, CORES + 1].map(|current| (Some(SHORT), current)));
@@ -451,12 +437,13 @@ mod tests {
     }
 
     #[test]
-    fn the_sampler_rests_in_proportion_to_a_sample_and_never_long() {
-        let millis = Duration::from_millis;
-        for (next, took, expected) in [(10, 0, 10), (1, 2, 40), (10, 5, 100), (1, 60_000, 100), (100, 60_000, 100)] {
-            assert_eq!(rest(millis(next), millis(took)), millis(expected), "{next} ms after {took} ms");
-        }
-        assert_eq!(rest(SHORT, Duration::MAX), LONGEST_REST);
+    fn the_usual_length_of_a_poll_follows_the_latest_ones() {
+        let mut limit = limit(CORES, MOST);
+        (0..100).for_each(|_| limit.polled(Duration::from_millis(20)));
+        assert!(limit.usual().abs_diff(Duration::from_millis(20)) < Duration::from_millis(1), "{:?}", limit.usual());
+        (0..100).for_each(|_| limit.polled(Duration::MAX));
+        (0..1000).for_each(|_| limit.polled(Duration::ZERO));
+        assert!(limit.usual() < Duration::from_micros(1), "{:?}", limit.usual());
     }
 
     fn allot(seq: u64, cores: usize) -> Allot {
@@ -504,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn blocked_workers_want_no_core_and_a_pool_whose_workers_are_all_active_wants_none_for_waiting_tasks() {
+    fn blocked_workers_want_no_core_and_a_pool_whose_workers_are_all_awake_wants_none_for_waiting_tasks() {
         let mut limit = limit(0, 8);
         limit.learn(NOW, &workers(1, 7), 8, 5, 1);
         assert_eq!(limit.status(8, 5).wanted, 1);
@@ -517,11 +504,11 @@ mod tests {
             samples in proptest::collection::vec((0..64_usize, 0..64_usize, 0..64_usize, 0..2_usize, 0..u64::MAX), 0..200),
         ) {
             let mut limit = ActiveLimit::new(most);
-            for (cores, active, runnable, waiting, nanos) in samples {
+            for (cores, awake, runnable, waiting, nanos) in samples {
                 limit.set_cores(cores);
                 limit.polled(Duration::from_nanos(nanos));
-                let sample = workers(runnable.min(active), active.saturating_sub(runnable));
-                limit.learn(Timestamp::from_nanos(nanos), &sample, active, waiting, cores);
+                let sample = workers(runnable.min(awake), awake.saturating_sub(runnable));
+                limit.learn(Timestamp::from_nanos(nanos), &sample, awake, waiting, cores);
                 prop_assert!(limit.current() <= most && limit.current() >= cores.min(most));
             }
         }
@@ -535,13 +522,13 @@ mod tests {
             samples in proptest::collection::vec((0..64_usize, 0..64_usize), 0..50),
         ) {
             let mut limit = limit(cores, most);
-            for (active, runnable) in samples {
-                sample(&mut limit, active, runnable.min(active));
+            for (awake, runnable) in samples {
+                sample(&mut limit, awake, runnable.min(awake));
             }
             let mut time = Duration::ZERO;
             while limit.current() < most {
-                let active = limit.current().max(1);
-                time += sample(&mut limit, active, 0).expect("a task waits");
+                let awake = limit.current().max(1);
+                time += sample(&mut limit, awake, 0).expect("a task waits");
             }
             prop_assert!(time <= Duration::from_millis(30), "{time:?}");
         }
