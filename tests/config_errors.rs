@@ -186,6 +186,111 @@ const CASES: &[(&str, &str, &str)] = &[
         "<yaml>:3:27: performance.thread_pools.cpu.queue_capacity: -1 is negative; give a number from 0 to 1000000",
     ),
     (
+        "no cores",
+        "performance:\n  cores: 0\n",
+        "<yaml>:2:10: performance.cores: 0 cores could never run a task; give a number from 1 to 4096, or `auto`",
+    ),
+    (
+        "absurd cores",
+        "performance:\n  cores: 5000\n",
+        "<yaml>:2:10: performance.cores: 5000 is more than 4096; give a number from 1 to 4096, or `auto`",
+    ),
+    (
+        "misspelt cores",
+        "performance:\n  cores: Auto\n",
+        "<yaml>:2:10: performance.cores: the text \"Auto\" is unknown here; did you mean `auto`?",
+    ),
+    (
+        "cores of a pool",
+        "performance:\n  thread_pools:\n    cpu: {cores: 2}\n",
+        "<yaml>:3:11: performance.thread_pools.cpu.cores: this key belongs under `performance`",
+    ),
+    (
+        "no share",
+        "performance:\n  thread_pools:\n    cpu: {share: 0}\n",
+        "<yaml>:3:18: performance.thread_pools.cpu.share: a pool with a share of 0 would starve; give a number from 1 to 1000",
+    ),
+    (
+        "large share",
+        "performance:\n  thread_pools:\n    cpu: {share: 1001}\n",
+        "<yaml>:3:18: performance.thread_pools.cpu.share: 1001 is more than 1000; give a number from 1 to 1000",
+    ),
+    (
+        "half a share",
+        "performance:\n  thread_pools:\n    cpu: {share: 0.5}\n",
+        "<yaml>:3:18: performance.thread_pools.cpu.share: `0.5` is not a whole number; give a number from 1 to 1000",
+    ),
+    (
+        "small stack",
+        "performance:\n  thread_pools:\n    cpu:\n      stack_size: 16KiB\n",
+        "<yaml>:4:19: performance.thread_pools.cpu.stack_size: 16KiB is less than 64KiB; give a size from 64KiB to 1GiB, such as `16MiB`",
+    ),
+    (
+        "stack without a unit",
+        "performance:\n  thread_pools:\n    cpu:\n      stack_size: 16\n",
+        "<yaml>:4:19: performance.thread_pools.cpu.stack_size: 16B is less than 64KiB; give a size from 64KiB to 1GiB, such as `16MiB`",
+    ),
+    (
+        "large stack",
+        "performance:\n  thread_pools:\n    cpu:\n      stack_size: 2GiB\n",
+        "<yaml>:4:19: performance.thread_pools.cpu.stack_size: 2GiB is more than 1GiB; give a size from 64KiB to 1GiB, such as `16MiB`",
+    ),
+    (
+        "absurd stack",
+        "performance:\n  thread_pools:\n    cpu:\n      stack_size: 99999999999999999999GiB\n",
+        "<yaml>:4:19: performance.thread_pools.cpu.stack_size: `99999999999999999999GiB` is more than 1GiB; give a size from 64KiB to 1GiB, such as `16MiB`",
+    ),
+    (
+        "absurd stack in bytes",
+        "performance:\n  thread_pools:\n    cpu:\n      stack_size: 99999999999999999999\n",
+        "<yaml>:4:19: performance.thread_pools.cpu.stack_size: 99999999999999999999 is more than 1GiB; give a size from 64KiB to 1GiB, such as `16MiB`",
+    ),
+    (
+        "negative stack",
+        "performance:\n  thread_pools:\n    cpu:\n      stack_size: -1MiB\n",
+        "<yaml>:4:19: performance.thread_pools.cpu.stack_size: `-1MiB` is negative; give a size from 64KiB to 1GiB, such as `16MiB`",
+    ),
+    (
+        "negative stack in bytes",
+        "performance:\n  thread_pools:\n    cpu:\n      stack_size: -1\n",
+        "<yaml>:4:19: performance.thread_pools.cpu.stack_size: -1 is negative; give a size from 64KiB to 1GiB, such as `16MiB`",
+    ),
+    (
+        "stack in decimal units",
+        "performance:\n  thread_pools:\n    cpu:\n      stack_size: 16MB\n",
+        "<yaml>:4:19: performance.thread_pools.cpu.stack_size: `MB` is no unit of size (there are GiB, MiB, KiB and B); give a size from 64KiB to 1GiB, such as `16MiB`",
+    ),
+    (
+        "stack with a fraction",
+        "performance:\n  thread_pools:\n    cpu:\n      stack_size: 1.5MiB\n",
+        "<yaml>:4:19: performance.thread_pools.cpu.stack_size: `1.5MiB` is no whole number with a unit; give a size from 64KiB to 1GiB, such as `16MiB`",
+    ),
+    (
+        "quoted stack",
+        "performance:\n  thread_pools:\n    cpu:\n      stack_size: '1048576'\n",
+        "<yaml>:4:19: performance.thread_pools.cpu.stack_size: `1048576` is text without a unit; give a size from 64KiB to 1GiB, such as `16MiB`",
+    ),
+    (
+        "stack as a word",
+        "performance:\n  thread_pools:\n    cpu:\n      stack_size: large\n",
+        "<yaml>:4:19: performance.thread_pools.cpu.stack_size: `large` is no size; give a size from 64KiB to 1GiB, such as `16MiB`",
+    ),
+    (
+        "stack as a float",
+        "performance:\n  thread_pools:\n    cpu:\n      stack_size: 1.5\n",
+        "<yaml>:4:19: performance.thread_pools.cpu.stack_size: `1.5` is not a size; give a size from 64KiB to 1GiB, such as `16MiB`",
+    ),
+    (
+        "no stack",
+        "performance:\n  thread_pools:\n    cpu:\n      stack_size:\n",
+        "<yaml>:4:7: performance.thread_pools.cpu.stack_size: nothing is given; give a size from 64KiB to 1GiB, such as `16MiB`",
+    ),
+    (
+        "stack of connections",
+        "performance: {stack_size: 1MiB}\n",
+        "<yaml>:1:15: performance.stack_size: this key belongs to a pool, such as `cpu: {workers: 4, ...}` under `performance.thread_pools`",
+    ),
+    (
         "nice too high",
         "performance:\n  thread_pools:\n    cpu:\n      nice: 20\n",
         "<yaml>:4:13: performance.thread_pools.cpu.nice: 20 is more than 19; give a number from -20 to 19",
@@ -889,12 +994,12 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "header under a pool",
         "performance:\n  thread_pools:\n    cpu: {deadline: x-timeout}\n",
-        "<yaml>:3:11: performance.thread_pools.cpu.deadline: this key belongs under `trust` of a pool",
+        "<yaml>:3:11: performance.thread_pools.cpu.deadline: this key belongs under `trust`, of a pool or of `performance`",
     ),
     (
         "misspelt header under a pool",
         "performance:\n  thread_pools:\n    cpu: {priorty: x-priority}\n",
-        "<yaml>:3:11: performance.thread_pools.cpu.priorty: this key is unknown; did you mean `priority`, which belongs under `trust` of a pool?",
+        "<yaml>:3:11: performance.thread_pools.cpu.priorty: this key is unknown; did you mean `priority`, which belongs under `trust`, of a pool or of `performance`?",
     ),
     (
         "merge key in a pool",
@@ -919,7 +1024,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "section of a pool under thread_pools",
         "performance:\n  thread_pools:\n    trust: {deadline: x-deadline}\n",
-        "<yaml>:3:5: performance.thread_pools.trust: this key belongs to a pool, such as `cpu: {workers: 4, ...}` under `performance.thread_pools`",
+        "<yaml>:3:5: performance.thread_pools.trust: this key belongs under `performance`",
     ),
     (
         "part of thread_pools at the top",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
-use tower_offload::config::{Concurrency, ConfigError, Malformed, Queue, QueueTarget, Route, Trust, Workers};
+use tower_offload::config::{Concurrency, ConfigError, Cores, Malformed, Queue, QueueTarget, Route, Trust, Workers};
 use tower_offload::{Config, Cpu, Db, Embedding, Inference, Io, PoolConfig};
 
 const FIRST_FORM: &str = "\
@@ -50,6 +50,7 @@ fn the_long_form_sets_every_key_and_unnamed_pools_keep_their_defaults() {
     let text = "\
 performance:
   workers: auto
+  cores: 3
   keep_alive_timeout: 1.5
   routes:
     post /v1/embeddings: embedding
@@ -64,6 +65,8 @@ performance:
       queue: fifo
       queue_target: 20ms
       keep_alive: 2m
+      share: 3
+      stack_size: 16MiB
       nice: -5
       trust:
         deadline: X-Request-Timeout
@@ -81,6 +84,7 @@ server:
     let config = Config::from_yaml(text).unwrap();
     let performance = &config.performance;
     assert_eq!(performance.workers, Workers::Auto);
+    assert_eq!(performance.cores, Cores::Count(3));
     assert_eq!(performance.keep_alive_timeout, Duration::from_millis(1500));
     let thumbnails = PoolConfig::new(4)
         .concurrency(8)
@@ -89,6 +93,8 @@ server:
         .keep_alive(Duration::from_secs(120))
         .queue(Queue::Fifo)
         .queue_target(Duration::from_millis(20)..=Duration::from_millis(20))
+        .share(3)
+        .stack_size(16 * 1024 * 1024)
         .nice(-5)
         .trust(
             Trust::default()
@@ -121,8 +127,8 @@ fn a_pool_is_adaptive_within_its_bounds_and_trusts_nobody_by_default() {
     assert_eq!(pool.queue, Queue::Adaptive);
     let QueueTarget { min, max, .. } = pool.queue_target;
     assert_eq!((min, max), (Duration::from_millis(5), Duration::from_secs(5)));
-    assert_eq!(pool.trust, Trust::default());
-    let Trust { deadline, grpc_timeout, priority, malformed, .. } = pool.trust;
+    assert_eq!(pool.trust, None);
+    let Trust { deadline, grpc_timeout, priority, malformed, .. } = Trust::default();
     assert_eq!((deadline, grpc_timeout, priority, malformed), (None, false, None, Malformed::Ignore));
 }
 
@@ -194,7 +200,9 @@ fn what_is_commented_out_in_the_configuration_at_the_root_can_be_switched_on() {
     let thumbnails = pools.get("thumbnails").unwrap();
     let target = QueueTarget::default();
     assert_eq!((thumbnails.queue, thumbnails.queue_target), (Queue::default(), target), "the defaults are shown");
-    assert_ne!(thumbnails.trust, Trust::default());
+    assert!(thumbnails.trust.as_ref().is_some_and(|trust| *trust != Trust::default()));
+    assert_eq!((thumbnails.share, thumbnails.stack_size), (1, Some(2 << 20)), "these are the defaults as well");
+    assert_eq!(config.performance.cores, Cores::Auto);
     assert_eq!(pools.get("transcode"), Some(&PoolConfig::new(8).adaptive_concurrency(2..=64)));
 }
 
@@ -412,6 +420,47 @@ fn the_section_of_the_application_can_be_set_in_code() {
     let again = Config::from_yaml(&config.to_yaml().unwrap()).unwrap();
     assert_eq!(again, config);
     assert_eq!(again.app::<Settings>().unwrap(), settings());
+}
+
+#[test]
+fn a_stack_has_a_size_in_bytes_or_in_binary_units() {
+    for (text, expected) in [
+        ("65536", 64 << 10),
+        ("65537B", 65_537),
+        ("512KiB", 512 << 10),
+        ("'16 MiB'", 16 << 20),
+        ("1GiB", 1 << 30),
+        ("1048576KiB", 1 << 30),
+    ] {
+        let text = format!("performance:\n  thread_pools:\n    cpu: {{stack_size: {text}}}\n");
+        let config = Config::from_yaml(&text).unwrap();
+        let cpu = config.performance.thread_pools.get(Cpu).expect("it is built in");
+        assert_eq!(cpu.stack_size, Some(expected), "{text}");
+        assert_eq!(Config::from_yaml(&config.to_yaml().unwrap()).unwrap(), config);
+    }
+}
+
+#[test]
+fn cores_are_auto_unless_a_number_is_given() {
+    assert_eq!(Config::default().performance.cores, Cores::Auto);
+    for (text, expected) in [("auto", Cores::Auto), ("1", Cores::Count(1)), ("4096", Cores::Count(4096))] {
+        let config = Config::from_yaml(&format!("performance: {{cores: {text}}}\n")).unwrap();
+        assert_eq!(config.performance.cores, expected);
+    }
+    let written = Config::default().cores(3).to_yaml().unwrap();
+    assert!(written.contains("\n  cores: 3\n"), "{written}");
+}
+
+#[test]
+fn cores_shares_and_stacks_built_in_code_obey_the_same_rules() {
+    let config = Config::default().cores(0).pool(Cpu, PoolConfig::new(1).share(1001).stack_size(1 << 31));
+    assert_eq!(
+        config.validate().unwrap_err().to_string(),
+        "performance.cores: 0 cores could never run a task; give a number from 1 to 4096, or `auto`\n\
+         performance.thread_pools.cpu.share: 1001 is more than 1000; give a number from 1 to 1000\n\
+         performance.thread_pools.cpu.stack_size: 2GiB is more than 1GiB; give a size from 64KiB to 1GiB, such as \
+         `16MiB`"
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use proptest::prelude::*;
-use tower_offload::config::{Concurrency, Malformed, Queue, Route, Trust, Workers};
+use tower_offload::config::{Concurrency, Cores, Malformed, Queue, Route, Trust, Workers};
 use tower_offload::{Config, PoolConfig};
 
 fn time() -> impl Strategy<Value = Duration> {
@@ -26,6 +26,19 @@ fn concurrency() -> impl Strategy<Value = Concurrency> {
         (1usize..=1_000_000).prop_map(Concurrency::from),
         (1usize..=1_000_000, 1usize..=1_000_000).prop_map(|(one, other)| (one.min(other)..=one.max(other)).into()),
     ]
+}
+
+fn stack_size() -> impl Strategy<Value = usize> {
+    const KIB: usize = 1024;
+    prop_oneof![
+        64 * KIB..=KIB * KIB * KIB,
+        (64..=KIB * KIB).prop_map(|size| size * KIB),
+        (1..=KIB).prop_map(|size| size * KIB * KIB)
+    ]
+}
+
+fn cores() -> impl Strategy<Value = Cores> {
+    prop_oneof![Just(Cores::Auto), (1..=4096_usize).prop_map(Cores::Count)]
 }
 
 fn header() -> impl Strategy<Value = HeaderName> {
@@ -57,8 +70,10 @@ prop_compose! {
         fifo in any::<bool>(),
         targets in (time(), time(), any::<bool>()),
         keep_alive in time(),
+        share in prop_oneof![Just(1), 1u32..=1000],
+        stack_size in proptest::option::of(stack_size()),
         nice in proptest::option::of(-20i32..=19),
-        trust in trust(),
+        trust in proptest::option::of(trust()),
         plain in any::<bool>(),
     ) -> PoolConfig {
         let mut pool = PoolConfig::auto();
@@ -71,6 +86,8 @@ prop_compose! {
             let (one, other, equal) = targets;
             pool = pool.queue_target(one.min(other)..=if equal { one.min(other) } else { one.max(other) });
             pool.keep_alive = keep_alive;
+            pool.share = share;
+            pool.stack_size = stack_size;
             pool.nice = nice;
             pool.trust = trust;
         }
@@ -109,6 +126,7 @@ prop_compose! {
     fn config()(
         verbose in any::<bool>(),
         workers in workers(1024),
+        cores in cores(),
         times in [time(), time(), time()],
         host in any::<IpAddr>(),
         port in any::<u16>(),
@@ -118,6 +136,7 @@ prop_compose! {
     ) -> Config {
         let mut config = Config::default().verbose(verbose);
         config.performance.workers = workers;
+        config.performance.cores = cores;
         [config.performance.keep_alive_timeout, config.server.shutdown_timeout, config.server.header_read_timeout]
             = times;
         config.server.host = host;

@@ -1,5 +1,6 @@
 //! The settings of the library: plain data, the rules it obeys, and its YAML form.
 
+mod bytes;
 mod error;
 mod nearest;
 mod overload;
@@ -14,7 +15,7 @@ mod yaml;
 
 pub use self::error::ConfigError;
 pub use self::overload::{Concurrency, Queue, QueueTarget};
-pub use self::pool::{PoolConfig, ThreadPools, Workers};
+pub use self::pool::{Cores, PoolConfig, ThreadPools, Workers};
 pub use self::route::Route;
 pub use self::settings::{Config, General, Performance, ServerConfig};
 pub use self::trust::{Malformed, Trust};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::bytes;
 use super::error::ConfigError;
 use super::overload::{Concurrency, Queue, QueueTarget};
 use super::rules;
@@ -49,6 +50,12 @@ pub struct PoolConfig {
     pub queue_target: QueueTarget,
     /// How long a worker stays without work before its thread ends.
     pub keep_alive: Duration,
+    /// The pool's share of the cores while several pools compute at once, from 1 to 1000; 1 by default. A pool with a share
+    /// of 2 has twice the core time of one with 1. Cores that the others do not use are everybody's.
+    pub share: u32,
+    /// The size of each worker's stack, in bytes, from 64 KiB to 1 GiB. If nothing is said, that of the standard library:
+    /// 2 MiB, or what the environment variable `RUST_MIN_STACK` says.
+    pub stack_size: Option<usize>,
     /// The niceness of the pool's threads, from -20 (most urgent) to 19 (least); Linux only. A thread that a job starts
     /// itself, one of `tokio::task::spawn_blocking` too, has it from there on, since Linux hands it down. Values below the
     /// process's own need a privilege. If nothing is said, that of the process.
@@ -66,6 +73,34 @@ pub struct PoolConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreadPools {
     pools: BTreeMap<Workload, PoolConfig>,
+}
+
+/// How many cores the pools share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cores {
+    /// As many as the system gives this process, by CPU affinity and by the quota of its cgroup. In YAML: `auto`.
+    #[default]
+    Auto,
+    /// This many.
+    Count(usize),
+}
+
+// === impl Cores ===
+
+impl Cores {
+    pub(super) fn check(self) -> Result<(), String> {
+        match self {
+            Self::Auto => Ok(()),
+            Self::Count(count) => rules::CORES.check(count as i128),
+        }
+    }
+}
+
+impl From<usize> for Cores {
+    fn from(count: usize) -> Self {
+        Self::Count(count)
+    }
 }
 
 // === impl Workers ===
@@ -118,6 +153,8 @@ impl PoolConfig {
             queue: Queue::Adaptive,
             queue_target: QueueTarget::DEFAULT,
             keep_alive: Duration::from_secs(60),
+            share: 1,
+            stack_size: None,
             nice: None,
             trust: None,
         }
@@ -172,6 +209,31 @@ impl PoolConfig {
         self
     }
 
+    /// Sets the pool's share of the cores while several pools compute at once.
+    ///
+    /// ```
+    /// use tower_offload::{Config, Cpu, Inference, PoolConfig};
+    ///
+    /// // While both are saturated, `inference` has three quarters of the cores.
+    /// let config = Config::default()
+    ///     .pool(Cpu, PoolConfig::auto())
+    ///     .pool(Inference, PoolConfig::auto().share(3));
+    /// config.validate()?;
+    /// # Ok::<(), tower_offload::config::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub const fn share(mut self, share: u32) -> Self {
+        self.share = share;
+        self
+    }
+
+    /// Sets the size of each worker's stack, in bytes.
+    #[must_use]
+    pub const fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
+        self
+    }
+
     /// Sets the niceness of the pool's threads.
     #[must_use]
     pub const fn nice(mut self, nice: i32) -> Self {
@@ -221,6 +283,8 @@ impl PoolConfig {
         note("queue_timeout", rules::check_time(self.queue_timeout));
         self.queue_target.check(&mut note);
         note("keep_alive", rules::check_time(self.keep_alive));
+        note("share", rules::SHARE.check(self.share.into()));
+        note("stack_size", self.stack_size.map_or(Ok(()), bytes::check_stack));
         note("nice", self.nice.map_or(Ok(()), |nice| rules::NICE.check(nice.into())));
         for (field, message) in self.trust.iter().flat_map(Trust::faults) {
             note(&format!("trust.{field}"), Err(message));

@@ -21,6 +21,8 @@ pub(crate) const WORKERS: Count =
 pub(crate) const SERVER_WORKERS: Count =
     Count { min: 1, max: 1024, zero: "0 threads could never serve a connection", or: ", or `auto`" };
 
+pub(crate) const CORES: Count = Count { min: 1, max: 4096, zero: "0 cores could never run a task", or: ", or `auto`" };
+
 pub(crate) const CONCURRENCY: Count =
     Count { or: ", `adaptive`, or bounds such as `{min: 2, max: 64}`", ..CONCURRENCY_BOUND };
 
@@ -28,6 +30,8 @@ pub(crate) const CONCURRENCY_BOUND: Count =
     Count { min: 1, max: 1_000_000, zero: "a limit of 0 would admit no job", or: "" };
 
 pub(crate) const QUEUE_CAPACITY: Count = Count { min: 0, max: 1_000_000, zero: "", or: "" };
+
+pub(crate) const SHARE: Count = Count { min: 1, max: 1000, zero: "a pool with a share of 0 would starve", or: "" };
 
 pub(crate) const NICE: Count = Count { min: -20, max: 19, zero: "", or: "" };
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::pool::{PoolConfig, ThreadPools, Workers};
+use super::pool::{Cores, PoolConfig, ThreadPools, Workers};
 use super::route::{self, Route};
 use super::rules;
 use super::trust::Trust;
@@ -50,6 +50,8 @@ pub struct General {
 pub struct Performance {
     /// The runtime threads that accept and serve connections; a thread for each core by default.
     pub workers: Workers,
+    /// The cores that the pools share; by default as many as the system gives this process.
+    pub cores: Cores,
     /// How long an idle connection is kept; 30 s by default.
     pub keep_alive_timeout: Duration,
     /// The pools by name.
@@ -101,6 +103,13 @@ impl Config {
         self
     }
 
+    /// Sets the number of cores that the pools share, in place of those that the system gives this process.
+    #[must_use]
+    pub fn cores(mut self, cores: impl Into<Cores>) -> Self {
+        self.performance.cores = cores.into();
+        self
+    }
+
     /// Sets which headers of a request every pool trusts that has no `trust` of its own.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
@@ -134,8 +143,9 @@ impl Config {
                 mistakes.push(ConfigError::new(message).at_key(key));
             }
         };
-        let Performance { workers, keep_alive_timeout, thread_pools, trust, routes } = &self.performance;
+        let Performance { workers, cores, keep_alive_timeout, thread_pools, trust, routes } = &self.performance;
         note("performance.workers", workers.check(&rules::SERVER_WORKERS));
+        note("performance.cores", cores.check());
         note("performance.keep_alive_timeout", rules::check_time(*keep_alive_timeout));
         for (field, message) in trust.faults() {
             note(&format!("performance.trust.{field}"), Err(message));
@@ -159,6 +169,7 @@ impl Default for Performance {
     fn default() -> Self {
         Self {
             workers: Workers::Auto,
+            cores: Cores::Auto,
             keep_alive_timeout: Duration::from_secs(30),
             thread_pools: ThreadPools::default(),
             trust: Trust::default(),

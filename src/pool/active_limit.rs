@@ -22,7 +22,7 @@
 use std::time::Duration;
 
 use super::allotment::{Allot, Allotment, Report};
-use super::core_budget::Timestamp;
+use crate::admission::Timestamp;
 
 /// The time between two samples: the shorter one after a change, then twice as long each time.
 const SHORT: Duration = Duration::from_millis(1);

@@ -41,7 +41,7 @@
 use std::time::Duration;
 
 use super::allotment::{Allot, MemberId, Report};
-pub(super) use crate::admission::Timestamp;
+use crate::admission::Timestamp;
 
 /// The time between two ticks while a pool waits for a core.
 pub(crate) const TICK: Duration = Duration::from_millis(2);

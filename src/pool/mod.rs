@@ -21,6 +21,7 @@ mod allotment;
 mod checkpoint;
 mod context;
 mod core_budget;
+mod cores;
 mod dispatch;
 mod effects;
 mod handle;

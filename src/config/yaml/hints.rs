@@ -4,7 +4,7 @@ use crate::config::nearest::{list, nearest};
 
 pub(super) const ROOT: &[&str] = &["general", "performance", "server", "app"];
 pub(super) const GENERAL: &[&str] = &["verbose"];
-pub(super) const PERFORMANCE: &[&str] = &["workers", "keep_alive_timeout", "thread_pools", "trust", "routes"];
+pub(super) const PERFORMANCE: &[&str] = &["workers", "cores", "keep_alive_timeout", "thread_pools", "trust", "routes"];
 pub(super) const SERVER: &[&str] = &["host", "port", "shutdown_timeout", "header_read_timeout"];
 pub(super) const POOL: &[&str] = &[
     "workers",
@@ -14,6 +14,8 @@ pub(super) const POOL: &[&str] = &[
     "queue",
     "queue_target",
     "keep_alive",
+    "share",
+    "stack_size",
     "nice",
     "trust",
 ];
@@ -150,8 +152,8 @@ fn meant_elsewhere(given: &str) -> Option<&'static str> {
     if let [key] = related(given, &all)[..] {
         return Some(key);
     }
-    // In a short word, a third of the letters are too few to go by.
-    nearest(given, &all).filter(|_| given.len() > 5)
+    // In a short word, a third of the letters are too few to go by: `cookies` is another word than `cores`.
+    nearest(given, &all).filter(|key| given.len() > 5 && key.len() > 5)
 }
 
 fn elsewhere(key: &str) -> String {

@@ -3,7 +3,7 @@
 use super::hints;
 use super::read::{Entry, Reader};
 use super::tree::Data;
-use super::values::{self, flag, header, nice, size, time, word, workers};
+use super::values::{self, flag, header, nice, share, size, stack_size, time, word, workers};
 use crate::config::overload::{Concurrency, Queue, QueueTarget, check_limits, check_targets};
 use crate::config::pool::{PoolConfig, Workers};
 use crate::config::rules;
@@ -31,6 +31,8 @@ impl Reader {
                 "queue" => self.take(&entry, |data| word(data, &QUEUES), &mut pool.queue),
                 "queue_target" => self.queue_target(&entry, &mut pool.queue_target),
                 "keep_alive" => self.take(&entry, time, &mut pool.keep_alive),
+                "share" => self.take(&entry, share, &mut pool.share),
+                "stack_size" => self.take(&entry, |data| stack_size(data).map(Some), &mut pool.stack_size),
                 "nice" => self.take(&entry, |data| nice(data).map(Some), &mut pool.nice),
                 "trust" => self.trust(&entry, pool.trust.get_or_insert_default()),
                 _ => self.unknown(&entry, hints::POOL),

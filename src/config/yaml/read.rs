@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::hints;
 use super::tree::{Data, Node, join};
-use super::values::{flag, host, port, time, workers, wrong};
+use super::values::{cores, flag, host, port, time, workers, wrong};
 use crate::config::nearest::list;
 use crate::config::pool::{PoolConfig, ThreadPools, Workers};
 use crate::config::route::{self, Route};
@@ -117,6 +117,7 @@ impl Reader {
         for entry in entries {
             match entry.name {
                 "workers" => self.take(&entry, |data| workers(data, &rules::SERVER_WORKERS), &mut performance.workers),
+                "cores" => self.take(&entry, cores, &mut performance.cores),
                 "keep_alive_timeout" => self.take(&entry, time, &mut performance.keep_alive_timeout),
                 "thread_pools" => self.thread_pools(&entry, &routed, &mut performance.thread_pools),
                 "trust" => self.trust(&entry, &mut performance.trust),

@@ -6,9 +6,10 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::tree::Data;
+use crate::config::bytes::{self, STACK_REMEDY};
 use crate::config::nearest::{list, nearest};
 use crate::config::overload::Concurrency;
-use crate::config::pool::Workers;
+use crate::config::pool::{Cores, Workers};
 use crate::config::rules::{self, Count, TIME_REMEDY};
 use crate::config::span;
 
@@ -55,12 +56,35 @@ fn narrow<T: TryFrom<i128>>(data: &Data, rule: &Count) -> Result<T, String> {
     number(data, rule)?.try_into().map_err(|_| rule.remedy())
 }
 
+pub(super) fn share(data: &Data) -> Result<u32, String> {
+    narrow(data, &rules::SHARE)
+}
+
 pub(super) fn workers(data: &Data, rule: &Count) -> Result<Workers, String> {
+    auto_or_count(data, rule, Workers::Auto)
+}
+
+pub(super) fn cores(data: &Data) -> Result<Cores, String> {
+    auto_or_count(data, &rules::CORES, Cores::Auto)
+}
+
+fn auto_or_count<T: Copy + From<usize>>(data: &Data, rule: &Count, auto: T) -> Result<T, String> {
     match data {
-        Data::Text(text) if text == "auto" => Ok(Workers::Auto),
-        Data::Text(text) if nearest(text, &["auto"]).is_some() => word(data, &[("auto", Workers::Auto)]),
-        other => size(other, rule).map(Workers::Count),
+        Data::Text(text) if text == "auto" => Ok(auto),
+        Data::Text(text) if nearest(text, &["auto"]).is_some() => word(data, &[("auto", auto)]),
+        other => size(other, rule).map(T::from),
     }
+}
+
+pub(super) fn stack_size(data: &Data) -> Result<usize, String> {
+    let size = match data {
+        Data::Integer(bytes) if *bytes < 0 => Err(format!("{bytes} is negative")),
+        Data::Integer(bytes) => usize::try_from(*bytes).map_err(|_| format!("{bytes} is more than 1GiB")),
+        Data::Text(text) => bytes::parse(text),
+        other => return Err(wrong(other, "a size", STACK_REMEDY)),
+    };
+    let size = size.map_err(|fault| format!("{fault}; {STACK_REMEDY}"))?;
+    bytes::check_stack(size).map(|()| size)
 }
 
 /// A fixed limit, or the word for one that adapts, which then is `adaptive`.

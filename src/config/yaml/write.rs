@@ -4,9 +4,10 @@ use serde::{Serialize, Serializer};
 use serde_yaml::{Mapping, Value};
 
 use super::hints;
+use crate::config::bytes;
 use crate::config::error::ConfigError;
 use crate::config::overload::{Concurrency, Queue, QueueTarget};
-use crate::config::pool::{PoolConfig, Workers};
+use crate::config::pool::{Cores, PoolConfig, Workers};
 use crate::config::route::Route;
 use crate::config::settings::Config;
 use crate::config::span;
@@ -32,6 +33,9 @@ impl Config {
             ("keep_alive_timeout", time(performance.keep_alive_timeout)),
             ("thread_pools", Value::Mapping(pools.collect())),
         ];
+        if let Cores::Count(count) = performance.cores {
+            inner.insert(1, ("cores", count.into()));
+        }
         if performance.trust != Trust::default() {
             inner.push(("trust", trust(&performance.trust)));
         }
@@ -86,6 +90,12 @@ fn pool_entry(name: &str, pool: &PoolConfig) -> (Value, Value) {
     entries.push(("queue", queue(pool.queue).into()));
     entries.push(("queue_target", queue_target(pool.queue_target)));
     entries.push(("keep_alive", time(pool.keep_alive)));
+    if pool.share != 1 {
+        entries.push(("share", pool.share.into()));
+    }
+    if let Some(bytes) = pool.stack_size {
+        entries.push(("stack_size", bytes::in_words(bytes).into()));
+    }
     if let Some(nice) = pool.nice {
         entries.push(("nice", nice.into()));
     }
