@@ -14,11 +14,6 @@
 //! intervals that double; .NET's pool adds a thread when nothing was taken for a while. This limit combines the three
 //! with what an ordinary process can observe.
 
-#![cfg_attr(
-    any(not(test), tower_offload_loom, tower_offload_shuttle),
-    expect(dead_code, reason = "the pools do not share their cores yet")
-)]
-
 use std::time::Duration;
 
 use super::allotment::{Allot, Allotment, Report};
@@ -105,7 +100,13 @@ impl ActiveLimit {
         }
     }
 
+    /// The pool's cores.
+    pub(super) const fn cores(&self) -> usize {
+        self.allotment.cores()
+    }
+
     /// The number of cores from here on, for a pool without a budget.
+    #[cfg(test)]
     pub(super) fn set_cores(&mut self, cores: usize) {
         self.allotment = Allotment::fixed(cores);
         self.adjust();

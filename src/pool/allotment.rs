@@ -48,6 +48,7 @@ pub(super) struct Allotment {
 
 impl Allotment {
     /// An allotment that no budget changes.
+    #[cfg(test)]
     pub(super) fn fixed(cores: usize) -> Self {
         Self { cores, ..Self::default() }
     }

@@ -33,11 +33,6 @@
 //! 6. When the number of cores of the machine has changed: [`CoreBudget::set_cores`], and 3.
 //! 7. When all workers of a pool have ended: [`CoreBudget::remove`], and 3.
 
-#![cfg_attr(
-    any(not(test), tower_offload_loom, tower_offload_shuttle),
-    expect(dead_code, reason = "the pools do not share their cores yet")
-)]
-
 use std::time::Duration;
 
 use super::allotment::{Allot, MemberId, Report};

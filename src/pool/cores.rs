@@ -1,10 +1,5 @@
 //! How many cores there are for the workers of all pools.
 
-#![cfg_attr(
-    any(not(test), tower_offload_loom, tower_offload_shuttle),
-    expect(dead_code, reason = "the pools do not share their cores yet")
-)]
-
 use std::thread;
 
 use crate::config::Cores;

@@ -23,9 +23,10 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::active_limit::Sampled;
+use super::allotment::{Allot, Report};
 use super::effects::Effects;
-use super::level::Seen;
-use super::workers::{Sampled, Wake, WorkerId, Workers};
+use super::workers::{Awake, Wake, WorkerId, Workers};
 use crate::admission::{Admission, Admitted, Evicted, Key, Offer, Outcome, Settings, Snapshot, Timestamp};
 use crate::error::Cause;
 use crate::sync::{Mutex, MutexGuard, Thread, lock, park_timeout};
@@ -128,12 +129,12 @@ pub(crate) struct Offered<T> {
 }
 
 impl<T> Dispatch<T> {
-    pub(crate) fn new(settings: Settings, seed: u64, workers: usize, cores: usize) -> Self {
+    pub(crate) fn new(settings: Settings, seed: u64, workers: usize) -> Self {
         let state = State {
             admission: Admission::new(settings, seed),
             ready: VecDeque::new(),
             ready_in_a_row: 0,
-            workers: Workers::new(workers, cores),
+            workers: Workers::new(workers),
             garbage: Vec::new(),
             draining: false,
             closed: false,
@@ -345,16 +346,40 @@ impl<T> Dispatch<T> {
     }
 
     /// The workers to look up in the system: do they run?
-    pub(crate) fn sample(&self) -> Vec<Sampled> {
+    pub(crate) fn sample(&self) -> Vec<Awake> {
         self.lock().workers.sample()
     }
 
-    /// Learns what the sampled workers do; when to sample again, if at all.
-    pub(crate) fn learn(&self, now: Timestamp, seen: &[Seen]) -> (Option<Duration>, Effects<T>) {
+    /// How many workers are runnable, by a sample of them.
+    pub(crate) fn runnable(&self, sample: &[Sampled]) -> usize {
+        self.lock().workers.runnable(sample)
+    }
+
+    /// Learns what the sampled workers do; when to sample again, if at all. `sharing`: how many runnable workers of all
+    /// pools there are for each core.
+    pub(crate) fn learn(&self, now: Timestamp, sample: &[Sampled], sharing: usize) -> (Option<Duration>, Effects<T>) {
         let mut state = self.lock();
-        let waiting = state.waiting() > 0;
-        let next = state.workers.learn(now, seen, waiting);
+        let waiting = state.waiting();
+        let next = state.workers.learn(now, sample, waiting, sharing);
         (next, state.effects(now, Vec::new(), None))
+    }
+
+    /// Applies a message of the budget of cores.
+    pub(crate) fn apply(&self, now: Timestamp, allot: Allot) -> Effects<T> {
+        let mut state = self.lock();
+        let waiting = state.waiting();
+        let report = state.workers.apply(allot, waiting);
+        let effects = state.effects(now, Vec::new(), None);
+        // The later report, if there are two.
+        Effects { report: effects.report.or(report), ..effects }
+    }
+
+    /// The report for a tick of the budget, and whether the workers are to be sampled before.
+    pub(crate) fn status(&self) -> (Report, bool) {
+        let mut state = self.lock();
+        let waiting = state.waiting();
+        let sample = state.workers.may_hold_unused_cores();
+        (state.workers.status(waiting), sample)
     }
 
     /// Refuses every further offer.
@@ -400,6 +425,12 @@ impl<T> Dispatch<T> {
 
     pub(crate) fn instant(&self, now: Timestamp) -> Instantaneous {
         self.lock().instant(now)
+    }
+
+    /// The number of cores, for a pool without a budget.
+    #[cfg(test)]
+    pub(super) fn set_cores(&self, cores: usize) {
+        self.lock().workers.set_cores(cores);
     }
 
     /// As if the tasks had been seen to compute.
@@ -465,7 +496,8 @@ impl<T> State<T> {
             garbage: Vec::new(),
             idle: self.idle_watchers(),
             expire_at: expiry.into_iter().chain(retry).min().and_then(|at| self.expire_at(at)),
-            sample: self.workers.starts_sampler(waiting > 0),
+            sample: self.workers.starts_sampler(waiting),
+            report: self.workers.report(waiting),
             room: self.waiting_for_room > 0 && self.admission.has_room(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::task::Waker;
 
+use super::allotment::Report;
 use super::workers::Wake;
 use crate::admission::{Evicted, Timestamp};
 
@@ -20,6 +21,8 @@ pub(crate) struct Effects<T> {
     pub(crate) expire_at: Option<Timestamp>,
     /// The sampler is to start.
     pub(crate) sample: bool,
+    /// What the budget of cores must learn.
+    pub(crate) report: Option<Report>,
     /// A task that waits outside of the queue would be admitted.
     pub(crate) room: bool,
 }
@@ -33,6 +36,7 @@ impl<T> Default for Effects<T> {
             idle: Vec::new(),
             expire_at: None,
             sample: false,
+            report: None,
             room: false,
         }
     }
@@ -40,13 +44,14 @@ impl<T> Default for Effects<T> {
 
 impl<T> Effects<T> {
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { wake, evicted, garbage, idle, expire_at, sample, room } = self;
+        let Self { wake, evicted, garbage, idle, expire_at, sample, report, room } = self;
         matches!(wake, Wake::Nobody)
             && evicted.is_empty()
             && garbage.is_empty()
             && idle.is_empty()
             && expire_at.is_none()
             && !sample
+            && report.is_none()
             && !room
     }
 }

@@ -12,7 +12,7 @@
 //! | `allotment`, `active_limit`, `core_budget` | the cores of one pool; how many of its workers may be awake; the cores of all pools |
 //! | `workers`, `effects`, `dispatch` | who is awake; what is put off; the lock |
 //! | `runnable`, `task_log`, `local` | a task of any type; its log; what a worker keeps in its thread |
-//! | `shared`, `publish`, `sampler` | a pool's parts; its metrics; which workers the system runs |
+//! | `group`, `shared`, `publish`, `sampler` | what pools share; a pool's parts; its metrics; which workers the system runs |
 //! | `worker`, `task`, `handle` | the loop; a future in a pool; the caller's end |
 //! | `submit`, `checkpoint` | a pool's handle; what a task can ask |
 
@@ -24,8 +24,8 @@ mod core_budget;
 mod cores;
 mod dispatch;
 mod effects;
+mod group;
 mod handle;
-mod level;
 mod local;
 mod publish;
 mod runnable;
@@ -50,6 +50,7 @@ pub use crate::admission::Counts;
 pub use crate::options::TaskOptions;
 
 pub(crate) use self::context::ContextHooks;
+pub(crate) use self::group::Group;
 pub(crate) use self::handle::{Pending, block_on};
 pub(crate) use self::shared::{Hooks, Plan, WorkerHooks};
 pub(crate) use self::stats::ratio;

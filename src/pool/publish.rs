@@ -28,6 +28,7 @@ pub(super) fn changed(pool: &Arc<Shared>) {
 }
 
 fn publish_due(pool: &Shared) -> Option<Instant> {
+    pool.plan.group.read_cores();
     // In this order: what changes from here on is published again.
     pool.publishes.store(false, Ordering::Release);
     // The turn ends before the pool may.

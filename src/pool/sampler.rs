@@ -1,4 +1,5 @@
-//! Looks up now and then which workers of a pool the system runs, while more are awake than there are cores.
+//! Periodically reads which workers of a pool are runnable and which are blocked, while more are awake than the pool has
+//! cores.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,43 +14,31 @@ use crate::timer::TIMER;
 /// When the first sample is taken: tasks that take less have ended by then.
 const FIRST: Duration = Duration::from_millis(1);
 
-/// Between two samples are at least so many times what one takes, because reading many threads' states is work as well;
-/// but never more than [`LONGEST_REST`], because the sampler may have been suspended itself.
-const LEAST_REST: u32 = 20;
-const LONGEST_REST: Duration = Duration::from_millis(100);
+/// Performs what a sample changed.
+type Perform = fn(&Arc<Shared>, Effects<TaskRef>);
 
-/// Starts to sample `pool`; what a sample changes is given to `perform`.
-pub(super) fn start(pool: &Arc<Shared>, perform: fn(&Arc<Shared>, Effects<TaskRef>)) {
+/// Starts to sample `pool`.
+pub(super) fn start(pool: &Arc<Shared>, perform: Perform) {
     let weak = Arc::downgrade(pool);
-    TIMER.set(Instant::now() + FIRST, move || weak.upgrade().and_then(|pool| sample(&pool, perform)));
+    TIMER.set(Instant::now() + FIRST, move || {
+        let pool = weak.upgrade()?;
+        let begun = Instant::now();
+        let (next, effects) = sample(&pool);
+        let took = begun.elapsed();
+        // The pool counts on the sampler from here on, so this must come to its end.
+        shielded(|| perform(&pool, effects));
+        next.map(|next| Instant::now() + thread_state::rest(next, took))
+    });
 }
 
-fn sample(pool: &Arc<Shared>, perform: fn(&Arc<Shared>, Effects<TaskRef>)) -> Option<Instant> {
-    let begun = Instant::now();
-    let sampled = pool.dispatch.sample();
-    let seen: Vec<_> = sampled.into_iter().map(|worker| worker.seen(thread_state::runs(worker.thread))).collect();
-    let (next, effects) = pool.dispatch.learn(pool.now(), &seen);
-    let took = begun.elapsed();
-    // The pool counts on the sampler from here on, so this must come to its end.
-    shielded(|| perform(pool, effects));
-    next.map(|next| Instant::now() + rest(next, took))
-}
-
-/// The time until the next sample, which is due after `next`, if the last one took so long.
-fn rest(next: Duration, took: Duration) -> Duration {
-    next.max((took * LEAST_REST).min(LONGEST_REST))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sample_that_took_long_delays_the_next_one_by_a_tenth_of_a_second_at_most() {
-        let millis = Duration::from_millis;
-        assert_eq!(rest(millis(1), Duration::from_micros(10)), millis(1));
-        assert_eq!(rest(millis(1), millis(2)), millis(40));
-        assert_eq!(rest(millis(1), Duration::from_secs(60)), LONGEST_REST);
-        assert_eq!(rest(millis(100), Duration::from_secs(60)), millis(100));
+/// Takes a sample. When the next one is due, if any.
+pub(super) fn sample(pool: &Shared) -> (Option<Duration>, Effects<TaskRef>) {
+    let awake = pool.dispatch.sample();
+    let sample: Vec<_> = awake.into_iter().map(|worker| worker.sampled(thread_state::runs(worker.thread))).collect();
+    let sharing = pool.membership.sampled(pool.dispatch.runnable(&sample));
+    let (next, effects) = pool.dispatch.learn(pool.now(), &sample, sharing);
+    if next.is_none() {
+        pool.membership.sampled(0);
     }
+    (next, effects)
 }

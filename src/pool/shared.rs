@@ -1,18 +1,21 @@
 //! What a pool's handles, workers and tasks have in common.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::context::ContextHooks;
 use super::dispatch::{Dispatch, Instantaneous};
+use super::group::{Group, Member, Membership};
 use super::runnable::{CutOff, TaskRef};
 use super::stats::PoolStats;
 use super::task_log::RunningTasks;
 use crate::admission::{Settings, Timestamp};
+#[cfg(test)]
+use crate::config::Cores;
 use crate::config::Trust;
 use crate::error::{Cause, Rejection};
 use crate::timer::Earliest;
@@ -24,7 +27,7 @@ pub(crate) struct Shared {
     pub(crate) plan: Plan,
     /// Tells pools apart, also those of the same name.
     pub(crate) id: u64,
-    origin: Instant,
+    pub(super) membership: Membership,
     pub(super) running: RunningTasks,
     /// Ends the waiting of queued tasks.
     pub(super) expiry: Earliest,
@@ -49,8 +52,9 @@ pub(crate) struct Plan {
     pub(crate) stack_size: Option<usize>,
     pub(crate) trust: Trust,
     pub(crate) verbose: bool,
-    /// The number of the `Pools` that the pool belongs to.
-    pub(crate) group: u64,
+    pub(crate) group: Arc<Group>,
+    /// The pool's share of the group's cores.
+    pub(crate) share: u32,
     pub(crate) hooks: Hooks,
 }
 
@@ -81,22 +85,25 @@ impl Plan {
             stack_size: None,
             trust: Trust::default(),
             verbose: false,
-            group: 0,
+            group: Group::new(Cores::Auto),
+            share: 1,
             hooks: Hooks::default(),
         }
     }
 }
 
 impl Shared {
-    pub(crate) fn new(plan: Plan) -> Arc<Self> {
+    pub(super) fn new(plan: Plan) -> Arc<Self>
+    where
+        Self: Member,
+    {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Arc::new(Self {
-            dispatch: Dispatch::new(plan.admission, id, plan.workers, cores),
+        Arc::new_cyclic(|this: &Weak<Self>| Self {
+            dispatch: Dispatch::new(plan.admission, id, plan.workers),
+            membership: plan.group.join(plan.share, this.clone()),
             plan,
             id,
-            origin: Instant::now(),
             running: RunningTasks::default(),
             expiry: Earliest::default(),
             room: Notify::new(),
@@ -112,17 +119,7 @@ impl Shared {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        Timestamp::default() + self.origin.elapsed()
-    }
-
-    /// The pool's own count of an instant; the pool's start for one before it.
-    pub(super) fn timestamp_of(&self, instant: Instant) -> Timestamp {
-        Timestamp::default() + instant.saturating_duration_since(self.origin)
-    }
-
-    /// `None` if it is further than the clock can tell.
-    pub(super) fn instant_of(&self, timestamp: Timestamp) -> Option<Instant> {
-        self.origin.checked_add(timestamp.since(Timestamp::default()))
+        self.plan.group.now()
     }
 
     /// A rejection for `cause`, which says when to come again where that helps.

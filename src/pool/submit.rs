@@ -111,11 +111,11 @@ impl Pool {
         let parent = local::with_current(|task| (task.head().group, task.head().options));
         let options = parent.map_or(asked, |(_, parent)| asked.inherit(&parent));
         let submitted = pool.now();
-        let deadline = options.deadline.map(|deadline| pool.timestamp_of(deadline.moment()));
+        let deadline = options.deadline.map(|deadline| pool.plan.group.timestamp_of(deadline.moment()));
         let head = Head {
             state: TaskState::new(),
             pool: pool.id,
-            group: pool.plan.group,
+            group: pool.plan.group.id,
             submitted,
             deadline,
             options,
@@ -128,7 +128,7 @@ impl Pool {
             level: options.priority.unwrap_or_default(),
             caller: options.caller.map(Caller::id),
             patient,
-            accepted: parent.is_some_and(|(group, _)| group == pool.plan.group),
+            accepted: parent.is_some_and(|(group, _)| group == pool.plan.group.id),
             rides: self.is_current(),
         };
         let context = TaskContext::capture(&pool.plan.hooks.context);

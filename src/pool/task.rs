@@ -240,10 +240,10 @@ where
     fn reject(&self, rejection: Rejection) {
         let cause = rejection.cause();
         self.put(Err(JobError::from(rejection)));
-        self.publish();
         if let Some(log) = &self.head.log {
             log.log_refusal(self.pool.name(), cause);
         }
+        self.publish();
     }
 
     fn discard(&self) {

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::allotment::{Allot, Report};
 use super::dispatch::{Ending, Last};
 use super::effects::Effects;
+use super::group::Member;
 use super::local;
 use super::publish;
 use super::runnable::{Polled, Runnable, TaskRef};
@@ -139,7 +141,7 @@ fn perform_on_worker(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
 
 /// Performs the effects; the tasks to discard.
 fn perform_all(pool: &Arc<Shared>, effects: Effects<TaskRef>) -> Vec<TaskRef> {
-    let Effects { wake, evicted, garbage, idle, expire_at, sample, room } = effects;
+    let Effects { wake, evicted, garbage, idle, expire_at, sample, report, room } = effects;
     match wake {
         Wake::Nobody => {}
         Wake::Unpark(thread) => thread.unpark(),
@@ -148,7 +150,10 @@ fn perform_all(pool: &Arc<Shared>, effects: Effects<TaskRef>) -> Vec<TaskRef> {
     if sample {
         sampler::start(pool, perform);
     }
-    if let Some(at) = expire_at.and_then(|at| pool.instant_of(at)) {
+    if let Some(report) = report {
+        pool.membership.report(report);
+    }
+    if let Some(at) = expire_at.and_then(|at| pool.plan.group.instant_of(at)) {
         expire_at_instant(pool, at);
     }
     if room {
@@ -163,6 +168,25 @@ fn perform_all(pool: &Arc<Shared>, effects: Effects<TaskRef>) -> Vec<TaskRef> {
         shielded(|| waker.wake());
     }
     discarded
+}
+
+impl Member for Shared {
+    fn apply(self: Arc<Self>, allot: Allot) -> Option<Report> {
+        let effects = self.dispatch.apply(self.now(), allot);
+        let report = effects.report;
+        perform(&self, Effects { report: None, ..effects });
+        report
+    }
+
+    fn status(self: Arc<Self>) -> Report {
+        let (report, to_sample) = self.dispatch.status();
+        if !to_sample {
+            return report;
+        }
+        let (_, effects) = sampler::sample(&self);
+        perform(&self, Effects { report: None, ..effects });
+        self.dispatch.status().0
+    }
 }
 
 fn expire_at_instant(pool: &Arc<Shared>, at: Instant) {

@@ -12,7 +12,8 @@
 
 use std::time::Duration;
 
-use super::level::{Level as ActiveLimit, Seen};
+use super::active_limit::{ActiveLimit, Sampled, runnable};
+use super::allotment::{Allot, Report};
 use super::thread_state::{self, ThreadId};
 use crate::admission::Timestamp;
 use crate::sync::{Thread, current};
@@ -34,7 +35,6 @@ pub(super) struct Workers {
     /// The parked workers, the last one to park on top: a light load touches few threads.
     parked: Vec<WorkerId>,
     pub(super) max: usize,
-    cores: usize,
     limit: ActiveLimit,
     /// The sampler runs.
     sampled: bool,
@@ -62,7 +62,7 @@ struct Worker {
 
 /// A worker to look up in the system.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sampled {
+pub(crate) struct Awake {
     pub(super) thread: ThreadId,
     polling_since: Option<Timestamp>,
 }
@@ -78,13 +78,12 @@ pub(crate) enum Wake {
 }
 
 impl Workers {
-    pub(super) fn new(max: usize, cores: usize) -> Self {
+    pub(super) fn new(max: usize) -> Self {
         Self {
             workers: Vec::new(),
             parked: Vec::new(),
             max,
-            cores,
-            limit: ActiveLimit::new(cores, max),
+            limit: ActiveLimit::new(max),
             sampled: false,
             sample_from: 0,
             present: 0,
@@ -119,7 +118,7 @@ impl Workers {
 
     fn at_once(&self, waiting: usize) -> usize {
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
-        if self.limit.usual().saturating_mul(waiting) < BACKLOG { 1 } else { self.cores }
+        if self.limit.usual().saturating_mul(waiting) < BACKLOG { 1 } else { self.limit.cores().max(1) }
     }
 
     pub(super) fn unpark_all(&mut self) -> Vec<Thread> {
@@ -240,15 +239,46 @@ impl Workers {
         self.awake() > self.limit.current()
     }
 
-    /// Whether the sampler is to start. The answer is yes once. `waiting`: tasks wait to be taken.
-    pub(super) fn starts_sampler(&mut self, waiting: bool) -> bool {
-        let starts = thread_state::IS_KNOWN && !self.sampled && self.limit.is_worth_a_look(self.awake(), waiting);
+    /// Whether the sampler is to start. The answer is yes once. `waiting` tasks wait to be taken.
+    pub(super) fn starts_sampler(&mut self, waiting: usize) -> bool {
+        let starts = thread_state::IS_KNOWN && !self.sampled && self.limit.is_worth_sampling(self.awake(), waiting);
         self.sampled |= starts;
         starts
     }
 
+    /// What the budget of cores must learn, if anything.
+    pub(super) fn report(&mut self, waiting: usize) -> Option<Report> {
+        self.limit.report(self.awake(), self.unattended(waiting))
+    }
+
+    /// The report for a tick of the budget.
+    pub(super) fn status(&mut self, waiting: usize) -> Report {
+        self.limit.status(self.awake(), self.unattended(waiting))
+    }
+
+    /// Applies a message of the budget; what it must learn then.
+    pub(super) fn apply(&mut self, allot: Allot, waiting: usize) -> Option<Report> {
+        self.limit.apply(allot, self.awake(), self.unattended(waiting))
+    }
+
+    /// Whether the workers are to be sampled before a tick of the budget.
+    pub(super) fn may_hold_unused_cores(&self) -> bool {
+        thread_state::IS_KNOWN && self.limit.may_hold_unused_cores(self.awake())
+    }
+
+    /// How many of `waiting` tasks no worker is coming for.
+    fn unattended(&self, waiting: usize) -> usize {
+        waiting.saturating_sub(self.waking + self.returning)
+    }
+
+    /// The number of cores, for a pool without a budget.
+    #[cfg(test)]
+    pub(super) fn set_cores(&mut self, cores: usize) {
+        self.limit.set_cores(cores);
+    }
+
     /// The workers that are awake, or as many of them as are enough: others each time.
-    pub(super) fn sample(&mut self) -> Vec<Sampled> {
+    pub(super) fn sample(&mut self) -> Vec<Awake> {
         let count = self.workers.len();
         let order = (0..count).map(|step| (self.sample_from + step) % count);
         let mut sample = Vec::new();
@@ -258,7 +288,7 @@ impl Workers {
                 break;
             }
             if let Some(Worker { id: Some(thread), parked: false, polling_since, .. }) = self.workers[worker] {
-                sample.push(Sampled { thread, polling_since });
+                sample.push(Awake { thread, polling_since });
                 last = Some(worker);
             }
         }
@@ -266,16 +296,29 @@ impl Workers {
         sample
     }
 
-    /// Learns what the sampled workers do; when to sample again. `waiting`: tasks wait to be taken.
-    pub(super) fn learn(&mut self, now: Timestamp, seen: &[Seen], waiting: bool) -> Option<Duration> {
-        let next = self.limit.learn(now, seen, self.awake(), waiting);
+    /// How many workers are runnable, by a sample of them.
+    pub(super) fn runnable(&self, sample: &[Sampled]) -> usize {
+        runnable(sample, self.awake())
+    }
+
+    /// Learns what the sampled workers do; when to sample again. `waiting` tasks wait to be taken. `sharing`: how many
+    /// runnable workers of all pools there are for each core.
+    pub(super) fn learn(
+        &mut self,
+        now: Timestamp,
+        sample: &[Sampled],
+        waiting: usize,
+        sharing: usize,
+    ) -> Option<Duration> {
+        let next = self.limit.learn(now, sample, self.awake(), self.unattended(waiting), sharing);
         self.sampled = next.is_some();
         next
     }
 
     #[cfg(test)]
     pub(super) fn lower_limit(&mut self) {
-        self.limit.lower();
+        let busy = vec![Sampled { runnable: true, since: None }; self.max.max(1)];
+        self.limit.learn(Timestamp::from_nanos(0), &busy, self.max, 1, 1);
     }
 
     fn awake(&self) -> usize {
@@ -283,10 +326,10 @@ impl Workers {
     }
 }
 
-// === impl Sampled ===
+// === impl Awake ===
 
-impl Sampled {
-    pub(super) const fn seen(self, runs: bool) -> Seen {
-        Seen { runs, since: self.polling_since }
+impl Awake {
+    pub(super) const fn sampled(self, runnable: bool) -> Sampled {
+        Sampled { runnable, since: self.polling_since }
     }
 }

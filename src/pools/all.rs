@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::builder::{BuildError, PoolsBuilder};
 use super::routes::Routes;
 use crate::admission::{Bounds, Discipline, Limit, Settings};
 use crate::config::{Concurrency, Config, PoolConfig, Queue, Trust};
 use crate::error::UnknownPool;
-use crate::pool::{ContextHooks, Hooks, Plan, Pool, PoolStats, WorkerHooks};
+use crate::pool::{ContextHooks, Group, Hooks, Plan, Pool, PoolStats, WorkerHooks};
 use crate::threads;
 use crate::workload::{PoolName, Workload};
 
@@ -82,9 +81,8 @@ impl Pools {
         context: &ContextHooks,
         mut workers: BTreeMap<Workload, WorkerHooks>,
     ) -> Result<Self, BuildError> {
-        static NEXT_GROUP: AtomicU64 = AtomicU64::new(0);
-        let group = NEXT_GROUP.fetch_add(1, Ordering::Relaxed);
         config.validate()?;
+        let group = Group::new(config.performance.cores);
         let verbose = config.general.verbose;
         let mut pools = Vec::new();
         for (name, settings) in config.performance.thread_pools.iter() {
@@ -93,7 +91,7 @@ impl Pools {
             }
             let trust = settings.trust.as_ref().unwrap_or(&config.performance.trust);
             let hooks = Hooks { context: context.clone(), worker: workers.remove(name).unwrap_or_default() };
-            pools.push(Pool::new(plan(name, settings, trust, Group { id: group, verbose }, hooks)));
+            pools.push(Pool::new(plan(name, settings, trust, &group, verbose, hooks)));
         }
         if let Some((name, _)) = workers.pop_first() {
             let known = pools.iter().map(|pool| pool.name().clone()).collect();
@@ -193,14 +191,14 @@ impl fmt::Debug for Pools {
     }
 }
 
-/// What the pools of one `Pools` have in common.
-#[derive(Clone, Copy, Default)]
-struct Group {
-    id: u64,
+fn plan(
+    name: &Workload,
+    settings: &PoolConfig,
+    trust: &Trust,
+    group: &Arc<Group>,
     verbose: bool,
-}
-
-fn plan(name: &Workload, settings: &PoolConfig, trust: &Trust, group: Group, hooks: Hooks) -> Plan {
+    hooks: Hooks,
+) -> Plan {
     Plan {
         name: name.clone(),
         workers: settings.workers.count(),
@@ -220,10 +218,11 @@ fn plan(name: &Workload, settings: &PoolConfig, trust: &Trust, group: Group, hoo
         },
         keep_alive: settings.keep_alive,
         nice: settings.nice,
-        stack_size: None,
+        stack_size: settings.stack_size,
         trust: trust.clone(),
-        verbose: group.verbose,
-        group: group.id,
+        verbose,
+        group: group.clone(),
+        share: settings.share,
         hooks,
     }
 }
@@ -233,9 +232,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::Cores;
 
     fn admission(settings: &PoolConfig) -> Settings {
-        plan(&Workload::CPU, settings, &Trust::default(), Group::default(), Hooks::default()).admission
+        plan(&Workload::CPU, settings, &Trust::default(), &Group::new(Cores::Auto), false, Hooks::default()).admission
     }
 
     #[test]

@@ -1,0 +1,163 @@
+//! What the pools of one `Pools` share: a clock, and the budget of cores.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::allotment::{Allot, MemberId, Report};
+use super::core_budget::{CoreBudget, TICK};
+use super::{cores, thread_state};
+use crate::admission::Timestamp;
+use crate::config::Cores;
+use crate::timer::TIMER;
+
+/// How often the number of cores is read while the pools work.
+const READ_CORES: Duration = Duration::from_secs(5);
+
+/// The pools of one `Pools`.
+pub(crate) struct Group {
+    /// Tells groups apart.
+    pub(crate) id: u64,
+    origin: Instant,
+    cores: Cores,
+    budget: Mutex<CoreBudget>,
+    members: Mutex<Vec<(MemberId, Weak<dyn Member>)>>,
+    ticks: AtomicBool,
+    /// When the number of cores was read last.
+    read: Mutex<Instant>,
+}
+
+/// A pool, as its group sees it.
+pub(super) trait Member: Send + Sync {
+    /// Applies a message of the budget; what the budget must learn then.
+    fn apply(self: Arc<Self>, allot: Allot) -> Option<Report>;
+
+    /// Samples the workers if they may hold cores that they do not use; the report for a tick.
+    fn status(self: Arc<Self>) -> Report;
+}
+
+/// A pool's place in its group, for as long as the pool lives.
+#[derive(Debug)]
+pub(super) struct Membership {
+    pub(super) group: Arc<Group>,
+    id: MemberId,
+}
+
+impl Group {
+    pub(crate) fn new(cores: Cores) -> Arc<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let now = Instant::now();
+        Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            origin: now,
+            cores,
+            budget: Mutex::new(CoreBudget::new(cores::available(cores))),
+            members: Mutex::default(),
+            ticks: AtomicBool::new(false),
+            read: Mutex::new(now),
+        })
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::default() + self.origin.elapsed()
+    }
+
+    /// The group's own count of an instant; its start for one before it.
+    pub(super) fn timestamp_of(&self, instant: Instant) -> Timestamp {
+        Timestamp::default() + instant.saturating_duration_since(self.origin)
+    }
+
+    /// `None` if it is further than the clock can tell.
+    pub(super) fn instant_of(&self, timestamp: Timestamp) -> Option<Instant> {
+        self.origin.checked_add(timestamp.since(Timestamp::default()))
+    }
+
+    /// Adds a pool with this share of the cores.
+    pub(super) fn join(self: &Arc<Self>, share: u32, member: Weak<dyn Member>) -> Membership {
+        let id = lock(&self.budget).add(share);
+        lock(&self.members).push((id, member));
+        Membership { group: self.clone(), id }
+    }
+
+    /// Reads the number of cores again, if that was long ago.
+    pub(super) fn read_cores(self: &Arc<Self>) {
+        let mut read = lock(&self.read);
+        if read.elapsed() < READ_CORES {
+            return;
+        }
+        *read = Instant::now();
+        drop(read);
+        let cores = cores::available(self.cores);
+        let allots = lock(&self.budget).set_cores(cores, self.now());
+        self.distribute(allots);
+    }
+
+    /// Brings messages of the budget to their pools, and what these answer to the budget.
+    fn distribute(self: &Arc<Self>, mut allots: Vec<Allot>) {
+        while let Some(allot) = allots.pop() {
+            if let Some(report) = self.member(allot.member).and_then(|member| member.apply(allot)) {
+                allots.extend(lock(&self.budget).report(allot.member, report, self.now()));
+            }
+        }
+        let contended = lock(&self.budget).is_contended();
+        if contended && !self.ticks.swap(true, Ordering::AcqRel) {
+            let weak = Arc::downgrade(self);
+            TIMER.set(Instant::now() + TICK, move || weak.upgrade().and_then(|group| group.tick()));
+        }
+    }
+
+    /// When the next tick is due, if any.
+    fn tick(self: Arc<Self>) -> Option<Instant> {
+        let begun = Instant::now();
+        let members = lock(&self.members).clone();
+        let members = members.into_iter().filter_map(|(id, member)| Some((id, member.upgrade()?)));
+        let reports: Vec<_> = members.map(|(id, member)| (id, member.status())).collect();
+        // In this order: contention that begins from here on starts the ticks again.
+        self.ticks.store(false, Ordering::Release);
+        let mut budget = lock(&self.budget);
+        let allots = budget.tick(&reports, self.now());
+        let goes_on = budget.is_contended() && !self.ticks.swap(true, Ordering::AcqRel);
+        drop(budget);
+        let took = begun.elapsed();
+        self.distribute(allots);
+        goes_on.then(|| Instant::now() + thread_state::rest(TICK, took))
+    }
+
+    fn member(&self, id: MemberId) -> Option<Arc<dyn Member>> {
+        lock(&self.members).iter().find(|(other, _)| *other == id).and_then(|(_, member)| member.upgrade())
+    }
+}
+
+// === impl Membership ===
+
+impl Membership {
+    /// The pool has something to report.
+    pub(super) fn report(&self, report: Report) {
+        let allots = lock(&self.group.budget).report(self.id, report, self.group.now());
+        self.group.distribute(allots);
+    }
+
+    /// The sampler has found this many runnable workers; how many of all pools there are for each core.
+    pub(super) fn sampled(&self, runnable: usize) -> usize {
+        lock(&self.group.budget).sampled(self.id, runnable)
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        lock(&self.group.members).retain(|(id, _)| *id != self.id);
+        let allots = lock(&self.group.budget).remove(self.id, self.group.now());
+        self.group.distribute(allots);
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
