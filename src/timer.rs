@@ -5,8 +5,8 @@
 //! something is due, and ends when nothing has been for a while. Both call code of the application: the first one wakers,
 //! the second one the recorder of the metrics, which may take long. Destructors of the application run on neither.
 //!
-//! A thread that cannot be started is tried again by the next call that sets a timer, and by the other helper thread while
-//! that runs.
+//! A thread that cannot be started is tried again by the next call that needs it, and by the other helper thread while that
+//! runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -114,6 +114,23 @@ impl Timer {
         entry
     }
 
+    /// The same, unless the thread could not be started a moment ago. Whether the call will be made.
+    pub(crate) fn try_set(
+        &'static self,
+        at: Instant,
+        callback: impl FnMut() -> Option<Instant> + Send + 'static,
+    ) -> bool {
+        if self.lock().failed.is_some_and(|failed| failed.elapsed() < START_BACKOFF) {
+            return false;
+        }
+        let entry = self.set(at, callback);
+        let runs = self.lock().running;
+        if !runs {
+            self.cancel(entry);
+        }
+        runs
+    }
+
     fn cancel(&self, entry: Entry) {
         // The callback is dropped without the lock.
         let _callback = self.lock().due.remove(&entry);
@@ -123,9 +140,6 @@ impl Timer {
     fn ensure_running(&'static self, mut state: MutexGuard<'_, State>, sooner: bool) {
         let mut failure = None;
         if !state.running && !state.due.is_empty() {
-            if state.failed.is_some_and(|failed| failed.elapsed() < START_BACKOFF) {
-                return;
-            }
             match threads::start(self.name.to_owned(), None, || self.run()) {
                 Ok(()) => (state.running, state.failed) = (true, None),
                 Err(error) => failure = state.failed.replace(Instant::now()).is_none().then_some(error),
@@ -181,6 +195,7 @@ impl Timer {
         if state.failed.is_none() || state.due.is_empty() {
             return false;
         }
+        // It is called each second.
         self.ensure_running(state, false);
         self.lock().failed.is_some()
     }

@@ -100,9 +100,10 @@ pub fn is_cancelled() -> bool {
 /// # }
 /// ```
 pub fn cancelled() -> impl Future<Output = Cancelled> + Send {
-    let task = local::current();
+    let here = local::current();
     async move {
-        match task {
+        // It may have been made outside of the task that awaits it.
+        match here.or_else(local::current) {
             Some(task) => cancellation_of(task).await,
             None => pending().await,
         }

@@ -23,7 +23,11 @@ pub(super) fn publish(pool: &Shared, _turn: &Turn) {
 pub(super) fn changed(pool: &Arc<Shared>) {
     if !pool.publishes.load(Ordering::Relaxed) && !pool.publishes.swap(true, Ordering::AcqRel) {
         let weak = Arc::downgrade(pool);
-        METRICS.set(soon(), move || weak.upgrade().and_then(|pool| publish_due(&pool)));
+        let set = METRICS.try_set(soon(), move || weak.upgrade().and_then(|pool| publish_due(&pool)));
+        if !set {
+            // The next change tries again.
+            pool.publishes.store(false, Ordering::Release);
+        }
     }
 }
 

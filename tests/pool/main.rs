@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
 
 mod awaiting;
+mod checkpoints;
 mod children;
 mod disabled;
 mod draining;
 mod handles;
+mod hooks;
 mod limits;
 mod logging;
+mod nested;
 mod numbers;
 mod panics;
 mod permits;

@@ -1,0 +1,101 @@
+//! What a task learns of its caller, its deadline and a shutdown, while it runs.
+
+use std::time::Duration;
+
+use tower_offload::pool::TaskOptions;
+use tower_offload::{Cancelled, Deadline, PoolConfig, cancelled, checkpoint, is_cancelled};
+
+use crate::support::{Gate, PATIENCE, end_of, pools, stats, until, until_at_rest};
+
+#[test]
+fn outside_of_a_task_nothing_is_cancelled() {
+    assert_eq!(checkpoint(), Ok(()));
+    assert!(!is_cancelled());
+    assert!(tokio_test::task::spawn(cancelled()).poll().is_pending());
+}
+
+#[test]
+fn a_blocking_task_learns_that_its_caller_left_and_gives_its_place_back() {
+    let pools = pools("left", PoolConfig::new(1));
+    let (begun, told) = (Gate::default(), Gate::default());
+    let (begins, tells) = (begun.clone(), told.clone());
+    let task = pools.submit_to_pool("left", move || {
+        begins.open();
+        while checkpoint() != Err(Cancelled::CallerLeft) {
+            std::thread::yield_now();
+        }
+        tells.open();
+    });
+    begun.wait();
+    task.unwrap().cancel();
+    told.wait();
+    until_at_rest(&pools, "left");
+    assert_eq!(stats(&pools, "left").counts.ok, 1, "it ended as it chose");
+}
+
+#[test]
+fn a_dropped_handle_cancels_nothing() {
+    let pools = pools("drop", PoolConfig::new(1));
+    let (begun, gate, told) = (Gate::default(), Gate::default(), Gate::default());
+    let (begins, holds, tells) = (begun.clone(), gate.clone(), told.clone());
+    let task = pools.submit_to_pool("drop", move || {
+        begins.open();
+        holds.wait();
+        assert_eq!(checkpoint(), Ok(()));
+        tells.open();
+    });
+    begun.wait();
+    drop(task);
+    gate.open();
+    told.wait();
+}
+
+#[test]
+fn a_task_learns_that_its_deadline_has_passed() {
+    let pools = pools("late", PoolConfig::new(1));
+    let pool = pools.get("late").unwrap();
+    let soon = || TaskOptions::new().deadline(Deadline::after(Duration::from_millis(20)));
+    let blocks = pool.submit_with(soon(), || {
+        while !is_cancelled() {
+            std::thread::yield_now();
+        }
+        checkpoint()
+    });
+    assert_eq!(end_of(blocks.unwrap()).unwrap(), Err(Cancelled::DeadlinePassed));
+    let awaits = pool.submit_with(soon(), cancelled());
+    assert_eq!(end_of(awaits.unwrap()).unwrap(), Cancelled::DeadlinePassed);
+    let in_time = pool.submit_with(TaskOptions::new().deadline(Deadline::after(PATIENCE)), checkpoint);
+    assert_eq!(end_of(in_time.unwrap()).unwrap(), Ok(()));
+}
+
+#[test]
+fn tasks_in_flight_learn_that_a_shutdown_cuts_them_off() {
+    let pools = pools("cut", PoolConfig::new(2));
+    let begun = Gate::default();
+    let begins = begun.clone();
+    let blocks = pools.submit_to_pool("cut", move || {
+        begins.open();
+        while !is_cancelled() {
+            std::thread::yield_now();
+        }
+        checkpoint()
+    });
+    begun.wait();
+    let awaits = pools.submit_to_pool("cut", async { cancelled().await });
+    until("both are in flight", || stats(&pools, "cut").in_flight == 2);
+    let mut shutdown = tokio_test::task::spawn(pools.shutdown(Duration::from_millis(10)));
+    let _ = shutdown.poll();
+    until("the deadline has passed", || shutdown.is_woken());
+    let _ = shutdown.poll();
+    assert_eq!(end_of(blocks.unwrap()).unwrap(), Err(Cancelled::CutOff));
+    assert_eq!(end_of(awaits.unwrap()).unwrap(), Cancelled::CutOff);
+}
+
+#[test]
+fn a_cancellation_converts_into_the_errors_of_blocking_code() {
+    fn reads() -> std::io::Result<()> {
+        checkpoint()?;
+        Err(Cancelled::DeadlinePassed)?
+    }
+    assert_eq!(reads().unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+}
