@@ -116,10 +116,10 @@ pub use crate::error::{Cause, JobError, Rejection};
 pub use crate::layer::PoolLayer;
 pub use crate::pool::{Pool, PoolStats};
 pub use crate::pools::Pools;
-pub use crate::stats::StatsService;
 #[cfg(feature = "prometheus")]
 #[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]
 pub use crate::stats::MetricsService;
+pub use crate::stats::StatsService;
 pub use crate::terms::{Caller, Deadline, Priority};
 pub use crate::workload::{Cpu, Db, Embedding, Inference, Io, Marker, Workload};
 

@@ -181,7 +181,11 @@ impl FromStr for Priority {
 
     /// Parses the word, in any case.
     fn from_str(text: &str) -> Result<Self, UnknownPriority> {
-        Self::ALL.iter().copied().find(|priority| priority.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownPriority(()))
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|priority| priority.as_str().eq_ignore_ascii_case(text))
+            .ok_or(UnknownPriority(()))
     }
 }
 

@@ -72,7 +72,7 @@ prop_compose! {
             pool = pool.queue_target(one.min(other)..=if equal { one.min(other) } else { one.max(other) });
             pool.keep_alive = keep_alive;
             pool.nice = nice;
-            pool.trust = trust;
+            pool.trust = Some(trust);
         }
         pool
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use tower_offload::{server, Config, Cpu, PoolConfig, PoolLayer, Pools};
+use tower_offload::{Config, Cpu, PoolConfig, PoolLayer, Pools, server};
 
 use crate::child;
 use crate::harness::OURS;

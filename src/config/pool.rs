@@ -231,13 +231,8 @@ impl PoolConfig {
 // === impl ThreadPools ===
 
 /// The built-in pools, and their workers.
-const BUILT_IN: [(Workload, usize); 5] = [
-    (Workload::IO, 50),
-    (Workload::CPU, 30),
-    (Workload::INFERENCE, 20),
-    (Workload::EMBEDDING, 15),
-    (Workload::DB, 25),
-];
+const BUILT_IN: [(Workload, usize); 5] =
+    [(Workload::IO, 50), (Workload::CPU, 30), (Workload::INFERENCE, 20), (Workload::EMBEDDING, 15), (Workload::DB, 25)];
 
 /// The five built-in pools: `io` 50, `cpu` 30, `inference` 20, `embedding` 15 and `db` 25 workers.
 impl Default for ThreadPools {

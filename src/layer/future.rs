@@ -62,13 +62,7 @@ where
     S: Service<Req>,
     R: OnReject<Req, S::Response, S::Error>,
 {
-    pub(super) fn new(
-        state: State<S, Req>,
-        reject: R,
-        protocol: P,
-        hint: Option<R::Hint>,
-        options: Options,
-    ) -> Self {
+    pub(super) fn new(state: State<S, Req>, reject: R, protocol: P, hint: Option<R::Hint>, options: Options) -> Self {
         Self { state, reject, protocol, hint, options }
     }
 }

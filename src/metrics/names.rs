@@ -36,7 +36,11 @@ pub(super) fn describe() {
     describe_gauge!(QUEUE_CAPACITY, Unit::Count, "Jobs that may wait for a permit");
     describe_gauge!(UTILIZATION, "Busy threads as a share of the threads the pool may have");
     describe_gauge!(OVERLOADED, "1 while even the best served jobs wait too long, 0 otherwise");
-    describe_gauge!(ROUTES_UNMATCHED, Unit::Count, "Routes of the settings to the pool that have matched no request yet");
+    describe_gauge!(
+        ROUTES_UNMATCHED,
+        Unit::Count,
+        "Routes of the settings to the pool that have matched no request yet"
+    );
     describe_counter!(SUBMITTED, Unit::Count, "Jobs that were submitted, whatever became of them");
     describe_counter!(JOBS, Unit::Count, "Jobs that ended, by result");
     describe_histogram!(

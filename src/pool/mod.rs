@@ -31,8 +31,8 @@ mod worker;
 
 pub use self::handle::JobHandle;
 pub use self::stats::{ActiveTask, PoolStats};
-pub use crate::admission::Counts;
 pub use self::submit::Pool;
+pub use crate::admission::Counts;
 
 pub(crate) use self::handle::{Pending, block_on};
 pub(crate) use self::shared::Plan;

@@ -42,7 +42,8 @@ mod tests {
         for (wait, least, most) in
             [(0, 1, 2), (1, 1, 2), (1000, 1, 2), (1001, 2, 3), (2000, 2, 3), (12_000, 12, 15), (59_500, 60, 75)]
         {
-            let told: BTreeSet<_> = (0..100).map(|random| spread_seconds(Duration::from_millis(wait), random)).collect();
+            let told: BTreeSet<_> =
+                (0..100).map(|random| spread_seconds(Duration::from_millis(wait), random)).collect();
             assert_eq!(told, (least..=most).collect(), "{wait} ms");
         }
     }

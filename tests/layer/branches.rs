@@ -1,5 +1,8 @@
 //! Each branch of `or` keeps the priorities, the callers and the options that it was made with.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use http::{Request, StatusCode};
 use tokio::task::JoinHandle;
 use tower::{Layer, Service, ServiceExt};
@@ -15,7 +18,12 @@ use crate::rejections::standing;
 fn one_place() -> Pools {
     let config = PoolConfig::new(1).queue_capacity(1);
     let route = Route::new("/routed", "cpu").expect("the pattern is valid");
-    Pools::builder().pool("cpu", config.clone()).pool("io", config).route(route).build().expect("the settings are valid")
+    Pools::builder()
+        .pool("cpu", config.clone())
+        .pool("io", config)
+        .route(route)
+        .build()
+        .expect("the settings are valid")
 }
 
 fn low(_: &Request<String>) -> Option<Priority> {
@@ -116,8 +124,6 @@ where
     A: Select<Request<String>> + Clone,
     B: Select<Request<String>> + Clone,
 {
-    use std::sync::{Arc, Mutex};
-
     #[derive(Clone)]
     struct Shown<W>(W, Arc<Mutex<Option<Selection>>>);
 
@@ -161,48 +167,38 @@ async fn a_request_has_the_caller_of_the_branch_that_chose_it() {
     assert_eq!(select(request("GET", "/neither")).caller, None);
 }
 
-/// The status of a request at the gate whose deadline passes there, if the layer cancels it; else the test lets it go.
-async fn late<W>(pools: &Pools, pool: &str, layer: &PoolLayer<W>, path: &str) -> StatusCode
+/// Whether a request at the gate is cancelled at its deadline.
+async fn is_cancelled<W>(layer: &PoolLayer<W>, path: &str) -> bool
 where
     W: Select<Request<String>> + Clone,
 {
-    let gate = Gate::new();
-    let mut late = request("GET", path);
-    let deadline = Deadline::after(std::time::Duration::from_millis(50));
-    late.extensions_mut().insert(deadline);
-    let response = tokio::spawn(answer(layer.layer(standing(&gate)), late));
-    gate.arrived(1).await;
-    until(|| deadline.has_passed()).await;
-    // A layer that cancels has its own timer, which is due by now.
-    let cancels = until_in_flight_ends(pools, pool).await;
-    if !cancels {
-        gate.open(1);
-    }
-    in_time(response).await.expect("it is answered").status()
-}
-
-/// Whether what is in flight is cancelled, within a time that a timer needs.
-async fn until_in_flight_ends(pools: &Pools, pool: &str) -> bool {
-    let ended = async {
-        while stats_of(pools, pool).in_flight > 0 {
-            tokio::task::yield_now().await;
-        }
+    let pools = one_place();
+    let (gate, other) = (Gate::new(), Gate::new());
+    let deadline = Deadline::after(Duration::from_millis(20));
+    let at_deadline = |path: &str, deadline| {
+        let mut request = request("GET", path);
+        request.extensions_mut().insert(deadline);
+        request
     };
-    tokio::time::timeout(std::time::Duration::from_millis(300), ended).await.is_ok()
+    let response = tokio::spawn(answer(layer.layer(standing(&gate)), at_deadline(path, deadline)));
+    gate.arrived(1).await;
+    // This one is cancelled a little later, so the other has been cancelled by then if it ever is.
+    let later = Deadline::at(deadline.moment() + Duration::from_millis(1));
+    let cancelled = PoolLayer::<Cpu>::new(&pools).cancel_late().layer(standing(&other));
+    assert_eq!(in_time(answer(cancelled, at_deadline("/", later))).await.status(), StatusCode::GATEWAY_TIMEOUT);
+    gate.open(1);
+    in_time(response).await.expect("it is answered").status() == StatusCode::GATEWAY_TIMEOUT
 }
 
 #[tokio::test]
 async fn each_branch_keeps_its_own_cancellation() {
     let pools = one_place();
     let second = PoolLayer::by_route(&pools).or(PoolLayer::<Io>::new(&pools).cancel_late());
-    assert_eq!(late(&pools, "cpu", &second, "/routed").await, StatusCode::OK);
-    assert_eq!(late(&pools, "io", &second, "/other").await, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!((is_cancelled(&second, "/routed").await, is_cancelled(&second, "/other").await), (false, true));
     let first = PoolLayer::by_route(&pools).cancel_late().or(PoolLayer::<Io>::new(&pools));
-    assert_eq!(late(&pools, "cpu", &first, "/routed").await, StatusCode::GATEWAY_TIMEOUT);
-    assert_eq!(late(&pools, "io", &first, "/other").await, StatusCode::OK);
+    assert_eq!((is_cancelled(&first, "/routed").await, is_cancelled(&first, "/other").await), (true, false));
     let both = PoolLayer::by_route(&pools).or(PoolLayer::<Io>::new(&pools)).cancel_late();
-    assert_eq!(late(&pools, "cpu", &both, "/routed").await, StatusCode::GATEWAY_TIMEOUT);
-    assert_eq!(late(&pools, "io", &both, "/other").await, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!((is_cancelled(&both, "/routed").await, is_cancelled(&both, "/other").await), (true, true));
 }
 
 #[tokio::test]

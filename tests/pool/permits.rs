@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_test::assert_pending;
-use tower_offload::config::Queue;
 use tower_offload::PoolConfig;
+use tower_offload::config::Queue;
 
 use crate::support::{Gate, Held, end_of, hold, pools, stats, until, until_at_rest};
 

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tower_offload::{server, Config, Pools};
+use tower_offload::{Config, Pools, server};
 
 use crate::harness::{FOR_EVER, hello};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use tower_offload::{server, Config, Pools};
+use tower_offload::{Config, Pools, server};
 
 use crate::harness::{FOR_EVER, gate};
 
