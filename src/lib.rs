@@ -17,7 +17,7 @@
 //!
 //! let pools = Pools::default();
 //! let app: Router = Router::new()
-//!     .route("/digest", post(digest).layer(PoolLayer::<Cpu>::new(&pools)))
+//!     .route("/digest", post(digest).route_layer(PoolLayer::<Cpu>::new(&pools)))
 //!     .route("/health", get(|| async { "ok" }))
 //!     .nest_service("/health/thread-pools", StatsService::new(&pools));
 //! ```
@@ -44,13 +44,14 @@
 //! | for | see |
 //! |---|---|
 //! | wrapping a service, and what runs where | [`PoolLayer`] |
-//! | choosing the pool: by type, route, extension, closure | [`PoolLayer`], [`Select`] |
-//! | what a refused caller gets | [`Responses`], [`Reject`], [`Cause`] |
-//! | overload: what is refused, deadlines, priorities, fairness | [`Queue`], [`Deadline`], [`Priority`], [`PoolLayer::fair_by`], [`Trust`] |
-//! | closures, futures and batches without HTTP | [`Pools::run_in_pool`], [`Pools::submit_to_pool`], [`BatchExecutor`] |
+//! | choosing the pool: by type, route, extension, closure | [`PoolLayer`], [`select`] |
+//! | what a rejected caller gets | [`reject`], [`error`] |
+//! | overload: deadlines, priorities, fairness | [`terms`], [`config::Queue`], [`config::Trust`] |
+//! | closures, futures and batches without HTTP | [`Pools::run_in_pool`], [`Pools::submit_to_pool`], [`pools::BatchExecutor`] |
 //! | settings, from YAML or in code | [`Config`], [`PoolConfig`], [`Pools::builder`] |
-//! | numbers: JSON, log, Prometheus | [`StatsService`], [`Pools::log_current_status`], `MetricsService` |
+//! | numbers: JSON, log, Prometheus | [`stats`], [`Pools::log_current_status`], `metrics` |
 //! | a server with a graceful shutdown | `server::serve` |
+//! | the order of layers; tests of an application | `docs::layers`, `docs::testing` |
 //!
 //! # Features
 //!
@@ -59,6 +60,8 @@
 //! | `config` | yes | [`Config`] from YAML and back |
 //! | `metrics` | yes | the pools' metrics, through the `metrics` facade |
 //! | `prometheus` | | `MetricsService`, over `metrics-exporter-prometheus` |
+//! | `axum` | | [`Rejection`] and [`JobError`] as axum responses |
+//! | `tonic` | | [`Rejection`] and [`JobError`] as `tonic::Status` |
 //! | `server` | | `server::serve`, over hyper |
 //!
 //! # Limits
@@ -122,6 +125,15 @@ pub use crate::stats::MetricsService;
 pub use crate::stats::StatsService;
 pub use crate::terms::{Caller, Deadline, Priority};
 pub use crate::workload::{Cpu, Db, Embedding, Inference, Io, Marker, Workload};
+
+/// Pages on single subjects.
+#[cfg(any(doc, doctest))]
+pub mod docs {
+    #[doc = include_str!("../docs/layers.md")]
+    pub mod layers {}
+    #[doc = include_str!("../docs/testing.md")]
+    pub mod testing {}
+}
 
 /// The examples of the README.
 #[cfg(all(doctest, feature = "config", feature = "prometheus", feature = "server"))]
