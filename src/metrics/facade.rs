@@ -1,4 +1,4 @@
-//! Brings the readings and times of pools to whatever recorder the application has installed.
+//! Sets the metrics of pools in the recorder that the application has installed.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(crate) struct JobTimes {
 struct Handles {
     wait: Histogram,
     run: Histogram,
-    /// Where the recorder lives that these handles belong to.
+    /// The address of the recorder that these handles belong to.
     recorder: usize,
 }
 
@@ -39,7 +39,7 @@ impl JobTimes {
         self.handles().run.record(ran);
     }
 
-    /// Looks whether a recorder was installed since the handles were resolved.
+    /// Resolves the handles again if a recorder was installed since.
     pub(crate) fn refresh(&self) {
         if self.late.get().is_none() && self.early.recorder != recorder() {
             let _ = self.late.set(Handles::resolve(&self.pool));
@@ -62,7 +62,7 @@ impl Handles {
     }
 }
 
-/// The place of the recorder in force: it changes once, when the application installs one.
+/// The address of the current recorder. It changes once, when the application installs one.
 fn recorder() -> usize {
     with_recorder(|recorder| std::ptr::from_ref(recorder).addr())
 }

@@ -70,7 +70,7 @@ pub(crate) use self::selection::Options;
     note = "`by_route` and `by_extension` select for `http::Request<B>` alone"
 )]
 pub trait Select<Req>: Send + Sync + 'static {
-    /// Where `request` runs, how important it is, and on whose behalf it comes.
+    /// Chooses the target, the priority and the caller of `request`.
     fn select(&self, request: &Req) -> Selection;
 }
 
