@@ -35,7 +35,10 @@ pub(super) fn describe() {
     describe_gauge!(QUEUE_DEPTH, Unit::Count, "Jobs that wait for a permit");
     describe_gauge!(QUEUE_CAPACITY, Unit::Count, "Jobs that may wait for a permit");
     describe_gauge!(UTILIZATION, "Busy threads as a share of the threads the pool may have");
-    describe_gauge!(OVERLOADED, "1 while the minimum queue wait has exceeded the target for a whole interval, 0 otherwise");
+    describe_gauge!(
+        OVERLOADED,
+        "1 while the minimum queue wait has exceeded the target for a whole interval, 0 otherwise"
+    );
     describe_gauge!(
         ROUTES_UNMATCHED,
         Unit::Count,

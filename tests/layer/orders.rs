@@ -79,7 +79,7 @@ async fn log_of_a_rejection(app: impl Fn(&Pools) -> Router) -> String {
         assert_eq!(answer(app(&pools), get("/")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
     }
     gate.open(1);
-    String::from_utf8(lines.lock().unwrap().clone()).unwrap()
+    String::from_utf8(lines.lock().expect("nothing panics with it").clone()).expect("a log is text")
 }
 
 #[tokio::test]

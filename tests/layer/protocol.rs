@@ -197,10 +197,12 @@ async fn handlers_return_rejections_as_axum_responses() {
     use tower_offload::JobError;
 
     async fn full(State(pools): State<Pools>) -> Result<String, JobError> {
-        Ok(pools.run_in_pool(Cpu, || "ran".to_owned()).await?)
+        let ran = pools.run_in_pool(Cpu, || "ran").await?;
+        Ok(ran.to_owned())
     }
     async fn panics(State(pools): State<Pools>) -> Result<String, JobError> {
-        Ok(pools.run_in_pool(Io, || -> String { panic!("the password is swordfish") }).await?)
+        let never = pools.run_in_pool(Io, || -> u8 { panic!("the password is swordfish") }).await?;
+        Ok(never.to_string())
     }
     async fn unknown(State(pools): State<Pools>) -> Result<String, JobError> {
         Ok(pools.get("cpus")?.name().to_string())

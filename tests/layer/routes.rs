@@ -76,7 +76,7 @@ fn a_prefix_begins_with_a_slash() {
 fn logged(run: impl FnOnce()) -> String {
     let lines = Arc::new(Mutex::new(Vec::new()));
     tracing::subscriber::with_default(log_of(&lines), run);
-    String::from_utf8(lines.lock().unwrap().clone()).unwrap()
+    String::from_utf8(lines.lock().expect("nothing panics with it").clone()).expect("a log is text")
 }
 
 #[test]

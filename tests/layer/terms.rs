@@ -253,11 +253,11 @@ async fn ahead_of_the_other(
     tasks.push(ask("/b"));
     until(|| stats_of(pools, "cpu").queued_tasks == 101).await;
     gate.open(1);
-    in_time(holder).await.unwrap();
+    in_time(holder).await.expect("it is answered");
     for task in tasks {
-        in_time(task).await.unwrap();
+        in_time(task).await.expect("it is answered");
     }
-    notes.lock().unwrap().iter().position(|path| path == "/b").expect("it ran")
+    notes.lock().expect("nothing panics with it").iter().position(|path| path == "/b").expect("it ran")
 }
 
 #[tokio::test]
