@@ -88,6 +88,7 @@
 #[doc(hidden)]
 pub mod admission;
 #[cfg(not(feature = "__internals"))]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "the tests of this repository use all of it")]
 mod admission;
 pub mod body;
 pub mod config;
