@@ -19,7 +19,7 @@ use crate::terms::Terms;
 use crate::timer::Sleep;
 use crate::workload::Workload;
 
-/// The future of [`PoolService`](crate::PoolService).
+/// The future of [`PoolService`](super::PoolService).
 ///
 /// The request is submitted when this is first polled. Dropping it cancels the request.
 #[pin_project]

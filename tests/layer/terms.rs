@@ -8,7 +8,7 @@ use http::{HeaderName, Request, Response, StatusCode};
 use tokio::task::JoinHandle;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_offload::config::{Malformed, Trust};
-use tower_offload::{Caller, Cpu, Deadline, PoolConfig, PoolLayer, Pools, Priority, Rejection, StatsService};
+use tower_offload::{Caller, Cpu, Deadline, Io, PoolConfig, PoolLayer, Pools, Priority, Rejection, StatsService};
 
 use crate::fixtures::{Gate, TextService, answer, in_time, json, locator, request, stats_of, until};
 
@@ -131,6 +131,17 @@ async fn a_header_that_cannot_be_read_is_a_400_that_names_it() {
     let ignoring = one_worker(10, trusting().malformed(Malformed::Ignore));
     let service = PoolLayer::<Cpu>::new(&ignoring).layer(locator());
     assert_eq!(answer(service, with_header("x-timeout", "soon")).await.body(), "cpu");
+}
+
+#[tokio::test]
+async fn a_pool_trusts_what_all_pools_trust_unless_it_says_otherwise() {
+    let own = PoolConfig::new(1).trust(Trust::default());
+    let pools = Pools::builder().trust(trusting()).pool("io", own).build().unwrap();
+    let late = || with_header("x-timeout", "0");
+    let cpu = answer(PoolLayer::<Cpu>::new(&pools).layer(locator()), late()).await;
+    assert_eq!(cpu.status(), StatusCode::GATEWAY_TIMEOUT);
+    let io = answer(PoolLayer::<Io>::new(&pools).layer(locator()), late()).await;
+    assert_eq!(io.body(), "io");
 }
 
 #[tokio::test]
