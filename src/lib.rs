@@ -115,7 +115,7 @@ mod threads;
 mod timer;
 pub mod workload;
 
-pub use crate::config::{Config, PoolConfig};
+pub use crate::config::{Config, PoolConfig, Workers};
 pub use crate::error::{Cause, JobError, Rejection};
 pub use crate::layer::PoolLayer;
 pub use crate::pool::{Pool, PoolStats};

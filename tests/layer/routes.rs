@@ -48,6 +48,16 @@ async fn a_nested_router_offloads_by_whole_paths_under_its_prefix() {
     assert_eq!(hashed.body(), "cpu");
 }
 
+/// A nested service sees `/` for its prefix, with a slash at the end or without.
+#[tokio::test]
+async fn the_prefix_itself_matches_with_and_without_a_slash_at_its_end() {
+    let pools = pools_with(&[("/plain", "cpu"), ("/slash/", "io")]);
+    let of = |prefix: &str| PoolLayer::by_route_under(&pools, prefix).layer(locator());
+    assert_eq!(answer(of("/plain"), request("GET", "/")).await.body(), "cpu");
+    assert_eq!(answer(of("/slash"), request("GET", "/")).await.body(), "io");
+    assert_eq!(answer(of("/plain"), request("GET", "/more")).await.body(), "inline");
+}
+
 #[tokio::test]
 async fn routers_that_are_nested_twice_have_the_whole_prefix() {
     let pools = pools_with(&[("/a/b/c", "cpu")]);
