@@ -939,7 +939,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "section of a pool under thread_pools",
         "performance:\n  thread_pools:\n    trust: {deadline: x-deadline}\n",
-        "<yaml>:3:5: performance.thread_pools.trust: this key belongs to a pool, such as `cpu: {workers: 4, ...}` under `performance.thread_pools`",
+        "<yaml>:3:5: performance.thread_pools.trust: this key belongs under `performance`",
     ),
     (
         "part of thread_pools at the top",

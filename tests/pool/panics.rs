@@ -86,7 +86,7 @@ fn a_panic_whose_value_panics_as_it_is_dropped_harms_nobody() {
     until("it has ended", || unclaimed.is_finished());
     drop(unclaimed);
     let error = end_of(pools.submit_to_pool("panic", || panic_any(Bomb)).unwrap()).unwrap_err();
-    assert_eq!(error.to_string(), "the job panicked: a value that is no text");
+    assert_eq!(error.to_string(), "the job panicked: a panic payload that is not a string");
     // Nor the caller, who has the error but no interest in the value.
     drop(error);
     drop(end_of(Pools::disabled().submit_to_pool("any", || panic_any(Bomb)).unwrap()).unwrap_err());

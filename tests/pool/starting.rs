@@ -93,7 +93,7 @@ fn a_job_that_has_begun_is_not_said_to_be_safe_to_run_again() {
             });
             let _no_threads = NoThreads::begin();
             wake.send(()).unwrap();
-            let Err(JobError::Rejected(rejection)) = end_of(handle) else { panic!("there is nobody to finish it") };
+            let Err(JobError::CutOff(rejection)) = end_of(handle) else { panic!("there is nobody to finish it") };
             assert_eq!((rejection.cause(), rejection.started()), (Cause::CutOff, true));
             assert_eq!(stats(&pools, "begun").counts.cancelled, 1);
         },

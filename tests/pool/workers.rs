@@ -201,7 +201,6 @@ fn a_nice_value_that_may_not_be_set_stops_the_start() {
             let text = error.to_string();
             assert!(text.starts_with("performance.thread_pools.fast.nice: "), "{text}");
             assert!(text.contains(" nice -20: ") && text.ends_with("the capability `CAP_SYS_NICE`"), "{text}");
-            assert_eq!(format!("{error:?}"), text, "what `main` shows of it");
         },
     );
 }
