@@ -29,10 +29,9 @@ impl<Req: Clone, Res, E> Policy<Req, Res, OffloadError<E>> for NeverStarted {
         if rejection.started() || self.attempts == 0 {
             return None;
         }
-        // `None` means that waiting does not help, for example because a deadline has passed.
-        let wait = rejection.retry_after()?;
         self.attempts -= 1;
-        // The example is impatient: a client would wait for as long as it is told.
+        // The example is impatient: a client would wait for the whole time.
+        let wait = rejection.retry_after().unwrap_or_default();
         Some(Box::pin(tokio::time::sleep(wait.min(Duration::from_millis(20)))))
     }
 
