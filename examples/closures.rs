@@ -89,7 +89,6 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Returned from here, it would be shown in the form for programmers.
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }

@@ -46,7 +46,6 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Returned from here, it would be shown in the form for programmers.
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }

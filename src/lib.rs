@@ -1,10 +1,10 @@
-//! Tower middleware that runs each request's handler in a *workload pool*, so that one that burns CPU, blocks on a disk
-//! or runs a model does not stall all the others.
+//! Tower middleware that runs each request's handler in a *workload pool*, so that a handler that burns CPU, blocks on a
+//! disk or runs a model does not stall all the others.
 //!
 //! An async server polls every handler on the same few runtime threads. [`PoolLayer`] wraps a route, a router or any
 //! Tower service, and runs its requests on the threads of a pool: `io`, `cpu`, `inference`, `embedding`, `db`, or your
-//! own. Every pool has its own threads, its own concurrency limit and its own bounded queue; it refuses cheaply what it
-//! cannot take, and shows itself to Prometheus.
+//! own. Every pool has its own threads, its own concurrency limit and its own bounded queue, rejects cheaply what it cannot
+//! take, and has metrics for Prometheus.
 //!
 //! ```
 //! use axum::{Router, routing::{get, post}};
@@ -17,7 +17,7 @@
 //!
 //! let pools = Pools::default();
 //! let app: Router = Router::new()
-//!     .route("/digest", post(digest).layer(PoolLayer::<Cpu>::new(&pools)))
+//!     .route("/digest", post(digest).route_layer(PoolLayer::<Cpu>::new(&pools)))
 //!     .route("/health", get(|| async { "ok" }))
 //!     .nest_service("/health/thread-pools", StatsService::new(&pools));
 //! ```
@@ -44,13 +44,14 @@
 //! | for | see |
 //! |---|---|
 //! | wrapping a service, and what runs where | [`PoolLayer`] |
-//! | choosing the pool: by type, route, extension, closure | [`PoolLayer`], [`Select`] |
-//! | what a refused caller gets | [`Responses`], [`Reject`], [`Cause`] |
-//! | overload: what is refused, deadlines, priorities, fairness | [`Queue`], [`Deadline`], [`Priority`], [`PoolLayer::fair_by`], [`Trust`] |
-//! | closures, futures and batches without HTTP | [`Pools::run_in_pool`], [`Pools::submit_to_pool`], [`BatchExecutor`] |
+//! | choosing the pool: by type, route, extension, closure | [`PoolLayer`], [`select`] |
+//! | what a rejected caller gets | [`reject`], [`error`] |
+//! | overload: deadlines, priorities, fairness | [`terms`], [`config::Queue`], [`config::Trust`] |
+//! | closures, futures and batches without HTTP | [`Pools::run_in_pool`], [`Pools::submit_to_pool`], [`pools::BatchExecutor`] |
 //! | settings, from YAML or in code | [`Config`], [`PoolConfig`], [`Pools::builder`] |
-//! | numbers: JSON, log, Prometheus | [`StatsService`], [`Pools::log_current_status`], `MetricsService` |
+//! | numbers: JSON, log, Prometheus | [`stats`], [`Pools::log_current_status`], `metrics` |
 //! | a server with a graceful shutdown | `server::serve` |
+//! | the order of layers; tests of an application | `docs::layers`, `docs::testing` |
 //!
 //! # Features
 //!
@@ -59,32 +60,35 @@
 //! | `config` | yes | [`Config`] from YAML and back |
 //! | `metrics` | yes | the pools' metrics, through the `metrics` facade |
 //! | `prometheus` | | `MetricsService`, over `metrics-exporter-prometheus` |
+//! | `axum` | | [`Rejection`] and [`JobError`] as axum responses |
+//! | `tonic` | | [`Rejection`] and [`JobError`] as `tonic::Status` |
 //! | `server` | | `server::serve`, over hyper |
 //!
 //! # Limits
 //!
-//! - Blocking or computing code cannot be interrupted. If its client leaves it goes on, and counts against the limit
-//!   until it ends.
+//! - Blocking or computing code cannot be interrupted. If its client leaves, it runs to its end, and counts against the
+//!   limit until then.
 //! - A job of pool A that blocks on a job of pool B, which blocks on A, waits for a worker it holds itself. Submitting
 //!   to the pool one is in runs inline; longer circles end with the queue timeout, unless the job that is waited for has
 //!   begun.
 //! - On Linux, jobs that compute for long on every core leave the other jobs of their pool few workers, also those that
-//!   would only block: give the two pools of their own. Jobs that are in flight and wait for a worker are not subject to the
+//!   would only block: give the two kinds separate pools. Jobs that are in flight and wait for a worker are not subject to the
 //!   queue's timeout and order.
-//! - A response's body, and what a handler spawns by itself, are not the pool's: `ServeDir`, for example, opens a file in
-//!   its pool and reads it on Tokio's blocking threads.
+//! - The body of a response and the tasks that a handler spawns run outside the pool: `ServeDir`, for example, opens a file
+//!   in its pool and reads it on Tokio's blocking threads.
 //! - Jobs that are ready again, because they were woken, go before the queue: as many of them as there are workers that
 //!   yield without an end keep others waiting.
-//! - Pools of the same name in one process, of two [`Pools`], write to the same metrics. Give them names of their own.
-//! - A [`Waker`](std::task::Waker) that panics ends the process, if it is that of whoever awaits a job: the task behind
-//!   the job may be left in no half-done state. Those of Tokio and of the standard library do not panic.
-//! - Under `tokio::time::pause`, Tokio takes a runtime that waits for a pool as idle, and moves the clock on.
+//! - Pools of the same name in one process, of two [`Pools`], write to the same metrics. Give them different names.
+//! - A [`Waker`](std::task::Waker) that panics ends the process if it belongs to the caller of a job. The wakers of Tokio
+//!   and of the standard library do not panic.
+//! - Under `tokio::time::pause`, Tokio considers a runtime that waits for a pool idle, and advances its clock.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "__internals")]
 #[doc(hidden)]
 pub mod admission;
 #[cfg(not(feature = "__internals"))]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "the tests of this repository use all of it")]
 mod admission;
 pub mod body;
 pub mod config;
@@ -112,7 +116,7 @@ mod threads;
 mod timer;
 pub mod workload;
 
-pub use crate::config::{Config, PoolConfig};
+pub use crate::config::{Config, PoolConfig, Workers};
 pub use crate::error::{Cause, JobError, Rejection};
 pub use crate::layer::PoolLayer;
 pub use crate::pool::{Cancelled, Pool, PoolStats, cancelled, checkpoint, is_cancelled};
@@ -123,6 +127,15 @@ pub use crate::stats::MetricsService;
 pub use crate::stats::StatsService;
 pub use crate::terms::{Caller, Deadline, Priority};
 pub use crate::workload::{Cpu, Db, Embedding, Inference, Io, Marker, Workload};
+
+/// Pages on single subjects.
+#[cfg(any(doc, doctest))]
+pub mod docs {
+    #[doc = include_str!("../docs/layers.md")]
+    pub mod layers {}
+    #[doc = include_str!("../docs/testing.md")]
+    pub mod testing {}
+}
 
 /// The examples of the README.
 #[cfg(all(doctest, feature = "config", feature = "prometheus", feature = "server"))]

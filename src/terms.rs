@@ -1,4 +1,4 @@
-//! What a request asks of its pool: a deadline, a priority, and a caller for fair queueing.
+//! The terms of a request: its deadline, its priority, and its caller for fair queueing.
 //!
 //! Middleware before the [`PoolLayer`](crate::PoolLayer) puts a [`Deadline`], a [`Priority`] or a [`Caller`] on a
 //! request's extensions:

@@ -1,10 +1,10 @@
-//! The name of a pool, and the markers that stand for a name at compile time.
+//! The names of pools, and markers that name a pool at compile time.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// The name of a workload pool: one of the five built-in ones, or the user's own.
+/// The name of a workload pool.
 ///
 /// Cheap to clone. Put one on a request's extensions to choose its pool with
 /// [`PoolLayer::by_extension`](crate::PoolLayer::by_extension), or return one from the closure of
@@ -26,7 +26,7 @@ enum Repr {
 }
 
 impl Workload {
-    /// `io`: files, sockets, and other work that mostly waits.
+    /// `io`: files, sockets, and other work that waits.
     pub const IO: Self = Self::from_static("io");
     /// `cpu`: work that computes.
     pub const CPU: Self = Self::from_static("cpu");
@@ -43,7 +43,7 @@ impl Workload {
         Self(Repr::Static(name))
     }
 
-    /// The name a marker stands for.
+    /// The name that a marker stands for.
     #[must_use]
     pub fn of<M: Marker>(_marker: M) -> Self {
         Self::from_static(M::POOL)
@@ -59,7 +59,7 @@ impl Workload {
     }
 }
 
-/// A type that stands for a pool: the `W` of [`PoolLayer<W>`](crate::PoolLayer).
+/// A type that names a pool, for [`PoolLayer::new`](crate::PoolLayer::new).
 ///
 /// ```
 /// use tower_offload::{Marker, PoolConfig, PoolLayer, Pools};
@@ -106,12 +106,12 @@ markers! {
     Db = "db";
 }
 
-/// Whatever names a pool: a string, a [`Workload`], or a [`Marker`].
+/// Names a pool: a string, a [`Workload`], or a [`Marker`].
 pub trait PoolName {
     /// The name.
     fn pool_name(&self) -> &str;
 
-    /// The name as a value that can be kept.
+    /// The name as an owned value.
     fn to_workload(&self) -> Workload {
         Workload::from(self.pool_name())
     }
@@ -127,7 +127,7 @@ macro_rules! names {
     )*};
 }
 
-// One by one, because a blanket `&N` would overlap with the markers.
+// A blanket implementation for `&N` would overlap with the one for markers.
 names!(&str, String, &String);
 
 impl PoolName for Workload {

@@ -466,6 +466,26 @@ const CASES: &[(&str, &str, &str)] = &[
         "<yaml>:3:25: performance.thread_pools.cpu.queue_target: a list is not a time; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
     ),
     (
+        "trust of all pools, misspelt",
+        "performance:\n  trust: {priorit: x-a}\n",
+        "<yaml>:2:11: performance.trust.priorit: this key is unknown; did you mean `priority`?",
+    ),
+    (
+        "trust of all pools, contradictory",
+        "performance:\n  trust: {deadline: x-a, priority: x-a}\n",
+        "<yaml>:2:36: performance.trust.priority: `x-a` is also the header of `deadline`; give each its own",
+    ),
+    (
+        "a route to a built-in pool that is left out",
+        "performance:\n  thread_pools: {db: none}\n  routes: {/notes: db}\n",
+        "<yaml>:3:20: performance.routes./notes: there is no pool `db`; the pools are `cpu`, `embedding`, `inference` and `io`",
+    ),
+    (
+        "no pool of one's own",
+        "performance:\n  thread_pools: {thumbnails: none}\n",
+        "<yaml>:2:30: performance.thread_pools.thumbnails: the text \"none\" is not the settings of a pool; write `thumbnails_workers: 4`, or `thumbnails: {workers: 4}`",
+    ),
+    (
         "trust as flag",
         "performance:\n  thread_pools:\n    cpu: {trust: true}\n",
         "<yaml>:3:18: performance.thread_pools.cpu.trust: `true` is not a mapping; write `key: value` lines",

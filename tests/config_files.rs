@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 use tower_offload::config::{Concurrency, ConfigError, Cores, Malformed, Queue, QueueTarget, Route, Trust, Workers};
-use tower_offload::{Config, Cpu, Db, Embedding, Inference, Io, PoolConfig};
+use tower_offload::{Config, Cpu, Db, Embedding, Inference, Io, PoolConfig, Pools};
 
 const FIRST_FORM: &str = "\
 general:
@@ -128,8 +128,37 @@ fn a_pool_is_adaptive_within_its_bounds_and_trusts_nobody_by_default() {
     let QueueTarget { min, max, .. } = pool.queue_target;
     assert_eq!((min, max), (Duration::from_millis(5), Duration::from_secs(5)));
     assert_eq!(pool.trust, None);
-    let Trust { deadline, grpc_timeout, priority, malformed, .. } = Trust::default();
+    let Trust { deadline, grpc_timeout, priority, malformed, .. } = Config::default().performance.trust;
     assert_eq!((deadline, grpc_timeout, priority, malformed), (None, false, None, Malformed::Ignore));
+}
+
+#[test]
+fn a_pool_without_trust_of_its_own_has_that_of_all_pools() {
+    let yaml = "performance:\n  trust: {deadline: x-left, malformed: refuse}\n  thread_pools:\n    cpu: {trust: {}}\n";
+    let config = Config::from_yaml(yaml).unwrap();
+    let expected = Trust::default().deadline(HeaderName::from_static("x-left")).malformed(Malformed::Refuse);
+    assert_eq!(config.performance.trust, expected);
+    let of = |name: &str| config.performance.thread_pools.get(name).unwrap().trust.clone();
+    assert_eq!((of("cpu"), of("io")), (Some(Trust::default()), None));
+    assert_eq!(Config::from_yaml(&config.to_yaml().unwrap()).unwrap(), config);
+    assert_eq!(Config::default().trust(expected.clone()).performance.trust, expected);
+}
+
+#[test]
+fn a_built_in_pool_that_nobody_uses_can_be_left_out() {
+    let config =
+        Config::from_yaml("performance:\n  thread_pools: {inference: none, embedding: none, db: none}\n").unwrap();
+    let names = |config: &Config| Pools::new(config).unwrap().names().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(&config), ["cpu", "io"]);
+    assert_eq!(Config::from_yaml(&config.to_yaml().unwrap()).unwrap(), config);
+    let own = Config::default().pool("thumbnails", PoolConfig::new(1)).without_built_in_pools();
+    assert_eq!(names(&own), ["thumbnails"]);
+    assert_eq!(Config::from_yaml(&own.to_yaml().unwrap()).unwrap(), own);
+    let kept = Config::default().without_built_in_pools().pool(Cpu, PoolConfig::new(1));
+    assert_eq!(names(&kept), ["cpu"]);
+    let mut pools = Config::default().performance.thread_pools;
+    assert_eq!(pools.remove(Db), Some(PoolConfig::new(25)));
+    assert_eq!(pools.remove(Db), None);
 }
 
 #[test]

@@ -95,6 +95,38 @@ fn the_tonic_server_answers_its_client() {
     assert_eq!(asked, "prime factors of 600851475143: [71, 839, 1471, 6857]\n2 3 5 7 11 13 17 19 23 29 \n");
 }
 
+/// As a probe does, while the server serves.
+#[tokio::test]
+async fn the_tonic_server_answers_health_checks() {
+    use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+    let server = Server::start(example("tonic").args(["serve", "127.0.0.1:0"]));
+    let channel = tonic::transport::Endpoint::new(format!("http://{}", server.address)).expect("an address");
+    let mut health = HealthClient::new(channel.connect().await.expect("it listens"));
+    for service in ["", "primes.Primes"] {
+        let check = health.check(HealthCheckRequest { service: service.to_owned() }).await.expect("it is answered");
+        assert_eq!(check.into_inner().status(), ServingStatus::Serving, "{service}");
+    }
+}
+
+#[test]
+fn a_refused_request_is_retried_until_it_runs_once() {
+    let printed = stdout_of(&mut example("retry"));
+    let lines: Vec<_> = printed.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "square: 1",
+            "square: 4",
+            "square: 9",
+            "square: 16",
+            "square: 25",
+            "each ran once: 5 runs; some were refused first: true",
+            "after 1 run: pool `cpu` gave no answer: the job panicked",
+        ]
+    );
+}
+
 #[test]
 fn closures_print_what_they_did() {
     let printed = stdout_of(&mut example("closures"));

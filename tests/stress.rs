@@ -281,7 +281,7 @@ fn answer(result: Result<Result<(), ()>, JobError>) -> Answer {
         Ok(Ok(())) => Answer::Value,
         Ok(Err(())) => Answer::Failure,
         Err(JobError::Panicked(_)) => Answer::Panicked,
-        Err(JobError::Rejected(rejection)) => Answer::Refused(rejection.cause()),
+        Err(JobError::Rejected(rejection) | JobError::CutOff(rejection)) => Answer::Refused(rejection.cause()),
         Err(other) => panic!("{other}"),
     }
 }

@@ -10,6 +10,8 @@ use axum::http::{HeaderValue, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use tower_offload::body::BodyRead;
+
 use super::problem::Problem;
 
 /// The largest body, in bytes.
@@ -21,13 +23,17 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Reads the body before the rest goes on. A handler that waits for a slow client's body would hold its pool's permit
 /// for as long; here the wait costs no pool anything.
 pub(crate) async fn read_first(request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > MAX_BODY) {
         return unread(too_large(), &parts);
     }
     match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY)).await {
-        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Ok(Ok(bytes)) => {
+            // A rejection need not close the connection.
+            parts.extensions.insert(BodyRead);
+            next.run(Request::from_parts(parts, Body::from(bytes))).await
+        }
         Ok(Err(error)) if is_limit(&error) => unread(too_large(), &parts),
         Ok(Err(_)) => unread(Problem::bad_request("the body could not be read to its end"), &parts),
         Err(_) => unread(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took longer than 10 s to arrive"), &parts),

@@ -1,4 +1,4 @@
-//! A tonic server whose services run in the pool `cpu`, and its client.
+//! A tonic server with one service in the pool `cpu` and a health service outside of it, and its client.
 //!
 //! ```sh
 //! cargo run --release --example tonic -- serve 127.0.0.1:3000
@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::LayerExt;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tower_offload::{Cpu, PoolLayer, Pools};
@@ -49,7 +50,7 @@ impl Primes for Computing {
 
     type UpToStream = tokio_stream::Iter<std::vec::IntoIter<Result<Prime, Status>>>;
 
-    /// What is found is found in the pool; the stream of it is polled by the connection.
+    /// The pool computes the primes; the connection polls their stream.
     async fn up_to(&self, request: Request<UpToRequest>) -> Result<Response<Self::UpToStream>, Status> {
         let limit @ 0..=1_000_000 = request.into_inner().limit else {
             return Err(Status::invalid_argument("the limit is at most 1000000"));
@@ -64,10 +65,14 @@ async fn serve(address: &str) -> Result<(), Box<dyn Error>> {
     let pools = Pools::default();
     let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     println!("listening on http://{}", listener.local_addr()?);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<PrimesServer<Computing>>().await;
+    // Only this service runs in the pool. A full pool is RESOURCE_EXHAUSTED for its client, and a panic INTERNAL.
+    let primes = PoolLayer::<Cpu>::new(&pools).named_layer(PrimesServer::new(Computing));
     Server::builder()
-        // A full pool is RESOURCE_EXHAUSTED for the client, and a panic INTERNAL.
-        .layer(PoolLayer::<Cpu>::new(&pools))
-        .add_service(PrimesServer::new(Computing))
+        .add_service(primes)
+        // The health service answers however full the pool is.
+        .add_service(health)
         .serve_with_incoming(TcpListenerStream::new(listener))
         .await?;
     Ok(())
@@ -92,7 +97,6 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Returned from here, it would be shown in the form for programmers.
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }

@@ -94,7 +94,7 @@ impl Config {
     ///
     /// let config = Config::default().pool("thumbnails", PoolConfig::new(4)).without_built_in_pools();
     /// let pools = Pools::new(&config)?;
-    /// assert_eq!(pools.names().collect::<Vec<_>>(), ["thumbnails"]);
+    /// assert_eq!(pools.names().map(|name| name.as_str()).collect::<Vec<_>>(), ["thumbnails"]);
     /// # Ok::<(), tower_offload::pools::BuildError>(())
     /// ```
     #[must_use]

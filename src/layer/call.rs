@@ -1,4 +1,4 @@
-//! The part of a request that runs in the pool: the service's `call`, and the future it gives.
+//! The part of a request that runs in the pool: the service's `call`, and the future that it returns.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,15 +7,15 @@ use std::task::{Context, Poll};
 use pin_project::pin_project;
 use tower_service::Service;
 
-/// A ready service and its request; when polled, the call and the future it gives.
+/// A ready service and its request. Polling it calls the service, and then polls the future that the service returned.
 ///
-/// It has a place in memory of its own from the beginning: on its way into a pool the request is not copied, and the
-/// caller does not keep the room that it took.
+/// It is boxed from the beginning, so that moving it into a pool does not copy the request, and the caller's future does
+/// not keep room for it.
 pub(super) type BoxedCall<S, Req> = Pin<Box<Call<S, Req>>>;
 
 #[pin_project(project = CallProj)]
 pub(super) enum Call<S: Service<Req>, Req> {
-    /// Gone if the call itself panicked.
+    /// `None` if the call itself panicked.
     Ready { call: Option<(S, Req)> },
     Called {
         #[pin]

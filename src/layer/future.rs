@@ -18,7 +18,7 @@ use crate::shield::shielded;
 use crate::timer::Sleep;
 use crate::workload::Workload;
 
-/// The future of [`PoolService`](crate::PoolService).
+/// The future of [`PoolService`](super::PoolService).
 ///
 /// The request is submitted when this is first polled. Dropping it cancels the request.
 #[pin_project(PinnedDrop)]
@@ -53,7 +53,7 @@ pub(super) enum State<S: Service<Req>, Req> {
     Rejected { rejection: Option<Rejection> },
 }
 
-/// What the inner service gives.
+/// The result of the inner service.
 type Answer<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
 
 impl<S, Req, R, P> ResponseFuture<S, Req, R, P>
@@ -87,7 +87,7 @@ where
                 StateProj::Pending { pending, late } => {
                     match ready!(poll_pending(pending, late.as_mut(), *this.options, cx)) {
                         Ok(answer) => break Ok(answer),
-                        // What is pending goes before the caller is told, however long it keeps this future.
+                        // Dropping the pending call cancels it before the caller gets its response, even if the caller keeps this future.
                         Err(rejection) => State::Rejected { rejection: Some(rejection) },
                     }
                 }
@@ -128,12 +128,12 @@ fn poll_pending<T>(
     if let Poll::Ready(answer) = Pin::new(&mut *pending).poll(cx) {
         return Poll::Ready(answer.map_err(|error| rejection(pending.pool(), error, options)));
     }
-    // If the time is up the caller is told, and dropping what is pending cancels it.
+    // At the deadline the caller gets its response, and dropping the pending call cancels it.
     let late = late.is_some_and(|late| Pin::new(late).poll(cx).is_ready());
     if late { Poll::Ready(Err(pending.too_late())) } else { Poll::Pending }
 }
 
-/// Why a request that was submitted has no answer.
+/// The reason why a submitted request has no response.
 fn rejection(pool: &Workload, error: JobError, options: Options) -> Rejection {
     match error {
         JobError::Rejected(rejection) | JobError::CutOff(rejection) => rejection,

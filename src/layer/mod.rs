@@ -1,4 +1,4 @@
-//! The layer, the service it makes, and the future of a response.
+//! The layer, the service that it makes, and the future of a response.
 
 mod call;
 mod future;
@@ -9,3 +9,61 @@ mod service;
 pub use self::future::ResponseFuture;
 pub use self::pool_layer::PoolLayer;
 pub use self::service::PoolService;
+
+/// A missing bound is an error at the closure or the implementation that lacks it.
+///
+/// ```compile_fail,E0277
+/// use axum::extract::Request;
+/// use tower_offload::{PoolLayer, Pools};
+///
+/// let not_send = std::rc::Rc::new("cpu");
+/// let _layer = PoolLayer::by(&Pools::default(), move |_: &Request| Some(*not_send));
+/// ```
+///
+/// ```compile_fail,E0277
+/// use axum::extract::Request;
+/// use tower_offload::{Cpu, PoolLayer, Pools, Priority};
+///
+/// let not_send = std::rc::Rc::new(Priority::Low);
+/// let _layer = PoolLayer::<Cpu>::new(&Pools::default()).priority_by(move |_: &Request| Some(*not_send));
+/// ```
+///
+/// ```compile_fail,E0277
+/// use axum::extract::Request;
+/// use tower_offload::{Cpu, PoolLayer, Pools};
+///
+/// let not_send = std::rc::Rc::new("tenant");
+/// let _layer = PoolLayer::<Cpu>::new(&Pools::default()).fair_by(move |_: &Request| Some(*not_send));
+/// ```
+///
+/// ```compile_fail,E0277
+/// use http::{Request, Response};
+/// use tower_offload::{Rejection, reject::OnReject};
+///
+/// #[derive(Clone)]
+/// struct NotSend;
+///
+/// impl<B, E> OnReject<Request<B>, Response<String>, E> for NotSend {
+///     type Hint = std::rc::Rc<str>;
+///     type Response = Response<String>;
+///     type Error = E;
+///
+///     fn hint(&self, request: &Request<B>) -> std::rc::Rc<str> {
+///         request.uri().path().into()
+///     }
+///
+///     fn reject(&self, hint: std::rc::Rc<str>, _rejection: Rejection) -> Result<Response<String>, E> {
+///         Ok(Response::new(hint.to_string()))
+///     }
+///
+///     fn pass(&self, response: Response<String>) -> Response<String> {
+///         response
+///     }
+///
+///     fn fail(&self, error: E) -> E {
+///         error
+///     }
+/// }
+/// ```
+#[cfg(doctest)]
+mod bounds {}

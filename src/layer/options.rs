@@ -1,4 +1,4 @@
-//! What a layer does besides choosing the pool and answering rejections.
+//! The options of a layer.
 
 use crate::terms::Deadline;
 use crate::timer::{self, Sleep};

@@ -355,7 +355,7 @@ impl<W, R, P> PoolLayer<W, R, P> {
         PoolLayer { selector: wrap(selector), reject, protocol, options }
     }
 
-    /// Answers rejections with what `function` makes of them: a response in the body type of the service.
+    /// Answers rejections with `function`, which makes a response in the body type of the service.
     ///
     /// ```
     /// use axum::response::{IntoResponse, Response};
@@ -426,7 +426,7 @@ impl<W, R, P> PoolLayer<W, R, P> {
         self.reject_by(Errors).protocol(AnyRequest)
     }
 
-    /// Answers rejections as by default, in the body type of the service, which must be one that can be made from bytes:
+    /// Answers rejections as by default, in the body type of the service, which must be `From<Bytes>`:
     /// `axum::body::Body`, `http_body_util::Full<Bytes>`. The response keeps its type, as tower's `option_layer` needs.
     ///
     /// ```

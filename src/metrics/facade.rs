@@ -1,4 +1,4 @@
-//! Brings the readings and times of pools to whatever recorder the application has installed.
+//! Sets the metrics of pools in the recorder that the application has installed.
 
 use std::time::Duration;
 
@@ -40,7 +40,9 @@ impl TaskTimes {
     }
 
     fn handles(&mut self, now: Timestamp) -> &Handles {
-        self.handles = self.handles.take().filter(|handles| now.since(handles.resolved) < RESOLVE_AFTER);
+        if self.handles.as_ref().is_some_and(|handles| now.since(handles.resolved) >= RESOLVE_AFTER) {
+            self.handles = None;
+        }
         self.handles.get_or_insert_with(|| Handles::resolve(&self.pool, now))
     }
 }

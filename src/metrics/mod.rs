@@ -1,20 +1,20 @@
-//! What a pool shows to the `metrics` facade, with the label `pool`.
+//! The metrics of a pool, recorded through the `metrics` facade with the label `pool`.
 //!
 //! | metric | |
 //! |---|---|
-//! | `workload_pool_workers`, `_workers_max`, `_workers_busy` | threads there are, there may be, and that poll a job now |
-//! | `workload_pool_in_flight`, `_concurrency_limit` | jobs admitted and not ended; the most there may be |
-//! | `workload_pool_queue_depth`, `_queue_capacity` | jobs that wait; the most there may be |
-//! | `workload_pool_utilization_ratio` | busy threads of those there may be |
-//! | `workload_pool_overloaded` | 1 while even the shortest waits are too long |
+//! | `workload_pool_workers`, `_workers_max`, `_workers_busy` | threads that exist, that may exist, and that are polling a job |
+//! | `workload_pool_in_flight`, `_concurrency_limit` | jobs admitted and not ended; their limit |
+//! | `workload_pool_queue_depth`, `_queue_capacity` | queued jobs; their limit |
+//! | `workload_pool_utilization_ratio` | busy threads as a share of the threads that may exist |
+//! | `workload_pool_overloaded` | 1 while the minimum queue wait has exceeded the target for a whole interval (CoDel) |
 //! | `workload_pool_routes_unmatched` | routes of the settings to this pool that have matched no request yet; absent for a pool without routes |
 //! | `workload_pool_jobs_submitted_total` | all jobs |
 //! | `workload_pool_jobs_total` | jobs that ended, by the label `result`: the fields of [`Counts`] |
 //! | `workload_pool_queue_wait_seconds` | histogram: from submission to first poll, of the jobs that began |
 //! | `workload_pool_run_seconds` | histogram: from first poll to end, awaits included |
 //!
-//! Counters and gauges are not counted here: they are set from one reading of the pool, so that in every scrape
-//! *submitted = Σ results + queued + in flight*. Only the two histograms are recorded job by job, through handles that
+//! Counters and gauges are set from one reading of the pool, so that in every scrape
+//! *submitted = Σ results + queued + in flight*. Only the two histograms are recorded for each job, through handles that
 //! are resolved once for each pool.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -36,14 +36,13 @@ mod off;
 #[cfg(not(feature = "metrics"))]
 pub(crate) use self::off::{TaskTimes, publish, publish_routes};
 
-/// The right to publish: one reading after the other, so that none overtakes a later one, and none in the middle of a
-/// scrape.
+/// The right to publish. It keeps readings in order, and keeps them out of a scrape that is being rendered.
 #[derive(Debug)]
 pub(crate) struct Turn {
     _guard: MutexGuard<'static, ()>,
 }
 
-/// Waits for the turn to publish.
+/// Waits for the right to publish.
 pub(crate) fn turn() -> Turn {
     static PUBLISHING: Mutex<()> = Mutex::new(());
     Turn { _guard: PUBLISHING.lock().unwrap_or_else(PoisonError::into_inner) }

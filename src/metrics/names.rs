@@ -17,10 +17,10 @@ pub(super) const JOBS: &str = "workload_pool_jobs_total";
 pub(super) const QUEUE_WAIT: &str = "workload_pool_queue_wait_seconds";
 pub(super) const RUN: &str = "workload_pool_run_seconds";
 
-/// The histograms of a pool, by name: for an exporter that is to be given their buckets.
+/// The names of a pool's histograms, for an exporter whose buckets are set by name.
 pub const HISTOGRAMS: &[&str] = &[QUEUE_WAIT, RUN];
 
-/// Bucket bounds for [`HISTOGRAMS`], in seconds: from what an idle pool costs to what a queue timeout allows.
+/// Bucket bounds for [`HISTOGRAMS`], in seconds: from the cost of an idle pool to a long queue timeout.
 pub const DURATION_BUCKETS: &[f64] = &[
     0.000_025, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
     30.0,
@@ -35,7 +35,10 @@ pub(super) fn describe() {
     describe_gauge!(QUEUE_DEPTH, Unit::Count, "Jobs that wait for a permit");
     describe_gauge!(QUEUE_CAPACITY, Unit::Count, "Jobs that may wait for a permit");
     describe_gauge!(UTILIZATION, "Busy threads as a share of the threads the pool may have");
-    describe_gauge!(OVERLOADED, "1 while even the best served jobs wait too long, 0 otherwise");
+    describe_gauge!(
+        OVERLOADED,
+        "1 while the minimum queue wait has exceeded the target for a whole interval, 0 otherwise"
+    );
     describe_gauge!(
         ROUTES_UNMATCHED,
         Unit::Count,

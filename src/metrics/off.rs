@@ -1,4 +1,4 @@
-//! What stands in for the metrics while the feature `metrics` is off: nothing.
+//! Stand-ins that do nothing, for a build without the feature `metrics`.
 
 use std::time::Duration;
 

@@ -7,8 +7,7 @@ use http::{Request, Response};
 use super::{OnReject, ResponseFormat};
 use crate::error::Rejection;
 
-/// Answers the rejections of HTTP requests with what a function makes of them: a response in the body type of the
-/// service.
+/// Answers the rejections of HTTP requests with a function that makes a response in the body type of the service.
 ///
 /// A response over HTTP/1 gets a `connection: close` if the body of its request may be unread.
 #[derive(Clone, Copy)]

@@ -1,4 +1,4 @@
-//! Responses to rejected requests, and what a layer knows of the protocol of its requests.
+//! Responses to rejected requests, and the protocols of requests.
 //!
 //! Two traits, one for each question:
 //!
@@ -7,7 +7,7 @@
 //! | [`OnReject`] | What does the caller of a rejected request get? | [`Responses`] (the default), [`SameBody`], [`RejectWith`], [`Errors`] |
 //! | [`Protocol`] | Which deadline, priority and caller does a request have? Which results count as errors? What is a request called in the log? | [`Http`] (the default), [`AnyRequest`] |
 //!
-//! Whoever changes the response of a full pool keeps the protocol, and with it deadlines, priorities and the numbers.
+//! A layer with another response keeps its protocol, and with it deadlines, priorities and the numbers.
 //!
 //! # Writing an `OnReject`
 //!

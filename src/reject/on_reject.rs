@@ -1,19 +1,19 @@
-//! The trait of what the caller of a rejected request gets.
+//! The trait that makes the response to a rejected request.
 
 use crate::error::Rejection;
 
-/// Turns a [`Rejection`] into what the caller of a service gets.
+/// Turns a [`Rejection`] into a response or an error.
 ///
 /// The [module's documentation](super) has an example.
 pub trait OnReject<Req, Res, Err>: Clone + Send + Sync + 'static {
-    /// What the response needs of a request, which is gone when it is rejected.
+    /// The part of a request that the response needs. The request itself is gone when it is rejected.
     type Hint: Send + 'static;
     /// The response type of the service behind the layer.
     type Response;
     /// The error type of the service behind the layer.
     type Error;
 
-    /// Takes from the request what the response will need. Called for each request that a pool is chosen for.
+    /// Takes the hint from a request. Called for each request that a pool is chosen for.
     fn hint(&self, request: &Req) -> Self::Hint;
 
     /// The response to a rejected request.

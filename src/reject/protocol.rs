@@ -1,4 +1,4 @@
-//! The trait of what a layer knows of the protocol of its requests.
+//! The trait that tells a layer about its requests.
 
 use crate::config::Trust;
 use crate::headers::BadHeader;
@@ -39,7 +39,7 @@ use crate::terms::Terms;
     note = "for a service that does not speak HTTP, write `PoolLayer::<Cpu>::new(&pools).any_request()`"
 )]
 pub trait Protocol<Req, Res, Err>: Clone + Send + Sync + 'static {
-    /// What the request asks of its pool, which trusts the headers that `trust` names. By default nothing.
+    /// The terms of the request, for a pool that trusts the headers that `trust` names. By default it has none.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! When to try again, as headers say it.
+//! The headers that say when to try again.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -12,7 +12,7 @@ impl Rejection {
     /// The value of a `Retry-After` header: [`retry_after`](Self::retry_after) in whole seconds, and some more.
     ///
     /// Each call gives another value, from the time rounded up to a quarter above it and at least one second above it.
-    /// Callers that were rejected at the same moment would otherwise be told the same second and come back together.
+    /// Callers that were rejected at the same moment would otherwise all come back in the same second.
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u64> {
         self.retry_after().map(|wait| spread_seconds(wait, RandomState::new().hash_one(())))

@@ -6,8 +6,8 @@ use http::{Request, Response};
 use super::{OnReject, ResponseFormat};
 use crate::error::Rejection;
 
-/// Answers rejections as [`Responses`](super::Responses) does, in the body type of the service, which must be one that
-/// can be made from bytes. The response type stays that of the service.
+/// Answers rejections as [`Responses`](super::Responses) does, in the body type of the service, which must be
+/// [`From<Bytes>`]. The response type stays that of the service.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SameBody;
 

@@ -54,3 +54,16 @@ impl<W: fmt::Debug, F> fmt::Debug for FairBy<W, F> {
         f.debug_struct("FairBy").field("selector", &self.selector).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_a_caller_is_that_caller() {
+        let caller = Caller::of("tenant-7");
+        assert_eq!(caller_of(&caller), caller);
+        assert_eq!(caller_of(&"tenant-7".to_owned()), caller);
+        assert_ne!(caller_of(&"tenant-8"), caller);
+    }
+}

@@ -61,16 +61,17 @@ pub(crate) use self::selection::Options;
 
 /// Chooses where a request runs.
 ///
-/// The [module's documentation](self) has an example. The methods of [`PoolLayer`](crate::PoolLayer) that combine layers
-/// need a selector that is [`Clone`]; put yours into an [`Arc`] if it cannot be cloned.
+/// The [module's documentation](self) has an example. [`PoolLayer::with`](crate::PoolLayer::with) takes a selector that is
+/// [`Clone`]; put yours into an [`Arc`] if it is not.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not select a pool for requests of type `{Req}`",
     note = "a closure given to `by`, `priority_by` or `fair_by` takes a reference to the request type of the service, \
             `&http::Request<B>` with the service's own body type `B`",
-    note = "`by_route` and `by_extension` select for `http::Request<B>` alone"
+    note = "`by_route` and `by_extension` select for `http::Request<B>` alone",
+    note = "the layer of a marker such as `Cpu` is a `PoolLayer<Fixed>`"
 )]
 pub trait Select<Req>: Send + Sync + 'static {
-    /// Where `request` runs, how important it is, and on whose behalf it comes.
+    /// Chooses the target, the priority and the caller of `request`.
     fn select(&self, request: &Req) -> Selection;
 }
 

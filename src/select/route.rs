@@ -26,9 +26,9 @@ pub struct ByRoute {
 struct Table {
     pools: Pools,
     targets: Vec<Target>,
-    /// What a router has taken off each path, without a `/` at its end.
+    /// The prefix that a router has taken off each path, without a `/` at its end.
     prefix: Option<String>,
-    /// A table for each method that has routes of its own.
+    /// A table for each method that a route names.
     methods: Vec<(Method, Router<usize>)>,
     any: Router<usize>,
 }

@@ -3,7 +3,7 @@
 use super::Target;
 use crate::terms::{Caller, Priority};
 
-/// Where a request runs, how important it is, and on whose behalf it comes.
+/// The answer of a selector: the target of a request, its priority and its caller.
 ///
 /// ```
 /// use tower_offload::select::Selection;
@@ -16,18 +16,18 @@ use crate::terms::{Caller, Priority};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Selection {
-    /// Where the request runs.
+    /// The pool, or inline.
     pub target: Target,
     /// How important the request is. `None` leaves that to the header that the pool trusts, or else to the
     /// [`Priority`] among the request's extensions.
     pub priority: Option<Priority>,
     /// The caller for fair queueing. `None` leaves that to the [`Caller`] among the request's extensions.
     pub caller: Option<Caller>,
-    /// What the layer that chose adds to the options of the layer as a whole.
+    /// Added to the options of the layer as a whole.
     pub(crate) options: Options,
 }
 
-/// What a layer does besides choosing the pool and answering rejections.
+/// The options of a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     /// A handler's panic continues in the response future.

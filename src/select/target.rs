@@ -1,10 +1,10 @@
-//! Where a request runs.
+//! The target of a request: a pool, or inline.
 
 use crate::pool::Pool;
 use crate::pools::Pools;
 use crate::workload::{PoolName, Workload};
 
-/// Where a request runs. Cheap to clone.
+/// The target of a request: a pool, or inline. Cheap to clone.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Target {

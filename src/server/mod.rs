@@ -10,7 +10,7 @@
 //!     let pools = Pools::new(&config)?;
 //!     server::runtime(&config)?.block_on(async {
 //!         let hash = post(|password: String| async move { /* slow */ password.len().to_string() });
-//!         let app = Router::new().route("/hash", hash.layer(PoolLayer::<Cpu>::new(&pools)));
+//!         let app = Router::new().route("/hash", hash.route_layer(PoolLayer::<Cpu>::new(&pools)));
 //!         server::serve(app, &pools, &config).await?;
 //!         Ok(())
 //!     })

@@ -19,7 +19,7 @@ pub(super) fn document(stats: &[PoolStats]) -> Value {
     })
 }
 
-/// Which pools keep the application from being ready, and why; the JSON, and whether it is ready.
+/// Whether the application is ready, and the JSON with the pools that are not, and why.
 pub(super) fn readiness(stats: &[PoolStats]) -> (bool, Value) {
     let reason = |stats: &PoolStats| match (stats.draining, stats.overloaded) {
         (true, _) => Some("draining"),

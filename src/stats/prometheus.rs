@@ -1,5 +1,4 @@
-//! The metrics endpoint: Prometheus' text from `metrics-exporter-prometheus`, with buckets that suit the pools, its
-//! upkeep run.
+//! The metrics endpoint: Prometheus' text from `metrics-exporter-prometheus`, with buckets for the pools' histograms.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -30,7 +29,7 @@ use crate::timer;
 /// # Ok::<(), tower_offload::stats::InstallError>(())
 /// ```
 ///
-/// Each scrape shows every pool at one instant of its own.
+/// Each scrape shows each pool at one instant.
 #[derive(Clone)]
 pub struct MetricsService {
     pools: Pools,
@@ -44,7 +43,7 @@ pub struct InstallError {
     source: BuildError,
 }
 
-/// Has the exporter take in the samples of its histograms, which it would keep one by one until the next scrape.
+/// Makes the exporter aggregate the samples of its histograms, which it would otherwise keep until the next scrape.
 struct Upkeep {
     exporter: PrometheusHandle,
 }

@@ -15,7 +15,7 @@ use crate::pool::Pool;
 use crate::pools::Pools;
 use crate::workload::PoolName;
 
-/// The end of the path that the endpoint has by itself.
+/// The end of the path of the endpoint.
 const BASE: &str = "/thread-pools";
 
 /// The endpoint that shows the pools.
@@ -26,9 +26,8 @@ const BASE: &str = "/thread-pools";
 /// | `POST /health/thread-pools/log-status` | writes the [status block](Pools::log_current_status) to the log; only while `verbose` is on |
 /// | `GET /health/thread-pools/ready` | 200, or 503 while a pool is overloaded or draining |
 ///
-/// Another method at one of these is a 405, everything else a 404; while `verbose` is off the first two are a 404
-/// whatever the method. They show functions, methods and paths of
-/// what runs, never queries, headers or bodies: still, keep them from strangers.
+/// Another method is a 405, another path a 404; while `verbose` is off the first two paths are a 404. They show functions,
+/// methods and paths of running tasks, and never queries, headers or bodies. Do not expose them to the public.
 ///
 /// ```
 /// use axum::Router;
@@ -41,18 +40,16 @@ const BASE: &str = "/thread-pools";
 ///
 /// # Readiness
 ///
-/// By default every pool counts: one that is overloaded takes the whole server out of its balancer, and where all servers
-/// are overloaded alike, all of them. Name the pools for which that is right with [`ready_by`](Self::ready_by), and do not
-/// take this for a liveness probe: an overloaded server is alive. Under `server::serve` pools drain only after the port is
+/// By default every pool counts: an overloaded pool takes the whole server out of its balancer, and if all servers are
+/// overloaded, all of them. Name the pools for which that is right with [`ready_by`](Self::ready_by). This is no liveness
+/// probe: an overloaded server is alive. Under `server::serve` pools drain only after the port is
 /// closed, so `draining` is seen only where the application calls [`Pools::shutdown`] itself.
 ///
 /// # Paths
 ///
-/// It may be nested at any path and any depth (`nest_service("/admin/pools", …)`), and what it answers then stands
-/// right below. Where it gets whole paths (in bare hyper, on a route of its own, as a fallback, or nested higher than
-/// `/health/thread-pools`), it takes whatever stands before `/thread-pools` for a prefix: `/api/health/thread-pools/ready`
-/// is `ready`. So it answers below the path at which it is nested in both ways, and
-/// `/admin/pools/health/thread-pools/ready` is the same as `/admin/pools/ready`.
+/// It can be nested at any path and depth (`nest_service("/admin/pools", …)`): `/admin/pools/ready` is then `ready`. If it
+/// sees whole paths (in bare hyper, on a single route, as a fallback), everything before `/thread-pools` counts as a
+/// prefix: `/api/health/thread-pools/ready` is `ready` too.
 #[derive(Clone, Debug)]
 pub struct StatsService {
     pools: Pools,
@@ -81,7 +78,7 @@ impl StatsService {
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<FullBody> {
-        // Where it is nested, the router has taken the prefix off, or a part of it.
+        // A router that nests the service has taken the prefix off, or a part of it.
         let path = path.rsplit_once(BASE).map_or(path, |(_, below)| below);
         let verbose = self.pools.is_verbose();
         match (path, method) {

@@ -1,5 +1,8 @@
 //! Each branch of `or` keeps the priorities, the callers and the options that it was made with.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use http::{Request, StatusCode};
 use tokio::task::JoinHandle;
 use tower::{Layer, Service, ServiceExt};
@@ -121,8 +124,6 @@ where
     A: Select<Request<String>> + Clone,
     B: Select<Request<String>> + Clone,
 {
-    use std::sync::{Arc, Mutex};
-
     #[derive(Clone)]
     struct Shown<W>(W, Arc<Mutex<Option<Selection>>>);
 
@@ -166,48 +167,53 @@ async fn a_request_has_the_caller_of_the_branch_that_chose_it() {
     assert_eq!(select(request("GET", "/neither")).caller, None);
 }
 
-/// The status of a request at the gate whose deadline passes there, if the layer cancels it; else the test lets it go.
-async fn late<W>(pools: &Pools, pool: &str, layer: &PoolLayer<W>, path: &str) -> StatusCode
+/// A request at the gate whose deadline passes there; the gate.
+async fn late<W>(layer: &PoolLayer<W>, path: &str, deadline: Deadline) -> (Queued, Gate)
 where
     W: Select<Request<String>> + Clone,
 {
     let gate = Gate::new();
     let mut late = request("GET", path);
-    let deadline = Deadline::after(std::time::Duration::from_millis(50));
     late.extensions_mut().insert(deadline);
     let response = tokio::spawn(answer(layer.layer(standing(&gate)), late));
     gate.arrived(1).await;
-    until(|| deadline.has_passed()).await;
-    // A layer that cancels has its own timer, which is due by now.
-    let cancels = until_in_flight_ends(pools, pool).await;
-    if !cancels {
-        gate.open(1);
-    }
-    in_time(response).await.expect("it is answered").status()
+    (response, gate)
 }
 
-/// Whether what is in flight is cancelled, within a time that a timer needs.
-async fn until_in_flight_ends(pools: &Pools, pool: &str) -> bool {
-    let ended = async {
-        while stats_of(pools, pool).in_flight > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_millis(300), ended).await.is_ok()
+async fn is_cancelled<W>(layer: &PoolLayer<W>, path: &str)
+where
+    W: Select<Request<String>> + Clone,
+{
+    let (response, _closed) = late(layer, path, Deadline::after(Duration::from_millis(200))).await;
+    assert_eq!(in_time(response).await.expect("it is answered").status(), StatusCode::GATEWAY_TIMEOUT, "{path}");
+}
+
+/// Another request, with a later deadline, is cancelled before this one goes on.
+async fn goes_on<W>(layer: &PoolLayer<W>, path: &str)
+where
+    W: Select<Request<String>> + Clone,
+{
+    let deadline = Deadline::after(Duration::from_millis(200));
+    let (response, gate) = late(layer, path, deadline).await;
+    let other = PoolLayer::<Cpu>::new(&one_place()).cancel_late();
+    is_cancelled(&other, "/").await;
+    assert!(deadline.has_passed());
+    gate.open(1);
+    assert_eq!(in_time(response).await.expect("it is answered").status(), StatusCode::OK, "{path}");
 }
 
 #[tokio::test]
 async fn each_branch_keeps_its_own_cancellation() {
     let pools = one_place();
     let second = PoolLayer::by_route(&pools).or(PoolLayer::<Io>::new(&pools).cancel_late());
-    assert_eq!(late(&pools, "cpu", &second, "/routed").await, StatusCode::OK);
-    assert_eq!(late(&pools, "io", &second, "/other").await, StatusCode::GATEWAY_TIMEOUT);
+    goes_on(&second, "/routed").await;
+    is_cancelled(&second, "/other").await;
     let first = PoolLayer::by_route(&pools).cancel_late().or(PoolLayer::<Io>::new(&pools));
-    assert_eq!(late(&pools, "cpu", &first, "/routed").await, StatusCode::GATEWAY_TIMEOUT);
-    assert_eq!(late(&pools, "io", &first, "/other").await, StatusCode::OK);
+    is_cancelled(&first, "/routed").await;
+    goes_on(&first, "/other").await;
     let both = PoolLayer::by_route(&pools).or(PoolLayer::<Io>::new(&pools)).cancel_late();
-    assert_eq!(late(&pools, "cpu", &both, "/routed").await, StatusCode::GATEWAY_TIMEOUT);
-    assert_eq!(late(&pools, "io", &both, "/other").await, StatusCode::GATEWAY_TIMEOUT);
+    is_cancelled(&both, "/routed").await;
+    is_cancelled(&both, "/other").await;
 }
 
 #[tokio::test]

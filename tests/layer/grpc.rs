@@ -110,6 +110,38 @@ async fn one_service_of_a_server_is_offloaded_under_its_name() {
     assert_eq!(response.metadata().get("place").unwrap(), "io");
 }
 
+/// The layer stands around the whole server, health service included.
+#[tokio::test]
+async fn a_health_check_is_answered_while_the_pool_is_full() {
+    use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+    let pools = pools_of(1, 0);
+    let gate = Gate::new();
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<PrimesServer<Asked>>().await;
+    let (listener, address) = listen().await;
+    let server = Server::builder()
+        .layer(PoolLayer::<Cpu>::new(&pools))
+        .add_service(PrimesServer::new(Asked(gate.clone())))
+        .add_service(health)
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    tokio::spawn(server);
+    let client = client_of(address).await;
+    let mut holding = client.clone();
+    let held = tokio::spawn(async move { holding.factor(factor(17)).await });
+    gate.arrived(1).await;
+    let full = in_time(client.clone().factor(factor(6))).await.unwrap_err();
+    assert_eq!(full.code(), Code::ResourceExhausted);
+    let channel = tonic::transport::Endpoint::new(format!("http://{address}")).unwrap();
+    let mut health = HealthClient::new(in_time(channel.connect()).await.unwrap());
+    let check = in_time(health.check(HealthCheckRequest { service: String::new() })).await.unwrap();
+    assert_eq!(check.into_inner().status(), ServingStatus::Serving);
+    gate.open(1);
+    in_time(held).await.unwrap().unwrap();
+    let counts = stats_of(&pools, "cpu").counts;
+    assert_eq!((counts.submitted, counts.ok, counts.rejected), (2, 1, 1), "the check never came to the pool");
+}
+
 #[tokio::test]
 async fn a_full_pool_is_resource_exhausted_and_a_panic_internal() {
     let pools = pools_of(1, 0);

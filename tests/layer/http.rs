@@ -24,7 +24,7 @@ use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tower::{Layer, service_fn};
 use tower_offload::{Cpu, PoolLayer, Pools};
 
-use crate::fixtures::{client, http2_client, in_time, listen, place, serve, whole};
+use crate::fixtures::{Gate, client, http2_client, in_time, listen, place, serve, whole};
 
 /// Reads the first frame in the pool, tells where, and sends everything back as it comes.
 async fn echo(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
@@ -258,6 +258,57 @@ async fn a_client_that_expects_100_continue_gets_it_when_the_handler_reads_the_b
     stream.write_all(format!("POST /ignore {head}").as_bytes()).await.unwrap();
     let answered = read_until(&mut stream, b"unread").await;
     assert!(answered.starts_with(b"HTTP/1.1 200 OK\r\n"), "a body that nobody reads is not asked for");
+}
+
+/// A server whose pool is full, and what keeps it so.
+async fn full() -> (SocketAddr, Gate) {
+    let pools = crate::fixtures::pools_of(1, 0);
+    let gate = Gate::new();
+    let held = gate.clone();
+    let _held = pools.submit_to_pool(Cpu, async move { held.pass().await }).expect("the pool is empty");
+    gate.arrived(1).await;
+    let app = Router::new()
+        .route("/", post(|body: Bytes| async move { body.len().to_string() }).get(|| async { "got" }))
+        .layer(PoolLayer::<Cpu>::new(&pools));
+    (serve(app).await, gate)
+}
+
+#[tokio::test]
+async fn a_rejection_closes_the_connection_only_if_the_body_is_unread_and_only_over_http_1() {
+    let (address, gate) = full().await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // Without a body the connection carries the next request.
+    for _ in 0..2 {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let answered = String::from_utf8(read_until(&mut stream, b"}").await).unwrap().to_lowercase();
+        assert!(answered.starts_with("http/1.1 503") && !answered.contains("connection:"), "{answered}");
+    }
+    stream.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 8000000\r\n\r\nxxxx").await.unwrap();
+    let answered = String::from_utf8(read_until(&mut stream, b"}").await).unwrap().to_lowercase();
+    assert!(answered.starts_with("http/1.1 503") && answered.contains("connection: close\r\n"), "{answered}");
+
+    // HTTP/2 has no such header, and refuses responses that have it.
+    let (sender, body) = tokio::sync::mpsc::channel::<Result<Bytes, Infallible>>(1);
+    let request = Request::post(format!("http://{address}/")).body(Body::from_stream(ReceiverStream::new(body)));
+    let response = in_time(http2_client().request(request.unwrap())).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!response.headers().contains_key("connection"));
+    drop(sender);
+    gate.open(1);
+}
+
+#[tokio::test]
+async fn callers_that_are_rejected_together_are_told_different_seconds() {
+    let (address, gate) = full().await;
+    let client = client();
+    let mut told = std::collections::BTreeSet::new();
+    for _ in 0..67 {
+        let response = in_time(client.get(format!("http://{address}/").parse().unwrap())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        told.insert(response.headers()["retry-after"].to_str().unwrap().to_owned());
+    }
+    assert!(told.len() >= 2, "{told:?}");
+    gate.open(1);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use http::{HeaderName, Request, Response, StatusCode};
 use tokio::task::JoinHandle;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_offload::config::{Malformed, Trust};
-use tower_offload::{Cpu, Deadline, PoolConfig, PoolLayer, Pools, Priority, Rejection, StatsService};
+use tower_offload::{Caller, Cpu, Deadline, Io, PoolConfig, PoolLayer, Pools, Priority, Rejection, StatsService};
 
 use crate::fixtures::{Gate, TextService, answer, in_time, json, locator, request, stats_of, until};
 
@@ -134,6 +134,17 @@ async fn a_header_that_cannot_be_read_is_a_400_that_names_it() {
 }
 
 #[tokio::test]
+async fn a_pool_trusts_what_all_pools_trust_unless_it_says_otherwise() {
+    let own = PoolConfig::new(1).trust(Trust::default());
+    let pools = Pools::builder().trust(trusting()).pool("io", own).build().unwrap();
+    let late = || with_header("x-timeout", "0");
+    let cpu = answer(PoolLayer::<Cpu>::new(&pools).layer(locator()), late()).await;
+    assert_eq!(cpu.status(), StatusCode::GATEWAY_TIMEOUT);
+    let io = answer(PoolLayer::<Io>::new(&pools).layer(locator()), late()).await;
+    assert_eq!(io.body(), "io");
+}
+
+#[tokio::test]
 async fn a_full_queue_makes_room_for_what_is_more_important() {
     let pools = one_worker(1, trusting());
     let (gate, notes) = (Gate::new(), Arc::default());
@@ -217,24 +228,47 @@ async fn a_caller_with_many_requests_does_not_delay_another() {
         .fair_by(|request: &Request<String>| request.uri().path().get(..2).map(str::to_owned))
         .priority_by(|_: &Request<String>| None);
     let service = PoolLayer::by_extension(&pools).or(fair).layer(noting(&gate, &notes));
-    let holder = spawn(&service, request("GET", "/held"));
+    let ahead = ahead_of_the_other(&pools, &gate, &notes, |path| spawn(&service, request("GET", path))).await;
+    // A caller has a hand of eight virtual queues: of each, one may go before.
+    assert!(ahead <= 9, "the one of the other caller came after {ahead} others: {notes:?}");
+}
+
+#[tokio::test]
+async fn a_caller_among_the_extensions_does_not_delay_another() {
+    let pools = one_worker(200, Trust::default());
+    let (gate, notes) = (Gate::new(), Arc::default());
+    let service = PoolLayer::<Cpu>::new(&pools).layer(noting(&gate, &notes));
+    let ahead = ahead_of_the_other(&pools, &gate, &notes, |path| {
+        let mut request = request("GET", path);
+        request.extensions_mut().insert(Caller::of(&path[..2]));
+        spawn(&service, request)
+    })
+    .await;
+    assert!(ahead <= 9, "the one of the other caller came after {ahead} others: {notes:?}");
+}
+
+/// Queues a hundred requests of one caller (`/a…`), and then one of another (`/b`); how many start before that one.
+async fn ahead_of_the_other(
+    pools: &Pools,
+    gate: &Gate,
+    notes: &Mutex<Vec<String>>,
+    ask: impl Fn(&str) -> JoinHandle<Response<String>>,
+) -> usize {
+    let holder = ask("/held");
     gate.arrived(1).await;
     let mut tasks = Vec::new();
     for number in 0..100 {
-        tasks.push(spawn(&service, request("GET", &format!("/a{number}"))));
-        until(|| stats_of(&pools, "cpu").queued_tasks == number + 1).await;
+        tasks.push(ask(&format!("/a{number}")));
+        until(|| stats_of(pools, "cpu").queued_tasks == number + 1).await;
     }
-    tasks.push(spawn(&service, request("GET", "/b")));
-    until(|| stats_of(&pools, "cpu").queued_tasks == 101).await;
+    tasks.push(ask("/b"));
+    until(|| stats_of(pools, "cpu").queued_tasks == 101).await;
     gate.open(1);
-    holder.await.unwrap();
+    in_time(holder).await.expect("it is answered");
     for task in tasks {
-        in_time(task).await.unwrap();
+        in_time(task).await.expect("it is answered");
     }
-    let notes = notes.lock().unwrap();
-    let place = notes.iter().position(|path| path == "/b").unwrap();
-    // A caller has a hand of eight virtual queues: of each, one may go before.
-    assert!(place <= 9, "the one of the other caller came after {place} others: {notes:?}");
+    notes.lock().expect("nothing panics with it").iter().position(|path| path == "/b").expect("it ran")
 }
 
 #[tokio::test]

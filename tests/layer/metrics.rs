@@ -1,0 +1,52 @@
+//! An application with a recorder and an endpoint of its own.
+
+use std::collections::BTreeMap;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use tower::Layer;
+use tower_offload::metrics::{DURATION_BUCKETS, HISTOGRAMS};
+use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools};
+
+use crate::fixtures::{answer, locator, request};
+
+/// The samples of the pool `cpu` in a scrape.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| line.starts_with("workload_pool_") && line.contains("pool=\"cpu\""));
+    lines
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').expect("a sample has a value");
+            (name.replace("pool=\"cpu\"", "").replace(['{', '}'], ""), value.parse().expect("a number"))
+        })
+        .collect()
+}
+
+/// No `MetricsService`, and no time for the pool to bring its numbers by itself.
+#[test]
+fn every_number_is_in_a_scrape_of_the_applications_own() {
+    let mut builder = PrometheusBuilder::new();
+    for name in HISTOGRAMS {
+        builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), DURATION_BUCKETS).unwrap();
+    }
+    let recorder = builder.build_recorder();
+    let exporter = recorder.handle();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        let pools = Pools::builder().pool(Cpu, PoolConfig::new(3).queue_capacity(7)).build().unwrap();
+        for done in 1..=2_u8 {
+            runtime.block_on(answer(PoolLayer::<Cpu>::new(&pools).layer(locator()), request("GET", "/")));
+            let text = pools.publish_metrics(|| exporter.render());
+            let samples = samples(&text);
+            let value = |name: &str| *samples.get(name).unwrap_or_else(|| panic!("{name} in {text}"));
+            assert_eq!(value("workload_pool_workers_max"), 3.0);
+            assert_eq!(value("workload_pool_queue_capacity"), 7.0);
+            assert_eq!(value("workload_pool_concurrency_limit"), 3.0);
+            assert_eq!(value("workload_pool_jobs_submitted_total"), f64::from(done));
+            assert_eq!(value("workload_pool_jobs_total,result=\"ok\""), f64::from(done));
+            assert_eq!(value("workload_pool_run_seconds_count"), f64::from(done));
+            assert_eq!(value("workload_pool_queue_wait_seconds_count"), f64::from(done));
+            for gauge in ["workers", "workers_busy", "in_flight", "queue_depth", "utilization_ratio", "overloaded"] {
+                value(&format!("workload_pool_{gauge}"));
+            }
+        }
+    });
+}
