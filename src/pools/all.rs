@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::builder::{BuildError, PoolsBuilder};
+use super::draining::Drain;
 use crate::admission::{Bounds, Discipline, Limit, Settings};
 use crate::config::{Concurrency, Config, PoolConfig, Queue, Route};
 use crate::error::UnknownPool;
@@ -62,6 +63,7 @@ struct All {
     verbose: bool,
     /// Everything runs where it stands.
     disabled: bool,
+    drain: Drain,
 }
 
 impl Pools {
@@ -80,7 +82,8 @@ impl Pools {
             }
             pools.push(Pool::new(plan(name, settings, verbose)));
         }
-        Ok(Self { all: Arc::new(All { pools, routes: config.performance.routes.clone(), verbose, disabled: false }) })
+        let (routes, drain) = (config.performance.routes.clone(), Drain::default());
+        Ok(Self { all: Arc::new(All { pools, routes, verbose, disabled: false, drain }) })
     }
 
     /// Makes pools in code.
@@ -104,7 +107,8 @@ impl Pools {
     /// ```
     #[must_use]
     pub fn disabled() -> Self {
-        Self { all: Arc::new(All { pools: Vec::new(), routes: Vec::new(), verbose: false, disabled: true }) }
+        let (pools, routes, drain) = (Vec::new(), Vec::new(), Drain::default());
+        Self { all: Arc::new(All { pools, routes, verbose: false, disabled: true, drain }) }
     }
 
     /// Whether these are no pools at all; see [`disabled`](Self::disabled).
@@ -152,6 +156,10 @@ impl Pools {
     /// The routes of the settings.
     pub(crate) fn routes(&self) -> &[Route] {
         &self.all.routes
+    }
+
+    pub(super) fn drain(&self) -> &Drain {
+        &self.all.drain
     }
 
     /// The pool to run in, or none if the job runs where it stands.

@@ -54,6 +54,7 @@ impl Pools {
     where
         L: Future<Output = ()> + Send,
     {
+        self.announce_drain();
         let before: Vec<_> = self.iter().map(drain).collect();
         let pools = self.clone();
         async move {

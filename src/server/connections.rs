@@ -1,7 +1,6 @@
 //! The open connections: how many there are, and a way to tell all of them to finish or to end.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -33,10 +32,8 @@ pub(super) struct Connections {
 struct Shared {
     order: AtomicU8,
     open: Mutex<Open>,
-    /// Told when the last connection closes.
+    /// Notified when the last connection closes.
     none_open: Notify,
-    /// Told when any connection closes.
-    one_closed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +45,6 @@ struct Open {
 /// One open connection, shared by its socket, its requests and the task that serves it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) peer: SocketAddr,
     pub(super) activity: Activity,
     shared: Arc<Shared>,
     upgraded: AtomicBool,
@@ -83,10 +79,9 @@ pub(super) enum Side {
 // === impl Connections ===
 
 impl Connections {
-    /// Counts a new connection from `peer`.
-    pub(super) fn open(&self, peer: SocketAddr) -> (Arc<Connection>, Registration) {
+    /// Counts a new connection.
+    pub(super) fn open(&self) -> (Arc<Connection>, Registration) {
         let connection = Arc::new(Connection {
-            peer,
             activity: Activity::new(),
             shared: Arc::clone(&self.shared),
             upgraded: AtomicBool::new(false),
@@ -125,11 +120,6 @@ impl Connections {
             }
             none_open.await;
         }
-    }
-
-    /// Waits until a connection closes.
-    pub(super) async fn one_closed(&self) {
-        self.shared.one_closed.notified().await;
     }
 }
 
@@ -186,7 +176,6 @@ impl Drop for Registration {
         drop(open);
         // The wakers that it holds are the application's.
         drop(closed);
-        self.shared.one_closed.notify_waiters();
         if none_open {
             self.shared.none_open.notify_waiters();
         }

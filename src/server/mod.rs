@@ -65,11 +65,12 @@
 //!
 //! The [`ShutdownReport`] says what was finished and what was cut off; the same is logged (target `tower_offload`).
 
-mod accept;
 mod activity;
 mod connection;
 mod connections;
 mod error;
+mod handshake;
+mod listener;
 mod requests;
 mod runtime;
 mod serve;
@@ -78,7 +79,9 @@ mod signal;
 mod socket;
 
 pub use self::error::ServeError;
+pub use self::handshake::{Handshake, HandshakeIo};
+pub use self::listener::Listener;
 pub use self::requests::PeerAddr;
 pub use self::runtime::{Runtime, runtime};
-pub use self::serve::{Server, serve};
+pub use self::serve::{Configured, Server, serve};
 pub use self::shutdown::ShutdownReport;
