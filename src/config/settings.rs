@@ -64,15 +64,16 @@ pub struct ServerConfig {
     pub host: IpAddr,
     /// The port to listen on; 3000 by default. With 0, the system picks a free one.
     pub port: u16,
-    /// How long after the signal the server still accepts connections and serves all requests, while its readiness fails;
-    /// 0 by default. Balancers stop sending requests meanwhile. It must be shorter than `shutdown_timeout`.
+    /// How long after the signal the server still accepts connections and serves all requests, while its readiness
+    /// fails; 0 by default. Balancers stop sending requests meanwhile. It must be shorter than `shutdown_timeout`.
     pub shutdown_delay: Duration,
-    /// How long a graceful shutdown may take, from the signal on, the delay included, before the rest is cut off; 25 s by
-    /// default: Kubernetes ends a process after 30 s.
+    /// How long a graceful shutdown may take, from the signal on, the delay included, before the rest is cut off; 25 s
+    /// by default: Kubernetes ends a process after 30 s.
     pub shutdown_timeout: Duration,
     /// How long a client may take to send a request's header over HTTP/1, or the preface of HTTP/2; 10 s by default.
     pub header_read_timeout: Duration,
-    /// The age at which a connection is closed after its requests in flight, 10% more or less by chance; none by default.
+    /// The age at which a connection is closed after its requests in flight, 10% more or less by chance; none by
+    /// default.
     pub max_connection_age: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! What happens on one connection, and the rules of its timeouts.
+//! The activity of one connection, and the rules of its timeouts.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio::time::Instant;
 /// How long the peer may take to close the connection after the server's GOAWAY or the end of the server's stream.
 pub(super) const CLOSING_GRACE: Duration = Duration::from_secs(5);
 
-/// How long the server reads and discards bytes after the end of its own stream, if they keep coming.
+/// How long the server reads and discards bytes after it has ended its stream, if they keep coming.
 ///
-/// To close a socket that has unread bytes resets the connection, and a reset destroys responses that the client has not
-/// read yet (RFC 9112, section 9.6).
+/// To close a socket that has unread bytes resets the connection, and a reset destroys responses that the client has
+/// not read yet (RFC 9112, section 9.6).
 pub(super) const LINGER: Duration = Duration::from_secs(5);
 
 /// How long it waits for the next of these bytes.
@@ -47,7 +47,7 @@ pub(super) enum Stage {
     ClosingIdle(Instant),
 }
 
-/// What the server does with a connection when a timeout has passed.
+/// The end of a connection, once a timeout has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// Have hyper finish the requests in flight and close the connection.
@@ -76,7 +76,7 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// What happens on one connection. Its socket and its requests write this, its timer reads it.
+/// The activity of one connection. Its socket and its requests write this, its timer reads it.
 ///
 /// HTTP/2 serves each request in a separate task, hence the atomics. Times are nanoseconds since `opened`.
 #[derive(Debug)]

@@ -36,7 +36,7 @@ const CONNECTION_WINDOW: u32 = MAX_CONCURRENT_STREAMS * STREAM_WINDOW;
 
 /// How often the server pings an HTTP/2 client, and how long it then waits for the answer before it closes the
 /// connection. hyper sends no ping while bytes arrive.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The part of a connection's task that decides when it is over.
@@ -51,13 +51,8 @@ struct Driver<'a> {
 }
 
 /// Serves one connection to its end. An upgraded one then belongs to the application.
-pub(super) async fn serve<Io, A, S, B>(
-    io: Io,
-    peer: A,
-    (connection, registration): (Arc<Connection>, Registration),
-    timeouts: Timeouts,
-    service: S,
-) where
+pub(super) async fn serve<Io, A, S, B>(io: Io, peer: A, registration: Registration, timeouts: Timeouts, service: S)
+where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Clone + Send + Sync + 'static,
     S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -67,7 +62,8 @@ pub(super) async fn serve<Io, A, S, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let socket = Socket::new(io, Arc::clone(&connection), registration);
+    let connection = Arc::clone(&registration.connection);
+    let socket = Socket::new(io, registration);
     let requests = Requests::new(service, Arc::clone(&connection), peer);
     let builder = builder(Tasks::new(Arc::clone(&connection)));
     let mut http = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), requests));
@@ -225,7 +221,7 @@ mod tests {
         Ok(String::from_utf8(answer).unwrap())
     }
 
-    /// On one thread the task that is told to finish runs before the runtime hears of the request that the kernel has.
+    /// On one thread, the task gets the order to finish before the runtime learns of the request that the kernel has.
     #[tokio::test]
     async fn a_request_that_only_the_kernel_knows_of_is_served_before_the_connection_is_closed() {
         let connections = Connections::default();
@@ -248,7 +244,7 @@ mod tests {
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
 
-        // The runtime stands still meanwhile, and finds both when it goes on.
+        // The runtime is blocked meanwhile, and afterwards finds both.
         std::thread::sleep(2 * keep_alive);
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();

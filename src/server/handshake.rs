@@ -1,7 +1,7 @@
 //! Handshakes, such as those of TLS, that delay no other connection.
 
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -50,7 +50,8 @@ pub struct HandshakeIo<Io> {
 }
 
 impl<L, F> Handshake<L, F> {
-    /// Calls `handshake` with each connection of `listener`. An error of the future that it returns closes the connection.
+    /// Calls `handshake` with each connection of `listener`. An error of the future that it returns closes the
+    /// connection.
     pub fn new(listener: L, handshake: F) -> Self {
         Self { listener, handshake }
     }
@@ -105,18 +106,6 @@ impl<Io: AsyncRead + Unpin> AsyncRead for HandshakeIo<Io> {
 impl<Io: AsyncWrite + Unpin> AsyncWrite for HandshakeIo<Io> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_io(cx))?.poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_io(cx))?.poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

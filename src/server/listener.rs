@@ -1,4 +1,4 @@
-//! Where connections come from: a TCP or Unix listener, or one of the application's.
+//! Listeners: those of TCP and Unix sockets, and those of the application.
 
 use std::fmt;
 use std::io;
@@ -30,8 +30,8 @@ const KEEP_ALIVE_PROBES: (Duration, u32) = (Duration::from_secs(10), 3);
 
 /// A source of connections, in the shape of axum's `axum::serve::Listener`.
 ///
-/// Tokio's `TcpListener` and `UnixListener` are listeners. [`Handshake`](super::Handshake) adds TLS to another listener.
-/// Implement this trait for anything else, such as a listener that limits its connections:
+/// Tokio's `TcpListener` and `UnixListener` are listeners. [`Handshake`](super::Handshake) adds TLS to another
+/// listener. Implement this trait for anything else, such as a listener that limits its connections:
 ///
 /// ```
 /// use std::io;
@@ -87,7 +87,8 @@ pub trait Listener: Send + 'static {
     fn local_addr(&self) -> io::Result<Self::Addr>;
 }
 
-/// Sets `TCP_NODELAY` and TCP keep-alive on every connection: a peer that vanished without a word is noticed after 90 s.
+/// Sets `TCP_NODELAY` and TCP keep-alive on every connection: a peer that vanished without a word is noticed after 90
+/// s.
 impl Listener for TcpListener {
     type Io = TcpStream;
     type Addr = SocketAddr;

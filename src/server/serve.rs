@@ -23,7 +23,7 @@ use super::shutdown::{Shutdown, ShutdownReport, Trigger, Triggers};
 use crate::shield::shielded;
 use crate::{Config, Pools};
 
-/// How long the server goes on accepting the connections that the kernel has already made, when it is to stop.
+/// How long the server still accepts the connections that the kernel has already made, once it has to stop.
 ///
 /// The runtime learns of new connections from the kernel now and then, and a handshake may be under way.
 const LAST_ACCEPTS: Duration = Duration::from_millis(10);

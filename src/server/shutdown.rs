@@ -1,4 +1,4 @@
-//! What ends a server, and the report about its end.
+//! The events that end a server, and the report about its end.
 
 use std::fmt;
 use std::future::pending;

@@ -4,7 +4,6 @@ use std::any::Any;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
@@ -16,24 +15,27 @@ use tokio::net::UnixStream;
 use super::activity::Protocol;
 use super::connections::{Connection, Order, Registration, Side};
 
-/// What every HTTP/2 client sends first (RFC 9113, section 3.4).
+/// The first bytes of every HTTP/2 connection (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The stream of a connection, which reports to it.
 #[derive(Debug)]
 pub(super) struct Socket<Io> {
     io: Io,
-    connection: Arc<Connection>,
     /// The rest of the preface, until the client has sent all of it or something else.
     preface: Option<&'static [u8]>,
     ended: bool,
-    // Dropped after the stream, so that a connection that is no longer counted is closed.
-    _registration: Registration,
+    // Dropped after the stream, so a connection that is no longer counted is closed.
+    registration: Registration,
 }
 
 impl<Io: 'static> Socket<Io> {
-    pub(super) fn new(io: Io, connection: Arc<Connection>, registration: Registration) -> Self {
-        Self { io, connection, preface: Some(HTTP2_PREFACE), ended: false, _registration: registration }
+    pub(super) fn new(io: Io, registration: Registration) -> Self {
+        Self { io, preface: Some(HTTP2_PREFACE), ended: false, registration }
+    }
+
+    fn connection(&self) -> &Connection {
+        &self.registration.connection
     }
 
     fn notice(&mut self, bytes: &[u8]) {
@@ -41,22 +43,22 @@ impl<Io: 'static> Socket<Io> {
             let common = rest.len().min(bytes.len());
             if rest[..common] != bytes[..common] {
                 self.preface = None;
-                self.connection.activity.set_protocol(Protocol::Http1);
+                self.connection().activity.set_protocol(Protocol::Http1);
             } else if common == rest.len() {
                 self.preface = None;
-                self.connection.activity.set_protocol(Protocol::Http2);
+                self.connection().activity.set_protocol(Protocol::Http2);
             } else {
                 self.preface = Some(&rest[common..]);
             }
         }
-        self.connection.activity.read();
+        self.connection().activity.read();
     }
 
     /// An upgraded socket is polled by the application alone, so the order to end has to reach it here.
     fn check_order(&self, side: Side, cx: &Context<'_>) -> io::Result<()> {
-        if self.connection.is_upgraded() {
-            self.connection.watch(side, cx.waker());
-            if self.connection.order() == Order::End {
+        if self.connection().is_upgraded() {
+            self.connection().watch(side, cx.waker());
+            if self.connection().order() == Order::End {
                 return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server has shut down"));
             }
         }
@@ -85,8 +87,8 @@ impl<Io: AsyncRead + Unpin + 'static> AsyncRead for Socket<Io> {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                if self.connection.activity.take_probe() && has_unread(&self.io) {
-                    self.connection.activity.read();
+                if self.connection().activity.take_probe() && has_unread(&self.io) {
+                    self.connection().activity.read();
                 }
                 Poll::Pending
             }
@@ -98,7 +100,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for Socket<Io> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check_order(Side::Write, cx)?;
         let poll = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.connection.activity.write_blocked(poll.is_pending());
+        self.connection().activity.write_blocked(poll.is_pending());
         poll
     }
 
@@ -109,7 +111,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for Socket<Io> {
     ) -> Poll<io::Result<usize>> {
         self.check_order(Side::Write, cx)?;
         let poll = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.connection.activity.write_blocked(poll.is_pending());
+        self.connection().activity.write_blocked(poll.is_pending());
         poll
     }
 
@@ -126,17 +128,17 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for Socket<Io> {
             ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
             self.ended = true;
             // Once: hyper calls this again whenever the task is woken.
-            self.connection.activity.ended();
+            self.connection().activity.ended();
         }
-        if self.connection.is_upgraded() {
+        if self.connection().is_upgraded() {
             return Poll::Ready(Ok(()));
         }
         let mut scratch = [MaybeUninit::uninit(); 1024];
         loop {
             let mut buf = ReadBuf::uninit(&mut scratch);
             match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => self.connection.activity.discarded(),
-                Poll::Pending if self.connection.activity.lingers() => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => self.connection().activity.discarded(),
+                Poll::Pending if self.connection().activity.lingers() => return Poll::Pending,
                 _ => return Poll::Ready(Ok(())),
             }
         }

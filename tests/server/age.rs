@@ -7,6 +7,7 @@ use axum::routing::get;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep};
 use tower_offload::server::Server;
 use tower_offload::{Config, Pools};
@@ -14,7 +15,7 @@ use tower_offload::{Config, Pools};
 use crate::harness::{Memory, closed, memory, read_to, send};
 
 const AGE: Duration = Duration::from_secs(600);
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const KEEP_ALIVE: Duration = Duration::from_secs(3600);
 const WORK: Duration = Duration::from_secs(7);
 
 /// A server in virtual time whose handler works for some seconds.
@@ -51,10 +52,20 @@ async fn an_http1_connection_ends_with_the_response_after_its_age() {
         if head.contains("connection: close\r\n") {
             break;
         }
-        sleep(KEEP_ALIVE / 3).await;
     }
     assert_aged(opened.elapsed());
     closed(&mut stream).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_at_its_age_though_it_could_be_idle_for_longer() {
+    let memory = start();
+    let mut stream = memory.connect();
+    let opened = Instant::now();
+    send(&mut stream, "/").await;
+    read_to(&mut stream, "\r\n\r\nhello").await;
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    assert_aged(opened.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

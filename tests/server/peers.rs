@@ -15,7 +15,7 @@ use crate::harness::{memory, soon};
 
 /// A client that sends a request and then nothing, not even the answers to pings.
 #[tokio::test(start_paused = true)]
-async fn an_http2_client_that_answers_no_ping_is_gone_within_a_minute_and_its_request_cancelled() {
+async fn an_http2_client_that_answers_no_ping_is_gone_within_half_a_minute_and_its_request_cancelled() {
     struct Cancelled(mpsc::UnboundedSender<()>);
     impl Drop for Cancelled {
         fn drop(&mut self) {
@@ -44,7 +44,7 @@ async fn an_http2_client_that_answers_no_ping_is_gone_within_a_minute_and_its_re
     let vanished = Instant::now();
     cancels.recv().await.unwrap();
     let took = vanished.elapsed();
-    assert!(took > Duration::from_secs(20) && took <= Duration::from_secs(60), "{took:?}");
+    assert!(took >= Duration::from_secs(20) && took <= Duration::from_secs(31), "{took:?}");
     let mut frames = Vec::new();
     client.read_to_end(&mut frames).await.unwrap();
     let kinds: Vec<u8> = kinds(&frames);

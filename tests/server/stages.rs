@@ -8,6 +8,7 @@ use axum::Router;
 use axum::response::sse::{Event, Sse};
 use axum::routing::get;
 use futures_util::{StreamExt, stream};
+use http_body_util::BodyExt;
 use tokio::io::DuplexStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use tower_offload::server::{Server, ShutdownReport};
 use tower_offload::{Config, Pools, StatsService};
 
-use crate::harness::{FOR_EVER, Memory, TestServer, closed, exchange, memory, read_to, send};
+use crate::harness::{Memory, TestServer, closed, exchange, memory, read_to, send};
 
 const DELAY: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(25);
@@ -137,7 +138,12 @@ async fn draining_completes_with_the_signal_and_not_before() {
     pools.draining().await;
     assert!(pools.is_draining());
     assert_eq!(signalled.elapsed(), Duration::ZERO, "the delay comes after it");
-    pools.run_in_pool("cpu", || ()).await.expect("the pools still take tasks");
+    let task = pools.submit_to_pool("cpu", || ());
+    drop(task.expect("the pools still take tasks"));
+    // Without an await: virtual time passes while a runtime waits for a worker.
+    while pools.get("cpu").unwrap().stats().in_flight > 0 {
+        std::thread::yield_now();
+    }
     assert!(served.await.unwrap().is_complete());
 }
 
@@ -155,34 +161,53 @@ async fn pools_that_are_dropped_do_not_drain() {
     tokio::time::timeout(DELAY, draining).await.unwrap_err();
 }
 
-/// An endless response holds a shutdown up to its timeout, unless it ends on the announcement.
+/// A stream of events that ends when the pools drain.
+fn events(pools: &Pools) -> Router {
+    let pools = pools.clone();
+    let events = move || {
+        let hello = stream::once(async { Ok::<_, Infallible>(Event::default().data("hello")) });
+        let endless = hello.chain(stream::pending()).take_until(pools.draining());
+        async { Sse::new(endless) }
+    };
+    Router::new().route("/", get(events))
+}
+
+/// "Well under a second" needs a machine that is not busy, so the best of a few tries counts.
+const SOON: Duration = Duration::from_millis(500);
+
 #[tokio::test]
 async fn a_stream_of_events_that_ends_on_draining_lets_the_server_end_at_once() {
-    for http2 in [false, true] {
+    for _ in 0..10 {
         let pools = Pools::default();
-        let for_events = pools.clone();
-        let events = move || {
-            let hello = stream::once(async { Ok::<_, Infallible>(Event::default().data("hello")) });
-            let endless = hello.chain(stream::pending()).take_until(for_events.draining());
-            async { Sse::new(endless) }
-        };
-        let app = Router::new().route("/", get(events));
-        let mut server = TestServer::with_pools(app, &pools, |_| {}).await;
+        let mut server = TestServer::with_pools(events(&pools), &pools, |_| {}).await;
         let mut stream = server.connect().await;
-        let mut http2_client = None;
-        if http2 {
-            let (mut client, _) = server.http2(|_| {}).await;
-            let response = client.send_request(crate::harness::request(server.address, "/")).await.unwrap();
-            http2_client = Some((client, response));
-        } else {
-            send(&mut stream, "/").await;
-            read_to(&mut stream, "hello\n\n\r\n").await;
-        }
+        send(&mut stream, "/").await;
+        read_to(&mut stream, "hello\n\n\r\n").await;
         server.stop();
+        // The client does not close its side meanwhile.
         let report = server.report().await;
         assert!(report.is_complete(), "{report}");
-        // The client of HTTP/1 keeps its side open all the while.
-        assert!(report.took < FOR_EVER / 2, "{report}");
-        drop(http2_client);
+        if report.took < SOON {
+            return;
+        }
     }
+    panic!("the stream holds the shutdown, or the machine is too busy for this test");
+}
+
+#[tokio::test]
+async fn so_does_one_over_http2() {
+    for _ in 0..10 {
+        let pools = Pools::default();
+        let mut server = TestServer::with_pools(events(&pools), &pools, |_| {}).await;
+        let (mut client, _connection) = server.http2(|_| {}).await;
+        let response = client.send_request(crate::harness::request(server.address, "/")).await.unwrap();
+        server.stop();
+        response.into_body().collect().await.unwrap();
+        let report = server.report().await;
+        assert!(report.is_complete(), "{report}");
+        if report.took < SOON {
+            return;
+        }
+    }
+    panic!("the stream holds the shutdown, or the machine is too busy for this test");
 }
