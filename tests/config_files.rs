@@ -77,8 +77,10 @@ performance:
 server:
   host: '::1'
   port: 0
+  shutdown_delay: 59m
   shutdown_timeout: 1h
   header_read_timeout: 1500us
+  max_connection_age: 10m
 ";
     let config = Config::from_yaml(text).unwrap();
     let performance = &config.performance;
@@ -113,7 +115,9 @@ server:
     );
     assert_eq!(config.server.address(), "[::1]:0".parse().unwrap());
     assert_eq!(config.server.shutdown_timeout, Duration::from_secs(3600));
+    assert_eq!(config.server.shutdown_delay, Duration::from_secs(3540));
     assert_eq!(config.server.header_read_timeout, Duration::from_micros(1500));
+    assert_eq!(config.server.max_connection_age, Some(Duration::from_secs(600)));
 }
 
 #[test]
@@ -414,6 +418,18 @@ fn the_section_of_the_application_can_be_set_in_code() {
     let again = Config::from_yaml(&config.to_yaml().unwrap()).unwrap();
     assert_eq!(again, config);
     assert_eq!(again.app::<Settings>().unwrap(), settings());
+}
+
+#[test]
+fn a_delay_built_in_code_must_be_shorter_than_the_timeout() {
+    let mut config = Config::default();
+    config.server.shutdown_delay = config.server.shutdown_timeout;
+    assert_eq!(
+        config.validate().unwrap_err().to_string(),
+        "server.shutdown_delay: 25s is not less than `shutdown_timeout`, which is 25s and includes this delay"
+    );
+    config.server.shutdown_delay -= Duration::from_millis(1);
+    config.validate().unwrap();
 }
 
 #[test]
