@@ -30,40 +30,38 @@ const KEEP_ALIVE_PROBES: (Duration, u32) = (Duration::from_secs(10), 3);
 
 /// A source of connections, in the shape of axum's `axum::serve::Listener`.
 ///
-/// Tokio's `TcpListener` and `UnixListener` are listeners. [`Handshake`](super::Handshake) adds TLS to another
-/// listener. Implement this trait for anything else, such as a listener that limits its connections:
+/// Tokio's `TcpListener` and `UnixListener` are listeners. [`Handshake`](super::Handshake) adds TLS to another listener.
+/// Implement this trait for anything else, such as a listener that refuses some of its clients:
 ///
 /// ```
 /// use std::io;
 /// use std::net::SocketAddr;
-/// use std::sync::Arc;
 /// use tokio::net::{TcpListener, TcpStream};
-/// use tokio::sync::Semaphore;
 /// use tower_offload::server::Listener;
 /// # use tower_offload::{Config, Pools, server::Server};
 ///
-/// /// Accepts nothing while no connection is allowed.
-/// struct Limited {
-///     listener: TcpListener,
-///     allowed: Arc<Semaphore>,
-/// }
+/// /// Accepts connections from this machine only.
+/// struct Local(TcpListener);
 ///
-/// impl Listener for Limited {
+/// impl Listener for Local {
 ///     type Io = TcpStream;
 ///     type Addr = SocketAddr;
 ///
 ///     async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-///         // The application adds one when a connection ends.
-///         self.allowed.acquire().await.expect("the semaphore is never closed").forget();
-///         Listener::accept(&mut self.listener).await
+///         loop {
+///             let (stream, peer) = Listener::accept(&mut self.0).await;
+///             if peer.ip().is_loopback() {
+///                 return (stream, peer);
+///             }
+///         }
 ///     }
 ///
 ///     fn local_addr(&self) -> io::Result<SocketAddr> {
-///         self.listener.local_addr()
+///         self.0.local_addr()
 ///     }
 /// }
 /// # async {
-/// # let listener = Limited { listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), allowed: Arc::default() };
+/// # let listener = Local(TcpListener::bind("127.0.0.1:0").await.unwrap());
 /// # Server::new(&Config::default(), &Pools::default()).listener(listener).serve(axum::Router::new()).await
 /// # };
 /// ```
