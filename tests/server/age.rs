@@ -47,6 +47,7 @@ async fn an_http1_connection_ends_with_the_response_after_its_age() {
     let mut stream = memory.connect();
     let opened = Instant::now();
     loop {
+        assert!(opened.elapsed() < 2 * AGE, "it is never closed");
         send(&mut stream, "/").await;
         let head = read_to(&mut stream, "\r\n\r\nhello").await;
         if head.contains("connection: close\r\n") {
@@ -78,6 +79,7 @@ async fn an_http2_connection_finishes_its_streams_after_its_age() {
     let connection = tokio::spawn(connection);
     let mut answered = 0;
     while !connection.is_finished() {
+        assert!(opened.elapsed() < 2 * AGE, "it is never closed");
         let request = http::Request::get("http://localhost/").body(Empty::new()).unwrap();
         match client.send_request(request).await {
             Ok(response) => {
