@@ -100,7 +100,7 @@ async fn idle_connections_are_closed_at_once() {
 
 #[tokio::test]
 async fn connections_that_wait_to_be_accepted_are_served() {
-    const CLIENTS: usize = 400;
+    const CLIENTS: usize = 100;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut streams = Vec::new();
