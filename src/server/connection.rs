@@ -204,16 +204,22 @@ mod tests {
     async fn served(connections: &Connections, timeouts: Timeouts) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (stream, peer) = listener.accept().await.unwrap();
-        let opened = connections.open();
-        let service = tower::service_fn(|_: Request<Incoming>| async {
-            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
-        });
-        tokio::spawn(serve(stream, peer, opened, timeouts, service));
+        let (stream, _) = listener.accept().await.unwrap();
+        start(connections, timeouts, stream);
         client
     }
 
-    async fn answer(client: &mut TcpStream) -> io::Result<String> {
+    fn start<Io>(connections: &Connections, timeouts: Timeouts, io: Io)
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let service = tower::service_fn(|_: Request<Incoming>| async {
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
+        });
+        tokio::spawn(serve(io, (), connections.open(), timeouts, service));
+    }
+
+    async fn answer(client: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
         let mut answer = Vec::new();
         while !answer.ends_with(b"hello") {
             answer.push(client.read_u8().await?);
@@ -233,6 +239,21 @@ mod tests {
         connections.give(Order::Finish);
         let answer = answer(&mut client).await.unwrap();
         assert!(answer.contains("connection: close\r\n"), "{answer}");
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn so_is_one_over_a_unix_socket() {
+        let connections = Connections::default();
+        let (mut client, server) = tokio::net::UnixStream::pair().unwrap();
+        start(&connections, Timeouts { keep_alive: LONG, header_read: LONG, max_age: None }, server);
+        assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
+        answer(&mut client).await.unwrap();
+
+        assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
+        connections.give(Order::Finish);
+        answer(&mut client).await.unwrap();
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
     }
 

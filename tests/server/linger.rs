@@ -8,7 +8,7 @@ use axum::routing::post;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
-use crate::harness::{TestServer, closed, hello, read_to, send, soon};
+use crate::harness::{TestServer, app, closed, gate, read_to, send, soon};
 
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -44,14 +44,17 @@ async fn a_client_that_sends_a_refused_body_for_three_seconds_reads_its_answer()
 #[tokio::test]
 async fn a_connection_that_has_read_everything_closes_without_waiting_for_its_client() {
     for _ in 0..10 {
-        let mut server = TestServer::start(hello(), |_| {}).await;
+        let (gate, mut keeper) = gate();
+        let mut server = TestServer::start(app(&gate), |_| {}).await;
         let mut stream = server.connect().await;
-        send(&mut stream, "/").await;
-        read_to(&mut stream, "hello").await;
-        server.stop();
+        send(&mut stream, "/gate").await;
+        keeper.entered().await;
+        server.stopped().await;
+        keeper.open();
+        read_to(&mut stream, "passed").await;
         closed(&mut stream).await;
         // The client keeps its side open until the server has ended.
-        if server.report().await.took < Duration::from_millis(500) {
+        if server.report().await.took < Duration::from_millis(700) {
             return;
         }
     }

@@ -35,23 +35,3 @@ async fn a_unix_listener_is_served_and_shut_down_like_any_other() {
     let report = soon(served).await.unwrap().unwrap();
     assert_eq!((report.connections_finished, report.connections_cut_off), (1, 0));
 }
-
-/// On one thread the task that is told to finish runs before the runtime hears of the request that the kernel has.
-#[tokio::test]
-async fn a_request_that_arrives_together_with_the_shutdown_is_served_over_a_unix_socket_too() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("server");
-    let listener = UnixListener::bind(&path).unwrap();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server = Server::new(&Config::default(), &Pools::default())
-        .listener(listener)
-        .shutdown_on(async { stopped.await.unwrap() });
-    let served = tokio::spawn(server.serve(hello()));
-    let mut stream = UnixStream::connect(&path).await.unwrap();
-    exchange(&mut stream).await;
-    stop.send(()).unwrap();
-    stream.try_write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
-    read_to(&mut stream, "\r\n\r\nhello").await;
-    closed(&mut stream).await;
-    assert!(soon(served).await.unwrap().unwrap().is_complete());
-}
