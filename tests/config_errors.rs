@@ -772,6 +772,26 @@ const CASES: &[(&str, &str, &str)] = &[
         "server:\n  shutdown_timeout: 1.5.2\n",
         "<yaml>:2:21: server.shutdown_timeout: `1.5.2` is no time; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
     ),
+    (
+        "delay that leaves no time",
+        "server:\n  shutdown_delay: 25\n  shutdown_timeout: 25\n",
+        "<yaml>:2:19: server.shutdown_delay: 25s is not less than `shutdown_timeout`, which is 25s and includes this delay",
+    ),
+    (
+        "delay longer than the default timeout",
+        "server: {shutdown_delay: 1m}\n",
+        "<yaml>:1:26: server.shutdown_delay: 60s is not less than `shutdown_timeout`, which is 25s and includes this delay",
+    ),
+    (
+        "delay below the shortest",
+        "server: {shutdown_delay: 1us}\n",
+        "<yaml>:1:26: server.shutdown_delay: 1us is shorter than 1ms; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "age of nothing",
+        "server: {max_connection_age: 0}\n",
+        "<yaml>:1:30: server.max_connection_age: 0 is no time at all; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
     ("unknown alias", "general: *nowhere\n", "<yaml>:1:10: this is not YAML: unknown anchor"),
     (
         "tag",

@@ -78,8 +78,10 @@ performance:
 server:
   host: '::1'
   port: 0
+  shutdown_delay: 59m
   shutdown_timeout: 1h
   header_read_timeout: 1500us
+  max_connection_age: 10m
 ";
     let config = Config::from_yaml(text).unwrap();
     let performance = &config.performance;
@@ -117,7 +119,9 @@ server:
     );
     assert_eq!(config.server.address(), "[::1]:0".parse().unwrap());
     assert_eq!(config.server.shutdown_timeout, Duration::from_secs(3600));
+    assert_eq!(config.server.shutdown_delay, Duration::from_secs(3540));
     assert_eq!(config.server.header_read_timeout, Duration::from_micros(1500));
+    assert_eq!(config.server.max_connection_age, Some(Duration::from_secs(600)));
 }
 
 #[test]
@@ -490,6 +494,18 @@ fn cores_shares_and_stacks_built_in_code_obey_the_same_rules() {
          performance.thread_pools.cpu.stack_size: 2GiB is more than 1GiB; give a size from 64KiB to 1GiB, such as \
          `16MiB`"
     );
+}
+
+#[test]
+fn a_delay_built_in_code_must_be_shorter_than_the_timeout() {
+    let mut config = Config::default();
+    config.server.shutdown_delay = config.server.shutdown_timeout;
+    assert_eq!(
+        config.validate().unwrap_err().to_string(),
+        "server.shutdown_delay: 25s is not less than `shutdown_timeout`, which is 25s and includes this delay"
+    );
+    config.server.shutdown_delay -= Duration::from_millis(1);
+    config.validate().unwrap();
 }
 
 #[test]

@@ -128,6 +128,8 @@ prop_compose! {
         workers in workers(1024),
         cores in cores(),
         times in [time(), time(), time()],
+        delay in 0.0..1.0,
+        age in proptest::option::of(time()),
         host in any::<IpAddr>(),
         port in any::<u16>(),
         pools in proptest::collection::btree_map(name(), pool(), 0..5),
@@ -139,6 +141,11 @@ prop_compose! {
         config.performance.cores = cores;
         [config.performance.keep_alive_timeout, config.server.shutdown_timeout, config.server.header_read_timeout]
             = times;
+        let delay = config.server.shutdown_timeout.mul_f64(delay);
+        if (Duration::from_millis(1)..config.server.shutdown_timeout).contains(&delay) {
+            config.server.shutdown_delay = delay;
+        }
+        config.server.max_connection_age = age;
         config.server.host = host;
         config.server.port = port;
         for (name, pool) in pools {

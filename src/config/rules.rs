@@ -83,6 +83,19 @@ pub(crate) fn check_time(time: Duration) -> Result<(), String> {
     Err(format!("{fault}; {TIME_REMEDY}"))
 }
 
+/// A delay may be 0, and leaves some of the shutdown's time.
+pub(crate) fn check_delay(delay: Duration, timeout: Duration) -> Result<(), String> {
+    if delay.is_zero() {
+        return Ok(());
+    }
+    check_time(delay)?;
+    if delay < timeout {
+        return Ok(());
+    }
+    let (delay, timeout) = (span::in_words(delay), span::in_words(timeout));
+    Err(format!("{delay} is not less than `shutdown_timeout`, which is {timeout} and includes this delay"))
+}
+
 /// Whether two bounds are the right way round.
 pub(crate) fn check_order<T: PartialOrd>(min: T, max: T, shown: impl Fn(T) -> String) -> Result<(), String> {
     if min <= max {

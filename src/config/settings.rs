@@ -70,11 +70,17 @@ pub struct ServerConfig {
     pub host: IpAddr,
     /// The port to listen on; 3000 by default. With 0, the system picks a free one.
     pub port: u16,
-    /// How long a graceful shutdown may take, connections and pools together, before the rest is cut off; 30 s by
-    /// default.
+    /// How long after the signal the server still accepts connections and serves all requests, while its readiness
+    /// fails; 0 by default. Balancers stop sending requests meanwhile. It must be shorter than `shutdown_timeout`.
+    pub shutdown_delay: Duration,
+    /// How long a graceful shutdown may take, from the signal on, the delay included, before the rest is cut off; 25 s
+    /// by default: Kubernetes ends a process after 30 s.
     pub shutdown_timeout: Duration,
     /// How long a client may take to send a request's header over HTTP/1, or the preface of HTTP/2; 10 s by default.
     pub header_read_timeout: Duration,
+    /// The age at which a connection is closed after its requests in flight, 10% more or less by chance; none by
+    /// default.
+    pub max_connection_age: Option<Duration>,
 }
 
 // === impl Config ===
@@ -150,8 +156,12 @@ impl Config {
         for (field, message) in trust.faults() {
             note(&format!("performance.trust.{field}"), Err(message));
         }
-        note("server.shutdown_timeout", rules::check_time(self.server.shutdown_timeout));
-        note("server.header_read_timeout", rules::check_time(self.server.header_read_timeout));
+        let ServerConfig { shutdown_delay, shutdown_timeout, header_read_timeout, max_connection_age, .. } =
+            self.server;
+        note("server.shutdown_delay", rules::check_delay(shutdown_delay, shutdown_timeout));
+        note("server.shutdown_timeout", rules::check_time(shutdown_timeout));
+        note("server.header_read_timeout", rules::check_time(header_read_timeout));
+        note("server.max_connection_age", max_connection_age.map_or(Ok(()), rules::check_time));
         for (name, pool) in thread_pools.iter() {
             pool.check(name.as_str(), &mut mistakes);
         }
@@ -185,8 +195,10 @@ impl Default for ServerConfig {
         Self {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 3000,
-            shutdown_timeout: Duration::from_secs(30),
+            shutdown_delay: Duration::ZERO,
+            shutdown_timeout: Duration::from_secs(25),
             header_read_timeout: Duration::from_secs(10),
+            max_connection_age: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::builder::{BuildError, PoolsBuilder};
+use super::draining::Drain;
 use super::routes::Routes;
 use crate::admission::{Bounds, Discipline, Limit, Settings};
 use crate::config::{Concurrency, Config, PoolConfig, Queue, Trust};
@@ -64,6 +65,7 @@ struct All {
     verbose: bool,
     /// Everything runs where it stands.
     disabled: bool,
+    drain: Drain,
 }
 
 impl Pools {
@@ -97,8 +99,8 @@ impl Pools {
             let known = pools.iter().map(|pool| pool.name().clone()).collect();
             return Err(BuildError::UnknownPool(UnknownPool::new(name, known)));
         }
-        let routes = Routes::new(config.performance.routes.clone());
-        Ok(Self { all: Arc::new(All { pools, routes, verbose, disabled: false }) })
+        let (routes, drain) = (Routes::new(config.performance.routes.clone()), Drain::default());
+        Ok(Self { all: Arc::new(All { pools, routes, verbose, disabled: false, drain }) })
     }
 
     /// Makes pools in code.
@@ -122,7 +124,8 @@ impl Pools {
     /// ```
     #[must_use]
     pub fn disabled() -> Self {
-        Self { all: Arc::new(All { pools: Vec::new(), routes: Routes::default(), verbose: false, disabled: true }) }
+        let (pools, routes, drain) = (Vec::new(), Routes::default(), Drain::default());
+        Self { all: Arc::new(All { pools, routes, verbose: false, disabled: true, drain }) }
     }
 
     /// Whether these are no pools at all; see [`disabled`](Self::disabled).
@@ -170,6 +173,10 @@ impl Pools {
     /// The routes of the settings, and which of them have matched a request.
     pub(crate) fn routes(&self) -> &Routes {
         &self.all.routes
+    }
+
+    pub(super) fn drain(&self) -> &Drain {
+        &self.all.drain
     }
 
     /// The pool to run in, or none if the job runs where it stands.

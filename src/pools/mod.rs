@@ -3,6 +3,7 @@
 mod all;
 mod batch_executor;
 mod builder;
+mod draining;
 mod into_job;
 mod routes;
 mod run;

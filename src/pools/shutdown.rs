@@ -57,7 +57,8 @@ impl Pools {
     where
         L: Future<Output = ()> + Send,
     {
-        let drains: Vec<_> = self.iter().map(Drain::begin).collect();
+        self.announce_drain();
+        let drains: Vec<_> = self.iter().map(PoolDraining::begin).collect();
         async move {
             let in_time = first_of(limit, poll_idle(&drains)).await;
             let given_up: Vec<_> = drains.iter().map(|drain| if in_time { 0 } else { drain.pool.cut_off() }).collect();
@@ -68,7 +69,7 @@ impl Pools {
 }
 
 /// The drain of one pool.
-struct Drain {
+struct PoolDraining {
     pool: Pool,
     /// Tasks of the pool that the thread is in the middle of which began the drain: they wait for it.
     except: usize,
@@ -76,7 +77,7 @@ struct Drain {
     before: u64,
 }
 
-impl Drain {
+impl PoolDraining {
     /// Rejects every further task.
     fn begin(pool: &Pool) -> Self {
         pool.drain();
@@ -100,7 +101,7 @@ impl Drain {
 }
 
 /// Ends when no pool has anything queued or in flight. A task of one pool may submit to another, so all are asked each time.
-async fn poll_idle(drains: &[Drain]) {
+async fn poll_idle(drains: &[PoolDraining]) {
     poll_fn(|cx| {
         // Each is asked, so that each wakes this future.
         let busy = drains.iter().filter(|drain| !drain.poll_idle(cx)).count();

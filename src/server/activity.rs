@@ -1,23 +1,26 @@
-//! What happens on one connection, and what is due because nothing does: the rules of its timeouts.
+//! The activity of one connection, and the rules of its timeouts.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long the peer may take to answer our farewell: the GOAWAY of HTTP/2, or the end of our stream.
+/// How long the peer may take to close the connection after the server's GOAWAY or the end of the server's stream.
 pub(super) const CLOSING_GRACE: Duration = Duration::from_secs(5);
 
-/// How long we go on reading after our side of the connection ended.
+/// How long the server reads and discards bytes after it has ended its stream, if they keep coming.
 ///
-/// Closing a socket that has unread bytes resets the connection, and a reset destroys what the client has not read yet:
-/// the very response that told it to go away (RFC 9112, section 9.6).
-pub(super) const LINGER: Duration = Duration::from_secs(1);
+/// To close a socket that has unread bytes resets the connection, and a reset destroys responses that the client has
+/// not read yet (RFC 9112, section 9.6).
+pub(super) const LINGER: Duration = Duration::from_secs(5);
+
+/// How long it waits for the next of these bytes.
+pub(super) const LINGER_QUIET: Duration = Duration::from_secs(1);
 
 /// How long after its arrival a connection may still bring its first request although the server shuts down.
 ///
-/// A client whose connection was accepted a moment ago is just about to send; the others keep theirs for later. Go's
-/// `net/http` makes the same difference, with 5 s.
+/// The client of a new connection is about to send a request, other clients keep their connections for later. Go's
+/// `net/http` makes the same distinction, with 5 s.
 pub(super) const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 const NEVER: u64 = u64::MAX;
@@ -27,37 +30,38 @@ const NEVER: u64 = u64::MAX;
 pub(super) struct Timeouts {
     pub(super) keep_alive: Duration,
     pub(super) header_read: Duration,
+    pub(super) max_age: Option<Duration>,
 }
 
-/// What the server wants of a connection.
+/// How far a connection is on its way to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Serve it.
+    /// It is served.
     Open,
-    /// Finish what is in flight, then close.
+    /// It ends after the requests in flight.
     Draining,
-    /// HTTP was told to close after what is in flight, at this moment.
+    /// At this moment, hyper began to close it after the requests in flight.
     Closing(Instant),
-    /// HTTP was told to close, at this moment, with nothing in flight. HTTP/2 may still bring a request that the client
-    /// sent before it heard of it.
+    /// At this moment, hyper began to close it with no request in flight. HTTP/2 may still bring a request that the
+    /// client sent before it received the GOAWAY.
     ClosingIdle(Instant),
 }
 
-/// What is to be done with a connection once its time has come.
+/// The end of a connection, once a timeout has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Tell HTTP to finish what is in flight and close.
+    /// Have hyper finish the requests in flight and close the connection.
     Close,
-    /// The connection is idle: close it, unless a request has just arrived.
+    /// Close the idle connection, unless a request has just arrived.
     CloseIdle,
     /// Close the socket.
     Drop,
 }
 
-/// When something is to be done.
+/// The next action, and when it is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// Requests are in flight: nothing, however long it takes.
+    /// No action is due while requests are in flight.
     Never,
     Now(Action),
     At(Instant, Action),
@@ -72,26 +76,30 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// What happens on one connection, told by its socket and its requests, read by its timer.
+/// The activity of one connection. Its socket and its requests write this, its timer reads it.
 ///
-/// HTTP/2 runs its requests on tasks of their own, hence the atomics. Times are nanoseconds since `opened`.
+/// HTTP/2 serves each request in a separate task, hence the atomics. Times are nanoseconds since `opened`.
 #[derive(Debug)]
 pub(super) struct Activity {
     opened: Instant,
     protocol: AtomicU8,
-    /// Requests whose response has not been given to HTTP to its last byte.
+    /// Requests whose response hyper has not taken to its last byte. A tunnel over HTTP/2 counts as one until it ends.
     in_flight: AtomicUsize,
-    /// When the last request ended, or a peer that did not read went on reading.
+    /// When the last request ended, or the peer resumed reading.
     idle_since: AtomicU64,
     /// When a request's header began to arrive; for the first one, when the connection did.
     head_since: AtomicU64,
-    /// When we ended our side.
+    /// Whether the last request had a body, of which the client may still send a part.
+    has_body: AtomicBool,
+    /// When the server's stream ended.
     ended: AtomicU64,
+    /// When bytes were last discarded since then.
+    discarded: AtomicU64,
     /// The peer does not read fast enough.
     blocked: AtomicBool,
-    /// The socket is asked to look for unread bytes.
+    /// The socket shall look for unread bytes.
     probing: AtomicBool,
-    /// Our side ends because the connection is idle.
+    /// The server's stream ends because the connection is idle.
     ends_idle: AtomicBool,
 }
 
@@ -103,27 +111,30 @@ impl Activity {
             in_flight: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
+            has_body: AtomicBool::new(false),
             ended: AtomicU64::new(NEVER),
+            discarded: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
             probing: AtomicBool::new(false),
             ends_idle: AtomicBool::new(false),
         }
     }
 
-    /// A request arrived in full, its body aside.
-    pub(super) fn request_began(&self) {
+    /// A request's header arrived.
+    pub(super) fn request_began(&self, has_body: bool) {
+        self.has_body.store(has_body, Ordering::Relaxed);
         self.head_since.store(NEVER, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Its response was given to HTTP to its last byte, or will never be.
+    /// hyper took the response to its last byte, or the request was cancelled.
     pub(super) fn request_ended(&self) {
-        // First the time, then the count: whoever sees no request in flight sees since when.
+        // First the time, then the count: a reader that sees no request in flight also sees since when.
         self.restart_idle_clock();
         self.in_flight.fetch_sub(1, Ordering::Release);
     }
 
-    /// The requests in flight. A response that waits for the peer to read counts, though HTTP has all of it.
+    /// The requests in flight. A response that waits for the peer to read counts, although hyper has all of it.
     pub(super) fn in_flight(&self) -> usize {
         let in_flight = self.in_flight.load(Ordering::Acquire);
         if in_flight == 0 && self.blocked.load(Ordering::Relaxed) { 1 } else { in_flight }
@@ -132,7 +143,7 @@ impl Activity {
     pub(super) fn set_protocol(&self, protocol: Protocol) {
         self.protocol.store(protocol as u8, Ordering::Relaxed);
         if protocol == Protocol::Http2 {
-            // From here on HTTP/2 counts its streams; it has no header of its own to wait for.
+            // HTTP/2 connections have no timeout for headers.
             self.head_since.store(NEVER, Ordering::Relaxed);
             self.restart_idle_clock();
         }
@@ -148,7 +159,7 @@ impl Activity {
         }
     }
 
-    /// A write had to wait for the peer, or went on.
+    /// A write had to wait for the peer, or succeeded again.
     pub(super) fn write_blocked(&self, blocked: bool) {
         if self.blocked.load(Ordering::Relaxed) != blocked {
             self.blocked.store(blocked, Ordering::Relaxed);
@@ -156,9 +167,15 @@ impl Activity {
         }
     }
 
-    /// Our side of the connection ended.
+    /// The server's stream ended.
     pub(super) fn ended(&self) {
         self.ended.store(self.now(), Ordering::Relaxed);
+        self.discarded();
+    }
+
+    /// Bytes were discarded after that.
+    pub(super) fn discarded(&self) {
+        self.discarded.store(self.now(), Ordering::Relaxed);
     }
 
     /// The connection is closed because it is idle.
@@ -166,9 +183,13 @@ impl Activity {
         self.ends_idle.store(true, Ordering::Relaxed);
     }
 
-    /// Whether reading goes on for a while after our side ended. Whoever is idle has nothing left to read.
+    /// Whether the socket reads for a while after the server's stream ended. The client may still send unless the
+    /// connection was idle, or all of its last request was read.
     pub(super) fn lingers(&self) -> bool {
-        !self.ends_idle.load(Ordering::Relaxed)
+        let all_read = self.is(Protocol::Http1)
+            && !self.has_body.load(Ordering::Relaxed)
+            && self.moment(&self.head_since).is_none();
+        !all_read && !self.ends_idle.load(Ordering::Relaxed)
     }
 
     /// Asks the socket to look for unread bytes at its next read.
@@ -176,18 +197,19 @@ impl Activity {
         self.probing.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the socket was asked to look for unread bytes. It was asked once.
+    /// Whether the socket shall look for unread bytes. The answer is true once for each [`probe`](Self::probe).
     pub(super) fn take_probe(&self) -> bool {
         self.probing.load(Ordering::Relaxed) && self.probing.swap(false, Ordering::Relaxed)
     }
 
-    /// What is to be done with the connection, and when, if nothing happens until then.
+    /// The next action if nothing happens before it is due.
     pub(super) fn due(&self, stage: Stage, timeouts: &Timeouts) -> Due {
         let draining = stage == Stage::Draining;
         if let Some(ended) = self.moment(&self.ended) {
-            return Due::At(ended + LINGER, Action::Drop);
+            let quiet = self.at(self.discarded.load(Ordering::Relaxed)) + LINGER_QUIET;
+            return Due::At(quiet.min(ended + LINGER), Action::Drop);
         }
-        // First the count, then the time: where no request is in flight, this is since when.
+        // First the count, then the time: see `request_ended`.
         let requests = self.in_flight.load(Ordering::Acquire);
         let in_flight = requests > 0 || self.blocked.load(Ordering::Relaxed);
         let idle_since = self.at(self.idle_since.load(Ordering::Relaxed));
@@ -245,7 +267,8 @@ mod tests {
 
     use super::*;
 
-    const TIMEOUTS: Timeouts = Timeouts { keep_alive: Duration::from_secs(30), header_read: Duration::from_secs(10) };
+    const TIMEOUTS: Timeouts =
+        Timeouts { keep_alive: Duration::from_secs(30), header_read: Duration::from_secs(10), max_age: None };
 
     fn open(activity: &Activity) -> Due {
         activity.due(Stage::Open, &TIMEOUTS)
@@ -268,7 +291,7 @@ mod tests {
         let activity = Activity::new();
         activity.set_protocol(Protocol::Http1);
         activity.read();
-        activity.request_began();
+        activity.request_began(false);
         advance(Duration::from_secs(1)).await;
         activity.request_ended();
         activity
@@ -299,8 +322,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_due_while_a_request_is_in_flight() {
         let activity = served().await;
-        activity.request_began();
-        activity.request_began();
+        activity.request_began(false);
+        activity.request_began(false);
         assert_eq!(open(&activity), Due::Never);
         activity.request_ended();
         advance(Duration::from_secs(100)).await;
@@ -333,7 +356,7 @@ mod tests {
     async fn draining_closes_what_is_idle_and_lets_what_is_in_flight_finish() {
         let activity = served().await;
         assert_eq!(draining(&activity), Due::Now(Action::CloseIdle));
-        activity.request_began();
+        activity.request_began(false);
         assert_eq!(draining(&activity), Due::Now(Action::Close));
         assert_eq!(activity.due(Stage::Closing(Instant::now()), &TIMEOUTS), Due::Never);
     }
@@ -359,16 +382,44 @@ mod tests {
         activity.write_blocked(true);
         assert_eq!(activity.due(closing, &TIMEOUTS), drop_in(5));
         // A request that HTTP/2 let in at the last moment is one.
-        activity.request_began();
+        activity.request_began(false);
         assert_eq!(activity.due(closing, &TIMEOUTS), Due::Never);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lingering_is_bounded() {
+    async fn lingering_ends_a_second_after_the_last_byte_and_after_five_seconds_at_most() {
         let activity = served().await;
         activity.ended();
         assert_eq!(open(&activity), drop_in(1));
-        activity.request_began();
-        assert_eq!(open(&activity), drop_in(1));
+        for _ in 0..9 {
+            advance(LINGER_QUIET / 2).await;
+            activity.discarded();
+        }
+        let half = Due::At(Instant::now() + LINGER_QUIET / 2, Action::Drop);
+        assert_eq!(open(&activity), half);
+        activity.request_began(false);
+        assert_eq!(open(&activity), half);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_lingers_if_its_client_may_still_be_sending() {
+        let activity = Activity::new();
+        assert!(activity.lingers());
+        activity.set_protocol(Protocol::Http1);
+        activity.read();
+        assert!(activity.lingers(), "a header is half read");
+        activity.request_began(true);
+        activity.request_ended();
+        assert!(activity.lingers(), "the body may be unread");
+        activity.request_began(false);
+        activity.request_ended();
+        assert!(!activity.lingers(), "all was read");
+        activity.read();
+        assert!(activity.lingers(), "the next header has begun");
+        activity.end_idle();
+        assert!(!activity.lingers());
+        let http2 = Activity::new();
+        http2.set_protocol(Protocol::Http2);
+        assert!(http2.lingers());
     }
 }

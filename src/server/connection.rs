@@ -1,97 +1,108 @@
-//! Serves one connection until it ends, is idle for too long, or the server shuts down.
+//! Serves one connection until it ends, is idle or old, or the server shuts down.
 
+use std::collections::hash_map::RandomState;
 use std::error::Error;
 use std::future::poll_fn;
+use std::hash::BuildHasher;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::{Builder, UpgradeableConnection};
-use tokio::net::TcpStream;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::debug;
 
 use super::activity::{Action, Due, Stage, Timeouts};
 use super::connections::{Connection, Order, Registration, Side};
-use super::requests::Requests;
+use super::requests::{Requests, Tasks};
 use super::socket::Socket;
 
 /// How many requests a client may have in flight on one HTTP/2 connection.
 const MAX_CONCURRENT_STREAMS: u32 = 200;
 
-/// How connections are served; one value for all of them.
-#[derive(Debug)]
-pub(super) struct Http {
-    builder: Builder<TokioExecutor>,
-    timeouts: Timeouts,
-}
+/// How many bytes of a body an HTTP/2 client may send before the handler reads them.
+const STREAM_WINDOW: u32 = 256 << 10;
+
+/// The same for all bodies of one connection. It has room for the window of every stream, so requests whose bodies are
+/// not being read cannot keep the others from sending theirs.
+const CONNECTION_WINDOW: u32 = MAX_CONCURRENT_STREAMS * STREAM_WINDOW;
+
+/// How often the server pings an HTTP/2 client, and how long it then waits for the answer before it closes the
+/// connection. hyper sends no ping while bytes arrive.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The part of a connection's task that decides when it is over.
 struct Driver<'a> {
     connection: &'a Connection,
-    timeouts: &'a Timeouts,
+    timeouts: Timeouts,
+    /// When the connection is too old.
+    retires: Option<Instant>,
     stage: Stage,
     timer: Pin<&'a mut Sleep>,
     watched: Option<Order>,
 }
 
-impl Http {
-    pub(super) fn new(timeouts: Timeouts) -> Self {
-        let mut builder = Builder::new(TokioExecutor::new());
-        // hyper's own header timeout also runs while a connection is idle between requests, where a keep-alive timeout
-        // that is longer must hold. Both are kept by `Activity`.
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
-        // WebSockets over HTTP/2 need the extended CONNECT. The limits on resets stay at hyper's own.
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
-            .enable_connect_protocol();
-        Self { builder, timeouts }
-    }
+/// Serves one connection to its end. An upgraded one then belongs to the application.
+pub(super) async fn serve<Io, A, S, B>(io: Io, peer: A, registration: Registration, timeouts: Timeouts, service: S)
+where
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    A: Clone + Send + Sync + 'static,
+    S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let connection = Arc::clone(&registration.connection);
+    let socket = Socket::new(io, registration);
+    let requests = Requests::new(service, Arc::clone(&connection), peer);
+    let builder = builder(Tasks::new(Arc::clone(&connection)));
+    let mut http = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), requests));
+    let now = Instant::now();
+    let retires = timeouts.max_age.map(|age| now + spread(age));
+    let header = now + timeouts.header_read;
+    let timer = pin!(sleep_until(retires.map_or(header, |retires| retires.min(header))));
+    let mut driver = Driver { connection: &connection, timeouts, retires, stage: Stage::Open, timer, watched: None };
+    poll_fn(|cx| driver.poll(http.as_mut(), cx)).await;
+}
 
-    /// Serves one connection to its end. An upgraded one is left to its new owner.
-    pub(super) async fn serve<S, B>(
-        &self,
-        stream: TcpStream,
-        connection: Arc<Connection>,
-        registration: Registration,
-        service: S,
-    ) where
-        S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Error: Into<Box<dyn Error + Send + Sync>>,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let socket = Socket::new(stream, Arc::clone(&connection), registration);
-        let requests = Requests::new(service, Arc::clone(&connection));
-        let mut http = pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(socket), requests));
-        let timer = pin!(sleep_until(Instant::now() + self.timeouts.header_read));
-        let mut driver =
-            Driver { connection: &connection, timeouts: &self.timeouts, stage: Stage::Open, timer, watched: None };
-        poll_fn(|cx| driver.poll(http.as_mut(), cx)).await;
-    }
+fn builder(tasks: Tasks) -> Builder<Tasks> {
+    let mut builder = Builder::new(tasks);
+    // hyper's timeout for headers also runs while a connection is idle between two requests, where a longer keep-alive
+    // timeout applies. `Activity` has both.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
+    // WebSockets over HTTP/2 need the extended CONNECT. The limits on resets are hyper's defaults.
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .enable_connect_protocol();
+    builder
+}
+
+/// 90% to 110% of `age`, so that connections that were made together do not end together.
+fn spread(age: Duration) -> Duration {
+    let random = RandomState::new().hash_one(()) as f64 / u64::MAX as f64;
+    age.mul_f64(0.9 + 0.2 * random)
 }
 
 impl Driver<'_> {
-    fn poll<S, B>(
-        &mut self,
-        mut http: Pin<&mut UpgradeableConnection<'_, TokioIo<Socket>, Requests<S>, TokioExecutor>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<()>
+    fn poll<C>(&mut self, mut http: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<()>
     where
-        S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Error: Into<Box<dyn Error + Send + Sync>>,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
+        C: GracefulConnection<Error = Box<dyn Error + Send + Sync>>,
     {
         match self.order(cx) {
             Order::End => return Poll::Ready(()),
@@ -109,9 +120,9 @@ impl Driver<'_> {
             match self.due(cx) {
                 None => return Poll::Pending,
                 Some(Action::Drop) => return Poll::Ready(()),
-                // Before an idle connection is closed, HTTP is polled once more, and the socket looks whether a
-                // request has just arrived. One that comes after that look finds the connection closed: HTTP/1 has no
-                // way to tell the client beforehand.
+                // Before an idle connection is closed, hyper is polled once more, and the socket asks the kernel whether
+                // a request has just arrived. A later request finds the connection closed: HTTP/1 cannot announce a close
+                // between two requests.
                 Some(Action::CloseIdle) if !probed => {
                     self.connection.activity.probe();
                     probed = true;
@@ -130,39 +141,44 @@ impl Driver<'_> {
         }
     }
 
-    /// The server's last order, and the task's waker where the next one finds it.
+    /// The server's last order. The next one wakes the task.
     fn order(&mut self, cx: &Context<'_>) -> Order {
         loop {
             let order = self.connection.order();
             if self.watched == Some(order) {
                 return order;
             }
-            // An order takes the waker with it. The task's waker never changes, so once for each order is enough.
+            // An order consumes the registered waker. The task's waker never changes, so one registration for each
+            // order is enough.
             self.connection.watch(Side::Task, cx.waker());
             self.watched = Some(order);
         }
     }
 
-    /// What is to be done now. If nothing, the timer wakes the task when something may be.
+    /// The action that is due now. If there is none, the timer wakes the task when one may be due.
     fn due(&mut self, cx: &mut Context<'_>) -> Option<Action> {
-        let activity = &self.connection.activity;
         loop {
-            let due = activity.due(self.stage, self.timeouts);
+            if self.stage == Stage::Open && self.retires.is_some_and(|retires| retires <= Instant::now()) {
+                self.stage = Stage::Draining;
+            }
+            let due = self.connection.activity.due(self.stage, &self.timeouts);
             match due {
                 Due::Now(action) => return Some(action),
                 Due::At(at, _) if at < self.timer.deadline() => self.timer.as_mut().reset(at),
                 _ => {}
             }
-            // The timer is only ever moved forward by its own firing, so a request costs no timer operation.
+            // Only the timer's own firing moves it to a later time, so a request costs no timer operation.
             if self.timer.as_mut().poll(cx).is_pending() {
                 return None;
             }
             let now = Instant::now();
-            match due {
+            let next = match due {
                 Due::At(at, action) if at <= now => return Some(action),
-                Due::At(at, _) => self.timer.as_mut().reset(at),
-                Due::Never | Due::Now(_) => self.timer.as_mut().reset(now + self.timeouts.keep_alive),
-            }
+                Due::At(at, _) => at,
+                Due::Never | Due::Now(_) => now + self.timeouts.keep_alive,
+            };
+            let retires = self.retires.filter(|retires| *retires > now);
+            self.timer.as_mut().reset(retires.map_or(next, |retires| retires.min(next)));
         }
     }
 }
@@ -176,7 +192,7 @@ mod tests {
     use bytes::Bytes;
     use http_body_util::Full;
     use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::super::connections::Connections;
     use super::*;
@@ -188,17 +204,22 @@ mod tests {
     async fn served(connections: &Connections, timeouts: Timeouts) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (stream, peer) = listener.accept().await.unwrap();
-        let (connection, registration) = connections.open(peer);
-        let service = tower::service_fn(|_: Request<Incoming>| async {
-            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
-        });
-        let http = Http::new(timeouts);
-        tokio::spawn(async move { http.serve(stream, connection, registration, service).await });
+        let (stream, _) = listener.accept().await.unwrap();
+        start(connections, timeouts, stream);
         client
     }
 
-    async fn answer(client: &mut TcpStream) -> io::Result<String> {
+    fn start<Io>(connections: &Connections, timeouts: Timeouts, io: Io)
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let service = tower::service_fn(|_: Request<Incoming>| async {
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
+        });
+        tokio::spawn(serve(io, (), connections.open(), timeouts, service));
+    }
+
+    async fn answer(client: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
         let mut answer = Vec::new();
         while !answer.ends_with(b"hello") {
             answer.push(client.read_u8().await?);
@@ -206,11 +227,11 @@ mod tests {
         Ok(String::from_utf8(answer).unwrap())
     }
 
-    /// On one thread the task that is told to finish runs before the runtime hears of the request that the kernel has.
+    /// On one thread, the task gets the order to finish before the runtime learns of the request that the kernel has.
     #[tokio::test]
     async fn a_request_that_only_the_kernel_knows_of_is_served_before_the_connection_is_closed() {
         let connections = Connections::default();
-        let mut client = served(&connections, Timeouts { keep_alive: LONG, header_read: LONG }).await;
+        let mut client = served(&connections, Timeouts { keep_alive: LONG, header_read: LONG, max_age: None }).await;
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
 
@@ -221,24 +242,47 @@ mod tests {
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
     }
 
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn so_is_one_over_a_unix_socket() {
+        let connections = Connections::default();
+        let (mut client, server) = tokio::net::UnixStream::pair().unwrap();
+        start(&connections, Timeouts { keep_alive: LONG, header_read: LONG, max_age: None }, server);
+        assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
+        answer(&mut client).await.unwrap();
+
+        assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
+        connections.give(Order::Finish);
+        answer(&mut client).await.unwrap();
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    }
+
     #[tokio::test]
     async fn a_request_that_arrives_together_with_the_keep_alive_timeout_is_served() {
         let keep_alive = Duration::from_millis(50);
         let connections = Connections::default();
-        let mut client = served(&connections, Timeouts { keep_alive, header_read: LONG }).await;
+        let mut client = served(&connections, Timeouts { keep_alive, header_read: LONG, max_age: None }).await;
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
 
-        // The runtime stands still meanwhile, and finds both when it goes on.
+        // The runtime is blocked meanwhile, and afterwards finds both.
         std::thread::sleep(2 * keep_alive);
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
     }
 
+    #[test]
+    fn connections_that_were_made_together_retire_within_a_fifth_of_their_age() {
+        let ages: Vec<_> = (0..100).map(|_| spread(LONG)).collect();
+        assert!(ages.iter().all(|age| (LONG.mul_f64(0.9)..=LONG.mul_f64(1.1)).contains(age)), "{ages:?}");
+        let (earliest, latest) = (ages.iter().min().unwrap(), ages.iter().max().unwrap());
+        assert!(*latest - *earliest > LONG / 10, "{earliest:?} to {latest:?}");
+    }
+
     #[tokio::test]
     async fn dropping_the_connections_ends_them() {
         let connections = Connections::default();
-        let mut client = served(&connections, Timeouts { keep_alive: LONG, header_read: LONG }).await;
+        let mut client = served(&connections, Timeouts { keep_alive: LONG, header_read: LONG, max_age: None }).await;
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
         drop(connections);

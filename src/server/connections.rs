@@ -1,7 +1,6 @@
 //! The open connections: how many there are, and a way to tell all of them to finish or to end.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -11,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::activity::Activity;
 
-/// What all connections are told.
+/// The server's order to all of its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum Order {
@@ -32,85 +31,66 @@ pub(super) struct Connections {
 #[derive(Debug, Default)]
 struct Shared {
     order: AtomicU8,
-    open: Mutex<Open>,
-    /// Told when the last connection closes.
+    /// By their addresses in memory.
+    open: Mutex<HashMap<usize, Arc<Connection>>>,
+    /// Notified when the last connection closes.
     none_open: Notify,
-    /// Told when any connection closes.
-    one_closed: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Open {
-    next: u64,
-    connections: HashMap<u64, Arc<Connection>>,
 }
 
 /// One open connection, shared by its socket, its requests and the task that serves it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) peer: SocketAddr,
     pub(super) activity: Activity,
     shared: Arc<Shared>,
     upgraded: AtomicBool,
-    wakers: Wakers,
-}
-
-#[derive(Debug, Default)]
-struct Wakers {
-    task: AtomicWaker,
-    read: AtomicWaker,
-    write: AtomicWaker,
+    /// One for each [`Side`].
+    wakers: [AtomicWaker; 3],
 }
 
 /// Keeps a connection among the open ones. The socket owns it, so that an upgraded connection counts until it closes.
 #[derive(Debug)]
 pub(super) struct Registration {
-    id: u64,
-    shared: Arc<Shared>,
+    pub(super) connection: Arc<Connection>,
 }
 
-/// Who is to be woken when the order changes.
+/// The wakers that an order wakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     /// The task that serves the connection.
     Task,
-    /// Whoever reads from an upgraded connection.
+    /// The reader of an upgraded connection.
     Read,
-    /// Whoever writes to an upgraded connection.
+    /// The writer to an upgraded connection.
     Write,
 }
 
 // === impl Connections ===
 
 impl Connections {
-    /// Counts a new connection from `peer`.
-    pub(super) fn open(&self, peer: SocketAddr) -> (Arc<Connection>, Registration) {
+    /// Counts a new connection.
+    pub(super) fn open(&self) -> Registration {
         let connection = Arc::new(Connection {
-            peer,
             activity: Activity::new(),
             shared: Arc::clone(&self.shared),
             upgraded: AtomicBool::new(false),
-            wakers: Wakers::default(),
+            wakers: Default::default(),
         });
-        let mut open = lock(&self.shared.open);
-        let id = open.next;
-        open.next += 1;
-        open.connections.insert(id, Arc::clone(&connection));
-        (connection, Registration { id, shared: Arc::clone(&self.shared) })
+        lock(&self.shared.open).insert(address(&connection), Arc::clone(&connection));
+        Registration { connection }
     }
 
     pub(super) fn count(&self) -> usize {
-        lock(&self.shared.open).connections.len()
+        lock(&self.shared.open).len()
     }
 
     /// The requests in flight on all connections.
     pub(super) fn requests(&self) -> usize {
-        lock(&self.shared.open).connections.values().map(|connection| connection.activity.in_flight()).sum()
+        lock(&self.shared.open).values().map(|connection| connection.activity.in_flight()).sum()
     }
 
     pub(super) fn give(&self, order: Order) {
         self.shared.order.store(order as u8, Ordering::SeqCst);
-        let connections: Vec<_> = lock(&self.shared.open).connections.values().cloned().collect();
+        let connections: Vec<_> = lock(&self.shared.open).values().cloned().collect();
         for connection in connections {
             connection.wake();
         }
@@ -125,11 +105,6 @@ impl Connections {
             }
             none_open.await;
         }
-    }
-
-    /// Waits until a connection closes.
-    pub(super) async fn one_closed(&self) {
-        self.shared.one_closed.notified().await;
     }
 }
 
@@ -161,18 +136,11 @@ impl Connection {
 
     /// Has `waker` woken at the next order. Ask for the order after this, not before.
     pub(super) fn watch(&self, side: Side, waker: &Waker) {
-        let Wakers { task, read, write } = &self.wakers;
-        match side {
-            Side::Task => task,
-            Side::Read => read,
-            Side::Write => write,
-        }
-        .register(waker);
+        self.wakers[side as usize].register(waker);
     }
 
     fn wake(&self) {
-        let Wakers { task, read, write } = &self.wakers;
-        [task, read, write].into_iter().for_each(AtomicWaker::wake);
+        self.wakers.iter().for_each(AtomicWaker::wake);
     }
 }
 
@@ -180,17 +148,17 @@ impl Connection {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut open = lock(&self.shared.open);
-        let closed = open.connections.remove(&self.id);
-        let none_open = open.connections.is_empty();
-        drop(open);
-        // The wakers that it holds are the application's.
-        drop(closed);
-        self.shared.one_closed.notify_waiters();
-        if none_open {
-            self.shared.none_open.notify_waiters();
+        let shared = &self.connection.shared;
+        let mut open = lock(&shared.open);
+        open.remove(&address(&self.connection));
+        if open.is_empty() {
+            shared.none_open.notify_waiters();
         }
     }
+}
+
+fn address(connection: &Arc<Connection>) -> usize {
+    Arc::as_ptr(connection).addr()
 }
 
 /// The data behind these locks is whole at every moment, so a panic elsewhere is no reason to give up.

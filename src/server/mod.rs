@@ -1,4 +1,4 @@
-//! A hyper server that keeps idle connections in check, and whose shutdown loses no request.
+//! A small hyper server: timeouts for connections, and a graceful shutdown that drains the pools.
 //!
 //! ```no_run
 //! use axum::Router;
@@ -18,58 +18,80 @@
 //! ```
 //!
 //! [`runtime`] makes a Tokio runtime with `performance.workers` threads; [`serve`] listens on `server.host` and
-//! `server.port`, and serves any Tower service for HTTP requests: an axum `Router`, a tonic `Routes`, your own.
-//! It works in a runtime of yours as well (`#[tokio::main]`), which then has the threads that it has.
-//! [`Server`] takes a listener, or a shutdown that is no signal.
+//! `server.port`, and serves any Tower service for HTTP requests: an axum `Router`, a tonic `Routes`, your own. It
+//! works in your own runtime as well (`#[tokio::main]`), with the threads of that runtime. [`Server`] takes another
+//! listener, such as one for TLS or a Unix socket, or a shutdown that is not a signal's.
 //!
 //! # Connections
-//! Every request carries its [`PeerAddr`]; axum's `ConnectInfo`, which it has an example for, is not set. HTTP/1.1 and
-//! HTTP/2 with prior knowledge are told apart by the first bytes. HTTP/1.1 upgrades and HTTP/2's extended CONNECT work, so
+//! Every request carries its [`PeerAddr`], which has an example for axum's `ConnectInfo`. The server recognises
+//! HTTP/1.1 and HTTP/2 by the first bytes of a connection. HTTP/1.1 upgrades and HTTP/2's extended CONNECT work, so
 //! WebSockets do.
 //!
-//! - An idle connection is closed after `performance.keep_alive_timeout`. Idle means that no request is in flight: none
-//!   is half read, none has a response whose body is not finished, however long it takes. The pings of HTTP/2 do not
-//!   count. An upgraded connection belongs to its handler, and is never idle.
-//! - A request's header must be complete `server.header_read_timeout` after its first byte; the first one of an HTTP/1
-//!   connection, and the preface of HTTP/2, that long after the connection was made. Otherwise the connection is closed.
-//!   HTTP/2 has no such time for the headers that follow: half a header is no request, and keeps no connection from being
-//!   idle.
-//! - When the system has no file descriptor for another connection, the server says so once, and tries again shortly
-//!   and whenever a connection closes.
+//! - **Idle connections** are closed after `performance.keep_alive_timeout`. A connection is idle while no request is
+//!   in flight. A request is in flight from its header to the last byte of its response, however long that takes; a
+//!   tunnel over HTTP/2 until it ends. Pings do not count. An upgraded HTTP/1.1 connection belongs to its handler and
+//!   is never idle.
+//! - **Headers** must be complete within `server.header_read_timeout`, from their first byte on. For the first header
+//!   of an HTTP/1 connection, and for the preface of HTTP/2, the time runs from the start of the connection and
+//!   includes the handshake of TLS. HTTP/2 has no such timeout for later headers: an incomplete header is not a
+//!   request, so the connection stays idle.
+//! - **Peers that vanished** are noticed by TCP keep-alive after 90 s, and by HTTP/2 pings after 30 s. Their requests
+//!   are then cancelled.
+//! - **Old connections** are closed after `server.max_connection_age`, 10% more or less, when their requests in flight
+//!   have ended. Clients then connect again, and a balancer can send them to a new server. There is no maximum by
+//!   default.
+//! - **Unread bodies**: if a response ends while its client still sends the request's body, the server discards what
+//!   arrives, until no byte came for 1 s and for 5 s at most. An immediate close would reset the connection, and many
+//!   clients would never read the response.
+//! - **File descriptors**: when none is left for another connection, the server logs this once a minute, and tries
+//!   again ten times a second.
 //!
-//! A request that an HTTP/1 client sends in the very moment in which the server closes the idle connection is lost, and
-//! the client sees the connection close without an answer. HTTP/1 cannot prevent this; clients know it and repeat such a
-//! request if that is safe. To make it rare, the server asks the kernel for unread bytes right before it closes, and it
-//! is best to give clients a shorter idle timeout than the server's. HTTP/2 has no such gap: its GOAWAY names the last
-//! request that was served.
+//! HTTP/1 cannot announce that an idle connection will be closed. If a client sends a request at that very moment, it
+//! sees the connection close without a response. The server asks the kernel for unread bytes right before it closes,
+//! which makes this rare. Give clients and proxies a shorter idle timeout than the server's, and it does not happen.
+//! `docs/deployment.md` has the numbers for common proxies. HTTP/2 has no such gap: its GOAWAY names the last request
+//! that is served.
+//!
+//! # Memory of HTTP/2
+//! A client may have 200 requests in flight on one connection, and may send 256 KiB of each body before the handler
+//! reads it. The connection's window has room for all of them, so requests whose bodies are not being read do not delay
+//! the others. In the worst case the server therefore buffers 50 MiB for one connection.
 //!
 //! # Shutdown
-//! SIGTERM or Ctrl-C begins it:
+//! SIGTERM or Ctrl-C begins it; on Windows also Ctrl-Break, the end of the console and that of the system.
 //!
-//! 1. The server accepts the connections that clients have already made, and closes the port.
-//! 2. Requests in flight are answered. HTTP/1.1 responses carry `connection: close`, HTTP/2 gets a GOAWAY. Idle
-//!    connections are closed at once; one that was made less than a second before and has sent nothing yet may bring
-//!    its first request until that second is over.
-//! 3. When the last connection is closed, the pools drain: jobs that no request waits for are finished.
-//! 4. What is left at `server.shutdown_timeout` is cut off, upgraded connections included. A second signal does the
-//!    same at once. Code that blocks its thread cannot be ended, and is not waited for: neither by the pools nor, for
-//!    more than half a second, by the [`Runtime`]. A runtime of yours would wait for its own blocking threads.
+//! 1. [`Pools::draining`](crate::Pools::draining) completes and readiness (`/health/thread-pools/ready`) fails. For
+//!    `server.shutdown_delay` the server accepts connections and serves all requests as before. The delay is 0 by
+//!    default.
+//! 2. The server accepts the connections that clients have already made, and closes its listener.
+//! 3. Requests in flight are answered. HTTP/1.1 responses carry `connection: close`, HTTP/2 gets a GOAWAY. Idle
+//!    connections are closed at once. A connection that is younger than a second and has sent nothing yet may bring its
+//!    first request until that second is over.
+//! 4. When the last connection is closed, the pools drain: they finish the tasks that no request waits for.
 //!
-//! A balancer learns nothing before the port is closed. Where it still sends connections after SIGTERM, as Kubernetes does
-//! for a moment, wait first: with a `preStop` sleep, or with [`Server::shutdown_on`] and a future that sleeps after the
-//! signal.
+//! `server.shutdown_timeout` limits all of this together. It counts from the signal and is 25 s by default; then the
+//! remaining connections and tasks are cut off, upgraded connections included. A second signal does the same at once. A
+//! signal within the first second counts as the first one, unless it is a second Ctrl-C. Code that blocks its thread
+//! cannot be ended: the pools do not wait for it, and the [`Runtime`] waits for half a second. Your own runtime would
+//! wait for all of its blocking threads.
 //!
-//! All other signals keep their meaning. SIGHUP, which a terminal sends when it is closed, ends the process at once,
-//! with nothing answered or drained; there is nothing that it would reload. Under `nohup` or a service manager it does
-//! not come; where it is to begin a shutdown, or to be ignored, listen to it and use [`Server::shutdown_on`].
+//! The kernel may make a connection between the last accept and the close of the listener, and then resets it. If other
+//! processes have the same listening socket (a socket that systemd or a parent process hands down), no connection is
+//! lost: they accept it. A server that does not share its socket should get no new connections by then: let the
+//! balancer ask for readiness, and set `server.shutdown_delay` to the time that it takes to notice.
 //!
-//! The [`ShutdownReport`] says what was finished and what was cut off; the same is logged (target `tower_offload`).
+//! All other signals keep their meaning. SIGHUP, which a terminal sends when it is closed, ends the process at once. To
+//! ignore it, or to begin a shutdown by it, listen to it and use [`Server::shutdown_on`].
+//!
+//! The [`ShutdownReport`] counts what was finished and what was cut off. The server logs it with the target
+//! `tower_offload`.
 
-mod accept;
 mod activity;
 mod connection;
 mod connections;
 mod error;
+mod handshake;
+mod listener;
 mod requests;
 mod runtime;
 mod serve;
@@ -78,7 +100,18 @@ mod signal;
 mod socket;
 
 pub use self::error::ServeError;
+pub use self::handshake::{Handshake, HandshakeIo};
+pub use self::listener::Listener;
 pub use self::requests::PeerAddr;
 pub use self::runtime::{Runtime, runtime};
-pub use self::serve::{Server, serve};
+pub use self::serve::{Configured, Server, serve};
 pub use self::shutdown::ShutdownReport;
+
+/// The examples of these pages are tests, too.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../docs/deployment.md")]
+    mod deployment {}
+    #[doc = include_str!("../../docs/shutdown.md")]
+    mod shutdown {}
+}

@@ -1,4 +1,4 @@
-//! Counts the requests in flight on one connection, from their header to the last byte of their response.
+//! Counts the requests in flight on one connection, each from its header to the last byte of its response.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,14 +9,16 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper_util::service::TowerToHyperService;
 use pin_project::pin_project;
 
 use super::connections::{Connection, Order};
 
-/// The address that a request's connection comes from: an extension of every request that the server serves.
+/// The address of a request's peer: an extension of every request that the server serves.
 ///
-/// It is the client's own address, or that of the last proxy before this server.
+/// The peer is the client, or the last proxy in front of this server. Its address is a [`SocketAddr`] over TCP, and a
+/// [`std::os::unix::net::SocketAddr`] over a Unix socket; other listeners say what it is (`Listener::Addr`).
 ///
 /// ```
 /// use axum::Extension;
@@ -28,7 +30,7 @@ use super::connections::{Connection, Order};
 /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(whoami));
 /// ```
 ///
-/// What needs axum's `ConnectInfo` gets it from a layer:
+/// A layer passes it on to extractors that need axum's `ConnectInfo`:
 ///
 /// ```
 /// use axum::{Extension, extract::{ConnectInfo, Request}, middleware::map_request};
@@ -42,12 +44,20 @@ use super::connections::{Connection, Order};
 /// let app: axum::Router = axum::Router::new().layer(map_request(connect_info));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerAddr(pub SocketAddr);
+pub struct PeerAddr<A = SocketAddr>(pub A);
 
-/// A Tower service as hyper wants it, counting its requests.
+/// A Tower service in the form that hyper takes. It counts the requests of HTTP/1.
 #[derive(Debug)]
-pub(super) struct Requests<S> {
+pub(super) struct Requests<S, A> {
     service: TowerToHyperService<S>,
+    connection: Arc<Connection>,
+    peer: PeerAddr<A>,
+}
+
+/// Spawns the tasks of an HTTP/2 connection and counts them. Each request is a task until its response has been sent,
+/// and each tunnel is one until it ends.
+#[derive(Clone, Debug)]
+pub(super) struct Tasks {
     connection: Arc<Connection>,
 }
 
@@ -57,14 +67,13 @@ pub(super) struct Requests<S> {
 pub(super) struct CountedFuture<F> {
     #[pin]
     future: F,
+    /// None for HTTP/2.
     in_flight: Option<InFlight>,
-    connection: Arc<Connection>,
     /// The client asked for a tunnel with `CONNECT`.
     connect: bool,
-    version: Version,
 }
 
-/// A response body that holds its request's place among those in flight.
+/// A response body that keeps its request among those in flight.
 #[pin_project]
 #[derive(Debug)]
 pub(super) struct CountedBody<B> {
@@ -73,7 +82,7 @@ pub(super) struct CountedBody<B> {
     _in_flight: Option<InFlight>,
 }
 
-/// A request's place among those in flight; its drop gives it back.
+/// Counts one request as in flight until it is dropped.
 #[derive(Debug)]
 struct InFlight {
     connection: Arc<Connection>,
@@ -81,30 +90,51 @@ struct InFlight {
 
 // === impl Requests ===
 
-impl<S> Requests<S> {
-    pub(super) fn new(service: S, connection: Arc<Connection>) -> Self {
-        Self { service: TowerToHyperService::new(service), connection }
+impl<S, A> Requests<S, A> {
+    pub(super) fn new(service: S, connection: Arc<Connection>, peer: A) -> Self {
+        Self { service: TowerToHyperService::new(service), connection, peer: PeerAddr(peer) }
     }
 }
 
-impl<S, B> hyper::service::Service<Request<Incoming>> for Requests<S>
+impl<S, A, B> hyper::service::Service<Request<Incoming>> for Requests<S, A>
 where
     S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone,
+    A: Clone + Send + Sync + 'static,
 {
     type Response = Response<CountedBody<B>>;
     type Error = S::Error;
     type Future = CountedFuture<<TowerToHyperService<S> as hyper::service::Service<Request<Incoming>>>::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(PeerAddr(self.connection.peer));
-        self.connection.activity.request_began();
+        request.extensions_mut().insert(self.peer.clone());
+        let http1 = request.version() <= Version::HTTP_11;
         CountedFuture {
-            in_flight: Some(InFlight { connection: Arc::clone(&self.connection) }),
-            connection: Arc::clone(&self.connection),
+            in_flight: http1.then(|| InFlight::new(&self.connection, !request.body().is_end_stream())),
             connect: request.method() == Method::CONNECT,
-            version: request.version(),
             future: self.service.call(request),
         }
+    }
+}
+
+// === impl Tasks ===
+
+impl Tasks {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        Self { connection }
+    }
+}
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, task: F) {
+        let in_flight = InFlight::new(&self.connection, true);
+        tokio::spawn(async move {
+            task.await;
+            drop(in_flight);
+        });
     }
 }
 
@@ -121,18 +151,14 @@ where
         let response = ready!(this.future.poll(cx));
         let in_flight = this.in_flight.take();
         let mut response = response?;
-        let tunnel = *this.connect && response.status().is_success();
-        if tunnel || response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            if *this.version == Version::HTTP_2 {
-                // The tunnel is one stream of the connection, and hyper does not say when it ends. So this count is
-                // never given back: from here on the connection is not idle.
-                this.connection.activity.request_began();
-            } else {
-                this.connection.upgrade();
+        if let Some(InFlight { connection }) = &in_flight {
+            let tunnel = *this.connect && response.status().is_success();
+            if tunnel || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                connection.upgrade();
+            } else if connection.order() != Order::Serve {
+                // hyper sets this header as well, unless the response was ready before hyper was to close.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-        } else if *this.version <= Version::HTTP_11 && this.connection.order() != Order::Serve {
-            // hyper says so as well, if it was told to close before the response was ready.
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(response.map(|body| CountedBody { body, _in_flight: in_flight })))
     }
@@ -158,6 +184,13 @@ impl<B: Body> Body for CountedBody<B> {
 }
 
 // === impl InFlight ===
+
+impl InFlight {
+    fn new(connection: &Arc<Connection>, has_body: bool) -> Self {
+        connection.activity.request_began(has_body);
+        Self { connection: Arc::clone(connection) }
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {

@@ -16,9 +16,9 @@ const BLOCKING_GRACE: Duration = Duration::from_millis(500);
 /// The Tokio runtime of a server, made by [`runtime`]. It derefs to [`tokio::runtime::Runtime`],
 /// and like that panics if it is dropped in async code.
 ///
-/// It differs in its end. A Tokio runtime that is dropped waits for every call of `spawn_blocking`, `tokio::fs` included,
-/// that has begun: one that reads from a pipe without a writer, or from a disk that is gone, would keep the process
-/// from ending for ever, whatever [`serve`](super::serve) cut off. This one waits for half a second.
+/// It differs in its drop. Tokio's runtime waits there for every call of `spawn_blocking` that has begun, those of
+/// `tokio::fs` included. A call that reads from a pipe without a writer, or from a disk that is gone, would keep the
+/// process from ever ending. This runtime waits for half a second.
 #[derive(Debug)]
 pub struct Runtime {
     /// Taken by the drop.
@@ -42,7 +42,7 @@ pub fn runtime(config: &Config) -> io::Result<Runtime> {
     Ok(Runtime { tokio: Some(tokio) })
 }
 
-/// Says so when the server runs on another number of threads than it was configured to.
+/// Warns if the server runs on another number of threads than the settings say.
 pub(super) fn check(config: &Config) {
     let threads = tokio::runtime::Handle::current().metrics().num_workers();
     let workers = config.performance.workers.count();

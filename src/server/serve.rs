@@ -2,35 +2,38 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tokio::net::TcpListener;
+use tokio::task::unconstrained;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tracing::{info, warn};
 
-use super::accept;
 use super::activity::Timeouts;
-use super::connection::Http;
+use super::connection;
 use super::connections::{Connections, Order};
 use super::error::ServeError;
+use super::listener::Listener;
 use super::runtime;
-use super::shutdown::{ShutdownReport, Trigger, Triggers};
+use super::shutdown::{Shutdown, ShutdownReport, Trigger, Triggers};
 use crate::shield::shielded;
 use crate::{Config, Pools};
+
+/// How long the server still accepts the connections that the kernel has already made, once it has to stop.
+///
+/// The runtime learns of new connections from the kernel now and then, and a handshake may be under way.
+const LAST_ACCEPTS: Duration = Duration::from_millis(10);
 
 /// How long connections that were cut off get to close their sockets.
 const CUT_OFF_GRACE: Duration = Duration::from_millis(100);
 
-/// A server before it serves: an address, pools, and what ends it.
+/// A server with a listener of the application's, or with a shutdown that is not a signal's.
 ///
-/// [`serve`](super::serve) is the short form, and the [module](super) says what a server does. This one is for a
-/// listener of your own, or a shutdown by something else than a signal:
+/// [`serve`](super::serve) is the short form, and the [module](super) says what a server does.
 ///
 /// ```
 /// use tokio::net::TcpListener;
@@ -57,16 +60,21 @@ const CUT_OFF_GRACE: Duration = Duration::from_millis(100);
 /// # }
 /// ```
 #[must_use = "a server serves when `serve` is awaited"]
-pub struct Server {
+pub struct Server<L = Configured> {
     config: Config,
     pools: Pools,
-    listener: Option<TcpListener>,
+    listener: L,
     shutdown_on: Option<Trigger>,
     cut_off_on: Option<Trigger>,
 }
 
-/// Serves `service` on `server.host` and `server.port` until SIGTERM or Ctrl-C; then finishes what is in flight, drains
-/// the pools, and reports. SIGHUP ends the process at once, as by default. See the [module](super).
+/// Stands for the address of the settings in a [`Server`] that got no [`listener`](Server::listener).
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Configured;
+
+/// Serves `service` on `server.host` and `server.port` until SIGTERM or Ctrl-C; then finishes the requests in flight,
+/// drains the pools, and reports. SIGHUP ends the process at once, as by default. See the [module](super).
 ///
 /// # Errors
 /// The settings are wrong, the address could not be listened on, or the signals could not be listened to.
@@ -88,25 +96,14 @@ where
 impl Server {
     /// A server that will listen on `server.host` and `server.port`, until SIGTERM or Ctrl-C.
     pub fn new(config: &Config, pools: &Pools) -> Self {
-        Self { config: config.clone(), pools: pools.clone(), listener: None, shutdown_on: None, cut_off_on: None }
+        let (config, pools) = (config.clone(), pools.clone());
+        Self { config, pools, listener: Configured, shutdown_on: None, cut_off_on: None }
     }
 
-    /// Accepts connections from this listener instead of the configured address.
-    pub fn listener(mut self, listener: TcpListener) -> Self {
-        self.listener = Some(listener);
-        self
-    }
-
-    /// Begins the graceful shutdown when `trigger` completes. The signals are left alone then.
-    pub fn shutdown_on(mut self, trigger: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.shutdown_on = Some(Box::pin(trigger));
-        self
-    }
-
-    /// Ends the server at once when `trigger` completes, as the second signal does.
-    pub fn cut_off_on(mut self, trigger: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.cut_off_on = Some(Box::pin(trigger));
-        self
+    /// Accepts connections from this listener instead of the configured address. The server changes none of its options.
+    pub fn listener<L: Listener>(self, listener: L) -> Server<L> {
+        let Self { config, pools, listener: Configured, shutdown_on, cut_off_on } = self;
+        Server { config, pools, listener, shutdown_on, cut_off_on }
     }
 
     /// Serves `service` until the shutdown is done. Dropping the future cuts everything off.
@@ -125,76 +122,100 @@ impl Server {
         B::Data: Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { config, pools, listener, shutdown_on, cut_off_on } = self;
+        self.config.validate().map_err(ServeError::Config)?;
+        let address = self.config.server.address();
+        let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
+        self.listener(listener).serve(service).await
+    }
+}
+
+impl<L> Server<L> {
+    /// Begins the graceful shutdown when `trigger` completes. The server then listens to no signal.
+    pub fn shutdown_on(mut self, trigger: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.shutdown_on = Some(Box::pin(trigger));
+        self
+    }
+
+    /// Ends the server at once when `trigger` completes, as the second signal does.
+    pub fn cut_off_on(mut self, trigger: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.cut_off_on = Some(Box::pin(trigger));
+        self
+    }
+}
+
+impl<L: Listener> Server<L> {
+    /// Serves `service` until the shutdown is done. Dropping the future cuts everything off.
+    ///
+    /// # Errors
+    /// The settings are wrong, or the signals could not be listened to.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime that has its I/O and time drivers enabled.
+    pub async fn serve<S, B>(self, service: S) -> Result<ShutdownReport, ServeError>
+    where
+        S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let Self { config, pools, mut listener, shutdown_on, cut_off_on } = self;
         config.validate().map_err(ServeError::Config)?;
         let mut triggers = Triggers::new(shutdown_on, cut_off_on).map_err(ServeError::Signals)?;
-        let listener = match listener {
-            Some(listener) => listener,
-            None => {
-                let address = config.server.address();
-                TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?
-            }
-        };
         if let Ok(address) = listener.local_addr() {
-            shielded(|| info!(target: "tower_offload", %address, "listening"));
+            shielded(|| info!(target: "tower_offload", ?address, "listening"));
         }
-
         runtime::check(&config);
 
         let connections = Connections::default();
-        let http = Arc::new(Http::new(Timeouts {
+        let timeouts = Timeouts {
             keep_alive: config.performance.keep_alive_timeout,
             header_read: config.server.header_read_timeout,
-        }));
-        let serve = |stream: TcpStream, peer: SocketAddr| {
-            // Small responses must not wait for more to come.
-            if let Err(error) = stream.set_nodelay(true) {
-                shielded(|| debug!(target: "tower_offload", %error, "cannot switch off Nagle's algorithm"));
-            }
-            let (http, service) = (Arc::clone(&http), service.clone());
-            let (connection, registration) = connections.open(peer);
-            tokio::spawn(async move { http.serve(stream, connection, registration, service).await });
+            max_age: config.server.max_connection_age,
+        };
+        let serve = |(io, peer)| {
+            tokio::spawn(connection::serve(io, peer, connections.open(), timeouts, service.clone()));
         };
 
-        let shutdown = tokio::select! {
-            shutdown = triggers.first() => shutdown,
-            never = accept::accept(&listener, &connections, serve) => never,
+        let first = tokio::select! {
+            first = triggers.first() => first,
+            never = accept(&mut listener, &serve) => never,
         };
-        let begun = Instant::now();
-        let deadline = begun + if shutdown.at_once { Duration::ZERO } else { config.server.shutdown_timeout };
-        accept::close(listener, serve).await;
-        let open = connections.count();
-        shielded(|| {
-            info!(
-                target: "tower_offload",
-                by = shutdown.by,
-                timeout = ?deadline - begun,
-                connections = open,
-                requests = connections.requests(),
-                "shutting down"
-            );
-        });
+        pools.announce_drain();
+        let (delay, limit) = match first.at_once {
+            true => (Duration::ZERO, Duration::ZERO),
+            false => (config.server.shutdown_delay, config.server.shutdown_timeout),
+        };
+        log_begin(&first, delay, limit, &connections);
+        let mut out_of_time = pin!(out_of_time(&mut triggers, &first, first.begun + limit));
 
-        connections.give(Order::Finish);
-        let mut out_of_time = pin!(async {
-            tokio::select! {
-                () = sleep_until(deadline) => {}
-                by = triggers.second() => {
-                    shielded(|| warn!(target: "tower_offload", by, "ending at once"));
-                }
-            }
-        });
-        let in_time = tokio::select! {
+        // 1. All is served as before, until balancers have noticed that the server is not ready.
+        let mut in_time = tokio::select! {
             biased;
-            () = connections.none_open() => true,
             () = &mut out_of_time => false,
+            () = sleep_until(first.begun + delay) => true,
+            never = accept(&mut listener, &serve) => never,
         };
+        // 2. Connections that the kernel has made are accepted, then the port is closed.
+        accept_rest(listener, &serve).await;
+        let open = connections.count();
+        // 3. Connections end after their requests in flight.
+        connections.give(Order::Finish);
+        if in_time {
+            in_time = tokio::select! {
+                biased;
+                () = connections.none_open() => true,
+                () = &mut out_of_time => false,
+            };
+        }
         let (connections_cut_off, requests_cut_off) = (connections.count(), connections.requests());
         if !in_time {
             connections.give(Order::End);
-            // A handler that blocks its thread does not end when it is told to; it is not waited for.
+            // A handler that blocks its thread cannot be ended. The server does not wait for it.
             let _ = timeout(CUT_OFF_GRACE, connections.none_open()).await;
         }
+        // 4. The pools finish the tasks that no request waits for.
         let rest = async {
             if in_time {
                 out_of_time.await;
@@ -205,20 +226,52 @@ impl Server {
             connections_cut_off,
             requests_cut_off,
             pools: pools.drain_until(std::time::Instant::now(), rest).await,
-            took: begun.elapsed(),
+            took: first.begun.elapsed(),
         };
-        shielded(|| {
-            if report.is_complete() {
-                info!(target: "tower_offload", "shut down: {report}");
-            } else {
-                warn!(target: "tower_offload", "shut down: {report}");
-            }
-        });
+        log_end(&report);
         Ok(report)
     }
 }
 
-impl fmt::Debug for Server {
+/// Accepts connections for ever.
+async fn accept<L: Listener>(listener: &mut L, serve: impl Fn((L::Io, L::Addr))) -> ! {
+    loop {
+        serve(listener.accept().await);
+    }
+}
+
+/// Accepts the connections that clients have already made, and closes the listener.
+async fn accept_rest<L: Listener>(mut listener: L, serve: impl Fn((L::Io, L::Addr))) {
+    let last = Instant::now() + LAST_ACCEPTS;
+    // Unconstrained: Tokio would otherwise make a pause after 128 of them, at which the loop would end.
+    while let Ok(accepted) = unconstrained(timeout_at(last, listener.accept())).await {
+        serve(accepted);
+    }
+}
+
+/// Waits for the deadline of the shutdown, or for a second signal.
+async fn out_of_time(triggers: &mut Triggers, first: &Shutdown, deadline: Instant) {
+    tokio::select! {
+        () = sleep_until(deadline) => {}
+        by = triggers.second(first) => {
+            shielded(|| warn!(target: "tower_offload", by, "ending at once"));
+        }
+    }
+}
+
+fn log_begin(first: &Shutdown, delay: Duration, timeout: Duration, connections: &Connections) {
+    let (by, connections, requests) = (first.by, connections.count(), connections.requests());
+    shielded(|| info!(target: "tower_offload", by, ?delay, ?timeout, connections, requests, "shutting down"));
+}
+
+fn log_end(report: &ShutdownReport) {
+    shielded(|| match report.is_complete() {
+        true => info!(target: "tower_offload", "shut down: {report}"),
+        false => warn!(target: "tower_offload", "shut down: {report}"),
+    });
+}
+
+impl<L: fmt::Debug> fmt::Debug for Server<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("listener", &self.listener).finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! When a server ends, and what it says about it.
+//! The events that end a server, and the report about its end.
 
 use std::fmt;
 use std::future::pending;
@@ -6,26 +6,33 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
-use super::signal::Signals;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::signal::{CTRL_C, Signals};
 use crate::pools::DrainReport;
+use crate::shield::shielded;
+
+/// How long after the first signal another one counts as the same. Some supervisors send theirs twice.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// How a server ended: what was finished, and what was cut off.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// The connections that were open when the shutdown began, or waited to be accepted, and ended in good order.
+    /// The connections that were open when the server stopped accepting, and ended in good order.
     pub connections_finished: usize,
-    /// The connections that were still open when the time was up. Upgraded ones, such as WebSockets, count as well.
+    /// The connections that were still open at the timeout. Upgraded ones, such as WebSockets, count as well.
     pub connections_cut_off: usize,
-    /// The requests in flight on those connections. They got no answer, or a part of it.
+    /// The requests in flight on those connections. They got no response, or a part of it.
     pub requests_cut_off: usize,
-    /// What became of the jobs in the pools.
+    /// The tasks in the pools.
     pub pools: DrainReport,
-    /// How long the shutdown took.
+    /// How long the shutdown took, from the signal on.
     pub took: Duration,
 }
 
-/// What begins a shutdown, and what ends it before its time.
+/// The events that begin a shutdown, and those that end it early.
 pub(super) struct Triggers {
     signals: Option<Signals>,
     shutdown: Option<Trigger>,
@@ -34,9 +41,10 @@ pub(super) struct Triggers {
 
 /// The beginning of a shutdown.
 pub(super) struct Shutdown {
-    /// Who asked for it.
+    /// The signal, or the application.
     pub(super) by: &'static str,
-    /// Nothing is to be waited for.
+    pub(super) begun: Instant,
+    /// The server ends without waiting for anything.
     pub(super) at_once: bool,
 }
 
@@ -45,7 +53,7 @@ pub(super) type Trigger = Pin<Box<dyn Future<Output = ()> + Send>>;
 // === impl ShutdownReport ===
 
 impl ShutdownReport {
-    /// Whether every connection and every job was finished.
+    /// Whether every connection and every task was finished.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.connections_cut_off == 0 && self.pools.unfinished() == 0
@@ -64,28 +72,39 @@ impl fmt::Display for ShutdownReport {
 // === impl Triggers ===
 
 impl Triggers {
-    /// Without a trigger of the user's, the signals of the operating system are heard from here on.
+    /// Listens to the signals of the operating system from here on, unless the application has a trigger.
     pub(super) fn new(shutdown: Option<Trigger>, cut_off: Option<Trigger>) -> io::Result<Self> {
         let signals = if shutdown.is_none() { Some(Signals::listen()?) } else { None };
         Ok(Self { signals, shutdown, cut_off })
     }
 
-    /// Waits for what begins the shutdown: the first signal, or the application.
+    /// Waits for the first signal, or for the application.
     pub(super) async fn first(&mut self) -> Shutdown {
         let Self { signals, shutdown, cut_off } = self;
-        tokio::select! {
-            by = signal(signals) => Shutdown { by, at_once: false },
-            by = application(shutdown) => Shutdown { by, at_once: false },
-            by = application(cut_off) => Shutdown { by, at_once: true },
-        }
+        let (by, at_once) = tokio::select! {
+            by = signal(signals) => (by, false),
+            by = application(shutdown) => (by, false),
+            by = application(cut_off) => (by, true),
+        };
+        Shutdown { by, begun: Instant::now(), at_once }
     }
 
-    /// Waits for what ends the shutdown before its time: the second signal, or the application.
-    pub(super) async fn second(&mut self) -> &'static str {
+    /// Waits for a second signal, or for the application.
+    ///
+    /// In the first second after `first`, no signal but the second Ctrl-C counts.
+    pub(super) async fn second(&mut self, first: &Shutdown) -> &'static str {
         let Self { signals, cut_off, .. } = self;
-        tokio::select! {
-            by = signal(signals) => by,
-            by = application(cut_off) => by,
+        let mut interrupted = first.by == CTRL_C;
+        loop {
+            let by = tokio::select! {
+                by = signal(signals) => by,
+                by = application(cut_off) => return by,
+            };
+            if first.begun.elapsed() >= SAME_SIGNAL || (by == CTRL_C && interrupted) {
+                return by;
+            }
+            interrupted |= by == CTRL_C;
+            shielded(|| debug!(target: "tower_offload", by, "this signal counts as the first one"));
         }
     }
 }

@@ -19,16 +19,16 @@ pub(super) fn document(stats: &[PoolStats]) -> Value {
     })
 }
 
-/// Whether the application is ready, and the JSON with the pools that are not, and why.
-pub(super) fn readiness(stats: &[PoolStats]) -> (bool, Value) {
-    let reason = |stats: &PoolStats| match (stats.draining, stats.overloaded) {
-        (true, _) => Some("draining"),
-        (false, true) => Some("overloaded"),
-        (false, false) => None,
-    };
-    let unready: Map<_, _> =
-        stats.iter().filter_map(|stats| Some((stats.name.to_string(), json!(reason(stats)?)))).collect();
-    (unready.is_empty(), json!({ "ready": unready.is_empty(), "pools": unready }))
+/// Whether the application is ready, and the JSON that says why not: it drains, or one of these pools is overloaded.
+pub(super) fn readiness(draining: bool, ready_by: &[PoolStats]) -> (bool, Value) {
+    let overloaded = ready_by.iter().filter(|stats| stats.overloaded);
+    let pools: Map<_, _> = overloaded.map(|stats| (stats.name.to_string(), json!("overloaded"))).collect();
+    let ready = !draining && pools.is_empty();
+    let mut document = json!({ "ready": ready, "pools": pools });
+    if draining {
+        document["reason"] = json!("draining");
+    }
+    (ready, document)
 }
 
 fn pool(stats: &PoolStats) -> Value {

@@ -24,7 +24,7 @@ const BASE: &str = "/thread-pools";
 /// |---|---|
 /// | `GET /health/thread-pools` | the numbers of all pools as JSON; only while `verbose` is on |
 /// | `POST /health/thread-pools/log-status` | writes the [status block](Pools::log_current_status) to the log; only while `verbose` is on |
-/// | `GET /health/thread-pools/ready` | 200, or 503 while a pool is overloaded or draining |
+/// | `GET /health/thread-pools/ready` | 200, or 503 while the application drains or a pool of [`ready_by`](Self::ready_by) is overloaded |
 ///
 /// Another method is a 405, another path a 404; while `verbose` is off the first two paths are a 404. They show functions,
 /// methods and paths of running tasks, and never queries, headers or bodies. Do not expose them to the public.
@@ -40,10 +40,12 @@ const BASE: &str = "/thread-pools";
 ///
 /// # Readiness
 ///
-/// By default every pool counts: an overloaded pool takes the whole server out of its balancer, and if all servers are
-/// overloaded, all of them. Name the pools for which that is right with [`ready_by`](Self::ready_by). This is no liveness
-/// probe: an overloaded server is alive. Under `server::serve` pools drain only after the port is
-/// closed, so `draining` is seen only where the application calls [`Pools::shutdown`] itself.
+/// Readiness fails as soon as a drain is announced: under `server::serve` by its signal, elsewhere by
+/// [`Pools::announce_drain`]. The server then goes on serving for `server.shutdown_delay`.
+///
+/// Overload does not count by default: one pool that is overloaded would take the whole server out of its balancer, and
+/// under a load that overloads all servers, every one of them. [`ready_by`](Self::ready_by) names the pools whose overload
+/// is a reason to send requests elsewhere. Do not use this for a liveness probe: an overloaded server is alive.
 ///
 /// # Paths
 ///
@@ -53,7 +55,7 @@ const BASE: &str = "/thread-pools";
 #[derive(Clone, Debug)]
 pub struct StatsService {
     pools: Pools,
-    /// The pools that readiness goes by.
+    /// The pools whose overload counts.
     ready_by: Arc<[Pool]>,
 }
 
@@ -61,10 +63,10 @@ impl StatsService {
     /// The endpoint for these pools.
     #[must_use]
     pub fn new(pools: &Pools) -> Self {
-        Self { pools: pools.clone(), ready_by: pools.iter().cloned().collect() }
+        Self { pools: pools.clone(), ready_by: Arc::default() }
     }
 
-    /// Lets readiness go by these pools alone: those whose overload is a reason to send requests elsewhere.
+    /// Lets readiness fail while one of these pools is overloaded, too.
     ///
     /// # Errors
     ///
@@ -97,7 +99,7 @@ impl StatsService {
 
     fn readiness(&self) -> Response<FullBody> {
         let stats: Vec<_> = self.ready_by.iter().map(Pool::stats).collect();
-        match json::readiness(&stats) {
+        match json::readiness(self.pools.is_draining(), &stats) {
             (true, document) => answer::json(&document),
             (false, document) => answer::unavailable(&document),
         }

@@ -20,11 +20,12 @@ use crate::support::{
 
 const CLIENTS: usize = 60;
 
-/// Writes notes on one connection after the other, or all on the same, until the server closes it or refuses; adds up
-/// the notes that were acknowledged. A connection may close before an answer begins, never within one.
-async fn write_notes(address: SocketAddr, keep_alive: bool, acknowledged: Arc<AtomicU64>) {
+/// Writes notes on one connection after the other as long as the server is ready, or all on the same until the server
+/// closes it; adds up the notes that were acknowledged. A connection may close before an answer begins, never within one.
+async fn write_notes(address: SocketAddr, keep_alive: bool, acknowledged: Arc<AtomicU64>, unready: Arc<AtomicBool>) {
     let request = post("/v1/notes", &json!({ "text": "a note" }).to_string());
-    while let Ok(stream) = TcpStream::connect(address).await {
+    while !unready.load(Ordering::Relaxed) {
+        let stream = TcpStream::connect(address).await.expect("the port is open while the server is ready");
         let mut connection = Raw { stream };
         loop {
             let mut first = [0];
@@ -45,6 +46,13 @@ async fn write_notes(address: SocketAddr, keep_alive: bool, acknowledged: Arc<At
             }
         }
     }
+}
+
+/// Asks for readiness, as a balancer does, until it fails.
+async fn probe(address: SocketAddr, unready: Arc<AtomicBool>) {
+    let ready = async || Raw::connect(address).await.exchange(get("/health/thread-pools/ready")).await;
+    while ready().await.0 == 200 {}
+    unready.store(true, Ordering::Relaxed);
 }
 
 /// The same over HTTP/2, some at once on each connection. What comes after the server's farewell is refused, and may be
@@ -76,16 +84,20 @@ async fn write_notes_over_http2(address: SocketAddr, acknowledged: Arc<AtomicU64
 async fn a_sigterm_under_load_loses_no_accepted_request() {
     // However long the machine takes, none is shed.
     let folder = folder_with("db", "{workers: 25, queue: fifo}");
+    // Far longer than a client takes to notice.
+    folder.configure(&folder.config().replace("shutdown_delay: 0", "shutdown_delay: 3"));
     let mut server = Example::start(&folder).await;
     let address = server.address();
     // Of those who make a connection for each request, those who keep theirs, and those who speak HTTP/2.
     let acknowledged: [Arc<AtomicU64>; 3] = Default::default();
     let ending = Arc::new(AtomicBool::new(false));
+    let unready = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
+    clients.spawn(probe(address, Arc::clone(&unready)));
     for _ in 0..CLIENTS / 3 {
         let [fresh, kept, http2] = acknowledged.clone();
-        clients.spawn(write_notes(address, false, fresh));
-        clients.spawn(write_notes(address, true, kept));
+        clients.spawn(write_notes(address, false, fresh, Arc::clone(&unready)));
+        clients.spawn(write_notes(address, true, kept, Arc::clone(&unready)));
         clients.spawn(write_notes_over_http2(address, http2, Arc::clone(&ending)));
     }
     let under_load = async {
@@ -126,6 +138,8 @@ async fn a_second_sigterm_ends_a_server_whose_handler_never_does() {
     let mut connection = stuck(&folder, &server).await;
     server.terminate();
     server.closed_its_port().await;
+    // Before that it would count as the same signal.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     server.terminate();
     assert_eq!(server.exit_code().await, Some(0));
     assert_eq!(connection.rest().await, b"", "there was no answer to give");
@@ -134,7 +148,7 @@ async fn a_second_sigterm_ends_a_server_whose_handler_never_does() {
 #[tokio::test]
 async fn a_server_whose_handler_never_ends_does_so_at_the_end_of_its_time() {
     let folder = Folder::new();
-    folder.configure(&folder.config().replace("shutdown_timeout: 30", "shutdown_timeout: 0.2"));
+    folder.configure(&folder.config().replace("shutdown_timeout: 25", "shutdown_timeout: 0.2"));
     let mut server = Example::start(&folder).await;
     let mut connection = stuck(&folder, &server).await;
     server.terminate();

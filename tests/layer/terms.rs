@@ -283,15 +283,16 @@ async fn readiness_ends_when_the_pools_drain() {
     let ready = all.oneshot(request("GET", "/ready")).await.unwrap();
     assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
     let ready = answer(only_io, request("GET", "/ready")).await;
-    assert_eq!(json(&ready)["pools"]["io"], "draining");
+    assert_eq!(json(&ready), serde_json::json!({ "ready": false, "reason": "draining", "pools": {} }));
 }
 
 #[tokio::test]
-async fn readiness_ends_while_a_pool_is_overloaded() {
+async fn readiness_ends_while_a_pool_that_it_goes_by_is_overloaded() {
     let pools = one_worker(10, Trust::default());
     let (gate, notes) = (Gate::new(), Arc::default());
     let service = PoolLayer::<Cpu>::new(&pools).layer(noting(&gate, &notes));
-    let stats = StatsService::new(&pools);
+    let by_default = StatsService::new(&pools);
+    let stats = StatsService::new(&pools).ready_by(["cpu"]).unwrap();
     let ready = || answer(stats.clone(), request("GET", "/ready"));
     let holder = spawn(&service, request("GET", "/held"));
     gate.arrived(1).await;
@@ -309,6 +310,8 @@ async fn readiness_ends_while_a_pool_is_overloaded() {
     };
     let told = is(StatusCode::SERVICE_UNAVAILABLE).await;
     assert_eq!(told, serde_json::json!({ "ready": false, "pools": { "cpu": "overloaded" } }));
+    let others = answer(by_default, request("GET", "/ready")).await;
+    assert_eq!(others.status(), StatusCode::OK, "one pool's overload is no reason to take the server out");
     gate.open(1);
     holder.await.unwrap();
     assert_eq!(in_time(queued).await.unwrap().body(), "/queued");

@@ -12,11 +12,11 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tower_offload::server::{Server, ShutdownReport};
+use tower_offload::server::{Listener, Server, ShutdownReport};
 use tower_offload::{Config, Pools};
 
 /// Far longer than anything here takes, also on a busy machine: whoever waits this long waits for ever.
@@ -111,6 +111,41 @@ async fn triggered(receiver: oneshot::Receiver<()>) {
     }
 }
 
+/// A listener whose connections are in memory, so that its server can run in virtual time.
+pub(crate) struct MemoryListener(mpsc::UnboundedReceiver<DuplexStream>);
+
+/// Connects to a [`MemoryListener`].
+pub(crate) struct Memory(mpsc::UnboundedSender<DuplexStream>);
+
+pub(crate) fn memory() -> (Memory, MemoryListener) {
+    let (connect, connections) = mpsc::unbounded_channel();
+    (Memory(connect), MemoryListener(connections))
+}
+
+impl Memory {
+    pub(crate) fn connect(&self) -> DuplexStream {
+        let (client, server) = duplex(1 << 16);
+        self.0.send(server).ok();
+        client
+    }
+}
+
+impl Listener for MemoryListener {
+    type Io = DuplexStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (DuplexStream, ()) {
+        match self.0.recv().await {
+            Some(stream) => (stream, ()),
+            None => pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Fails a test that would hang.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(FOR_EVER, future).await.expect("this must not take for ever")
@@ -183,13 +218,13 @@ pub(crate) fn hello() -> Router {
     Router::new().route("/", get(|| async { "hello" }))
 }
 
-pub(crate) async fn send(stream: &mut TcpStream, path: &str) {
+pub(crate) async fn send(stream: &mut (impl AsyncWrite + Unpin), path: &str) {
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     soon(stream.write_all(request.as_bytes())).await.unwrap();
 }
 
 /// Reads until the text so far ends with `end`, and returns it.
-pub(crate) async fn read_to(stream: &mut TcpStream, end: &str) -> String {
+pub(crate) async fn read_to(stream: &mut (impl AsyncRead + Unpin), end: &str) -> String {
     let mut text = Vec::new();
     while !text.ends_with(end.as_bytes()) {
         match soon(stream.read_u8()).await {
@@ -201,13 +236,13 @@ pub(crate) async fn read_to(stream: &mut TcpStream, end: &str) -> String {
 }
 
 /// Sends a request for `/` and reads the whole answer.
-pub(crate) async fn exchange(stream: &mut TcpStream) -> String {
+pub(crate) async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String {
     send(stream, "/").await;
     read_to(stream, "\r\n\r\nhello").await
 }
 
 /// Waits until the server closes the connection, which must bring nothing more.
-pub(crate) async fn closed(stream: &mut TcpStream) {
+pub(crate) async fn closed(stream: &mut (impl AsyncRead + Unpin)) {
     let mut rest = Vec::new();
     match soon(stream.read_to_end(&mut rest)).await {
         Ok(_) => assert_eq!(String::from_utf8_lossy(&rest), ""),

@@ -1,7 +1,7 @@
-//! A shutdown in the middle of load: whoever was connected gets an answer.
+//! Shutdowns in the middle of load: every request that was accepted is answered.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -9,20 +9,34 @@ use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tower_offload::{Pools, StatsService};
 
-use crate::harness::{TestServer, soon};
+use crate::harness::{TestServer, read_to, send, soon};
 
 const CLIENTS: usize = 200;
 
+/// Asks for readiness as a balancer does, until it fails.
+async fn probe(address: std::net::SocketAddr, counts: Arc<Counts>) {
+    loop {
+        let mut stream = TcpStream::connect(address).await.expect("readiness fails before the port closes");
+        send(&mut stream, "/health/thread-pools/ready").await;
+        if read_to(&mut stream, "\r\n").await.contains("503") {
+            return counts.unready.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 #[derive(Default)]
 struct Counts {
+    unready: AtomicBool,
     handled: AtomicUsize,
     answered: AtomicUsize,
 }
 
-/// A connection for each request, until the server refuses. Every connection that was made must bring an answer.
+/// A connection for each request, as long as the server is ready. Each must bring an answer.
 async fn reconnect(address: std::net::SocketAddr, counts: Arc<Counts>) {
-    while let Ok(mut stream) = TcpStream::connect(address).await {
+    while !counts.unready.load(Ordering::Relaxed) {
+        let mut stream = TcpStream::connect(address).await.expect("the port is open while the server is ready");
         let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
         stream.write_all(request).await.expect("a connection that was made is served");
         let mut answer = [0; 512];
@@ -60,10 +74,11 @@ async fn keep_alive(address: std::net::SocketAddr, counts: Arc<Counts>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_accepted_request_is_lost() {
+async fn no_request_is_lost_if_clients_heed_readiness() {
     let counts = Arc::new(Counts::default());
     let handled = Arc::clone(&counts);
-    let app = Router::new().route(
+    let pools = Pools::default();
+    let app = Router::new().nest_service("/health/thread-pools", StatsService::new(&pools)).route(
         "/",
         get(move || async move {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -71,8 +86,11 @@ async fn no_accepted_request_is_lost() {
             "done"
         }),
     );
-    let mut server = TestServer::start(app, |_| {}).await;
+    // Far longer than a client takes to notice.
+    let delay = Duration::from_secs(3);
+    let mut server = TestServer::with_pools(app, &pools, |config| config.server.shutdown_delay = delay).await;
     let mut clients = JoinSet::new();
+    clients.spawn(probe(server.address, Arc::clone(&counts)));
     for client in 0..CLIENTS {
         if client % 2 == 0 {
             clients.spawn(reconnect(server.address, Arc::clone(&counts)));
@@ -94,7 +112,7 @@ async fn no_accepted_request_is_lost() {
     })
     .await;
     let report = server.report().await;
-    assert!(report.is_complete(), "{report}");
-    // Whatever a handler answered arrived, whichever way the connection was used.
+    assert!(report.is_complete() && report.took >= delay, "{report}");
+    // Every answer of a handler arrived, whichever way the connection was used.
     assert_eq!(counts.handled.load(Ordering::Relaxed), counts.answered.load(Ordering::Relaxed));
 }

@@ -3,12 +3,23 @@
 // The helpers of tests are tests.
 #![allow(clippy::unwrap_used)]
 
+mod age;
 mod descriptors;
+mod flow;
+mod fork;
 mod harness;
 mod header_timeout;
 mod idle;
+mod linger;
+mod listeners;
 mod load;
+mod peers;
+mod process;
 mod protocols;
+mod restart;
 mod shutdown;
 mod signals;
+mod stages;
+mod tls;
+mod tunnel;
 mod upgrade;

@@ -100,7 +100,7 @@ async fn idle_connections_are_closed_at_once() {
 
 #[tokio::test]
 async fn connections_that_wait_to_be_accepted_are_served() {
-    const CLIENTS: usize = 50;
+    const CLIENTS: usize = 100;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut streams = Vec::new();
@@ -322,7 +322,7 @@ async fn the_deadline_holds_although_the_thread_that_keeps_the_time_is_held_up()
     let (comes, has_come) = channel();
     let (_until_the_end, goes) = channel();
     let keeper = Waker::from(Arc::new(Keeper(Mutex::new((comes, goes)))));
-    let mut shutdown = pin!(others.shutdown(Duration::from_millis(1)));
+    let mut shutdown = pin!(others.shutdown(SHORT));
     assert!(shutdown.as_mut().poll(&mut Context::from_waker(&keeper)).is_pending());
     tokio::task::spawn_blocking(move || has_come.recv_timeout(FOR_EVER)).await.unwrap().expect("it rings");
     cut_off_a_job().await;

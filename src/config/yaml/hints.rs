@@ -5,7 +5,8 @@ use crate::config::nearest::{list, nearest};
 pub(super) const ROOT: &[&str] = &["general", "performance", "server", "app"];
 pub(super) const GENERAL: &[&str] = &["verbose"];
 pub(super) const PERFORMANCE: &[&str] = &["workers", "cores", "keep_alive_timeout", "thread_pools", "trust", "routes"];
-pub(super) const SERVER: &[&str] = &["host", "port", "shutdown_timeout", "header_read_timeout"];
+pub(super) const SERVER: &[&str] =
+    &["host", "port", "shutdown_delay", "shutdown_timeout", "header_read_timeout", "max_connection_age"];
 pub(super) const POOL: &[&str] = &[
     "workers",
     "concurrency",

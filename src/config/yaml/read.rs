@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::hints;
 use super::tree::{Data, Node, join};
-use super::values::{cores, flag, host, port, time, workers, wrong};
+use super::values::{cores, flag, host, port, time, time_or_zero, workers, wrong};
 use crate::config::nearest::list;
 use crate::config::pool::{PoolConfig, ThreadPools, Workers};
 use crate::config::route::{self, Route};
@@ -99,14 +99,28 @@ impl Reader {
     }
 
     fn server(&mut self, section: &Entry<'_>, server: &mut ServerConfig) {
+        let mut delay = None;
         for entry in self.section(section) {
             match entry.name {
                 "host" => self.take(&entry, host, &mut server.host),
                 "port" => self.take(&entry, port, &mut server.port),
+                "shutdown_delay" => {
+                    self.take(&entry, time_or_zero, &mut server.shutdown_delay);
+                    delay = Some(entry);
+                }
                 "shutdown_timeout" => self.take(&entry, time, &mut server.shutdown_timeout),
                 "header_read_timeout" => self.take(&entry, time, &mut server.header_read_timeout),
+                "max_connection_age" => {
+                    self.take(&entry, |data| time(data).map(Some), &mut server.max_connection_age);
+                }
                 _ => self.unknown(&entry, hints::SERVER),
             }
+        }
+        // The timeout that it must be shorter than may stand below it.
+        if let Some(entry) = delay
+            && let Err(message) = rules::check_delay(server.shutdown_delay, server.shutdown_timeout)
+        {
+            self.note(entry.at(), &entry.path, message);
         }
     }
 

@@ -129,6 +129,12 @@ pub(super) fn host(data: &Data) -> Result<IpAddr, String> {
 }
 
 pub(super) fn time(data: &Data) -> Result<Duration, String> {
+    let time = time_or_zero(data)?;
+    rules::check_time(time).map(|()| time)
+}
+
+/// A time, or 0 for none. It is checked together with the other settings.
+pub(super) fn time_or_zero(data: &Data) -> Result<Duration, String> {
     let time = match data {
         Data::Integer(seconds) if *seconds < 0 => Err(format!("{seconds} is negative")),
         Data::Integer(seconds) => {
@@ -141,6 +147,5 @@ pub(super) fn time(data: &Data) -> Result<Duration, String> {
         Data::Text(text) => span::parse(text),
         other => return Err(wrong(other, "a time", TIME_REMEDY)),
     };
-    let time = time.map_err(|fault| format!("{fault}; {TIME_REMEDY}"))?;
-    rules::check_time(time).map(|()| time)
+    time.map_err(|fault| format!("{fault}; {TIME_REMEDY}"))
 }

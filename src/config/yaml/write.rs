@@ -42,18 +42,19 @@ impl Config {
         if !performance.routes.is_empty() {
             inner.push(("routes", Value::Mapping(performance.routes.iter().map(route_entry).collect())));
         }
+        let server = &self.server;
+        let mut listening = vec![
+            ("host", server.host.to_string().into()),
+            ("port", server.port.into()),
+            ("shutdown_delay", time(server.shutdown_delay)),
+            ("shutdown_timeout", time(server.shutdown_timeout)),
+            ("header_read_timeout", time(server.header_read_timeout)),
+        ];
+        listening.extend(server.max_connection_age.map(|age| ("max_connection_age", time(age))));
         let mut outer = vec![
             ("general", mapping(vec![("verbose", self.general.verbose.into())])),
             ("performance", mapping(inner)),
-            (
-                "server",
-                mapping(vec![
-                    ("host", self.server.host.to_string().into()),
-                    ("port", self.server.port.into()),
-                    ("shutdown_timeout", time(self.server.shutdown_timeout)),
-                    ("header_read_timeout", time(self.server.header_read_timeout)),
-                ]),
-            ),
+            ("server", mapping(listening)),
         ];
         if let Some(app) = &self.app {
             outer.push(("app", app.value().clone()));

@@ -1,0 +1,74 @@
+//! The announcement that the pools will soon drain: readiness and long responses go by it.
+
+use std::future::pending;
+
+use tokio::sync::watch;
+
+use super::Pools;
+
+/// Whether the drain was announced. It is never taken back.
+#[derive(Debug)]
+pub(super) struct Drain {
+    announced: watch::Sender<bool>,
+}
+
+impl Pools {
+    /// Waits until a drain is announced: by `server::serve` at its signal, by [`shutdown`](Self::shutdown), or by
+    /// [`announce_drain`](Self::announce_drain).
+    ///
+    /// A response without an end, such as a stream of events, should end then, because a graceful shutdown waits for
+    /// it. The future keeps no pool alive, and may be awaited in any runtime.
+    ///
+    /// ```
+    /// use axum::response::sse::{Event, Sse};
+    /// use futures_util::{Stream, StreamExt, stream};
+    /// use tower_offload::Pools;
+    ///
+    /// fn events(pools: &Pools) -> Sse<impl Stream<Item = Result<Event, std::io::Error>>> {
+    ///     let endless = stream::repeat_with(|| Ok(Event::default().data("tick")));
+    ///     Sse::new(endless.take_until(pools.draining()))
+    /// }
+    /// # drop(events(&Pools::default()));
+    /// ```
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
+        let mut announced = self.drain().announced.subscribe();
+        async move {
+            if announced.wait_for(|announced| *announced).await.is_err() {
+                // The pools were dropped without a drain.
+                pending::<()>().await;
+            }
+        }
+    }
+
+    /// Announces that the pools will drain soon: readiness fails, and [`draining`](Self::draining) completes. The pools
+    /// still take tasks until [`shutdown`](Self::shutdown).
+    ///
+    /// `server::serve` calls this at its signal. Call it at yours under `axum::serve` or tonic, some seconds before the
+    /// server stops accepting.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let pools = tower_offload::Pools::default();
+    /// let draining = pools.draining();
+    /// pools.announce_drain();
+    /// draining.await;
+    /// assert!(pools.is_draining());
+    /// # }
+    /// ```
+    pub fn announce_drain(&self) {
+        self.drain().announced.send_replace(true);
+    }
+
+    /// Whether a drain was announced.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        *self.drain().announced.borrow()
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { announced: watch::Sender::new(false) }
+    }
+}
