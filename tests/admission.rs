@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use tower_offload::Cause;
-use tower_offload::admission::{Admission, Discipline, Key, Limit, Moment, Offer, Outcome, Place, Priority, Settings};
+use tower_offload::admission::{
+    Admission, Admitted, Discipline, Key, Limit, Offer, Outcome, Priority, Settings, Timestamp,
+};
 
 const TIMEOUT: Duration = Duration::from_millis(100);
 
-const START: Moment = Moment::from_nanos(0);
+const START: Timestamp = Timestamp::from_nanos(0);
 
-fn after(millis: u64) -> Moment {
+fn after(millis: u64) -> Timestamp {
     START + Duration::from_millis(millis)
 }
 
@@ -17,40 +19,45 @@ fn at(level: Priority) -> Offer {
     Offer { level, ..Offer::default() }
 }
 
-/// A pool with one job in flight; what is offered next waits.
+/// A pool with one task in flight; what is offered next waits.
 fn busy(settings: Settings) -> (Admission<&'static str>, Key) {
     let mut admission = Admission::new(settings, 1);
     match admission.offer(START, Offer::default(), &mut Vec::new()) {
-        Ok(Place::InFlight(key)) => (admission, key),
+        Ok(Admitted::InFlight(key)) => (admission, key),
         other => panic!("an empty pool has a permit: {other:?}"),
     }
 }
 
-fn queue(admission: &mut Admission<&'static str>, now: Moment, offer: Offer, job: &'static str) -> Result<(), Cause> {
-    let Place::Queued(key) = admission.offer(now, offer, &mut Vec::new())? else { panic!("it should wait") };
-    admission.store(key, job);
+fn queue(
+    admission: &mut Admission<&'static str>,
+    now: Timestamp,
+    offer: Offer,
+    task: &'static str,
+) -> Result<(), Cause> {
+    let Admitted::Queued(key) = admission.offer(now, offer, &mut Vec::new())? else { panic!("it should wait") };
+    admission.store(key, task);
     Ok(())
 }
 
-/// Ends the job in flight and starts the next.
-fn turn(admission: &mut Admission<&'static str>, key: &mut Key, now: Moment) -> &'static str {
+/// Ends the task in flight and starts the next.
+fn turn(admission: &mut Admission<&'static str>, key: &mut Key, now: Timestamp) -> &'static str {
     assert!(admission.finish(now, *key, Outcome::Ok, Some(Duration::from_millis(1))));
-    let taken = admission.take(now, &mut Vec::new()).expect("jobs wait");
+    let taken = admission.take(now, &mut Vec::new()).expect("tasks wait");
     *key = taken.key;
-    taken.job
+    taken.task
 }
 
 #[test]
 fn higher_levels_start_first_and_equal_ones_in_order() {
     let (mut admission, mut key) = busy(Settings::fixed(1));
-    let jobs = [
+    let tasks = [
         (Priority::Low, "low"),
         (Priority::Normal, "first"),
         (Priority::Critical, "critical"),
         (Priority::Normal, "second"),
     ];
-    for (level, job) in jobs {
-        queue(&mut admission, START, at(level), job).unwrap();
+    for (level, task) in tasks {
+        queue(&mut admission, START, at(level), task).unwrap();
     }
     let order: Vec<_> = (0..4).map(|_| turn(&mut admission, &mut key, START)).collect();
     assert_eq!(order, ["critical", "first", "second", "low"]);
@@ -85,7 +92,7 @@ fn two_levels_below_another_have_a_turn_each() {
             turn(&mut admission, &mut key, START)
         })
         .collect();
-    let turns_of = |job| (0..order.len()).filter(|&step| order[step] == job).collect::<Vec<_>>();
+    let turns_of = |task| (0..order.len()).filter(|&step| order[step] == task).collect::<Vec<_>>();
     assert_eq!(turns_of("normal"), [32, 66, 100]);
     assert_eq!(turns_of("low"), [33, 67, 101]);
 }
@@ -102,21 +109,23 @@ fn a_level_that_did_not_wait_was_not_passed_over() {
         turn(&mut admission, &mut key, START);
     }
     queue(&mut admission, START, at(Priority::Low), "low").unwrap();
-    let before = std::iter::from_fn(|| Some(turn(&mut admission, &mut key, START))).take_while(|job| *job != "low");
+    let before = std::iter::from_fn(|| Some(turn(&mut admission, &mut key, START))).take_while(|task| *task != "low");
     assert!(before.count() >= 32, "it has its turn when it was passed over as often as the others");
 }
 
 #[test]
 fn a_full_queue_makes_room_for_a_higher_level_only() {
     let (mut admission, _) = busy(Settings::fixed(1).with_capacity(3));
-    let mut gone = Vec::new();
-    for (level, job) in [(Priority::Low, "old"), (Priority::Low, "new"), (Priority::Normal, "normal")] {
-        queue(&mut admission, START, at(level), job).unwrap();
+    let mut evicted = Vec::new();
+    for (level, task) in [(Priority::Low, "old"), (Priority::Low, "new"), (Priority::Normal, "normal")] {
+        queue(&mut admission, START, at(level), task).unwrap();
     }
     assert_eq!(queue(&mut admission, START, at(Priority::Low), "low"), Err(Cause::QueueFull));
-    let Ok(Place::Queued(key)) = admission.offer(START, at(Priority::High), &mut gone) else { panic!("there is room") };
+    let Ok(Admitted::Queued(key)) = admission.offer(START, at(Priority::High), &mut evicted) else {
+        panic!("there is room")
+    };
     admission.store(key, "high");
-    assert_eq!(gone.iter().map(|gone| (gone.job, gone.cause)).collect::<Vec<_>>(), [("new", Cause::Shed)]);
+    assert_eq!(evicted.iter().map(|evicted| (evicted.task, evicted.cause)).collect::<Vec<_>>(), [("new", Cause::Shed)]);
     let counts = admission.snapshot().counts;
     assert_eq!((counts.shed, counts.rejected), (1, 1));
 }
@@ -134,25 +143,25 @@ fn a_caller_with_little_in_the_queue_gets_room_from_the_one_with_most() {
 }
 
 #[test]
-fn a_job_ends_at_its_deadline_or_at_the_queue_timeout_whichever_is_first() {
+fn a_task_ends_at_its_deadline_or_at_the_queue_timeout_whichever_is_first() {
     let settings = Settings { timeout: TIMEOUT, ..Settings::fixed(1) };
     let (mut admission, _) = busy(settings);
-    let mut gone = Vec::new();
-    for (deadline, job) in [(None, "timeout"), (Some(50), "deadline"), (Some(500), "late deadline")] {
+    let mut evicted = Vec::new();
+    for (deadline, task) in [(None, "timeout"), (Some(50), "deadline"), (Some(500), "late deadline")] {
         let offer = Offer { deadline: deadline.map(after), ..Offer::default() };
-        queue(&mut admission, START, offer, job).unwrap();
+        queue(&mut admission, START, offer, task).unwrap();
         assert_eq!(admission.expiry_of(START, offer), after(deadline.unwrap_or(100).min(100)));
     }
     assert_eq!(admission.next_expiry(), Some(after(50)));
-    admission.expire(after(50), &mut gone);
-    admission.expire(after(99), &mut gone);
+    admission.expire(after(50), &mut evicted);
+    admission.expire(after(99), &mut evicted);
     assert_eq!(admission.next_expiry(), Some(after(100)));
-    admission.expire(after(100), &mut gone);
-    let ends: Vec<_> = gone.iter().map(|gone| (gone.job, gone.cause)).collect();
+    admission.expire(after(100), &mut evicted);
+    let ends: Vec<_> = evicted.iter().map(|evicted| (evicted.task, evicted.cause)).collect();
     let timeout = Cause::QueueTimeout;
     assert_eq!(ends, [("deadline", Cause::DeadlineExceeded), ("timeout", timeout), ("late deadline", timeout)]);
     let past = Offer { deadline: Some(after(100)), ..Offer::default() };
-    assert_eq!(admission.offer(after(100), past, &mut gone), Err(Cause::DeadlineExceeded));
+    assert_eq!(admission.offer(after(100), past, &mut evicted), Err(Cause::DeadlineExceeded));
     assert_eq!(admission.snapshot().counts.expired, 4);
 }
 
@@ -160,13 +169,13 @@ fn a_job_ends_at_its_deadline_or_at_the_queue_timeout_whichever_is_first() {
 fn who_is_refused_is_told_how_long_the_queue_takes_and_a_little_more() {
     let (mut admission, mut key) = busy(Settings { discipline: Discipline::Fifo, ..Settings::fixed(1) });
     for _ in 0..100 {
-        queue(&mut admission, START, Offer::default(), "job").unwrap();
+        queue(&mut admission, START, Offer::default(), "task").unwrap();
     }
     for step in 1..=10 {
         turn(&mut admission, &mut key, after(step * 100));
     }
     let answers: Vec<_> = (0..100).map(|_| admission.retry_after(after(1000)).as_millis()).collect();
-    assert!(answers.iter().all(|answer| (9_100..13_650).contains(answer)), "91 jobs of 100 ms: {answers:?}");
+    assert!(answers.iter().all(|answer| (9_100..13_650).contains(answer)), "91 tasks of 100 ms: {answers:?}");
     assert!(answers.iter().min() < answers.iter().max(), "callers do not come back together");
 }
 
@@ -175,10 +184,10 @@ fn overload_is_seen_once_all_waits_of_an_interval_were_long_and_is_over_soon_aft
     let (mut admission, mut key) = busy(Settings::fixed(1));
     let mut now = 0;
     let mut seen = None;
-    // Two jobs come for each that is done.
+    // Two tasks come for each that is done.
     while now < 400 {
         for _ in 0..2 {
-            queue(&mut admission, after(now), Offer::default(), "job").unwrap();
+            queue(&mut admission, after(now), Offer::default(), "task").unwrap();
         }
         now += 1;
         turn(&mut admission, &mut key, after(now));
@@ -199,7 +208,7 @@ fn overload_is_seen_once_all_waits_of_an_interval_were_long_and_is_over_soon_aft
 #[test]
 fn a_pool_whose_workers_are_all_stuck_counts_as_overloaded() {
     let (mut admission, _) = busy(Settings::fixed(1));
-    queue(&mut admission, START, Offer::default(), "job").unwrap();
+    queue(&mut admission, START, Offer::default(), "task").unwrap();
     assert!(!admission.is_overloaded(after(104)));
     assert!(admission.is_overloaded(after(105)));
 }
@@ -222,14 +231,14 @@ fn a_call_costs_the_same_at_any_depth() {
 fn measure(depth: usize, deadlines: bool) -> [f64; 3] {
     let settings = Settings { timeout: Duration::from_secs(3600), ..Settings::fixed(1) };
     let (mut admission, mut key) = busy(settings.with_capacity(depth + 10_000));
-    let (mut gone, mut spent, mut chance) = (Vec::new(), [0.0; 3], 1_u64);
+    let (mut evicted, mut spent, mut chance) = (Vec::new(), [0.0; 3], 1_u64);
     let mut fill = |admission: &mut Admission<&'static str>, count: usize| {
         let keys = (0..count).map(|_| {
             chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let deadline = deadlines.then(|| START + Duration::from_nanos(1_000_000_000 + (chance >> 24)));
             let offer = Offer { deadline, ..Offer::default() };
-            let Ok(Place::Queued(key)) = admission.offer(START, offer, &mut Vec::new()) else { panic!("it waits") };
-            admission.store(key, "job");
+            let Ok(Admitted::Queued(key)) = admission.offer(START, offer, &mut Vec::new()) else { panic!("it waits") };
+            admission.store(key, "task");
             key
         });
         keys.collect::<Vec<_>>()
@@ -248,7 +257,7 @@ fn measure(depth: usize, deadlines: bool) -> [f64; 3] {
         let begun = std::time::Instant::now();
         for _ in 0..BATCH {
             admission.finish(START, key, Outcome::Ok, Some(Duration::from_micros(1)));
-            key = admission.take(START, &mut gone).expect("jobs wait").key;
+            key = admission.take(START, &mut evicted).expect("tasks wait").key;
         }
         spent[1] += begun.elapsed().as_nanos() as f64;
     }
@@ -256,40 +265,40 @@ fn measure(depth: usize, deadlines: bool) -> [f64; 3] {
 }
 
 #[test]
-fn jobs_within_the_limit_that_wait_for_somebody_to_start_them_take_no_place_in_the_queue() {
+fn tasks_within_the_limit_that_wait_for_somebody_to_start_them_take_no_place_in_the_queue() {
     let mut admission = Admission::new(Settings::fixed(3).with_capacity(1), 1);
-    let mut gone = Vec::new();
-    let mut offer = |admission: &mut Admission<_>, job| {
-        let Place::Queued(key) = admission.offer_to_wait(START, Offer::default(), &mut gone)? else {
+    let mut evicted = Vec::new();
+    let mut offer = |admission: &mut Admission<_>, task| {
+        let Admitted::Queued(key) = admission.offer_to_wait(START, Offer::default(), &mut evicted)? else {
             panic!("nobody can start it")
         };
-        admission.store(key, job);
+        admission.store(key, task);
         Ok(())
     };
-    for job in 0..4 {
-        assert_eq!(offer(&mut admission, job), Ok(()), "three are within the limit, and one waits");
+    for task in 0..4 {
+        assert_eq!(offer(&mut admission, task), Ok(()), "three are within the limit, and one waits");
     }
     assert_eq!(offer(&mut admission, 4), Err(Cause::QueueFull));
     assert_eq!((admission.takeable(), admission.snapshot().queued), (3, 4));
-    let order: Vec<_> = std::iter::from_fn(|| admission.take(START, &mut Vec::new()).map(|taken| taken.job)).collect();
+    let order: Vec<_> = std::iter::from_fn(|| admission.take(START, &mut Vec::new()).map(|taken| taken.task)).collect();
     assert_eq!(order, [0, 1, 2], "in turn, up to the limit");
     assert_eq!((admission.takeable(), admission.snapshot().queued), (0, 1));
 }
 
-/// Where a core is what holds jobs back, two of four that may run do. Each waits once as long as it runs for one that
+/// Where a core is what holds tasks back, two of four that may run do. Each waits once as long as it runs for one that
 /// shares the cores with it, and that is not late.
 #[test]
 fn a_wait_that_comes_of_sharing_the_cores_is_not_late() {
     let overloaded = |limit: usize| {
         let settings = Settings { timeout: Duration::from_secs(60), ..Settings::fixed(limit) };
         let mut admission = Admission::new(settings, 1);
-        let mut gone = Vec::new();
+        let mut evicted = Vec::new();
         let mut now = START;
         let mut running: Vec<Key> = Vec::new();
         for round in 0..2000 {
             // Forty wait. Two run, for ten milliseconds each.
             while admission.snapshot().queued < 40 {
-                let Ok(Place::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut gone) else {
+                let Ok(Admitted::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut evicted) else {
                     panic!("it waits")
                 };
                 admission.store(key, round);
@@ -298,7 +307,7 @@ fn a_wait_that_comes_of_sharing_the_cores_is_not_late() {
             for key in running.drain(..) {
                 admission.finish(now, key, Outcome::Ok, Some(Duration::from_millis(10)));
             }
-            running.extend((0..2).filter_map(|_| admission.take(now, &mut gone)).map(|taken| taken.key));
+            running.extend((0..2).filter_map(|_| admission.take(now, &mut evicted)).map(|taken| taken.key));
         }
         admission.is_overloaded(now)
     };
@@ -308,15 +317,15 @@ fn a_wait_that_comes_of_sharing_the_cores_is_not_late() {
 }
 
 #[test]
-fn a_take_ends_so_many_late_jobs_that_others_soon_have_the_lock() {
+fn a_take_ends_so_many_late_tasks_that_others_soon_have_the_lock() {
     let (mut admission, key) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1) });
     for _ in 0..500 {
         queue(&mut admission, START, Offer::default(), "late").unwrap();
     }
     assert!(admission.finish(after(1), key, Outcome::Ok, None));
-    let mut gone = Vec::new();
-    assert!(admission.take(after(200), &mut gone).is_none());
-    assert!((1..=100).contains(&gone.len()), "{}", gone.len());
+    let mut evicted = Vec::new();
+    assert!(admission.take(after(200), &mut evicted).is_none());
+    assert!((1..=100).contains(&evicted.len()), "{}", evicted.len());
     assert!(admission.has_takeable(), "there is more");
 }
 
@@ -327,7 +336,7 @@ fn callers_that_leave_a_quiet_pool_do_not_make_it_impatient() {
     let (mut admission, first) = busy(Settings { timeout: 30 * second, ..Settings::fixed(1) });
     let mut waiting = Vec::new();
     for _ in 0..50 {
-        let Ok(Place::Queued(key)) = admission.offer(START, Offer::default(), &mut Vec::new()) else { panic!() };
+        let Ok(Admitted::Queued(key)) = admission.offer(START, Offer::default(), &mut Vec::new()) else { panic!() };
         admission.store(key, "leaves");
         waiting.push(key);
     }
@@ -335,9 +344,9 @@ fn callers_that_leave_a_quiet_pool_do_not_make_it_impatient() {
         assert!(admission.cancel(after(5_000), key, Outcome::Cancelled).is_some());
     }
     assert!(admission.finish(after(5_000), first, Outcome::Ok, Some(5 * second)));
-    assert!(matches!(admission.offer(after(5_000), Offer::default(), &mut Vec::new()), Ok(Place::InFlight(_))));
+    assert!(matches!(admission.offer(after(5_000), Offer::default(), &mut Vec::new()), Ok(Admitted::InFlight(_))));
     queue(&mut admission, after(5_000), Offer::default(), "waits").unwrap();
-    assert!(!admission.is_overloaded(after(6_000)), "a second is little where jobs take five");
+    assert!(!admission.is_overloaded(after(6_000)), "a second is little where tasks take five");
 }
 
 #[test]
@@ -367,7 +376,7 @@ fn every_way_to_end_is_counted_once_and_under_its_own_name() {
     ];
     for (cause, name) in causes {
         let mut admission = Admission::<()>::new(Settings::fixed(1), 1);
-        admission.turn_away(cause);
+        admission.count_rejected(cause);
         assert_eq!((results(&admission), admission.submitted()), (vec![(name, 1)], 1), "{cause:?}");
     }
 }
@@ -393,8 +402,8 @@ fn of_many_deadlines_the_soonest_is_always_next_whoever_leaves() {
         if round < 1000 && draw(3) > 0 || waiting.is_empty() {
             let due = 1 + draw(20_000);
             let offer = Offer { deadline: Some(after(due)), ..Offer::default() };
-            let Ok(Place::Queued(key)) = admission.offer(START, offer, &mut Vec::new()) else { panic!("it waits") };
-            admission.store(key, "job");
+            let Ok(Admitted::Queued(key)) = admission.offer(START, offer, &mut Vec::new()) else { panic!("it waits") };
+            admission.store(key, "task");
             waiting.push((due, key));
         } else {
             let soonest = (0..waiting.len()).min_by_key(|&at| waiting[at].0).expect("some wait");
@@ -409,7 +418,7 @@ fn of_many_deadlines_the_soonest_is_always_next_whoever_leaves() {
 
 /// The first few that are late end before anything starts; the others are found late as their turn comes.
 #[test]
-fn of_many_jobs_past_their_time_none_starts() {
+fn of_many_tasks_past_their_time_none_starts() {
     for deadline in [None, Some(after(50))] {
         let (mut admission, key) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1) });
         for _ in 0..50 {
@@ -417,56 +426,56 @@ fn of_many_jobs_past_their_time_none_starts() {
         }
         queue(&mut admission, after(100), Offer::default(), "in time").unwrap();
         assert!(admission.finish(after(100), key, Outcome::Ok, None));
-        let mut gone = Vec::new();
+        let mut evicted = Vec::new();
         let taken = std::iter::from_fn(|| {
-            admission.has_takeable().then(|| admission.take(after(100), &mut gone).map(|taken| taken.job))
+            admission.has_takeable().then(|| admission.take(after(100), &mut evicted).map(|taken| taken.task))
         });
         assert_eq!(taken.flatten().collect::<Vec<_>>(), ["in time"]);
         let cause = if deadline.is_some() { Cause::DeadlineExceeded } else { Cause::QueueTimeout };
-        assert_eq!((gone.len(), gone.iter().all(|gone| gone.cause == cause)), (50, true));
+        assert_eq!((evicted.len(), evicted.iter().all(|evicted| evicted.cause == cause)), (50, true));
     }
 }
 
 #[test]
-fn a_take_that_ends_a_few_late_jobs_goes_on_to_one_that_may_start() {
+fn a_take_that_ends_a_few_late_tasks_goes_on_to_one_that_may_start() {
     let (mut admission, key) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1) });
     for _ in 0..5 {
         queue(&mut admission, START, Offer::default(), "late").unwrap();
     }
     queue(&mut admission, after(100), Offer::default(), "in time").unwrap();
     assert!(admission.finish(after(100), key, Outcome::Ok, None));
-    let mut gone = Vec::new();
-    assert_eq!(admission.take(after(100), &mut gone).map(|taken| taken.job), Some("in time"));
-    assert_eq!(gone.len(), 5);
+    let mut evicted = Vec::new();
+    assert_eq!(admission.take(after(100), &mut evicted).map(|taken| taken.task), Some("in time"));
+    assert_eq!(evicted.len(), 5);
 }
 
 /// Whoever makes it may panic.
 #[test]
-fn a_job_whose_payload_never_came_gives_its_place_to_the_next() {
+fn a_task_whose_payload_never_came_gives_its_place_to_the_next() {
     let (mut admission, key) = busy(Settings::fixed(1));
-    assert!(matches!(admission.offer(START, Offer::default(), &mut Vec::new()), Ok(Place::Queued(_))));
+    assert!(matches!(admission.offer(START, Offer::default(), &mut Vec::new()), Ok(Admitted::Queued(_))));
     queue(&mut admission, START, Offer::default(), "next").unwrap();
     assert!(admission.finish(START, key, Outcome::Ok, None));
-    let mut gone = Vec::new();
-    assert_eq!(admission.take(START, &mut gone).map(|taken| taken.job), Some("next"));
-    assert!(gone.is_empty(), "there is nobody to tell");
+    let mut evicted = Vec::new();
+    assert_eq!(admission.take(START, &mut evicted).map(|taken| taken.task), Some("next"));
+    assert!(evicted.is_empty(), "there is nobody to tell");
     assert_eq!(admission.snapshot().counts.cancelled, 1);
 }
 
 #[test]
-fn a_queue_full_of_late_jobs_has_room_once_they_are_told() {
+fn a_queue_full_of_late_tasks_has_room_once_they_are_told() {
     let (mut admission, _) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1).with_capacity(2) });
-    for job in ["late", "too"] {
-        queue(&mut admission, START, at(Priority::Low), job).unwrap();
+    for task in ["late", "too"] {
+        queue(&mut admission, START, at(Priority::Low), task).unwrap();
     }
-    let mut gone = Vec::new();
-    assert!(matches!(admission.offer(after(100), at(Priority::High), &mut gone), Ok(Place::Queued(_))));
-    let ends: Vec<_> = gone.iter().map(|gone| (gone.job, gone.cause)).collect();
+    let mut evicted = Vec::new();
+    assert!(matches!(admission.offer(after(100), at(Priority::High), &mut evicted), Ok(Admitted::Queued(_))));
+    let ends: Vec<_> = evicted.iter().map(|evicted| (evicted.task, evicted.cause)).collect();
     assert_eq!(ends, [("late", Cause::QueueTimeout), ("too", Cause::QueueTimeout)]);
     assert_eq!(admission.snapshot().queued, 1);
 }
 
-/// Those who leave say how long a wait is of use. Without them a pool whose jobs take a second is patient.
+/// Those who leave say how long a wait is of use. Without them a pool whose tasks take a second is patient.
 #[test]
 fn callers_whose_deadlines_pass_make_a_pool_impatient() {
     let overloaded = |deadlines: bool| {
@@ -479,7 +488,10 @@ fn callers_whose_deadlines_pass_make_a_pool_impatient() {
         admission.expire(after(40), &mut Vec::new());
         assert!(admission.finish(after(1000), key, Outcome::Ok, Some(second)));
         if deadlines {
-            assert!(matches!(admission.offer(after(1000), Offer::default(), &mut Vec::new()), Ok(Place::InFlight(_))));
+            assert!(matches!(
+                admission.offer(after(1000), Offer::default(), &mut Vec::new()),
+                Ok(Admitted::InFlight(_))
+            ));
             queue(&mut admission, after(1000), Offer::default(), "waits").unwrap();
         } else {
             assert!(admission.take(after(1000), &mut Vec::new()).is_some());
@@ -497,10 +509,10 @@ fn limit_moves(in_flight: usize, waiting: usize) -> bool {
     let mut running = Vec::new();
     (0..500).map(after).any(|now| {
         while admission.queued() <= waiting {
-            let Ok(Place::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut Vec::new()) else {
+            let Ok(Admitted::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut Vec::new()) else {
                 panic!("it waits")
             };
-            admission.store(key, "job");
+            admission.store(key, "task");
         }
         if running.len() == in_flight {
             assert!(admission.finish(now, running.remove(0), Outcome::Ok, Some(Duration::from_millis(1))));
@@ -511,8 +523,128 @@ fn limit_moves(in_flight: usize, waiting: usize) -> bool {
 }
 
 #[test]
-fn an_adaptive_limit_is_put_to_the_test_only_while_it_is_what_holds_jobs_back() {
+fn an_adaptive_limit_is_put_to_the_test_only_while_it_is_what_holds_tasks_back() {
     assert!(limit_moves(8, 5));
     assert!(!limit_moves(8, 0), "none waits");
     assert!(!limit_moves(7, 5), "there is a permit left");
+}
+
+fn patient() -> Offer {
+    Offer { patient: true, ..Offer::default() }
+}
+
+/// *submitted = Σ results + queued + in flight*.
+fn assert_all_counted<T>(admission: &Admission<T>) {
+    let now = admission.snapshot();
+    assert_eq!(now.counts.submitted, now.counts.ended() + (now.queued + now.in_flight) as u64);
+    assert_eq!(now.in_flight, admission.in_flight());
+}
+
+#[test]
+fn a_queued_task_can_ride_in_the_permit_of_another() {
+    let (mut admission, first) = busy(Settings::fixed(1));
+    let Ok(Admitted::Queued(nested)) = admission.offer(START, Offer::default(), &mut Vec::new()) else { panic!() };
+    assert_eq!(admission.start_riding(START, nested), None, "its payload has not come");
+    admission.store(nested, "nested");
+    assert_eq!(admission.start_riding(START, nested), Some("nested"));
+    assert_eq!(admission.start_riding(START, nested), None, "and only once");
+    assert_eq!(admission.cancel(START, nested, Outcome::Cancelled), None, "it does not wait any more");
+    let now = admission.snapshot();
+    assert_eq!((now.queued, now.in_flight, now.permits), (0, 2, 1));
+    assert_eq!((admission.permit_of(first), admission.permit_of(nested)), (Some(0), None));
+    assert_all_counted(&admission);
+    assert!(admission.finish(START, nested, Outcome::Ok, Some(TIMEOUT)));
+    assert!(!admission.finish(START, nested, Outcome::Ok, Some(TIMEOUT)));
+    assert!(admission.finish(START, first, Outcome::Ok, Some(TIMEOUT)));
+    assert!(admission.is_idle());
+    assert_all_counted(&admission);
+}
+
+#[test]
+fn a_task_for_which_the_queue_has_no_room_can_ride() {
+    let (mut admission, _) = busy(Settings::fixed(1).with_capacity(0));
+    assert_eq!(admission.offer(START, Offer::default(), &mut Vec::new()), Err(Cause::QueueFull));
+    let key = admission.offer_riding(START, Offer::default()).unwrap();
+    assert_eq!((admission.snapshot().in_flight, admission.snapshot().permits), (2, 1));
+    assert_all_counted(&admission);
+    let late = Offer { deadline: Some(START), ..Offer::default() };
+    assert_eq!(admission.offer_riding(START, late), Err(Cause::DeadlineExceeded));
+    admission.drain();
+    assert_eq!(admission.offer_riding(START, Offer::default()), Err(Cause::Draining));
+    assert!(admission.finish(START, key, Outcome::Ok, None));
+    assert_all_counted(&admission);
+}
+
+#[test]
+fn a_patient_task_waits_however_long_it_takes() {
+    let settings = Settings { timeout: TIMEOUT, ..Settings::fixed(1).with_capacity(2) };
+    let (mut admission, mut key) = busy(settings);
+    assert!(admission.has_room());
+    queue(&mut admission, START, Offer { level: Priority::Low, ..patient() }, "patient").unwrap();
+    queue(&mut admission, START, Offer { deadline: Some(after(300)), ..patient() }, "with a deadline").unwrap();
+    assert_eq!(admission.expiry_of(START, patient()), Timestamp::from_nanos(u64::MAX));
+    assert_eq!(admission.next_expiry(), Some(after(300)), "its own deadline holds");
+    assert!(!admission.has_room());
+    assert_eq!(queue(&mut admission, START, at(Priority::Critical), "critical"), Err(Cause::QueueFull));
+    let mut evicted = Vec::new();
+    admission.expire(after(300), &mut evicted);
+    let ends: Vec<_> = evicted.iter().map(|evicted| (evicted.task, evicted.cause)).collect();
+    assert_eq!(ends, [("with a deadline", Cause::DeadlineExceeded)]);
+    assert!(admission.has_room() && admission.next_expiry().is_none());
+    assert_eq!(turn(&mut admission, &mut key, after(1_000_000)), "patient");
+}
+
+#[test]
+fn patient_tasks_and_others_are_served_in_the_order_of_arrival() {
+    let (mut admission, mut key) = busy(Settings::fixed(1));
+    for step in 0..6 {
+        let offer = Offer { patient: step % 2 == 0, ..Offer::default() };
+        queue(&mut admission, after(step), offer, ["0", "1", "2", "3", "4", "5"][step as usize]).unwrap();
+    }
+    let order: Vec<_> = (0..6).map(|_| turn(&mut admission, &mut key, after(10))).collect();
+    assert_eq!(order, ["0", "1", "2", "3", "4", "5"]);
+}
+
+#[test]
+fn there_is_room_for_a_patient_task_where_a_lower_one_gives_way() {
+    let (mut admission, _) = busy(Settings::fixed(1).with_capacity(1));
+    queue(&mut admission, START, at(Priority::Low), "low").unwrap();
+    assert!(admission.has_room());
+    queue(&mut admission, START, patient(), "patient").unwrap();
+    assert!(!admission.has_room());
+    admission.evict_all(Cause::NoWorkers, &mut Vec::new());
+    assert!(admission.has_room());
+    admission.drain();
+    assert!(!admission.has_room());
+}
+
+#[test]
+fn each_permit_is_the_lowest_free_number() {
+    let mut admission = Admission::<()>::new(Settings::fixed(4), 1);
+    let start = |admission: &mut Admission<()>| match admission.offer(START, Offer::default(), &mut Vec::new()) {
+        Ok(Admitted::InFlight(key)) => (key, admission.permit_of(key)),
+        other => panic!("there is a permit: {other:?}"),
+    };
+    let started: Vec<_> = (0..4).map(|_| start(&mut admission)).collect();
+    assert_eq!(started.iter().map(|(_, permit)| *permit).collect::<Vec<_>>(), [0, 1, 2, 3].map(Some));
+    for at in [2, 0, 1] {
+        assert!(admission.finish(START, started[at].0, Outcome::Ok, None));
+        assert_eq!(admission.permit_of(started[at].0), None);
+    }
+    assert_eq!([start(&mut admission).1, start(&mut admission).1], [Some(0), Some(1)]);
+}
+
+#[test]
+fn who_is_evicted_is_told_when_to_come_again() {
+    let (mut admission, mut key) = busy(Settings { discipline: Discipline::Fifo, ..Settings::fixed(1) });
+    for _ in 0..20 {
+        queue(&mut admission, START, Offer::default(), "task").unwrap();
+    }
+    for step in 1..=10 {
+        turn(&mut admission, &mut key, after(step * 100));
+    }
+    let mut evicted = Vec::new();
+    admission.evict_all(Cause::NoWorkers, &mut evicted);
+    let first = evicted[0].retry_after;
+    assert!((900..1_650).contains(&first.as_millis()), "{first:?}: up to eleven tasks of 100 ms");
 }

@@ -1,8 +1,8 @@
-//! How jobs ended, counted once each, and the numbers of one instant.
+//! How tasks ended, counted once each, and the numbers of one instant.
 
 use crate::error::Cause;
 
-/// How a job that was in flight ended.
+/// How a task that was in flight ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It gave a value.
@@ -19,7 +19,7 @@ pub enum Outcome {
     Rejected,
 }
 
-/// Every job that was ever submitted, by result.
+/// Every task that was ever submitted, by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -44,22 +44,24 @@ pub struct Counts {
 /// One instant of a pool's admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// How many jobs may be in flight.
+    /// How many permits there are.
     pub limit: usize,
-    /// How many are. More than `limit` only while an adaptive limit is on its way down.
+    /// How many are in flight: those with a permit, and those that ride in the permit of another.
     pub in_flight: usize,
+    /// How many permits are in use. More than `limit` only while an adaptive limit is on its way down.
+    pub permits: usize,
     /// How many wait.
     pub queued: usize,
     /// How many may wait.
     pub capacity: usize,
     /// How many were submitted, and how they ended.
     pub counts: Counts,
-    /// Whether even the best served jobs wait too long; see [`Admission::is_overloaded`](super::Admission::is_overloaded).
+    /// Whether even the best served tasks wait too long; see [`Admission::is_overloaded`](super::Admission::is_overloaded).
     pub overloaded: bool,
 }
 
 impl Counts {
-    /// The jobs that have ended, however they did.
+    /// The tasks that have ended, however they did.
     #[must_use]
     pub const fn ended(&self) -> u64 {
         self.ok + self.error + self.panicked + self.cancelled + self.shed + self.expired + self.rejected

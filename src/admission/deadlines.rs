@@ -1,10 +1,10 @@
-//! The queued jobs that have a deadline of their own, soonest first: a heap that knows where each job stands in it.
+//! The queued tasks that have a deadline of their own, soonest first: a heap that knows where each task stands in it.
 //!
-//! Only jobs whose deadline comes before the queue timeout are here; the others end in order of arrival. Leaving costs
+//! Only tasks whose deadline comes before the queue timeout are here; the others end in order of arrival. Leaving costs
 //! log4 of their number and leaves nothing behind.
 
-use super::moment::Moment;
 use super::slab::{NONE, Slab};
+use super::timestamp::Timestamp;
 
 /// Children of a node: four share a cache line and halve the depth of a binary heap.
 const WIDTH: usize = 4;
@@ -14,23 +14,23 @@ const KEPT: usize = 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
-    heap: Vec<(Moment, u32)>,
+    heap: Vec<(Timestamp, u32)>,
 }
 
 impl Deadlines {
-    /// The soonest deadline and the job that it ends.
-    pub(super) fn first(&self) -> Option<(Moment, u32)> {
+    /// The soonest deadline and the task that it ends.
+    pub(super) fn first(&self) -> Option<(Timestamp, u32)> {
         self.heap.first().copied()
     }
 
-    pub(super) fn insert<T>(&mut self, slab: &mut Slab<T>, deadline: Moment, index: u32) {
+    pub(super) fn insert<T>(&mut self, slab: &mut Slab<T>, deadline: Timestamp, index: u32) {
         self.heap.push((deadline, index));
         self.rise(slab, self.heap.len() - 1);
     }
 
-    /// Takes a job out, if it is here.
+    /// Takes a task out, if it is here.
     pub(super) fn remove<T>(&mut self, slab: &mut Slab<T>, index: u32) {
-        let position = std::mem::replace(&mut slab.at_mut(index).position, NONE);
+        let position = std::mem::replace(&mut slab.at_mut(index).place, NONE);
         if position == NONE {
             return;
         }
@@ -80,7 +80,7 @@ impl Deadlines {
     }
 
     fn settle<T>(&self, slab: &mut Slab<T>, position: usize) -> usize {
-        slab.at_mut(self.heap[position].1).position = u32::try_from(position).expect("a slab index is a u32");
+        slab.at_mut(self.heap[position].1).place = u32::try_from(position).expect("a slab index is a u32");
         position
     }
 }
@@ -92,17 +92,17 @@ mod tests {
 
     #[test]
     fn the_memory_of_a_burst_is_given_back_and_that_of_a_few_is_kept() {
-        for (jobs, kept) in [(KEPT, KEPT), (KEPT + 1, 0)] {
+        for (tasks, kept) in [(KEPT, KEPT), (KEPT + 1, 0)] {
             let (mut deadlines, mut slab) = (Deadlines::default(), Slab::<()>::new());
-            let indices: Vec<_> = (0..jobs as u64)
-                .map(|job| {
-                    let index = slab.insert(State::Queued, Moment::default(), 0).index();
-                    deadlines.insert(&mut slab, Moment::from_nanos(job), index);
+            let indices: Vec<_> = (0..tasks as u64)
+                .map(|task| {
+                    let index = slab.insert(State::Queued, Timestamp::default(), 0).index();
+                    deadlines.insert(&mut slab, Timestamp::from_nanos(task), index);
                     index
                 })
                 .collect();
-            for (job, index) in indices.into_iter().enumerate() {
-                assert_eq!(deadlines.first(), Some((Moment::from_nanos(job as u64), index)));
+            for (task, index) in indices.into_iter().enumerate() {
+                assert_eq!(deadlines.first(), Some((Timestamp::from_nanos(task as u64), index)));
                 deadlines.remove(&mut slab, index);
             }
             assert_eq!((deadlines.first(), deadlines.heap.capacity()), (None, kept));

@@ -1,20 +1,20 @@
-//! What one pool's admission goes by, and what it is told of each job.
+//! What one pool's admission goes by, and what it is told of each task.
 
 use std::time::Duration;
 
-use super::moment::{Moment, nanos};
+use super::timestamp::{Timestamp, nanos};
 use crate::terms::Priority;
 
 /// What one pool's admission goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How many jobs may be in flight.
+    /// How many tasks may be in flight.
     pub limit: Limit,
-    /// How many jobs may wait.
+    /// How many tasks may wait.
     pub capacity: usize,
-    /// How long a job may wait.
+    /// How long a task may wait.
     pub timeout: Duration,
-    /// Which of the waiting jobs is next.
+    /// Which of the waiting tasks is next.
     pub discipline: Discipline,
     /// Within what bounds the wait that counts as late follows the pool's run time.
     pub target: Bounds,
@@ -22,7 +22,7 @@ pub struct Settings {
     pub interval: Bounds,
 }
 
-/// How many jobs may be in flight at once.
+/// How many tasks may be in flight at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
@@ -37,7 +37,7 @@ pub enum Limit {
     },
 }
 
-/// Which of the waiting jobs is next.
+/// Which of the waiting tasks is next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Discipline {
@@ -57,15 +57,18 @@ pub struct Bounds {
     pub max: Duration,
 }
 
-/// What is known of a job when it is offered.
+/// What is known of a task when it is offered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
-    /// The moment after which the job is of no use to its caller.
-    pub deadline: Option<Moment>,
+    /// The moment after which the task is of no use to its caller.
+    pub deadline: Option<Timestamp>,
     /// How important it is.
     pub level: Priority,
     /// A hash of whoever asks, where callers are to be served fairly beside each other.
     pub caller: Option<u64>,
+    /// Whether it waits however long it takes: it is never shed, makes room for no other, and has no queue timeout. Its
+    /// own deadline holds.
+    pub patient: bool,
 }
 
 // === impl Settings ===

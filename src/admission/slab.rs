@@ -1,11 +1,10 @@
-//! Every job that is queued or in flight, by key, and the lists that run through them.
+//! Every task that is queued or in flight, by key, and the lists that run through them.
 //!
-//! A list costs two words in each job and nothing else, so a job leaves from the middle as cheaply as from an end.
+//! A list costs two words in each task and nothing else, so a task leaves from the middle as cheaply as from an end.
 
-use super::moment::Moment;
-use super::shares::UNSHARED;
+use super::timestamp::Timestamp;
 
-/// Names one job of one pool. A key is never valid again once its job has ended.
+/// Names one task of one pool. A key is never valid again once its task has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     slot: u32,
@@ -15,15 +14,18 @@ pub struct Key {
 /// No slot.
 pub(super) const NONE: u32 = u32::MAX;
 
+/// The virtual queue of a task whose level does not tell callers apart.
+pub(super) const UNSHARED: u8 = u8::MAX;
+
 /// Above this many slots the memory of a burst is given back once the pool is idle.
 const KEPT: usize = 4096;
 
-/// The two lists that a queued job is in.
+/// The two lists that a queued task is in.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Chain {
-    /// The jobs of its level, by arrival.
+    /// The tasks of its level, by arrival.
     Arrival = 0,
-    /// The jobs of its virtual queue, by arrival.
+    /// The tasks of its virtual queue, by arrival.
     Share = 1,
 }
 
@@ -32,6 +34,8 @@ pub(super) enum State {
     Free,
     Queued,
     InFlight,
+    /// In flight without a permit.
+    Riding,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,24 +44,25 @@ struct Links {
     after: u32,
 }
 
-/// One job.
+/// One task.
 #[derive(Debug)]
 pub(super) struct Slot<T> {
-    pub(super) job: Option<T>,
+    pub(super) task: Option<T>,
     /// When it was queued.
-    pub(super) since: Moment,
-    /// Its own deadline, if that comes before the queue timeout does.
-    pub(super) deadline: Option<Moment>,
+    pub(super) since: Timestamp,
+    /// Its own deadline, or the end of time.
+    pub(super) deadline: Timestamp,
     links: [Links; 2],
     generation: u32,
-    /// Where it stands in the index of deadlines.
-    pub(super) position: u32,
+    /// While it is queued its place in the index of deadlines, in flight the number of its permit.
+    pub(super) place: u32,
     pub(super) state: State,
     pub(super) level: u8,
     /// Its virtual queue, if callers are told apart.
     pub(super) share: u8,
     /// What the limiter wants to know when it ends.
     pub(super) mark: u8,
+    pub(super) patient: bool,
 }
 
 #[derive(Debug)]
@@ -92,20 +97,21 @@ impl<T> Slab<T> {
         Self { slots: Vec::new(), free: NONE, used: 0, generation: 0 }
     }
 
-    pub(super) fn insert(&mut self, state: State, since: Moment, level: u8) -> Key {
+    pub(super) fn insert(&mut self, state: State, since: Timestamp, level: u8) -> Key {
         self.generation = self.generation.wrapping_add(1);
         let links = Links { before: NONE, after: NONE };
         let slot = Slot {
-            job: None,
+            task: None,
             since,
-            deadline: None,
+            deadline: Timestamp::MAX,
             links: [links; 2],
             generation: self.generation,
-            position: NONE,
+            place: NONE,
             state,
             level,
             share: UNSHARED,
             mark: 0,
+            patient: false,
         };
         self.used += 1;
         let index = self.free;
@@ -114,28 +120,28 @@ impl<T> Slab<T> {
             *place = slot;
             return Key { slot: index, generation: self.generation };
         }
-        let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 jobs fit a pool");
+        let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 tasks fit a pool");
         self.slots.push(slot);
         Key { slot: index, generation: self.generation }
     }
 
-    /// Forgets a job; its key is stale from here on.
+    /// Forgets a task; its key is stale from here on.
     pub(super) fn remove(&mut self, index: u32) -> Option<T> {
         let free = self.free;
         let slot = self.at_mut(index);
         slot.state = State::Free;
         slot.links[0].after = free;
-        let job = slot.job.take();
+        let task = slot.task.take();
         self.free = index;
         self.used -= 1;
         if self.used == 0 && self.slots.len() > KEPT {
             self.slots = Vec::new();
             self.free = NONE;
         }
-        job
+        task
     }
 
-    /// The index of a key whose job is in this state.
+    /// The index of a key whose task is in this state.
     pub(super) fn find(&self, key: Key, state: State) -> Option<u32> {
         let slot = self.slots.get(key.slot as usize)?;
         (slot.generation == key.generation && slot.state == state).then_some(key.slot)
@@ -181,7 +187,7 @@ impl List {
         if self.is_empty() { None } else { Some(self.newest) }
     }
 
-    /// The job that arrived next after this one, or [`NONE`].
+    /// The task that arrived next after this one, or [`NONE`].
     pub(super) fn after<T>(&self, slab: &Slab<T>, index: u32) -> u32 {
         slab.at(index).links[self.chain as usize].after
     }
@@ -214,22 +220,22 @@ impl List {
 mod tests {
     use super::*;
 
-    /// So many jobs; then all leave but one.
-    fn after_a_burst(jobs: usize) -> (Slab<()>, Key) {
+    /// So many tasks; then all leave but one.
+    fn after_a_burst(tasks: usize) -> (Slab<()>, Key) {
         let mut slab = Slab::new();
-        let mut keys: Vec<_> = (0..jobs).map(|_| slab.insert(State::Queued, Moment::default(), 0)).collect();
+        let mut keys: Vec<_> = (0..tasks).map(|_| slab.insert(State::Queued, Timestamp::default(), 0)).collect();
         let last = keys.pop().expect("there are some");
         keys.into_iter().for_each(|key| _ = slab.remove(key.index()));
-        assert_eq!((slab.slots.len(), slab.find(last, State::Queued)), (jobs, Some(last.index())));
+        assert_eq!((slab.slots.len(), slab.find(last, State::Queued)), (tasks, Some(last.index())));
         (slab, last)
     }
 
     #[test]
-    fn the_memory_of_a_burst_is_given_back_when_its_last_job_has_gone() {
+    fn the_memory_of_a_burst_is_given_back_when_its_last_task_has_gone() {
         let (mut slab, last) = after_a_burst(KEPT + 1);
         slab.remove(last.index());
         assert_eq!((slab.slots.capacity(), slab.find(last, State::Queued)), (0, None));
-        let next = slab.insert(State::Queued, Moment::default(), 0);
+        let next = slab.insert(State::Queued, Timestamp::default(), 0);
         assert_eq!((next.index(), slab.find(next, State::Queued)), (0, Some(0)));
     }
 
@@ -238,7 +244,7 @@ mod tests {
         let (mut slab, last) = after_a_burst(KEPT);
         slab.remove(last.index());
         assert_eq!(slab.slots.len(), KEPT);
-        let next = slab.insert(State::Queued, Moment::default(), 0);
+        let next = slab.insert(State::Queued, Timestamp::default(), 0);
         assert_eq!((next.index(), slab.slots.len()), (last.index(), KEPT));
         assert_eq!((slab.find(next, State::Queued), slab.find(last, State::Queued)), (Some(last.index()), None));
     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::admission::Moment;
+use crate::admission::Timestamp as Moment;
 use crate::shield::shielded;
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::timer::{self, Alarm};

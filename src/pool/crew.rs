@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::level::{Level, Seen};
 use super::thread_state::{self, ThreadId};
-use crate::admission::Moment;
+use crate::admission::Timestamp as Moment;
 use crate::sync::{Thread, current};
 use crate::threads::BARREN;
 

@@ -27,7 +27,9 @@ use super::completions::Outlook;
 use super::crew::{Awake, Call, Crew};
 use super::level::Seen;
 use super::task::Task;
-use crate::admission::{Admission, Gone, Key, Moment, Offer, Outcome, Place, Settings, Snapshot};
+use crate::admission::{
+    Admission, Admitted as Place, Evicted as Gone, Key, Offer, Outcome, Settings, Snapshot, Timestamp as Moment,
+};
 use crate::error::Cause;
 use crate::sync::{Mutex, MutexGuard, Thread, lock, park_timeout};
 
@@ -149,7 +151,7 @@ impl<T> Dispatch<T> {
 
     /// Counts a job that is refused whatever the state of the pool is.
     pub(crate) fn turn_away(&self, cause: Cause) {
-        self.lock().admission.turn_away(cause);
+        self.lock().admission.count_rejected(cause);
     }
 
     /// A job in flight wants to be polled again. `by_itself`: it was woken while it was being polled, so the worker
@@ -392,7 +394,7 @@ impl<T> State<T> {
         if self.crew.has_too_many() {
             return None;
         }
-        let job = self.ready.pop_front().or_else(|| self.admission.take(now, gone).map(|taken| taken.job));
+        let job = self.ready.pop_front().or_else(|| self.admission.take(now, gone).map(|started| started.task));
         if job.is_some() {
             self.crew.take_up(seat, now);
         }
@@ -498,7 +500,7 @@ mod tests {
             || late,
             |after| {
                 for gone in after.gone {
-                    assert_eq!((gone.job, gone.cause), (2, Cause::QueueTimeout));
+                    assert_eq!((gone.task, gone.cause), (2, Cause::QueueTimeout));
                     let (_, after) = offer(late, 3);
                     assert!(matches!(after.call, Call::Nobody), "it is awake, and will look for itself");
                 }
@@ -554,7 +556,7 @@ mod tests {
         assert_eq!((next, outlook.waiting), ("high", 1));
         assert!(after.is_empty());
         let after = dispatch.expire(now + second);
-        assert_eq!(after.gone.iter().map(|gone| gone.job).collect::<Vec<_>>(), ["low"]);
+        assert_eq!(after.gone.iter().map(|gone| gone.task).collect::<Vec<_>>(), ["low"]);
         let seen = dispatch.instant(now).admission;
         assert_eq!((seen.in_flight, seen.queued), (1, 0));
     }

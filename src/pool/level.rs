@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use crate::admission::Moment;
+use crate::admission::Timestamp as Moment;
 
 /// The time between two looks: the short one after a change, then twice as long each time.
 const SHORT: Duration = Duration::from_millis(1);

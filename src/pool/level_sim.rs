@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::level::{Level, Seen};
-use crate::admission::Moment;
+use crate::admission::Timestamp as Moment;
 
 const CORES: usize = 2;
 const MOST: usize = 30;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::crew::Call;
 use super::dispatch::{After, Dispatch, From};
 use super::level::Seen;
-use crate::admission::{Key, Moment, Offer, Outcome, Settings};
+use crate::admission::{Key, Offer, Outcome, Settings, Timestamp as Moment};
 use crate::error::Cause;
 use crate::sync::checked::{JoinHandle, Notify, spawn};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::job::Ticket;
-use crate::admission::{Moment, Outcome};
+use crate::admission::{Outcome, Timestamp as Moment};
 use crate::error::Cause;
 
 /// A job's place in its pool. While the job is queued the permit stands for its place in the queue.

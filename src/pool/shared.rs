@@ -12,7 +12,7 @@ use super::stats::PoolStats;
 use super::task::Task;
 use super::watch::Watch;
 use super::worker;
-use crate::admission::{Gone, Key, Moment, Outcome, Settings};
+use crate::admission::{Evicted as Gone, Key, Outcome, Settings, Timestamp as Moment};
 use crate::config::Trust;
 use crate::error::{Cause, Rejection};
 use crate::metrics::{self, JobTimes, Turn};
@@ -265,8 +265,8 @@ impl Shared {
 
     /// Tells the caller of a queued job why it will not start.
     fn send_off(gone: &Gone<Work>) {
-        gone.job.metadata().end(gone.cause);
-        gone.job.metadata().log_refusal();
+        gone.task.metadata().end(gone.cause);
+        gone.task.metadata().log_refusal();
     }
 
     fn ran(&self, ran: Option<Duration>) {

@@ -97,7 +97,7 @@ impl Pool {
         let mut future = Some(future);
         let mut log = None;
         let deadline = terms.deadline.map(|deadline| shared.moment_of(deadline.moment()));
-        let offer = Offer { deadline, level: terms.priority, caller: terms.caller };
+        let offer = Offer { deadline, level: terms.priority, caller: terms.caller, ..Offer::default() };
         let (offered, after) = shared.dispatch.offer(now, offer, |key, glance| {
             let task = function.take().map(|function| Task { id: glance.submitted, function });
             log = task.clone().map(|task| (task, glance.busy, glance.queued));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tower_offload::Cause;
 use tower_offload::admission::{
-    Admission, Bounds, Discipline, Gone, Key, Limit, Moment, Offer, Outcome, Place, Priority, Settings,
+    Admission, Admitted, Bounds, Discipline, Evicted, Key, Limit, Offer, Outcome, Priority, Settings, Timestamp,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +96,7 @@ fn decode_call(kind: u8, next: &mut impl FnMut() -> usize) -> Call {
     }
 }
 
-/// What a caller would know of each job.
+/// What a caller would know of each task.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Known {
     Queued { until: u64, level: usize },
@@ -116,9 +116,9 @@ struct Model {
     shared: bool,
     /// The highest limit that there was.
     most: usize,
-    jobs: Vec<Known>,
+    tasks: Vec<Known>,
     keys: HashMap<usize, Key>,
-    gone: Vec<Gone<usize>>,
+    evicted: Vec<Evicted<usize>>,
 }
 
 impl Model {
@@ -132,14 +132,14 @@ impl Model {
             draining: false,
             shared: false,
             most: 0,
-            jobs: Vec::new(),
+            tasks: Vec::new(),
             keys: HashMap::new(),
-            gone: Vec::new(),
+            evicted: Vec::new(),
         }
     }
 
-    fn moment(&self) -> Moment {
-        Moment::default() + Duration::from_millis(self.now)
+    fn timestamp(&self) -> Timestamp {
+        Timestamp::default() + Duration::from_millis(self.now)
     }
 
     fn timeout(&self) -> u64 {
@@ -147,7 +147,7 @@ impl Model {
     }
 
     fn pick(&self, which: usize) -> Option<usize> {
-        (!self.jobs.is_empty()).then(|| which % self.jobs.len())
+        (!self.tasks.is_empty()).then(|| which % self.tasks.len())
     }
 
     fn call(&mut self, call: Call) {
@@ -157,8 +157,8 @@ impl Model {
             Call::Cancel(which) => self.cancel(which),
             Call::Finish(which, outcome, ran) => self.finish(which, outcome, ran),
             Call::Expire => {
-                let now = self.moment();
-                self.admission.expire(now, &mut self.gone);
+                let now = self.timestamp();
+                self.admission.expire(now, &mut self.evicted);
                 assert!(self.admission.next_expiry().is_none_or(|next| next > now), "nothing that is due is left");
             }
             Call::Pass(millis) => {
@@ -180,35 +180,35 @@ impl Model {
                 self.admission.drain();
             }
             Call::EvictAll(cause) => {
-                self.admission.evict_all(cause, &mut self.gone);
-                assert!(self.gone.iter().all(|gone| gone.cause == cause), "each is told this cause");
+                self.admission.evict_all(cause, &mut self.evicted);
+                assert!(self.evicted.iter().all(|evicted| evicted.cause == cause), "each is told this cause");
                 self.answer_gone();
-                assert!(!self.jobs.iter().any(|job| matches!(job, Known::Queued { .. })), "nothing waits any more");
+                assert!(!self.tasks.iter().any(|task| matches!(task, Known::Queued { .. })), "nothing waits any more");
             }
         }
         self.answer_gone();
     }
 
     fn offer(&mut self, level: usize, caller: Option<u64>, deadline: Option<u64>, waits: bool) {
-        let (now, id) = (self.moment(), self.jobs.len());
+        let (now, id) = (self.timestamp(), self.tasks.len());
         let until = deadline.map(|after| now + Duration::from_millis(after));
-        let offer = Offer { deadline: until, level: Priority::ALL[level], caller };
+        let offer = Offer { deadline: until, level: Priority::ALL[level], caller, ..Offer::default() };
         let before = self.admission.snapshot();
         self.shared |= caller.is_some();
         let offered = if waits {
-            self.admission.offer_to_wait(now, offer, &mut self.gone)
+            self.admission.offer_to_wait(now, offer, &mut self.evicted)
         } else {
-            self.admission.offer(now, offer, &mut self.gone)
+            self.admission.offer(now, offer, &mut self.evicted)
         };
         let known = match offered {
-            Ok(Place::InFlight(key)) => {
+            Ok(Admitted::InFlight(key)) => {
                 assert!(!waits, "nobody can start it");
                 assert!(before.in_flight < before.limit, "no permit beyond the limit");
                 assert_eq!(before.queued, 0, "nobody goes before those who wait");
                 self.keys.insert(id, key);
                 Known::InFlight
             }
-            Ok(Place::Queued(key)) => {
+            Ok(Admitted::Queued(key)) => {
                 self.admission.store(key, id);
                 self.keys.insert(id, key);
                 Known::Queued { until: self.now + deadline.unwrap_or(u64::MAX).min(self.timeout()), level }
@@ -226,77 +226,77 @@ impl Model {
             }
         };
         assert!(!self.draining || known == Known::Answered, "a draining pool takes nothing");
-        self.jobs.push(known);
+        self.tasks.push(known);
     }
 
     fn take(&mut self) {
-        let now = self.moment();
+        let now = self.timestamp();
         let before = self.admission.snapshot();
         let takeable = self.admission.has_takeable();
         assert_eq!(takeable, before.queued > 0 && before.in_flight < before.limit);
-        let taken = self.admission.take(now, &mut self.gone);
-        let given_up = !self.gone.is_empty();
+        let taken = self.admission.take(now, &mut self.evicted);
+        let given_up = !self.evicted.is_empty();
         self.answer_gone();
         let Some(taken) = taken else {
-            assert!(!takeable || given_up, "a permit and a job come together");
+            assert!(!takeable || given_up, "a permit and a task come together");
             return;
         };
         assert!(takeable, "no permit beyond the limit");
-        assert_eq!(self.keys[&taken.job], taken.key);
-        let Known::Queued { until, level } = self.jobs[taken.job] else { panic!("only what waits is taken") };
-        assert!(until > self.now, "a job past its deadline never starts");
+        assert_eq!(self.keys[&taken.task], taken.key);
+        let Known::Queued { until, level } = self.tasks[taken.task] else { panic!("only what waits is taken") };
+        assert!(until > self.now, "a task past its deadline never starts");
         if self.settings.discipline == Discipline::Fifo && !self.shared {
-            let waits = |job: &Known| matches!(job, Known::Queued { level: other, .. } if *other == level);
-            assert!(!self.jobs[..taken.job].iter().any(waits), "a level is served in order");
+            let waits = |task: &Known| matches!(task, Known::Queued { level: other, .. } if *other == level);
+            assert!(!self.tasks[..taken.task].iter().any(waits), "a level is served in order");
         }
-        self.jobs[taken.job] = Known::InFlight;
+        self.tasks[taken.task] = Known::InFlight;
     }
 
     fn cancel(&mut self, which: usize) {
         let Some(id) = self.pick(which) else { return };
         let Some(&key) = self.keys.get(&id) else { return };
-        let waits = matches!(self.jobs[id], Known::Queued { .. });
+        let waits = matches!(self.tasks[id], Known::Queued { .. });
         assert_eq!(
-            self.admission.cancel(self.moment(), key, Outcome::Cancelled),
+            self.admission.cancel(self.timestamp(), key, Outcome::Cancelled),
             waits.then_some(id),
             "a stale key cancels nothing"
         );
         if waits {
-            self.jobs[id] = Known::Answered;
+            self.tasks[id] = Known::Answered;
         }
     }
 
     fn finish(&mut self, which: usize, outcome: Outcome, ran: Option<u64>) {
         let Some(id) = self.pick(which) else { return };
         let Some(&key) = self.keys.get(&id) else { return };
-        let (now, ran) = (self.moment(), ran.map(Duration::from_millis));
-        let flies = self.jobs[id] == Known::InFlight;
+        let (now, ran) = (self.timestamp(), ran.map(Duration::from_millis));
+        let flies = self.tasks[id] == Known::InFlight;
         assert_eq!(self.admission.finish(now, key, outcome, ran), flies, "a stale key brings no permit home");
         if flies {
-            self.jobs[id] = Known::Answered;
+            self.tasks[id] = Known::Answered;
         }
     }
 
     fn answer_gone(&mut self) {
-        for gone in self.gone.drain(..) {
-            let Known::Queued { until, .. } = self.jobs[gone.job] else { panic!("one answer each") };
-            let late = matches!(gone.cause, Cause::DeadlineExceeded | Cause::QueueTimeout);
+        for evicted in self.evicted.drain(..) {
+            let Known::Queued { until, .. } = self.tasks[evicted.task] else { panic!("one answer each") };
+            let late = matches!(evicted.cause, Cause::DeadlineExceeded | Cause::QueueTimeout);
             assert!(!late || until <= self.now, "nobody is late before the time");
-            assert_eq!(self.keys[&gone.job], gone.key);
-            self.jobs[gone.job] = Known::Answered;
+            assert_eq!(self.keys[&evicted.task], evicted.key);
+            self.tasks[evicted.task] = Known::Answered;
         }
     }
 
     fn check(&mut self) {
         let seen = self.admission.snapshot();
-        let waiting = |job: &Known| if let Known::Queued { until, .. } = job { Some(*until) } else { None };
-        let queued: Vec<_> = self.jobs.iter().filter_map(waiting).collect();
-        let in_flight = self.jobs.iter().filter(|job| **job == Known::InFlight).count();
+        let waiting = |task: &Known| if let Known::Queued { until, .. } = task { Some(*until) } else { None };
+        let queued: Vec<_> = self.tasks.iter().filter_map(waiting).collect();
+        let in_flight = self.tasks.iter().filter(|task| **task == Known::InFlight).count();
         assert_eq!((seen.queued, seen.in_flight), (queued.len(), in_flight), "depths are exact");
         self.most = self.most.max(seen.limit);
         assert!(seen.queued + seen.in_flight <= seen.capacity + self.most, "nothing beyond the limit and the queue");
         assert_eq!(seen.counts.submitted, seen.counts.ended() + (seen.queued + seen.in_flight) as u64);
-        assert_eq!(seen.counts.submitted, self.jobs.len() as u64);
+        assert_eq!(seen.counts.submitted, self.tasks.len() as u64);
         let alone = (self.admission.submitted(), self.admission.queued());
         assert_eq!(alone, (seen.counts.submitted, seen.queued), "each number says the same by itself");
         if let Limit::Adaptive { min, max } = self.settings.limit {
@@ -305,10 +305,10 @@ impl Model {
         assert_eq!(self.admission.is_idle(), queued.is_empty() && in_flight == 0);
         let next = self.admission.next_expiry().map(|next| next.as_nanos() / 1_000_000);
         let soonest = queued.into_iter().min();
-        // Jobs stand in the order of arrival. If the clock went back, one can hide behind another that is due later.
+        // Tasks stand in the order of arrival. If the clock went back, one can hide behind another that is due later.
         let known = next.zip(soonest).is_none_or(|(next, due)| (due..=due + self.behind).contains(&next));
         assert!(next.is_some() == soonest.is_some() && known, "the next expiry is known: {next:?}, {soonest:?}");
-        assert!(self.admission.retry_after(self.moment()) <= Duration::from_secs(60));
+        assert!(self.admission.retry_after(self.timestamp()) <= Duration::from_secs(60));
     }
 
     /// Everything ends once time passes and what is in flight finishes.
@@ -316,10 +316,10 @@ impl Model {
         self.now = self.latest + self.timeout();
         self.latest = self.now;
         self.call(Call::Expire);
-        for id in 0..self.jobs.len() {
+        for id in 0..self.tasks.len() {
             self.finish(id, Outcome::Ok, Some(1));
         }
-        assert!(self.jobs.iter().all(|job| *job == Known::Answered), "no job starves without an answer");
+        assert!(self.tasks.iter().all(|task| *task == Known::Answered), "no task starves without an answer");
         assert!(self.admission.is_idle());
     }
 }

@@ -1,8 +1,8 @@
-//! How much work a job is, and how much slower all jobs get when many run.
+//! How much work a task is, and how much slower all tasks get when many run.
 
 use crate::random::Random;
 
-/// The work of one job, in nanoseconds that it takes alone.
+/// The work of one task, in nanoseconds that it takes alone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Work {
     Constant(f64),
@@ -13,14 +13,14 @@ pub(crate) enum Work {
     Bimodal(f64, f64, f64),
 }
 
-/// How many times slower a job runs beside others.
+/// How many times slower a task runs beside others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Crowding {
-    /// Not at all: jobs that wait for something else.
+    /// Not at all: tasks that wait for something else.
     None,
     /// So many cores, shared evenly.
     Cores(f64),
-    /// Jobs that get in each other's way: 1 + (n / k)², best at n = k.
+    /// Tasks that get in each other's way: 1 + (n / k)², best at n = k.
     Thrash(f64),
     /// The Universal Scalability Law: contention, and coherency.
     Scalability(f64, f64),
@@ -56,7 +56,7 @@ impl Crowding {
         }
     }
 
-    /// Jobs per second of a pool that always runs so many.
+    /// Tasks per second of a pool that always runs so many.
     pub(crate) fn throughput(self, running: usize, work: Work) -> f64 {
         running as f64 / (work.mean() * self.slowdown(running)) * 1e9
     }

@@ -32,7 +32,7 @@ fn scenarios() -> Vec<Scenario> {
     let changed =
         |name, crowding, work, after| Scenario { change: Some((work, after)), ..new(name, work, crowding, 1.5) };
     vec![
-        new("jobs that only wait", exponential, none, 2.0),
+        new("tasks that only wait", exponential, none, 2.0),
         new("8 cores, constant", Work::Constant(5.0 * MS), cores, 2.0),
         new("8 cores, exponential", exponential, cores, 2.0),
         new("8 cores, heavy tail", Work::HeavyTail(5.0 * MS), cores, 2.0),

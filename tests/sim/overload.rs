@@ -82,7 +82,7 @@ fn at_four_times_the_load_goodput_stays_near_the_capacity() {
         for mean in [MS, 20.0 * MS, 3.0 * SECOND] {
             let work = Work::Exponential(mean);
             let goodput = steady(work, 4.0).run(&mut ours(seed), seed).goodput() / capacity(work);
-            assert!(goodput > 0.95, "{goodput:.3} with jobs of {} ms, seed {seed}", mean / MS);
+            assert!(goodput > 0.95, "{goodput:.3} with tasks of {} ms, seed {seed}", mean / MS);
         }
     }
 }
@@ -174,8 +174,8 @@ fn tables() {
         let share = 100.0 * important(&told(flood(work), name).run(&mut *other, 1)).share();
         println!("| {name} | {start:.0} | {end:.0} | {share:.2}% |");
     }
-    println!("\n### Ours, by law and length of jobs: goodput of capacity, worst of {} seeds\n", slow_seeds().count());
-    println!("| jobs | 1.4 | 2 | 4 |\n|---|---|---|---|");
+    println!("\n### Ours, by law and length of tasks: goodput of capacity, worst of {} seeds\n", slow_seeds().count());
+    println!("| tasks | 1.4 | 2 | 4 |\n|---|---|---|---|");
     for mean in [MS, 20.0 * MS, 3.0 * SECOND] {
         for (name, work) in laws(mean) {
             let cells = [1.4, 2.0, 4.0].map(|factor| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_offload::admission::{Admission, Gone, Key, Limit, Moment, Offer, Outcome, Place, Settings};
+use tower_offload::admission::{Admission, Admitted, Evicted, Key, Limit, Offer, Outcome, Settings, Timestamp};
 
 use crate::reference_limits::Rule;
 
@@ -15,13 +15,13 @@ pub(crate) enum Verdict {
 
 /// A pool's admission, as the simulated world drives it.
 pub(crate) trait Policy {
-    fn offer(&mut self, now: Moment, id: u32, offer: Offer, verdicts: &mut Vec<Verdict>);
+    fn offer(&mut self, now: Timestamp, id: u32, offer: Offer, verdicts: &mut Vec<Verdict>);
     /// Starts what can start.
-    fn take(&mut self, now: Moment, verdicts: &mut Vec<Verdict>);
-    fn cancel(&mut self, now: Moment, id: u32);
-    fn finish(&mut self, now: Moment, id: u32, outcome: Outcome, ran: Duration);
-    fn expire(&mut self, now: Moment, verdicts: &mut Vec<Verdict>);
-    fn next_expiry(&self) -> Option<Moment>;
+    fn take(&mut self, now: Timestamp, verdicts: &mut Vec<Verdict>);
+    fn cancel(&mut self, now: Timestamp, id: u32);
+    fn finish(&mut self, now: Timestamp, id: u32, outcome: Outcome, ran: Duration);
+    fn expire(&mut self, now: Timestamp, verdicts: &mut Vec<Verdict>);
+    fn next_expiry(&self) -> Option<Timestamp>;
     fn limit(&self) -> usize;
     /// Panics where a promise is broken.
     fn check(&self);
@@ -31,7 +31,7 @@ pub(crate) trait Policy {
 pub(crate) struct Ours {
     pub(crate) admission: Admission<u32>,
     keys: Vec<Option<Key>>,
-    gone: Vec<Gone<u32>>,
+    evicted: Vec<Evicted<u32>>,
     rule: Option<Box<dyn Rule>>,
     most: usize,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Ours {
 impl Ours {
     pub(crate) fn new(settings: Settings, seed: u64) -> Self {
         let admission = Admission::new(settings, seed);
-        Self { admission, keys: Vec::new(), gone: Vec::new(), rule: None, most: settings.limit.most() }
+        Self { admission, keys: Vec::new(), evicted: Vec::new(), rule: None, most: settings.limit.most() }
     }
 
     /// Our queue, with the limit of another algorithm.
@@ -51,7 +51,7 @@ impl Ours {
     }
 
     fn tell(&mut self, verdicts: &mut Vec<Verdict>) {
-        verdicts.extend(self.gone.drain(..).map(|gone| Verdict::Refuse(gone.job)));
+        verdicts.extend(self.evicted.drain(..).map(|evicted| Verdict::Refuse(evicted.task)));
     }
 
     fn keep(&mut self, id: u32, key: Key) {
@@ -62,13 +62,13 @@ impl Ours {
 }
 
 impl Policy for Ours {
-    fn offer(&mut self, now: Moment, id: u32, offer: Offer, verdicts: &mut Vec<Verdict>) {
-        match self.admission.offer(now, offer, &mut self.gone) {
-            Ok(Place::InFlight(key)) => {
+    fn offer(&mut self, now: Timestamp, id: u32, offer: Offer, verdicts: &mut Vec<Verdict>) {
+        match self.admission.offer(now, offer, &mut self.evicted) {
+            Ok(Admitted::InFlight(key)) => {
                 self.keep(id, key);
                 verdicts.push(Verdict::Start(id));
             }
-            Ok(Place::Queued(key)) => {
+            Ok(Admitted::Queued(key)) => {
                 self.keep(id, key);
                 self.admission.store(key, id);
             }
@@ -77,25 +77,25 @@ impl Policy for Ours {
         self.tell(verdicts);
     }
 
-    fn take(&mut self, now: Moment, verdicts: &mut Vec<Verdict>) {
+    fn take(&mut self, now: Timestamp, verdicts: &mut Vec<Verdict>) {
         while self.admission.has_takeable() {
-            let taken = self.admission.take(now, &mut self.gone);
-            verdicts.extend(taken.map(|taken| Verdict::Start(taken.job)));
+            let taken = self.admission.take(now, &mut self.evicted);
+            verdicts.extend(taken.map(|taken| Verdict::Start(taken.task)));
         }
         self.tell(verdicts);
     }
 
-    fn cancel(&mut self, now: Moment, id: u32) {
+    fn cancel(&mut self, now: Timestamp, id: u32) {
         let key = self.keys[id as usize].expect("only what was queued is cancelled");
         assert_eq!(
             self.admission.cancel(now, key, Outcome::Cancelled),
             Some(id),
-            "a queued job leaves at once, with its own payload"
+            "a queued task leaves at once, with its own payload"
         );
         assert_eq!(self.admission.cancel(now, key, Outcome::Cancelled), None, "and only once");
     }
 
-    fn finish(&mut self, now: Moment, id: u32, outcome: Outcome, ran: Duration) {
+    fn finish(&mut self, now: Timestamp, id: u32, outcome: Outcome, ran: Duration) {
         let key = self.keys[id as usize].expect("only what was started finishes");
         let in_flight = self.admission.snapshot().in_flight;
         assert!(self.admission.finish(now, key, outcome, Some(ran)), "the permit comes home");
@@ -106,12 +106,12 @@ impl Policy for Ours {
         }
     }
 
-    fn expire(&mut self, now: Moment, verdicts: &mut Vec<Verdict>) {
-        self.admission.expire(now, &mut self.gone);
+    fn expire(&mut self, now: Timestamp, verdicts: &mut Vec<Verdict>) {
+        self.admission.expire(now, &mut self.evicted);
         self.tell(verdicts);
     }
 
-    fn next_expiry(&self) -> Option<Moment> {
+    fn next_expiry(&self) -> Option<Timestamp> {
         self.admission.next_expiry()
     }
 
@@ -124,6 +124,6 @@ impl Policy for Ours {
         assert!(now.in_flight <= self.most, "in flight {} of {}", now.in_flight, self.most);
         assert!(now.queued <= now.capacity, "queued {} of {}", now.queued, now.capacity);
         let known = now.counts.ended() + (now.queued + now.in_flight) as u64;
-        assert_eq!(now.counts.submitted, known, "every job is in one place");
+        assert_eq!(now.counts.submitted, known, "every task is in one place");
     }
 }

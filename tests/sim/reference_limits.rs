@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use tower_offload::admission::Moment;
+use tower_offload::admission::Timestamp;
 
 /// A limit that follows samples of execution times.
 pub(crate) trait Rule {
-    fn sample(&mut self, now: Moment, ran: Duration, in_flight: usize, dropped: bool);
+    fn sample(&mut self, now: Timestamp, ran: Duration, in_flight: usize, dropped: bool);
     fn limit(&self) -> usize;
 }
 
@@ -26,7 +26,7 @@ impl Gradient2 {
 }
 
 impl Rule for Gradient2 {
-    fn sample(&mut self, _now: Moment, ran: Duration, in_flight: usize, _dropped: bool) {
+    fn sample(&mut self, _now: Timestamp, ran: Duration, in_flight: usize, _dropped: bool) {
         let short = ran.as_secs_f64().max(1e-9);
         // The first ten samples are averaged, then an exponential mean with the weight of 600 takes over.
         self.samples += 1.0;
@@ -63,7 +63,7 @@ impl Vegas {
 }
 
 impl Rule for Vegas {
-    fn sample(&mut self, now: Moment, ran: Duration, in_flight: usize, dropped: bool) {
+    fn sample(&mut self, now: Timestamp, ran: Duration, in_flight: usize, dropped: bool) {
         let rtt = ran.as_secs_f64().max(1e-9);
         self.probes += 1.0;
         // A jitter of a half to one, from the time itself.
@@ -126,7 +126,7 @@ impl Envoy {
 }
 
 impl Rule for Envoy {
-    fn sample(&mut self, now: Moment, ran: Duration, _in_flight: usize, _dropped: bool) {
+    fn sample(&mut self, now: Timestamp, ran: Duration, _in_flight: usize, _dropped: bool) {
         let now = now.as_nanos();
         self.samples.push(ran.as_secs_f64().max(1e-9));
         if let Some(limit) = self.probe {
@@ -151,7 +151,7 @@ impl Rule for Envoy {
     }
 }
 
-/// Additive increase, multiplicative decrease: one more when in use, a tenth less when a job was in vain.
+/// Additive increase, multiplicative decrease: one more when in use, a tenth less when a task was in vain.
 pub(crate) struct Aimd {
     limit: f64,
     bounds: (f64, f64),
@@ -164,7 +164,7 @@ impl Aimd {
 }
 
 impl Rule for Aimd {
-    fn sample(&mut self, _now: Moment, _ran: Duration, in_flight: usize, dropped: bool) {
+    fn sample(&mut self, _now: Timestamp, _ran: Duration, in_flight: usize, dropped: bool) {
         let aim = if dropped {
             self.limit * 0.9
         } else if (in_flight * 2) as f64 >= self.limit {
@@ -235,7 +235,7 @@ impl Cinnamon {
 }
 
 impl Rule for Cinnamon {
-    fn sample(&mut self, now: Moment, ran: Duration, in_flight: usize, _dropped: bool) {
+    fn sample(&mut self, now: Timestamp, ran: Duration, in_flight: usize, _dropped: bool) {
         self.samples.push(ran.as_secs_f64().max(1e-9));
         self.in_flight += in_flight as f64;
         if self.samples.len() >= 50 {

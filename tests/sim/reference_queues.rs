@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tower_offload::admission::{Moment, Offer, Outcome};
+use tower_offload::admission::{Offer, Outcome, Timestamp};
 
 use crate::policy::{Policy, Verdict};
 use crate::world::MS;
@@ -24,26 +24,26 @@ pub(crate) struct Reference<D> {
     limit: usize,
     capacity: usize,
     queue: VecDeque<(u32, u64)>,
-    /// Queued jobs whose clients left; they are skipped.
-    gone: Vec<bool>,
+    /// Queued tasks whose clients left; they are skipped.
+    left: Vec<bool>,
     queued: usize,
     in_flight: usize,
 }
 
 impl<D: Discipline> Reference<D> {
     pub(crate) fn new(discipline: D, limit: usize, capacity: usize) -> Self {
-        Self { discipline, limit, capacity, queue: VecDeque::new(), gone: Vec::new(), queued: 0, in_flight: 0 }
+        Self { discipline, limit, capacity, queue: VecDeque::new(), left: Vec::new(), queued: 0, in_flight: 0 }
     }
 
-    fn is_gone(&self, id: u32) -> bool {
-        self.gone.get(id as usize).copied().unwrap_or(false)
+    fn has_left(&self, id: u32) -> bool {
+        self.left.get(id as usize).copied().unwrap_or(false)
     }
 }
 
 impl<D: Discipline> Policy for Reference<D> {
-    fn offer(&mut self, now: Moment, id: u32, offer: Offer, verdicts: &mut Vec<Verdict>) {
+    fn offer(&mut self, now: Timestamp, id: u32, offer: Offer, verdicts: &mut Vec<Verdict>) {
         let now = now.as_nanos();
-        while self.queue.front().is_some_and(|&(id, _)| self.is_gone(id)) {
+        while self.queue.front().is_some_and(|&(id, _)| self.has_left(id)) {
             self.queue.pop_front();
         }
         let wait = self.queue.front().map_or(0, |(_, since)| now - since);
@@ -57,10 +57,10 @@ impl<D: Discipline> Policy for Reference<D> {
         }
     }
 
-    fn take(&mut self, now: Moment, verdicts: &mut Vec<Verdict>) {
+    fn take(&mut self, now: Timestamp, verdicts: &mut Vec<Verdict>) {
         while self.in_flight < self.limit {
             let Some((id, since)) = self.queue.pop_front() else { return };
-            if self.is_gone(id) {
+            if self.has_left(id) {
                 continue;
             }
             self.queued -= 1;
@@ -74,20 +74,20 @@ impl<D: Discipline> Policy for Reference<D> {
         }
     }
 
-    fn cancel(&mut self, _now: Moment, id: u32) {
-        self.gone.resize(self.gone.len().max(id as usize + 1), false);
-        self.gone[id as usize] = true;
+    fn cancel(&mut self, _now: Timestamp, id: u32) {
+        self.left.resize(self.left.len().max(id as usize + 1), false);
+        self.left[id as usize] = true;
         self.queued -= 1;
     }
 
-    fn finish(&mut self, now: Moment, _id: u32, _outcome: Outcome, _ran: Duration) {
+    fn finish(&mut self, now: Timestamp, _id: u32, _outcome: Outcome, _ran: Duration) {
         self.in_flight -= 1;
         self.discipline.finished(now.as_nanos());
     }
 
-    fn expire(&mut self, _now: Moment, _verdicts: &mut Vec<Verdict>) {}
+    fn expire(&mut self, _now: Timestamp, _verdicts: &mut Vec<Verdict>) {}
 
-    fn next_expiry(&self) -> Option<Moment> {
+    fn next_expiry(&self) -> Option<Timestamp> {
         None
     }
 

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use tower_offload::admission::{Moment, Offer, Outcome, Priority};
+use tower_offload::admission::{Offer, Outcome, Priority, Timestamp};
 
 use crate::laws::{Crowding, Work};
 use crate::policy::{Policy, Verdict};
@@ -74,7 +74,7 @@ struct Run<'a> {
     arrivals: Vec<u64>,
     again: BinaryHeap<Reverse<(u64, u32)>>,
     patience: VecDeque<(u64, u32)>,
-    /// The work that each running job has had, and the total at which each ends, as bits that sort like the numbers.
+    /// The work that each running task has had, and the total at which each ends, as bits that sort like the numbers.
     done: f64,
     ends: BinaryHeap<Reverse<(u64, u32)>>,
     work: Work,
@@ -158,7 +158,7 @@ impl Run<'_> {
         let (stream, arrival) = least(self.arrivals.iter().copied().map(|at| if at > horizon { u64::MAX } else { at }));
         let again = self.again.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
         let leave = self.patience.front().map_or(u64::MAX, |(at, _)| *at);
-        let expiry = self.policy.next_expiry().map_or(u64::MAX, Moment::as_nanos);
+        let expiry = self.policy.next_expiry().map_or(u64::MAX, Timestamp::as_nanos);
         let change = self.world.change.filter(|_| self.now < horizon).map_or(u64::MAX, |(at, ..)| at as u64);
         let change = if change <= self.now { u64::MAX } else { change };
         let (event, at) = least([change, self.completion(), expiry, leave, again, arrival].into_iter());
@@ -169,12 +169,12 @@ impl Run<'_> {
         match event {
             0 => (_, self.work, self.crowding) = self.world.change.expect("there is a change"),
             1 => self.complete(),
-            2 => self.policy.expire(self.moment(), &mut self.verdicts),
+            2 => self.policy.expire(self.timestamp(), &mut self.verdicts),
             3 => self.leave(),
             4 => self.come_again(),
             _ => self.arrive(stream),
         }
-        let now = self.moment();
+        let now = self.timestamp();
         self.apply();
         self.policy.take(now, &mut self.verdicts);
         self.apply();
@@ -183,8 +183,8 @@ impl Run<'_> {
         true
     }
 
-    fn moment(&self) -> Moment {
-        Moment::from_nanos(self.now)
+    fn timestamp(&self) -> Timestamp {
+        Timestamp::from_nanos(self.now)
     }
 
     fn completion(&self) -> u64 {
@@ -221,10 +221,10 @@ impl Run<'_> {
         let work = self.work.draw(&mut self.random);
         self.requests.push(Request { scheduled, stream, tries, left: false, stage: Stage::Waiting, work });
         let kind = &self.world.streams[usize::from(stream)];
-        let deadline = self.world.deadlines.then(|| Moment::from_nanos(due));
-        let offer = Offer { deadline, level: kind.level, caller: kind.caller };
+        let deadline = self.world.deadlines.then(|| Timestamp::from_nanos(due));
+        let offer = Offer { deadline, level: kind.level, caller: kind.caller, ..Offer::default() };
         self.score.asked(kind, scheduled);
-        self.policy.offer(self.moment(), id, offer, &mut self.verdicts);
+        self.policy.offer(self.timestamp(), id, offer, &mut self.verdicts);
         self.patience.push_back((due, id));
         self.apply();
     }
@@ -242,9 +242,9 @@ impl Run<'_> {
 
     fn start(&mut self, id: u32) {
         let request = &mut self.requests[id as usize];
-        assert_eq!(request.stage, Stage::Waiting, "no job starts twice, or after its answer");
+        assert_eq!(request.stage, Stage::Waiting, "no task starts twice, or after its answer");
         if self.world.tells {
-            assert!(!request.left, "a job whose client left does not start");
+            assert!(!request.left, "a task whose client left does not start");
         }
         request.stage = Stage::Running { since: self.now };
         self.ends.push(Reverse(((self.done + request.work).to_bits(), id)));
@@ -269,7 +269,7 @@ impl Run<'_> {
         let request = *request;
         let outcome = if request.left { Outcome::Cancelled } else { Outcome::Ok };
         let ran = Duration::from_nanos(self.now - since);
-        self.policy.finish(self.moment(), id, outcome, ran);
+        self.policy.finish(self.timestamp(), id, outcome, ran);
         let kind = &self.world.streams[usize::from(request.stream)];
         self.score.served(kind, request.scheduled, self.now);
     }
@@ -284,7 +284,7 @@ impl Run<'_> {
         if request.stage == Stage::Waiting && self.world.tells {
             request.stage = Stage::Answered;
             let (request, kind) = (*request, &self.world.streams[usize::from(request.stream)]);
-            self.policy.cancel(self.moment(), id);
+            self.policy.cancel(self.timestamp(), id);
             self.score.gave_up(kind, request.scheduled, self.now);
         }
         self.retry(id);

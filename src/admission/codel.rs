@@ -1,12 +1,12 @@
-//! How fast a pool works, from its own jobs: what counts as a late start, and when to come again.
+//! How fast a pool works, from its own tasks: what counts as a late start, and when to come again.
 
 use std::time::Duration;
 
-use super::moment::{Moment, nanos};
 use super::random::Random;
 use super::settings::Settings;
+use super::timestamp::{Timestamp, nanos};
 
-/// A wait counts as late above this many run times. 5 ms for jobs of 1 ms, the target that folly's Codel has for such
+/// A wait counts as late above this many run times. 5 ms for tasks of 1 ms, the target that folly's Codel has for such
 /// work ("Fail at Scale", ACM Queue 2015, names the same).
 const TARGET: f64 = 5.0;
 
@@ -19,27 +19,27 @@ const INTERVAL: f64 = 20.0;
 /// Within an interval of an overload, this part of one is enough to see the next.
 const AGAIN: u64 = 4;
 
-/// A job that waited this many targets is dropped while waits are late: folly's Codel, and Breakwater (OSDI 2020).
+/// A task that waited this many targets is dropped while waits are late: folly's Codel, and Breakwater (OSDI 2020).
 const HOPELESS: u32 = 2;
 
-/// A mean forgets with this weight, so it follows a change within about so many jobs.
+/// A mean forgets with this weight, so it follows a change within about so many tasks.
 const MEMORY: u32 = 128;
 
-/// What a caller is told before any job has ended.
+/// What a caller is told before any task has ended.
 const UNKNOWN: Duration = Duration::from_secs(1);
 
 /// The longest that a caller is sent away for.
 const LONGEST: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
-pub(super) struct Pace {
+pub(super) struct Codel {
     run: Mean,
-    /// What it would be if as many jobs ran as the limit says.
+    /// What it would be if as many tasks ran as the limit says.
     shared: Mean,
     held: Mean,
     /// How long those waited who left before they were served.
     patience: Mean,
-    /// In nanoseconds, like the two below: they are set anew at the end of each job.
+    /// In nanoseconds, like the two below: they are set anew at the end of each task.
     pub(super) target: u64,
     pub(super) hopeless: u64,
     pub(super) interval: u64,
@@ -55,23 +55,23 @@ struct Mean {
 /// Whether every wait is late.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lateness {
-    since: Option<Moment>,
+    since: Option<Timestamp>,
     lasts: bool,
     /// When it last ended.
-    ended: Option<Moment>,
+    ended: Option<Timestamp>,
 }
 
-// === impl Pace ===
+// === impl Codel ===
 
-impl Pace {
+impl Codel {
     pub(super) fn new(settings: &Settings) -> Self {
         let [run, shared, held, patience] = [const { Mean { value: 0.0, weight: 0 } }; 4];
-        let mut pace = Self { run, shared, held, patience, target: 0, hopeless: 0, interval: 0 };
-        pace.follow(settings);
-        pace
+        let mut codel = Self { run, shared, held, patience, target: 0, hopeless: 0, interval: 0 };
+        codel.follow(settings);
+        codel
     }
 
-    /// Learns from a job that ended: how long it executed, by what factor that would have been longer if as many ran as
+    /// Learns from a task that ended: how long it executed, by what factor that would have been longer if as many ran as
     /// the limit says, and how long it held its permit.
     pub(super) fn learn(&mut self, settings: &Settings, ran: Duration, stretch: f64, held: Duration) {
         self.run.add(nanos(ran));
@@ -80,7 +80,7 @@ impl Pace {
         self.follow(settings);
     }
 
-    /// Learns from a job that left the queue because its caller did, or its deadline passed.
+    /// Learns from a task that left the queue because its caller did, or its deadline passed.
     pub(super) fn lost(&mut self, settings: &Settings, waited: Duration) {
         self.patience.add(waited.as_nanos() as f64);
         self.follow(settings);
@@ -100,7 +100,7 @@ impl Pace {
         self.run.value
     }
 
-    /// How long `ahead` jobs take to start, with up to half of that on top, so that those who were refused together do
+    /// How long `ahead` tasks take to start, with up to half of that on top, so that those who were refused together do
     /// not come back together.
     pub(super) fn retry_after(&self, ahead: usize, in_flight: usize, random: &mut Random) -> Duration {
         let wait = match self.held.weight {
@@ -123,20 +123,20 @@ impl Mean {
 // === impl Lateness ===
 
 impl Lateness {
-    /// One more wait: that of the job that waits longest, when one is taken. Overload begins when the least wait of an
+    /// One more wait: that of the task that waits longest, when one is taken. Overload begins when the least wait of an
     /// interval was late, and ends with a wait that is not. Soon after that a part of the interval is enough, as CoDel
     /// too goes on sooner where it has just left off.
-    pub(super) fn observe(&mut self, now: Moment, wait: u64, pace: &Pace) {
-        if wait <= pace.target {
+    pub(super) fn observe(&mut self, now: Timestamp, wait: u64, codel: &Codel) {
+        if wait <= codel.target {
             return self.clear(now);
         }
         let since = *self.since.get_or_insert(now);
-        let enough = if self.lasted(now, pace) { pace.interval / AGAIN } else { pace.interval };
+        let enough = if self.lasted(now, codel) { codel.interval / AGAIN } else { codel.interval };
         self.lasts |= now.nanos_since(since) >= enough;
     }
 
     /// Nobody has to wait.
-    pub(super) fn clear(&mut self, now: Moment) {
+    pub(super) fn clear(&mut self, now: Timestamp) {
         self.since = None;
         if std::mem::take(&mut self.lasts) {
             self.ended = Some(now);
@@ -148,8 +148,8 @@ impl Lateness {
     }
 
     /// Whether there was overload within the last interval.
-    pub(super) fn lasted(&self, now: Moment, pace: &Pace) -> bool {
-        self.lasts || self.ended.is_some_and(|ended| now.nanos_since(ended) < pace.interval)
+    pub(super) fn lasted(&self, now: Timestamp, codel: &Codel) -> bool {
+        self.lasts || self.ended.is_some_and(|ended| now.nanos_since(ended) < codel.interval)
     }
 }
 
@@ -166,37 +166,37 @@ mod tests {
     }
 
     /// Target, hopeless and interval, in milliseconds.
-    fn spans(pace: &Pace) -> [u64; 3] {
-        [pace.target, pace.hopeless, pace.interval].map(|nanos| nanos / 1_000_000)
+    fn spans(codel: &Codel) -> [u64; 3] {
+        [codel.target, codel.hopeless, codel.interval].map(|nanos| nanos / 1_000_000)
     }
 
     #[test]
-    fn what_is_late_follows_how_long_jobs_run_when_they_share_the_cores() {
+    fn what_is_late_follows_how_long_tasks_run_when_they_share_the_cores() {
         let long = settings(MS * 60_000);
-        let mut pace = Pace::new(&long);
-        assert_eq!(spans(&pace), [1, 2, 20], "the least, before any has run");
-        pace.learn(&long, 10 * MS, 2.0, 40 * MS);
-        assert_eq!(pace.run(), 1e7);
-        assert_eq!(spans(&pace), [5 * 20, 200, 2_000]);
+        let mut codel = Codel::new(&long);
+        assert_eq!(spans(&codel), [1, 2, 20], "the least, before any has run");
+        codel.learn(&long, 10 * MS, 2.0, 40 * MS);
+        assert_eq!(codel.run(), 1e7);
+        assert_eq!(spans(&codel), [5 * 20, 200, 2_000]);
     }
 
     #[test]
     fn what_is_late_is_never_more_than_a_fourth_of_the_timeout_or_of_what_callers_wait() {
         let short = settings(200 * MS);
-        let mut pace = Pace::new(&short);
-        pace.learn(&short, 20 * MS, 1.0, 20 * MS);
-        assert_eq!(spans(&pace), [50, 100, 1_000]);
-        pace.lost(&short, 40 * MS);
-        assert_eq!(spans(&pace), [10, 20, 200]);
+        let mut codel = Codel::new(&short);
+        codel.learn(&short, 20 * MS, 1.0, 20 * MS);
+        assert_eq!(spans(&codel), [50, 100, 1_000]);
+        codel.lost(&short, 40 * MS);
+        assert_eq!(spans(&codel), [10, 20, 200]);
     }
 
     #[test]
     fn who_is_refused_is_sent_away_for_as_long_as_those_ahead_take_to_start() {
         let settings = settings(MS * 60_000);
-        let mut pace = Pace::new(&settings);
+        let mut codel = Codel::new(&settings);
         let mut random = Random::new(1);
-        let mut answers = |pace: &Pace, ahead, in_flight| {
-            let answers = (0..1_000).map(|_| pace.retry_after(ahead, in_flight, &mut random)).collect::<Vec<_>>();
+        let mut answers = |codel: &Codel, ahead, in_flight| {
+            let answers = (0..1_000).map(|_| codel.retry_after(ahead, in_flight, &mut random)).collect::<Vec<_>>();
             (answers.iter().min().copied(), answers.iter().max().copied())
         };
         let near = |(least, most): (Option<Duration>, Option<Duration>), wait: Duration| {
@@ -204,22 +204,22 @@ mod tests {
             assert!(least >= wait && least < wait.mul_f64(1.01), "{least:?} for {wait:?}");
             assert!(most > wait.mul_f64(1.49) && most < wait.mul_f64(1.5), "{most:?} for {wait:?}");
         };
-        near(answers(&pace, 6, 3), UNKNOWN);
-        pace.learn(&settings, MS, 1.0, 100 * MS);
-        near(answers(&pace, 6, 3), 200 * MS);
-        near(answers(&pace, 6, 0), 600 * MS);
-        assert_eq!(answers(&pace, 1_000_000, 3), (Some(LONGEST), Some(LONGEST)));
+        near(answers(&codel, 6, 3), UNKNOWN);
+        codel.learn(&settings, MS, 1.0, 100 * MS);
+        near(answers(&codel, 6, 3), 200 * MS);
+        near(answers(&codel, 6, 0), 600 * MS);
+        assert_eq!(answers(&codel, 1_000_000, 3), (Some(LONGEST), Some(LONGEST)));
     }
 
     #[test]
     fn after_an_overload_a_fourth_of_the_interval_is_enough_to_see_the_next() {
-        let pace = Pace::new(&settings(MS * 60_000));
-        let (late, interval) = (pace.target + 1, pace.interval);
-        let at = Moment::from_nanos;
+        let codel = Codel::new(&settings(MS * 60_000));
+        let (late, interval) = (codel.target + 1, codel.interval);
+        let at = Timestamp::from_nanos;
         let mut lateness = Lateness::default();
         let mut seen = |begun, after, wait| {
-            lateness.observe(at(begun), wait, &pace);
-            lateness.observe(at(begun + after), wait, &pace);
+            lateness.observe(at(begun), wait, &codel);
+            lateness.observe(at(begun + after), wait, &codel);
             let lasts = lateness.lasts();
             lateness.clear(at(begun + after));
             lasts

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 /// Nanoseconds since an origin that the caller chose: for a pool, its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Moment(u64);
+pub struct Timestamp(u64);
 
-impl Moment {
+impl Timestamp {
+    /// The end of time.
+    pub(super) const MAX: Self = Self(u64::MAX);
+
     /// The moment `nanos` nanoseconds after the origin.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
@@ -37,7 +40,7 @@ pub(super) fn nanos(span: Duration) -> f64 {
     span.as_secs() as f64 * 1e9 + f64::from(span.subsec_nanos())
 }
 
-impl Add<Duration> for Moment {
+impl Add<Duration> for Timestamp {
     type Output = Self;
 
     fn add(self, span: Duration) -> Self {

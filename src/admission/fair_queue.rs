@@ -1,16 +1,16 @@
 //! Fairness between the callers of one level: shuffle-sharded virtual queues, served by what each has had.
 //!
-//! A caller is dealt a hand of [`HAND`] of the [`QUEUES`] queues by its hash, and each of its jobs waits in the
+//! A caller is dealt a hand of [`HAND`] of the [`QUEUES`] queues by its hash, and each of its tasks waits in the
 //! shortest of them, those in flight counted; of equal ones, in the one that has been served least. The queue that has
-//! been served least is next. What a queue has been served is the execution time of its jobs that ended, and the mean of
+//! been served least is next. What a queue has been served is the execution time of its tasks that ended, and the mean of
 //! the pool for each that is in flight; a queue that was empty starts where the others stand, so nobody saves up.
 //!
 //! The numbers and the method are those of Kubernetes' API Priority and Fairness (KEP-1040). While two queues both have
-//! jobs waiting, what they have been served differs by at most (2 C + 1) times the longest execution time, C being the
+//! tasks waiting, what they have been served differs by at most (2 C + 1) times the longest execution time, C being the
 //! concurrency limit: the one that is behind is always taken first, so it is behind by one start at most, and each of
 //! the C in flight on either side can turn out longer or shorter than its estimate by no more than the longest.
 //!
-//! A caller with few jobs is hindered only if *every* queue of its hand is held by heavy callers. The odds for one, four
+//! A caller with few tasks is hindered only if *every* queue of its hand is held by heavy callers. The odds for one, four
 //! and sixteen heavy callers are 2.3e-10, 4.9e-4 and 0.36.
 
 use super::random::mix;
@@ -19,16 +19,13 @@ use super::slab::{Chain, List, Slab};
 /// How many virtual queues a level has.
 pub(super) const QUEUES: usize = 64;
 
-/// The virtual queue of a job whose level does not tell callers apart.
-pub(super) const UNSHARED: u8 = u8::MAX;
-
 /// How many of them a caller may use.
 pub(super) const HAND: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Shares {
     queues: [Share; QUEUES],
-    /// One bit for each queue that has a job.
+    /// One bit for each queue that has a task.
     waiting: u64,
     /// What the queue that was taken from last had been served.
     level: f64,
@@ -36,7 +33,7 @@ pub(super) struct Shares {
 
 #[derive(Clone, Copy, Debug)]
 struct Share {
-    jobs: List,
+    tasks: List,
     /// Nanoseconds of execution that ended.
     served: f64,
     in_flight: u32,
@@ -44,22 +41,22 @@ struct Share {
 
 impl Shares {
     pub(super) const fn new() -> Self {
-        let share = Share { jobs: List::new(Chain::Share), served: 0.0, in_flight: 0 };
+        let share = Share { tasks: List::new(Chain::Share), served: 0.0, in_flight: 0 };
         Self { queues: [share; QUEUES], waiting: 0, level: 0.0 }
     }
 
     pub(super) fn push<T>(&mut self, slab: &mut Slab<T>, index: u32, caller: Option<u64>, run: f64) {
         let chosen = self.join(caller, run);
         slab.at_mut(index).share = chosen;
-        self.queues[usize::from(chosen)].jobs.push(slab, index);
+        self.queues[usize::from(chosen)].tasks.push(slab, index);
         self.waiting |= 1 << chosen;
     }
 
-    /// The queue for one more job of this caller, which starts where the others stand if it was empty.
+    /// The queue for one more task of this caller, which starts where the others stand if it was empty.
     pub(super) fn join(&mut self, caller: Option<u64>, run: f64) -> u8 {
         let chosen = self.shortest(caller, run);
         let share = &mut self.queues[chosen];
-        if share.jobs.is_empty() {
+        if share.tasks.is_empty() {
             share.served = share.served.max(self.level - f64::from(share.in_flight) * run);
         }
         chosen as u8
@@ -67,45 +64,45 @@ impl Shares {
 
     pub(super) fn unlink<T>(&mut self, slab: &mut Slab<T>, index: u32) {
         let chosen = usize::from(slab.at(index).share);
-        self.queues[chosen].jobs.unlink(slab, index);
-        if self.queues[chosen].jobs.is_empty() {
+        self.queues[chosen].tasks.unlink(slab, index);
+        if self.queues[chosen].tasks.is_empty() {
             self.waiting &= !(1 << chosen);
         }
     }
 
-    /// The next job of the queue that has been served least.
+    /// The next task of the queue that has been served least.
     pub(super) fn next(&self, run: f64, newest_first: bool) -> Option<u32> {
         let served = |queue: &usize| self.queues[*queue].standing(run);
         let queue = self.waiting().min_by(|a, b| served(a).total_cmp(&served(b)))?;
-        let jobs = &self.queues[queue].jobs;
-        if newest_first { jobs.newest() } else { jobs.oldest() }
+        let tasks = &self.queues[queue].tasks;
+        if newest_first { tasks.newest() } else { tasks.oldest() }
     }
 
-    /// Notes that a job of this queue starts.
+    /// Notes that a task of this queue starts.
     pub(super) fn started(&mut self, share: u8, run: f64) {
         let share = &mut self.queues[usize::from(share)];
         self.level = self.level.max(share.standing(run));
         share.in_flight += 1;
     }
 
-    /// Notes that a job of this queue ended.
+    /// Notes that a task of this queue ended.
     pub(super) fn ended(&mut self, share: u8, ran: f64) {
         let share = &mut self.queues[usize::from(share)];
         share.in_flight -= 1;
         share.served += ran;
     }
 
-    /// The newest job of the longest queue.
+    /// The newest task of the longest queue.
     pub(super) fn longest(&self) -> Option<u32> {
-        let queue = self.waiting().max_by_key(|&queue| self.queues[queue].jobs.len())?;
-        self.queues[queue].jobs.newest()
+        let queue = self.waiting().max_by_key(|&queue| self.queues[queue].tasks.len())?;
+        self.queues[queue].tasks.newest()
     }
 
-    /// The newest job of the longest queue, if that is longer than the caller's would be.
+    /// The newest task of the longest queue, if that is longer than the caller's would be.
     pub(super) fn longer_than(&self, caller: Option<u64>) -> Option<u32> {
-        let own = self.queues[self.shortest(caller, 0.0)].jobs.len();
+        let own = self.queues[self.shortest(caller, 0.0)].tasks.len();
         let longest = self.longest()?;
-        let most = self.waiting().map(|queue| self.queues[queue].jobs.len()).max()?;
+        let most = self.waiting().map(|queue| self.queues[queue].tasks.len()).max()?;
         (most > own + 1).then_some(longest)
     }
 
@@ -113,7 +110,7 @@ impl Shares {
         let hand = deal(caller.unwrap_or(0)).into_iter();
         let shortest = hand.min_by(|&a, &b| {
             let (a, b) = (&self.queues[a], &self.queues[b]);
-            a.jobs_in_all().cmp(&b.jobs_in_all()).then(a.standing(run).total_cmp(&b.standing(run)))
+            a.tasks_in_all().cmp(&b.tasks_in_all()).then(a.standing(run).total_cmp(&b.standing(run)))
         });
         shortest.expect("a hand is not empty")
     }
@@ -130,8 +127,8 @@ impl Shares {
 
 impl Share {
     /// Those that wait, and those in flight.
-    fn jobs_in_all(&self) -> usize {
-        self.jobs.len() + self.in_flight as usize
+    fn tasks_in_all(&self) -> usize {
+        self.tasks.len() + self.in_flight as usize
     }
 
     /// What it has been served, those in flight taken at the pool's mean.
@@ -158,7 +155,7 @@ pub(super) fn deal(caller: u64) -> [usize; HAND] {
 mod tests {
     use super::*;
     use crate::admission::random::Random;
-    use crate::admission::{Admission, Moment, Offer, Outcome, Place, Settings};
+    use crate::admission::{Admission, Admitted, Offer, Outcome, Settings, Timestamp};
     use std::time::Duration;
 
     /// The odds that every queue of one hand is in one of `heavy` others: over the number of queues that those cover
@@ -260,20 +257,20 @@ mod tests {
         let callers = callers_apart();
         let settings = Settings { timeout: Duration::from_secs(1 << 30), ..Settings::fixed(limit) };
         let mut admission = Admission::new(settings, 1);
-        let (mut gone, mut running, mut had, mut worst) = (Vec::new(), Vec::new(), [0.0_f64; 2], 0.0_f64);
+        let (mut evicted, mut running, mut had, mut worst) = (Vec::new(), Vec::new(), [0.0_f64; 2], 0.0_f64);
         let mut waiting = [0_u64; 2];
         for step in 0..4000_u64 {
-            let now = Moment::from_nanos(step * 1000);
+            let now = Timestamp::from_nanos(step * 1000);
             for caller in 0..2 {
                 // Each keeps far more waiting than one queue of its hand can give up at once.
                 while waiting[caller] < 200 {
                     let offer = Offer { caller: Some(callers[caller]), ..Offer::default() };
-                    match admission.offer(now, offer, &mut gone).expect("there is room") {
-                        Place::Queued(key) => {
+                    match admission.offer(now, offer, &mut evicted).expect("there is room") {
+                        Admitted::Queued(key) => {
                             admission.store(key, caller);
                             waiting[caller] += 1;
                         }
-                        Place::InFlight(key) => running.push((step + run(caller as u64, step), caller, key)),
+                        Admitted::InFlight(key) => running.push((step + run(caller as u64, step), caller, key)),
                     }
                 }
             }
@@ -285,9 +282,9 @@ mod tests {
                 }
                 end > step
             });
-            while let Some(taken) = admission.take(now, &mut gone) {
-                waiting[taken.job] -= 1;
-                running.push((step + run(taken.job as u64, step), taken.job, taken.key));
+            while let Some(taken) = admission.take(now, &mut evicted) {
+                waiting[taken.task] -= 1;
+                running.push((step + run(taken.task as u64, step), taken.task, taken.key));
             }
             worst = worst.max((had[0] - had[1]).abs());
         }
@@ -296,12 +293,12 @@ mod tests {
     }
 
     #[test]
-    fn callers_that_always_wait_get_the_same_whatever_their_jobs_take() {
+    fn callers_that_always_wait_get_the_same_whatever_their_tasks_take() {
         // A hand is eight queues, so a caller's share may stand apart by as many times the bound of one queue.
         for (limit, long) in [(1, 1), (1, 10), (4, 10), (8, 40)] {
             let bound = (HAND * (2 * limit + 1)) as f64 * long as f64 * 1000.0;
             let worst = divergence(limit, |caller, _| if caller == 0 { long } else { 1 });
-            assert!(worst <= bound, "{worst} of {bound} with a limit of {limit} and jobs of {long} and 1");
+            assert!(worst <= bound, "{worst} of {bound} with a limit of {limit} and tasks of {long} and 1");
         }
     }
 }
