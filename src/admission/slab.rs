@@ -26,7 +26,7 @@ pub(super) enum Chain {
     /// The tasks of its level, by arrival.
     Arrival = 0,
     /// The tasks of its virtual queue, by arrival.
-    Share = 1,
+    Queue = 1,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +59,14 @@ pub(super) struct Slot<T> {
     pub(super) state: State,
     pub(super) level: u8,
     /// Its virtual queue, if callers are told apart.
-    pub(super) share: u8,
+    pub(super) queue: u8,
+    /// The number of its caller, if callers are told apart.
+    pub(super) caller: u8,
     /// What the limiter wants to know when it ends.
     pub(super) mark: u8,
     pub(super) patient: bool,
+    /// Whether it started before a task of a higher level that waited.
+    pub(super) in_turn: bool,
 }
 
 #[derive(Debug)]
@@ -109,9 +113,11 @@ impl<T> Slab<T> {
             place: NONE,
             state,
             level,
-            share: UNSHARED,
+            queue: UNSHARED,
+            caller: 0,
             mark: 0,
             patient: false,
+            in_turn: false,
         };
         self.used += 1;
         let index = self.free;
