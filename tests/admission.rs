@@ -202,7 +202,7 @@ fn overload_is_seen_once_all_waits_of_an_interval_were_long_and_is_over_soon_aft
     }
     assert!(admission.is_overloaded(after(now)), "it was, just now");
     assert!(!admission.is_overloaded(after(now + 100)));
-    assert!(admission.snapshot().counts.shed > 0);
+    assert_eq!(admission.snapshot().counts.shed, 0, "all callers are still there");
 }
 
 #[test]
@@ -475,36 +475,56 @@ fn a_queue_full_of_late_tasks_has_room_once_they_are_told() {
     assert_eq!(admission.snapshot().queued, 1);
 }
 
-/// Those who leave say how long a wait is of use. Without them a pool whose tasks take a second is patient.
+/// A pool in which a task of 10 ms is served after the other, in whose queue four more come for each, and whose callers
+/// leave after 100 ms: what was taken last, and how many were shed.
+fn flooded(discipline: Discipline, leave: bool) -> (u64, u64) {
+    let mut admission = Admission::new(Settings { discipline, ..Settings::fixed(1) }, 1);
+    let (mut waiting, mut evicted) = (std::collections::VecDeque::new(), Vec::new());
+    let mut running: Option<(Key, u64)> = None;
+    let mut last = 0;
+    for step in 0..400 {
+        let now = after(step * 10);
+        for _ in 0..4 {
+            match admission.offer(now, Offer::default(), &mut evicted) {
+                Ok(Admitted::Queued(key)) => {
+                    admission.store(key, step);
+                    waiting.push_back((step, key));
+                }
+                Ok(Admitted::InFlight(key)) => running = Some((key, step)),
+                Err(cause) => assert_eq!(cause, Cause::QueueFull),
+            }
+        }
+        while leave && waiting.front().is_some_and(|(since, _)| since + 10 <= step) {
+            let (_, key) = waiting.pop_front().expect("there is one");
+            admission.cancel(now, key, Outcome::Cancelled);
+        }
+        let (key, since) = running.take().expect("one always runs");
+        let left = leave && since + 10 <= step;
+        let outcome = if left { Outcome::Cancelled } else { Outcome::Ok };
+        assert!(admission.finish(now, key, outcome, Some(Duration::from_millis(10))));
+        let started = admission.take(now, &mut evicted).expect("tasks wait");
+        (running, last) = (Some((started.key, started.task)), step - started.task);
+    }
+    (last, admission.snapshot().counts.shed)
+}
+
 #[test]
-fn callers_whose_deadlines_pass_make_a_pool_impatient() {
-    let overloaded = |deadlines: bool| {
-        let second = Duration::from_secs(1);
-        let (mut admission, key) = busy(Settings::fixed(1));
-        for _ in 0..10 {
-            let deadline = deadlines.then(|| after(40));
-            queue(&mut admission, START, Offer { deadline, ..Offer::default() }, "leaves").unwrap();
-        }
-        admission.expire(after(40), &mut Vec::new());
-        assert!(admission.finish(after(1000), key, Outcome::Ok, Some(second)));
-        if deadlines {
-            assert!(matches!(
-                admission.offer(after(1000), Offer::default(), &mut Vec::new()),
-                Ok(Admitted::InFlight(_))
-            ));
-            queue(&mut admission, after(1000), Offer::default(), "waits").unwrap();
-        } else {
-            assert!(admission.take(after(1000), &mut Vec::new()).is_some());
-        }
-        admission.is_overloaded(after(1000 + 220))
-    };
-    assert!(overloaded(true), "they waited for 40 ms");
-    assert!(!overloaded(false));
+fn while_work_is_in_vain_the_newest_is_next_and_tasks_are_shed_that_waited_too_long() {
+    let (waited, shed) = flooded(Discipline::Adaptive, true);
+    assert!(waited <= 1 && shed > 500, "{waited} steps, {shed} shed");
+    let (waited, shed) = flooded(Discipline::Fifo, true);
+    assert_eq!((waited, shed), (9, 0), "each waits for almost as long as callers do");
+}
+
+/// A full queue refuses what is too much, and who waits is served.
+#[test]
+fn where_all_callers_stay_a_pool_serves_in_order_however_many_there_are() {
+    assert_eq!(flooded(Discipline::Adaptive, false), flooded(Discipline::Fifo, false));
 }
 
 /// Whether a limit of 8 ever moves while so many are in flight, and so many wait, whenever one has started.
 fn limit_moves(in_flight: usize, waiting: usize) -> bool {
-    let settings = Settings { limit: Limit::Adaptive { min: 1, max: 64 }, ..Settings::default() };
+    let settings = Settings { limit: Limit::Adaptive { min: 1, max: 8 }, ..Settings::default() };
     let mut admission = Admission::new(settings, 1);
     let mut running = Vec::new();
     (0..500).map(after).any(|now| {

@@ -273,7 +273,7 @@ impl<T> Admission<T> {
         !self.draining
             && (!self.is_full() || {
                 let normal = Priority::Normal as usize;
-                self.levels.least_below(&self.slab, normal, self.run.value()).is_some()
+                self.levels.least_below(&self.slab, normal, self.settings.capacity, self.run.value()).is_some()
             })
     }
 
@@ -377,7 +377,15 @@ impl<T> Admission<T> {
         if self.queued == 0 {
             self.levels.made_up(now.nanos_since(self.clock) as f64 * self.free_permits() as f64);
         }
+        if self.is_stalled() {
+            self.limiter.waits(now, self.started, self.run.value());
+        }
         self.clock = now;
+    }
+
+    /// Whether tasks wait and every permit is in use.
+    fn is_stalled(&self) -> bool {
+        self.queued > 0 && self.free_permits() == 0
     }
 
     /// A queued task leaves without having been served; `until` says that its caller waits no longer than that.
@@ -472,7 +480,7 @@ impl<T> Admission<T> {
             return Ok(());
         }
         let (level, run, limit) = (offer.level as usize, self.run.value(), self.limiter.current());
-        let below = self.levels.least_below(&self.slab, level, run);
+        let below = self.levels.least_below(&self.slab, level, self.settings.capacity, run);
         let queue = self.levels.get(level);
         let Some(index) = below.or_else(|| queue.least_beside(&self.slab, offer.caller, run)) else {
             queue.overload.lost(run, limit);

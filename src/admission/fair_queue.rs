@@ -19,7 +19,8 @@
 //!
 //! **At the door** of a full queue the caller with most tasks, waiting or in flight, loses its newest to one with fewer;
 //! of equal callers the one that has been served more does. Tasks are counted by caller and not by queue, because in a
-//! short queue a heavy caller has one task in each of its virtual queues.
+//! short queue a heavy caller has one task in each of its virtual queues. The count is a count-min sketch (Cormode and
+//! Muthukrishnan, 2005): a light caller is taken for a heavy one if both of its bytes are those of heavy ones.
 
 use super::random::mix;
 use super::slab::{Chain, List, Slab, UNSHARED};
@@ -31,9 +32,6 @@ pub(super) const QUEUES: usize = 64;
 /// How many of them a caller may use.
 pub(super) const HAND: usize = 8;
 
-/// By how many numbers callers are told apart at the door.
-const CALLERS: usize = 256;
-
 #[derive(Debug)]
 pub(super) struct FairQueue {
     queues: [VirtualQueue; QUEUES],
@@ -43,8 +41,12 @@ pub(super) struct FairQueue {
     since: Timestamp,
     round: u32,
     /// How many tasks of each caller wait or are in flight.
-    held: [u32; CALLERS],
+    held: Sketch,
 }
+
+/// Counts by the two bytes of a caller's number.
+#[derive(Debug)]
+struct Sketch([[u32; 256]; 2]);
 
 #[derive(Clone, Copy, Debug)]
 struct VirtualQueue {
@@ -58,7 +60,7 @@ struct VirtualQueue {
 impl FairQueue {
     pub(super) const fn new() -> Self {
         let queue = VirtualQueue { tasks: List::new(Chain::Queue), served: 0.0, round: 0, in_flight: 0 };
-        Self { queues: [queue; QUEUES], waiting: 0, since: Timestamp::MAX, round: 0, held: [0; CALLERS] }
+        Self { queues: [queue; QUEUES], waiting: 0, since: Timestamp::MAX, round: 0, held: Sketch([[0; 256]; 2]) }
     }
 
     /// A task of this caller waits.
@@ -88,7 +90,7 @@ impl FairQueue {
             queue.round = round;
         }
         let number = number(caller);
-        self.held[usize::from(number)] += 1;
+        self.held.add(number);
         let slot = slab.at_mut(index);
         (slot.queue, slot.caller) = (chosen as u8, number);
         chosen
@@ -97,8 +99,8 @@ impl FairQueue {
     /// A task that waits leaves its queue.
     pub(super) fn unlink<T>(&mut self, slab: &mut Slab<T>, index: u32) {
         let slot = slab.at_mut(index);
-        let (queue, caller) = (usize::from(slot.queue), usize::from(slot.caller));
-        self.held[caller] -= 1;
+        let (queue, caller) = (usize::from(slot.queue), slot.caller);
+        self.held.remove(caller);
         self.queues[queue].tasks.unlink(slab, index);
         if self.queues[queue].tasks.is_empty() {
             self.waiting &= !(1 << queue);
@@ -108,7 +110,7 @@ impl FairQueue {
     /// A task that has just left its queue starts.
     pub(super) fn started<T>(&mut self, slab: &Slab<T>, index: u32) {
         let slot = slab.at(index);
-        self.held[usize::from(slot.caller)] += 1;
+        self.held.add(slot.caller);
         self.queues[usize::from(slot.queue)].in_flight += 1;
     }
 
@@ -118,7 +120,7 @@ impl FairQueue {
         if slot.queue == UNSHARED {
             return;
         }
-        self.held[usize::from(slot.caller)] -= 1;
+        self.held.remove(slot.caller);
         let round = self.round;
         let queue = &mut self.queues[usize::from(slot.queue)];
         queue.in_flight -= 1;
@@ -143,7 +145,7 @@ impl FairQueue {
     /// The same, if one more task of this caller would leave it with no more than that one has.
     pub(super) fn least_beside<T>(&self, slab: &Slab<T>, caller: Option<u64>, run: f64) -> Option<u32> {
         let (index, held, standing) = self.most(slab, run)?;
-        let own = self.held[usize::from(number(caller))] + 1;
+        let own = self.held.get(number(caller)) + 1;
         let served = || {
             let least = self.least_served(run).map_or(0.0, |(standing, _)| standing);
             self.queues[self.shortest(caller, run)].standing(self.round, run).max(least)
@@ -155,7 +157,7 @@ impl FairQueue {
     fn most<T>(&self, slab: &Slab<T>, run: f64) -> Option<(u32, u32, f64)> {
         let newest = self.waiting().filter_map(|queue| {
             let index = self.queues[queue].tasks.newest()?;
-            let held = self.held[usize::from(slab.at(index).caller)];
+            let held = self.held.get(slab.at(index).caller);
             Some((index, held, self.queues[queue].standing(self.round, run)))
         });
         newest.max_by(|a, b| a.1.cmp(&b.1).then(a.2.total_cmp(&b.2)))
@@ -187,6 +189,25 @@ impl FairQueue {
     }
 }
 
+impl Sketch {
+    fn add(&mut self, number: u16) {
+        let [low, high] = number.to_le_bytes();
+        self.0[0][usize::from(low)] += 1;
+        self.0[1][usize::from(high)] += 1;
+    }
+
+    fn remove(&mut self, number: u16) {
+        let [low, high] = number.to_le_bytes();
+        self.0[0][usize::from(low)] -= 1;
+        self.0[1][usize::from(high)] -= 1;
+    }
+
+    fn get(&self, number: u16) -> u32 {
+        let [low, high] = number.to_le_bytes();
+        self.0[0][usize::from(low)].min(self.0[1][usize::from(high)])
+    }
+}
+
 impl VirtualQueue {
     /// Those that wait, and those in flight.
     fn tasks_in_all(&self) -> usize {
@@ -204,8 +225,8 @@ impl VirtualQueue {
 }
 
 /// The number by which a caller is known at the door.
-fn number(caller: Option<u64>) -> u8 {
-    (mix(caller.unwrap_or(0)) % CALLERS as u64) as u8
+fn number(caller: Option<u64>) -> u16 {
+    (mix(caller.unwrap_or(0)) >> 48) as u16
 }
 
 /// The queues of a caller: the first cards of a deck that its hash shuffled.

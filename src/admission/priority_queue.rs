@@ -95,9 +95,12 @@ impl PriorityQueue {
         in_turn
     }
 
-    /// The task that makes room for one of this level: of the lowest level that waits below it, the newest.
-    pub(super) fn least_below<T>(&self, slab: &Slab<T>, level: usize, run: f64) -> Option<u32> {
-        self.levels[level + 1..].iter().rev().find_map(|level| level.least(slab, run))
+    /// The task that makes room for one of this level in a full queue of this capacity: of the lowest level below it, the
+    /// newest. A level keeps the same share of the places as of the time.
+    pub(super) fn least_below<T>(&self, slab: &Slab<T>, level: usize, capacity: usize, run: f64) -> Option<u32> {
+        let keeps = (capacity as f64 * SHARE) as usize;
+        let mut lowest = self.levels[level + 1..].iter().rev();
+        lowest.find_map(|level| level.least(slab, run).filter(|_| level.tasks.len() > keeps))
     }
 
     /// The oldest task of each level, the patient ones left out.

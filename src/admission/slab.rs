@@ -61,7 +61,7 @@ pub(super) struct Slot<T> {
     /// Its virtual queue, if callers are told apart.
     pub(super) queue: u8,
     /// The number of its caller, if callers are told apart.
-    pub(super) caller: u8,
+    pub(super) caller: u16,
     /// What the limiter wants to know when it ends.
     pub(super) mark: u8,
     pub(super) patient: bool,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tower_offload::admission::{Discipline, Priority, Settings};
 
 use crate::laws::Work;
+use crate::policy::Ours;
 use crate::random::Random;
 use crate::replay::{Replay, Request, replay};
 use crate::world::{MS, SECOND};
@@ -130,7 +131,10 @@ impl Scenario {
     /// What becomes of the first so many.
     fn verdict(&self, count: usize) -> Verdict {
         let requests = &self.requests[..count];
-        let run = |discipline| replay(requests, Settings { discipline, ..self.settings }, self.seed);
+        let run = |discipline| {
+            let settings = Settings { discipline, ..self.settings };
+            replay(requests, &mut Ours::new(settings, self.seed))
+        };
         let (ours, fifo) = (run(Discipline::Adaptive), run(Discipline::Fifo));
         Verdict { harmed: ours.harmed(&fifo), ours, fifo }
     }

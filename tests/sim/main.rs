@@ -3,6 +3,7 @@
 //! `README.md` in this folder says what is simulated and has the tables that these tests print.
 
 mod fairness;
+mod found;
 mod harm;
 mod laws;
 mod limits;

@@ -1,14 +1,14 @@
-//! The same traffic through two settings: every request has its arrival, its work and its caller's patience from the
-//! start, so that what becomes of it differs only by what admission decides.
+//! The same traffic through two policies: every request has its arrival, its work and its caller's patience from the
+//! start, so that what becomes of it differs only by what the policy decides.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use tower_offload::Cause;
-use tower_offload::admission::{Admission, Admitted, Evicted, Key, Offer, Outcome, Priority, Settings, Timestamp};
+use tower_offload::admission::{Offer, Outcome, Priority, Timestamp};
 
 use crate::laws::Work;
+use crate::policy::{Policy, Verdict};
 use crate::random::Random;
 use crate::world::SECOND;
 
@@ -33,7 +33,8 @@ pub(crate) enum Fate {
     InVain,
     /// Its client left the queue.
     Left,
-    Refused(Cause),
+    /// At the door, or it was shed, or expired.
+    Refused,
 }
 
 /// What became of the requests.
@@ -42,7 +43,7 @@ pub(crate) struct Replay {
     pub(crate) fates: Vec<Fate>,
     /// When each was answered, or its client left.
     pub(crate) ends: Vec<u64>,
-    /// What each that was refused was told.
+    /// What each was told that was refused, and when.
     pub(crate) retry_after: Vec<(u64, Duration)>,
     /// For how much of the time the pool showed itself as overloaded, and of how much.
     pub(crate) overloaded: u64,
@@ -53,59 +54,64 @@ pub(crate) struct Replay {
 
 struct Run<'a> {
     requests: &'a [Request],
-    admission: Admission<u32>,
-    keys: Vec<Option<Key>>,
-    evicted: Vec<Evicted<u32>>,
+    policy: &'a mut dyn Policy,
+    next: usize,
     ends: BinaryHeap<Reverse<(u64, u32)>>,
     leaves: BinaryHeap<Reverse<(u64, u32)>>,
     has_left: Vec<bool>,
+    started: Vec<bool>,
+    answered: Vec<bool>,
+    verdicts: Vec<Verdict>,
     now: u64,
     replay: Replay,
-    answered: Vec<bool>,
 }
 
 /// Runs the requests, which are in order of arrival, until all are answered.
-pub(crate) fn replay(requests: &[Request], settings: Settings, seed: u64) -> Replay {
+pub(crate) fn replay(requests: &[Request], policy: &mut dyn Policy) -> Replay {
     let count = requests.len();
+    let replay = Replay {
+        fates: vec![Fate::InVain; count],
+        ends: vec![0; count],
+        retry_after: Vec::new(),
+        overloaded: 0,
+        span: 0,
+        worked: [0; 4],
+    };
+    let [has_left, started, answered] = [const { Vec::new() }; 3].map(|mut flags: Vec<bool>| {
+        flags.resize(count, false);
+        flags
+    });
     let mut run = Run {
         requests,
-        admission: Admission::new(settings, seed),
-        keys: vec![None; count],
-        evicted: Vec::new(),
+        policy,
+        next: 0,
         ends: BinaryHeap::new(),
         leaves: BinaryHeap::new(),
-        has_left: vec![false; count],
+        has_left,
+        started,
+        answered,
+        verdicts: Vec::new(),
         now: 0,
-        replay: Replay {
-            fates: vec![Fate::InVain; count],
-            ends: vec![0; count],
-            retry_after: Vec::new(),
-            overloaded: 0,
-            span: 0,
-            worked: [0; 4],
-        },
-        answered: vec![false; count],
+        replay,
     };
-    let mut next = 0;
-    while run.step(&mut next) {}
+    while run.step() {}
     assert!(run.answered.iter().all(|answered| *answered), "every caller is answered");
-    assert!(run.admission.is_idle());
     run.replay
 }
 
 impl Run<'_> {
-    fn step(&mut self, next: &mut usize) -> bool {
-        let arrival = self.requests.get(*next).map_or(u64::MAX, |request| request.at);
+    fn step(&mut self) -> bool {
+        let arrival = self.requests.get(self.next).map_or(u64::MAX, |request| request.at);
         let end = self.ends.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
         let leave = self.leaves.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
-        let expiry = self.admission.next_expiry().map_or(u64::MAX, Timestamp::as_nanos);
+        let expiry = self.policy.next_expiry().map_or(u64::MAX, Timestamp::as_nanos);
         let at = arrival.min(end).min(leave).min(expiry);
         if at == u64::MAX {
             return false;
         }
         let before = self.now;
         self.now = at.max(before);
-        if self.admission.is_overloaded(Timestamp::from_nanos(before)) {
+        if self.policy.is_overloaded(Timestamp::from_nanos(before)) {
             self.replay.overloaded += self.now - before;
         }
         self.replay.span = self.now;
@@ -115,58 +121,53 @@ impl Run<'_> {
         } else if at == leave {
             self.leave(now);
         } else if at == expiry {
-            self.admission.expire(now, &mut self.evicted);
+            self.policy.expire(now, &mut self.verdicts);
         } else {
-            self.offer(now, *next as u32);
-            *next += 1;
+            self.offer(now);
         }
-        self.answer_evicted();
-        while self.admission.has_takeable() {
-            if let Some(started) = self.admission.take(now, &mut self.evicted) {
-                self.start(started.task);
-            }
-            self.answer_evicted();
-        }
+        self.apply(now);
+        self.policy.take(now, &mut self.verdicts);
+        self.apply(now);
         true
     }
 
-    fn offer(&mut self, now: Timestamp, id: u32) {
-        let request = self.requests[id as usize];
+    fn offer(&mut self, now: Timestamp) {
+        let (id, request) = (self.next as u32, self.requests[self.next]);
+        self.next += 1;
         let deadline = request.deadline.map(|deadline| Timestamp::from_nanos(request.at + deadline));
         let offer = Offer { deadline, level: request.level, caller: request.caller, ..Offer::default() };
         if let Some(patience) = request.patience {
             self.leaves.push(Reverse((request.at + patience, id)));
         }
-        match self.admission.offer(now, offer, &mut self.evicted) {
-            Ok(Admitted::InFlight(key)) => {
-                self.keys[id as usize] = Some(key);
-                self.start(id);
-            }
-            Ok(Admitted::Queued(key)) => {
-                self.keys[id as usize] = Some(key);
-                self.admission.store(key, id);
-            }
-            Err(cause) => {
-                let told = self.admission.retry_after(now);
-                self.refuse(id, cause, told);
-            }
-        }
+        self.policy.offer(now, id, offer, &mut self.verdicts);
     }
 
-    fn start(&mut self, id: u32) {
-        assert!(!self.answered[id as usize], "no task starts twice, or after its answer");
-        self.ends.push(Reverse((self.now + self.requests[id as usize].work, id)));
+    fn apply(&mut self, now: Timestamp) {
+        let mut verdicts = std::mem::take(&mut self.verdicts);
+        for verdict in verdicts.drain(..) {
+            match verdict {
+                Verdict::Start(id) => {
+                    let started = std::mem::replace(&mut self.started[id as usize], true);
+                    assert!(!started && !self.answered[id as usize], "no task starts twice, or after its answer");
+                    self.ends.push(Reverse((self.now + self.requests[id as usize].work, id)));
+                }
+                Verdict::Refuse(id) => {
+                    self.replay.retry_after.push((self.now, self.policy.retry_after(now)));
+                    self.answer(id, Fate::Refused);
+                }
+            }
+        }
+        self.verdicts = verdicts;
     }
 
     fn finish(&mut self, now: Timestamp) {
         let Some(Reverse((_, id))) = self.ends.pop() else { return };
-        let (at, request) = (id as usize, self.requests[id as usize]);
-        let outcome = if self.has_left[at] { Outcome::Cancelled } else { Outcome::Ok };
-        let key = self.keys[at].expect("it was admitted");
-        assert!(self.admission.finish(now, key, outcome, Some(Duration::from_nanos(request.work))));
+        let (request, has_left) = (self.requests[id as usize], self.has_left[id as usize]);
+        let outcome = if has_left { Outcome::Cancelled } else { Outcome::Ok };
+        self.policy.finish(now, id, outcome, Duration::from_nanos(request.work));
         self.replay.worked[request.level as usize] += request.work;
         let late = request.deadline.is_some_and(|deadline| self.now > request.at + deadline);
-        self.answer(id, if late || self.has_left[at] { Fate::InVain } else { Fate::Served });
+        self.answer(id, if late || has_left { Fate::InVain } else { Fate::Served });
     }
 
     fn leave(&mut self, now: Timestamp) {
@@ -175,23 +176,10 @@ impl Run<'_> {
             return;
         }
         self.has_left[id as usize] = true;
-        let key = self.keys[id as usize].expect("it was admitted");
-        if self.admission.cancel(now, key, Outcome::Cancelled).is_some() {
+        if !self.started[id as usize] {
+            self.policy.cancel(now, id);
             self.answer(id, Fate::Left);
         }
-    }
-
-    fn answer_evicted(&mut self) {
-        let mut evicted = std::mem::take(&mut self.evicted);
-        for evicted in evicted.drain(..) {
-            self.refuse(evicted.task, evicted.cause, evicted.retry_after);
-        }
-        self.evicted = evicted;
-    }
-
-    fn refuse(&mut self, id: u32, cause: Cause, told: Duration) {
-        self.replay.retry_after.push((self.now, told));
-        self.answer(id, Fate::Refused(cause));
     }
 
     fn answer(&mut self, id: u32, fate: Fate) {
@@ -209,18 +197,13 @@ impl Replay {
         self.count(|_, fate| fate == Fate::Served)
     }
 
-    pub(crate) fn shed(&self) -> usize {
-        self.count(|_, fate| fate == Fate::Refused(Cause::Shed))
-    }
-
-    /// Refused at the door, shed or expired.
     pub(crate) fn refused(&self) -> usize {
-        self.count(|_, fate| matches!(fate, Fate::Refused(_)))
+        self.count(|_, fate| fate == Fate::Refused)
     }
 
     /// Refused, while the other served them.
     pub(crate) fn harmed(&self, other: &Self) -> usize {
-        self.count(|at, fate| matches!(fate, Fate::Refused(_)) && other.fates[at] == Fate::Served)
+        self.count(|at, fate| fate == Fate::Refused && other.fates[at] == Fate::Served)
     }
 }
 
