@@ -668,3 +668,37 @@ fn who_is_evicted_is_told_when_to_come_again() {
     let first = evicted[0].retry_after;
     assert!((900..1_650).contains(&first.as_millis()), "{first:?}: up to eleven tasks of 100 ms");
 }
+
+/// Nothing overflows, and nobody is lost, whatever times and settings there are.
+#[test]
+fn extreme_times_and_bounds_do_no_harm() {
+    let last = Timestamp::from_nanos(u64::MAX);
+    let spans = [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1), Duration::MAX];
+    let limits = [Limit::Fixed(1), Limit::Fixed(usize::MAX), Limit::Adaptive { min: 0, max: usize::MAX }];
+    for (step, limit) in limits.into_iter().cycle().take(3 * spans.len().pow(3)).enumerate() {
+        let [timeout, low, high] = [step / 3, step / 12, step / 48].map(|at| spans[at % spans.len()]);
+        for discipline in [Discipline::Fifo, Discipline::Adaptive] {
+            let bounds = tower_offload::admission::Bounds { min: low, max: high };
+            let settings = Settings { limit, capacity: 3, timeout, discipline, target: bounds, interval: bounds };
+            let mut admission = Admission::new(settings, 1);
+            let (mut evicted, mut running) = (Vec::new(), Vec::new());
+            for now in [last, START, last, last, after(1), START, START, last] {
+                for caller in [None, Some(1)] {
+                    let offer = Offer { caller, deadline: caller.map(|_| last), ..Offer::default() };
+                    match admission.offer_to_wait(now, offer, &mut evicted) {
+                        Ok(Admitted::Queued(key)) => admission.store(key, "task"),
+                        Ok(Admitted::InFlight(_)) => panic!("nobody can start it"),
+                        Err(_) => {}
+                    }
+                }
+                running.extend(admission.take(now, &mut evicted).map(|started| started.key));
+                if let Some(key) = running.pop() {
+                    assert!(admission.finish(now, key, Outcome::Cancelled, Some(high)));
+                }
+                admission.expire(now, &mut evicted);
+                _ = (admission.is_overloaded(now), admission.retry_after(now), admission.next_expiry());
+                assert_all_counted(&admission);
+            }
+        }
+    }
+}

@@ -26,6 +26,9 @@ const LARGE_BATCH: usize = 1024;
 /// How many tasks say how long tasks execute: a mean follows a change of the workload within about that many.
 const MEMORY: u32 = 128;
 
+/// A pool that was idle for so long begins anew.
+const FORGET: Duration = Duration::from_secs(600);
+
 /// Where an admitted task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
@@ -165,7 +168,9 @@ impl<T> Admission<T> {
                 continue;
             }
             let started = self.start(now, level, index);
-            self.shed_useless(now, level, evicted);
+            if self.free_permits() == 0 {
+                self.shed_useless(now, level, evicted);
+            }
             return Some(started);
         }
         None
@@ -254,17 +259,27 @@ impl<T> Admission<T> {
         self.end_due(now, LARGE_BATCH, evicted);
     }
 
-    /// When [`expire`](Self::expire) is due next.
+    /// When [`expire`](Self::expire) is due next: a task's time is up, or an adaptive limit lets waiting tasks past those
+    /// that hold its permits.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Timestamp> {
-        self.next_due().map(|(moment, ..)| moment)
+        let due = self.next_due().map(|(due, ..)| due);
+        due.into_iter().chain(self.next_move()).min()
     }
 
-    /// When the waiting of a task ends that is queued now.
+    /// The same for a task that is queued now.
     #[must_use]
     pub fn expiry_of(&self, now: Timestamp, offer: Offer) -> Timestamp {
         let timeout = self.timeout_of(now, offer.patient);
-        offer.deadline.map_or(timeout, |deadline| deadline.min(timeout))
+        let expiry = offer.deadline.map_or(timeout, |deadline| deadline.min(timeout));
+        self.next_move().map_or(expiry, |next| next.min(expiry))
+    }
+
+    fn next_move(&self) -> Option<Timestamp> {
+        if !self.is_stalled() {
+            return None;
+        }
+        self.limiter.waits_until(self.started, self.run.value())
     }
 
     /// Whether a patient task that is offered now would be admitted.
@@ -377,10 +392,22 @@ impl<T> Admission<T> {
         if self.queued == 0 {
             self.levels.made_up(now.nanos_since(self.clock) as f64 * self.free_permits() as f64);
         }
+        if self.is_idle() && now.since(self.clock) >= FORGET {
+            self.forget();
+        }
         if self.is_stalled() {
             self.limiter.waits(now, self.started, self.run.value());
         }
         self.clock = now;
+    }
+
+    /// What was learned of another workload would only mislead.
+    fn forget(&mut self) {
+        self.limiter.forget();
+        self.levels = PriorityQueue::new();
+        [self.run, self.shared_run] = [Mean::new(MEMORY); 2];
+        self.codel = Codel::new(&self.settings);
+        self.drain_rate = DrainRate::new();
     }
 
     /// Whether tasks wait and every permit is in use.
@@ -430,7 +457,7 @@ impl<T> Admission<T> {
     /// Whether no further task can wait. Those that the limit has permits for, and that only wait for somebody to start
     /// them, take no place.
     fn is_full(&self) -> bool {
-        self.queued >= self.settings.capacity + self.free_permits()
+        self.queued >= self.settings.capacity.saturating_add(self.free_permits())
     }
 
     fn free_permits(&self) -> usize {

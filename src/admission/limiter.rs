@@ -55,6 +55,9 @@ const STARVED: f64 = 16.0;
 /// When tasks wait and none has started for so many mean execution times, the permits are held by long ones.
 const STALLED: f64 = 16.0;
 
+/// But not less than this, however short tasks are.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
+
 /// Experiments end undecided after this many rounds of four phases.
 const ROUNDS: u32 = 16;
 
@@ -165,6 +168,13 @@ impl Limiter {
         }
     }
 
+    /// Begins anew.
+    pub(super) fn forget(&mut self) {
+        if let Self::Adaptive(search) = self {
+            **search = Search::new(search.min, search.max);
+        }
+    }
+
     /// Notes that a task starts; `full` if the limit is in use and others wait. The answer is wanted back at its end.
     #[inline]
     pub(super) fn started(&mut self, now: Timestamp, full: bool, run: f64) -> u8 {
@@ -254,7 +264,8 @@ impl Search {
 
     fn waits_until(&self, started: Timestamp, run: f64) -> Option<Timestamp> {
         let since = started.max(self.phase.since);
-        (self.current < self.max).then(|| since + Duration::from_nanos((STALLED * run) as u64))
+        let wait = Duration::from_nanos((STALLED * run) as u64).max(LEAST_WAIT);
+        (self.current < self.max).then(|| since + wait)
     }
 
     /// Low, high, high, low: what drifts falls on both alike.

@@ -137,9 +137,9 @@ impl Level {
         Self { tasks: list, patient: list, run, earned: 0.0, overload, fair: None }
     }
 
-    /// What one of its tasks takes.
+    /// What one of its tasks takes, which is never nothing.
     fn price(&self, run: f64) -> f64 {
-        self.run.known().unwrap_or(run)
+        self.run.known().unwrap_or(run).max(1.0)
     }
 
     fn is_empty(&self) -> bool {
@@ -217,8 +217,7 @@ impl Level {
 
     /// The next task to start. A patient one has its turn when it is the oldest of all.
     pub(super) fn next<T>(&self, slab: &Slab<T>, run: f64) -> Option<u32> {
-        let oldest = self.tasks.oldest().map(|index| slab.at(index).since);
-        let is_oldest = |index: &u32| oldest.is_none_or(|oldest| slab.at(*index).since < oldest);
+        let is_oldest = |&index: &u32| self.tasks.oldest().is_none_or(|oldest| slab.is_older(index, oldest));
         if let Some(patient) = self.patient.oldest().filter(is_oldest) {
             return Some(patient);
         }

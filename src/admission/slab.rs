@@ -157,6 +157,12 @@ impl<T> Slab<T> {
         Key { slot: index, generation: self.at(index).generation }
     }
 
+    /// Whether the one arrived before the other. No task waits for so long that 2^31 others come.
+    pub(super) fn is_older(&self, one: u32, other: u32) -> bool {
+        let (one, other) = (self.at(one).generation, self.at(other).generation);
+        one.wrapping_sub(other) > u32::MAX / 2
+    }
+
     pub(super) fn at(&self, index: u32) -> &Slot<T> {
         &self.slots[index as usize]
     }

@@ -1,7 +1,8 @@
 //! First, do no harm: below capacity no task is refused that a FIFO queue with the same settings would have served.
 //!
 //! A scenario is drawn from its seed: load, limit, queue, timeout, run times, bursts, idle spells, impatient clients,
-//! deadlines, priorities and callers. The same requests go through both queues.
+//! deadlines, priorities and callers. The same requests go through both queues. Above capacity, where all clients are
+//! impatient and somebody has to be lost, it is the number of those served that must not be less.
 //!
 //!     cargo test --test sim harm                                            # a thousand scenarios
 //!     SIM_SCENARIOS=100000 cargo test --release --test sim harm             # a hundred thousand
@@ -14,7 +15,7 @@ use tower_offload::admission::{Discipline, Priority, Settings};
 use crate::laws::Work;
 use crate::policy::Ours;
 use crate::random::Random;
-use crate::replay::{Replay, Request, replay};
+use crate::replay::{Fate, Replay, Request, replay, steady};
 use crate::world::{MS, SECOND};
 
 /// The share of all tasks of all scenarios that may be harmed.
@@ -186,4 +187,61 @@ fn below_capacity_no_task_is_refused_that_a_fifo_queue_would_have_served() {
     assert!(failures.is_empty(), "{}", failures[..failures.len().min(20)].join("\n"));
     assert!(harmed as f64 <= SHARE * tasks as f64, "{harmed} of {tasks}");
     assert!(served[0] as f64 >= (1.0 - SHARE) * served[1] as f64, "{served:?}");
+}
+
+/// How many are served in time, ours and FIFO, of those that the pool could serve, from a fourth of the time on.
+fn above_capacity(seed: u64, lowest: f64, highest: f64) -> ([f64; 2], String) {
+    let random = &mut Random::new(seed.wrapping_add(0xAB0E));
+    let scaled = |random: &mut Random, from: f64, to: f64| from * (to / from).powf(random.fraction());
+    let limit = scaled(random, 1.0, 64.99) as usize;
+    let capacity = scaled(random, 10.0, 10_000.0) as usize;
+    let (load, patience) = (scaled(random, lowest, highest), scaled(random, 3.0, 100.0) * MS);
+    let kind = random.bits() % 3;
+    let work = match random.bits() % 4 {
+        0 => Work::Constant(MS),
+        1 => Work::Exponential(MS),
+        2 => Work::HeavyTail(MS),
+        _ => Work::Bimodal(MS / 11.0, 500.0 * MS / 11.0, 10.0 / 499.0),
+    };
+    let rate = load * limit as f64 * SECOND / work.mean();
+    let span = (20_000.0 / rate).clamp(0.5, 2.0);
+    let mut requests = steady(0.0, span, rate, work, random);
+    for request in &mut requests {
+        // All alike, an exponential, or two kinds.
+        let factor = match kind {
+            0 => 1.0,
+            1 => random.exponential(),
+            _ => [1.0, 5.0][(random.bits() % 2) as usize],
+        };
+        request.patience = Some((patience * factor) as u64 + 1);
+    }
+    let possible = 0.75 * span * rate / load.max(1.0);
+    let served = [Discipline::Adaptive, Discipline::Fifo].map(|discipline| {
+        let settings = Settings { discipline, ..Settings::fixed(limit).with_capacity(capacity) };
+        let replay = replay(&requests, &mut Ours::new(settings, seed));
+        let counts = |at: usize, fate| fate == Fate::Served && requests[at].at as f64 > span * SECOND / 4.0;
+        replay.count(counts) as f64 / possible
+    });
+    let text = format!(
+        "SIM_SCENARIO={seed}: load {load:.2}, limit {limit}, capacity {capacity}, patience {:.1} ms of kind {kind}, \
+         {work:?}: {served:.3?}",
+        patience / MS
+    );
+    (served, text)
+}
+
+#[test]
+fn above_capacity_it_serves_no_fewer_than_a_fifo_queue_and_mostly_more() {
+    for (lowest, highest, better) in [(0.5, 0.98, -0.001), (1.05, 8.0, 0.15)] {
+        let seeds =
+            number("SIM_SCENARIO").map_or(0..number("SIM_SCENARIOS").unwrap_or(1000) / 40, |seed| seed..seed + 1);
+        let runs: Vec<_> = seeds.map(|seed| above_capacity(seed, lowest, highest)).collect();
+        let fails = |served: &[f64; 2]| served[0] < served[1] - 0.08;
+        let failures: Vec<_> = runs.iter().filter(|(served, _)| fails(served)).map(|(_, text)| text.as_str()).collect();
+        let mean = |which: usize| runs.iter().map(|(served, _)| served[which]).sum::<f64>() / runs.len() as f64;
+        let (ours, fifo) = (mean(0), mean(1));
+        println!("loads of {lowest} to {highest}: {ours:.4} of what is possible, FIFO {fifo:.4}");
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+        assert!(runs.len() == 1 || ours > fifo + better, "{ours:.4}, FIFO {fifo:.4}");
+    }
 }
