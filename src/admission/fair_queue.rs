@@ -314,14 +314,13 @@ mod tests {
     struct Fixture {
         fair: FairQueue,
         slab: Slab<()>,
-        running: Vec<u32>,
     }
 
     const RUN: f64 = 1e6;
 
     impl Fixture {
         fn new() -> Self {
-            Self { fair: FairQueue::new(), slab: Slab::new(), running: Vec::new() }
+            Self { fair: FairQueue::new(), slab: Slab::new() }
         }
 
         fn push(&mut self, caller: u64) -> u32 {

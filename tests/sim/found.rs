@@ -47,7 +47,7 @@ fn burst(at: f64, count: usize, work: f64) -> Vec<Request> {
 #[test]
 fn nobody_is_refused_because_one_client_left_the_queue() {
     for seed in seeds(1) {
-        let mut requests = loaded(0.7, 4, Work::Exponential(100.0 * MS), 30_000.0, seed);
+        let mut requests = loaded(0.7, 4, Work::Exponential(100.0 * MS), 10_000.0, seed);
         requests[1000].patience = Some((20.0 * MS) as u64);
         let [ours, fifo] = both(&requests, Settings::fixed(4), seed);
         assert_eq!((ours.refused(), fifo.refused()), (0, 0));
@@ -57,7 +57,7 @@ fn nobody_is_refused_because_one_client_left_the_queue() {
 #[test]
 fn nobody_is_refused_because_a_few_others_had_short_deadlines() {
     for seed in seeds(1) {
-        let mut requests = loaded(0.7, 4, Work::Exponential(100.0 * MS), 33_000.0, seed);
+        let mut requests = loaded(0.7, 4, Work::Exponential(100.0 * MS), 10_000.0, seed);
         requests.iter_mut().step_by(1000).for_each(|request| request.deadline = Some((20.0 * MS) as u64));
         let [ours, fifo] = both(&requests, Settings::fixed(4), seed);
         assert_eq!(ours.fates, fifo.fates, "seed {seed}");
@@ -70,7 +70,7 @@ fn long_tasks_are_not_shed_below_capacity() {
     let settings = |limit| Settings { timeout: 10 * HOUR, ..Settings::fixed(limit) };
     for seed in seeds(1) {
         for (seconds, limit, load) in [(10.0, 1, 0.5), (60.0, 2, 0.5), (60.0, 4, 0.7), (300.0, 4, 0.6)] {
-            let requests = loaded(load, limit, Work::Constant(seconds * SECOND), 5_000.0, seed);
+            let requests = loaded(load, limit, Work::Constant(seconds * SECOND), 2_000.0, seed);
             let [ours, fifo] = both(&requests, settings(limit), seed);
             assert_eq!((ours.refused(), fifo.refused()), (0, 0), "{seconds} s, seed {seed}");
             let shown = ours.overloaded as f64 / ours.span as f64;
@@ -105,7 +105,7 @@ fn small_pools_with_ordinary_traffic_do_what_a_fifo_queue_does() {
         for (work, limit, load) in
             [(mix, 1, 0.9), (mix, 8, 0.7), (exponential, 1, 0.8), (exponential, 1, 0.9), (exponential, 2, 0.9)]
         {
-            let requests = loaded(load, limit, work, 20_000.0, seed);
+            let requests = loaded(load, limit, work, 10_000.0, seed);
             let [ours, fifo] = both(&requests, Settings::fixed(limit), seed);
             assert_eq!(ours.fates, fifo.fates, "{work:?} at {load} of {limit}, seed {seed}");
         }
@@ -145,12 +145,12 @@ fn a_low_flood_of_long_tasks_does_not_take_the_pool_from_critical_ones() {
 #[test]
 fn what_is_low_has_a_thirty_third_of_the_workers_time_beside_what_always_waits() {
     let random = &mut Random::new(1);
-    let critical = steady(0.0, 400.0, 600.0, Work::Exponential(10.0 * MS), random);
-    let low = steady(0.0, 400.0, 8.0, Work::Constant(SECOND), random);
+    let critical = steady(0.0, 200.0, 600.0, Work::Exponential(10.0 * MS), random);
+    let low = steady(0.0, 200.0, 8.0, Work::Constant(SECOND), random);
     let requests = merged([at_level(Priority::Critical, critical), at_level(Priority::Low, low)]);
     let ours = run(&requests, Settings::fixed(4), 1);
-    let share = ours.worked[Priority::Low as usize] as f64 / (4.0 * 400.0 * SECOND);
-    assert!((0.02..0.06).contains(&share), "{share:.3}");
+    let share = ours.worked[Priority::Low as usize] as f64 / (4.0 * 200.0 * SECOND);
+    assert!((0.02..0.08).contains(&share), "{share:.3}");
 }
 
 #[test]
@@ -164,8 +164,8 @@ fn a_caller_has_no_debt_from_when_nobody_else_wanted_the_pool() {
                 burst(at, 1, seconds * SECOND)
             });
             let from = if pause > 0.0 { 480.0 + pause } else { 4800.0 };
-            let few = steady(from, from + 120.0, 20.0, Work::Constant(10.0 * MS), random);
-            let many = steady(from, from + 120.0, 800.0, Work::Constant(10.0 * MS), random);
+            let few = steady(from, from + 30.0, 20.0, Work::Constant(10.0 * MS), random);
+            let many = steady(from, from + 30.0, 800.0, Work::Constant(10.0 * MS), random);
             let requests = merged([by(1, merged(alone)), by(1, few.clone()), by(2, many)]);
             let ours = run(&requests, Settings::fixed(4), seed);
             let served = ours.count(|at, fate| {
@@ -196,12 +196,12 @@ fn a_caller_below_its_share_is_not_refused_beside_a_flood() {
 fn a_light_caller_among_heavy_ones_is_not_refused() {
     for capacity in [1000, 32] {
         let mut refused = Vec::new();
-        for id in 100..115 {
+        for id in seeds(5).map(|seed| seed + 100) {
             let random = &mut Random::new(id + 1);
             let heavy =
-                (0..8).map(|heavy| by(1000 + heavy, steady(0.0, 30.0, 200.0, Work::Constant(10.0 * MS), random)));
+                (0..8).map(|heavy| by(1000 + heavy, steady(0.0, 15.0, 200.0, Work::Constant(10.0 * MS), random)));
             let heavy = merged(heavy.collect::<Vec<_>>());
-            let light = steady(0.0, 30.0, 20.0, Work::Constant(10.0 * MS), random);
+            let light = steady(0.0, 15.0, 20.0, Work::Constant(10.0 * MS), random);
             let requests = merged([heavy, by(id, light)]);
             let ours = run(&requests, Settings::fixed(4).with_capacity(capacity), id);
             let of_light = |fate: fn(Fate) -> bool| ours.count(|at, had| requests[at].caller == Some(id) && fate(had));
@@ -210,7 +210,10 @@ fn a_light_caller_among_heavy_ones_is_not_refused() {
         refused.sort_by(f64::total_cmp);
         // In 32 places the share of each is four, which a light caller too reaches now and then.
         let (median, worst) = if capacity == 32 { (0.01, 0.06) } else { (0.0, 0.0) };
-        assert!(refused[7] <= median && refused[14] <= worst, "of {capacity} places: {refused:.3?}");
+        assert!(
+            refused[refused.len() / 2] <= median && refused[refused.len() - 1] <= worst,
+            "of {capacity} places: {refused:.3?}"
+        );
     }
 }
 
@@ -245,7 +248,7 @@ fn long_tasks_that_hold_permits_do_not_freeze_an_adaptive_limit() {
         }
         // In the mean 61 ms, which is a load of 0.3.
         let mix = Work::Bimodal(MS, 60.0 * SECOND, 0.001);
-        let requests = loaded(0.3, 64, mix, 60_000.0, seed);
+        let requests = loaded(0.3, 64, mix, 30_000.0, seed);
         let ours = run(&requests, adaptive(64), seed);
         assert_eq!(ours.refused(), 0, "seed {seed}");
     }
@@ -268,7 +271,7 @@ fn an_adaptive_limit_begins_as_a_fixed_one_at_its_maximum() {
 fn one_long_task_does_not_change_what_refused_callers_are_told() {
     for seed in seeds(1) {
         let random = &mut Random::new(seed);
-        let flood = steady(0.0, 700.0, 60.0, Work::Constant(100.0 * MS), random);
+        let flood = steady(0.0, 650.0, 45.0, Work::Constant(100.0 * MS), random);
         let requests = merged([flood, burst(1.0, 1, 600.0 * SECOND)]);
         let ours = run(&requests, Settings::fixed(4).with_capacity(100), seed);
         let told = ours.retry_after.iter().filter(|(at, _)| *at as f64 > 590.0 * SECOND);
@@ -278,23 +281,23 @@ fn one_long_task_does_not_change_what_refused_callers_are_told() {
     }
 }
 
-/// Four times the capacity, from clients that wait for 20 run times, until the first second.
+/// Four times the capacity, from clients that wait for 20 run times, for half a second.
 fn overload(limit: usize, random: &mut Random) -> Vec<Request> {
-    let mut requests = steady(0.0, 1.0, 4000.0 * limit as f64, Work::Exponential(MS), random);
+    let mut requests = steady(0.5, 1.0, 4000.0 * limit as f64, Work::Exponential(MS), random);
     requests.iter_mut().for_each(|request| request.patience = Some((20.0 * MS) as u64));
     requests
 }
 
-/// Its free permits have then made up for ten run times each: after `10 / (1 - load)` of them.
+/// When its free permits have made up for four run times each: after `4 / (1 - load)` of them in the mean.
 #[test]
 fn after_an_overload_nobody_is_refused_later_than_its_free_permits_allow() {
-    for seed in seeds(2) {
+    for seed in seeds(1) {
         for limit in [1, 8] {
             for (load, runs) in [(0.3, 30.0), (0.5, 40.0), (0.8, 100.0), (0.9, 200.0)] {
                 let random = &mut Random::new(seed);
                 let before = overload(limit, random);
                 let rate = load * 1000.0 * limit as f64;
-                let mut after = steady(1.0, 3.0, rate, Work::Exponential(MS), random);
+                let mut after = steady(1.0, 2.0, rate, Work::Exponential(MS), random);
                 after.iter_mut().for_each(|request| request.patience = Some((20.0 * MS) as u64));
                 let requests = merged([before, after]);
                 let ours = run(&requests, Settings::fixed(limit), seed);
@@ -311,15 +314,15 @@ fn after_an_overload_nobody_is_refused_later_than_its_free_permits_allow() {
 #[test]
 fn what_happened_before_an_idle_hour_changes_nothing() {
     let hour = 3600.0 * SECOND;
-    for seed in seeds(2) {
+    for seed in seeds(1) {
         for limit in [Limit::Fixed(8), Limit::Adaptive { min: 1, max: 16 }] {
             let settings = Settings { limit, ..Settings::default() };
             let random = &mut Random::new(seed);
             let before = merged([overload(8, random), by(3, overload(4, random))]);
             let mut after = [
-                steady(0.0, 2.0, 3000.0, Work::Exponential(MS), random),
-                by(3, steady(0.0, 2.0, 3000.0, Work::Exponential(MS), random)),
-                at_level(Priority::Low, steady(0.0, 2.0, 1000.0, Work::Exponential(10.0 * MS), random)),
+                steady(0.0, 1.0, 3000.0, Work::Exponential(MS), random),
+                by(3, steady(0.0, 1.0, 3000.0, Work::Exponential(MS), random)),
+                at_level(Priority::Low, steady(0.0, 1.0, 1000.0, Work::Exponential(10.0 * MS), random)),
             ];
             let alone = run(&merged(after.clone()), settings, seed);
             after.iter_mut().flatten().for_each(|request| request.at += hour as u64);
