@@ -202,7 +202,7 @@ fn overload_is_seen_once_all_waits_of_an_interval_were_long_and_is_over_soon_aft
     }
     assert!(admission.is_overloaded(after(now)), "it was, just now");
     assert!(!admission.is_overloaded(after(now + 100)));
-    assert!(admission.snapshot().counts.shed > 0);
+    assert_eq!(admission.snapshot().counts.shed, 0, "all callers are still there");
 }
 
 #[test]
@@ -475,36 +475,56 @@ fn a_queue_full_of_late_tasks_has_room_once_they_are_told() {
     assert_eq!(admission.snapshot().queued, 1);
 }
 
-/// Those who leave say how long a wait is of use. Without them a pool whose tasks take a second is patient.
+/// A pool in which a task of 10 ms is served after the other, in whose queue four more come for each, and whose callers
+/// leave after 100 ms: what was taken last, and how many were shed.
+fn flooded(discipline: Discipline, leave: bool) -> (u64, u64) {
+    let mut admission = Admission::new(Settings { discipline, ..Settings::fixed(1) }, 1);
+    let (mut waiting, mut evicted) = (std::collections::VecDeque::new(), Vec::new());
+    let mut running: Option<(Key, u64)> = None;
+    let mut last = 0;
+    for step in 0..400 {
+        let now = after(step * 10);
+        for _ in 0..4 {
+            match admission.offer(now, Offer::default(), &mut evicted) {
+                Ok(Admitted::Queued(key)) => {
+                    admission.store(key, step);
+                    waiting.push_back((step, key));
+                }
+                Ok(Admitted::InFlight(key)) => running = Some((key, step)),
+                Err(cause) => assert_eq!(cause, Cause::QueueFull),
+            }
+        }
+        while leave && waiting.front().is_some_and(|(since, _)| since + 10 <= step) {
+            let (_, key) = waiting.pop_front().expect("there is one");
+            admission.cancel(now, key, Outcome::Cancelled);
+        }
+        let (key, since) = running.take().expect("one always runs");
+        let left = leave && since + 10 <= step;
+        let outcome = if left { Outcome::Cancelled } else { Outcome::Ok };
+        assert!(admission.finish(now, key, outcome, Some(Duration::from_millis(10))));
+        let started = admission.take(now, &mut evicted).expect("tasks wait");
+        (running, last) = (Some((started.key, started.task)), step - started.task);
+    }
+    (last, admission.snapshot().counts.shed)
+}
+
 #[test]
-fn callers_whose_deadlines_pass_make_a_pool_impatient() {
-    let overloaded = |deadlines: bool| {
-        let second = Duration::from_secs(1);
-        let (mut admission, key) = busy(Settings::fixed(1));
-        for _ in 0..10 {
-            let deadline = deadlines.then(|| after(40));
-            queue(&mut admission, START, Offer { deadline, ..Offer::default() }, "leaves").unwrap();
-        }
-        admission.expire(after(40), &mut Vec::new());
-        assert!(admission.finish(after(1000), key, Outcome::Ok, Some(second)));
-        if deadlines {
-            assert!(matches!(
-                admission.offer(after(1000), Offer::default(), &mut Vec::new()),
-                Ok(Admitted::InFlight(_))
-            ));
-            queue(&mut admission, after(1000), Offer::default(), "waits").unwrap();
-        } else {
-            assert!(admission.take(after(1000), &mut Vec::new()).is_some());
-        }
-        admission.is_overloaded(after(1000 + 220))
-    };
-    assert!(overloaded(true), "they waited for 40 ms");
-    assert!(!overloaded(false));
+fn while_work_is_in_vain_the_newest_is_next_and_tasks_are_shed_that_waited_too_long() {
+    let (waited, shed) = flooded(Discipline::Adaptive, true);
+    assert!(waited <= 1 && shed > 500, "{waited} steps, {shed} shed");
+    let (waited, shed) = flooded(Discipline::Fifo, true);
+    assert_eq!((waited, shed), (9, 0), "each waits for almost as long as callers do");
+}
+
+/// A full queue refuses what is too much, and who waits is served.
+#[test]
+fn where_all_callers_stay_a_pool_serves_in_order_however_many_there_are() {
+    assert_eq!(flooded(Discipline::Adaptive, false), flooded(Discipline::Fifo, false));
 }
 
 /// Whether a limit of 8 ever moves while so many are in flight, and so many wait, whenever one has started.
 fn limit_moves(in_flight: usize, waiting: usize) -> bool {
-    let settings = Settings { limit: Limit::Adaptive { min: 1, max: 64 }, ..Settings::default() };
+    let settings = Settings { limit: Limit::Adaptive { min: 1, max: 8 }, ..Settings::default() };
     let mut admission = Admission::new(settings, 1);
     let mut running = Vec::new();
     (0..500).map(after).any(|now| {
@@ -621,7 +641,7 @@ fn there_is_room_for_a_patient_task_where_a_lower_one_gives_way() {
 #[test]
 fn each_permit_is_the_lowest_free_number() {
     let mut admission = Admission::<()>::new(Settings::fixed(4), 1);
-    let mut start = |admission: &mut Admission<()>| match admission.offer(START, Offer::default(), &mut Vec::new()) {
+    let start = |admission: &mut Admission<()>| match admission.offer(START, Offer::default(), &mut Vec::new()) {
         Ok(Admitted::InFlight(key)) => (key, admission.permit_of(key)),
         other => panic!("there is a permit: {other:?}"),
     };
@@ -647,4 +667,38 @@ fn who_is_evicted_is_told_when_to_come_again() {
     admission.evict_all(Cause::NoWorkers, &mut evicted);
     let first = evicted[0].retry_after;
     assert!((900..1_650).contains(&first.as_millis()), "{first:?}: up to eleven tasks of 100 ms");
+}
+
+/// Nothing overflows, and nobody is lost, whatever times and settings there are.
+#[test]
+fn extreme_times_and_bounds_do_no_harm() {
+    let last = Timestamp::from_nanos(u64::MAX);
+    let spans = [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1), Duration::MAX];
+    let limits = [Limit::Fixed(1), Limit::Fixed(usize::MAX), Limit::Adaptive { min: 0, max: usize::MAX }];
+    for (step, limit) in limits.into_iter().cycle().take(3 * spans.len().pow(3)).enumerate() {
+        let [timeout, low, high] = [step / 3, step / 12, step / 48].map(|at| spans[at % spans.len()]);
+        for discipline in [Discipline::Fifo, Discipline::Adaptive] {
+            let bounds = tower_offload::admission::Bounds { min: low, max: high };
+            let settings = Settings { limit, capacity: 3, timeout, discipline, target: bounds, interval: bounds };
+            let mut admission = Admission::new(settings, 1);
+            let (mut evicted, mut running) = (Vec::new(), Vec::new());
+            for now in [last, START, last, last, after(1), START, START, last] {
+                for caller in [None, Some(1)] {
+                    let offer = Offer { caller, deadline: caller.map(|_| last), ..Offer::default() };
+                    match admission.offer_to_wait(now, offer, &mut evicted) {
+                        Ok(Admitted::Queued(key)) => admission.store(key, "task"),
+                        Ok(Admitted::InFlight(_)) => panic!("nobody can start it"),
+                        Err(_) => {}
+                    }
+                }
+                running.extend(admission.take(now, &mut evicted).map(|started| started.key));
+                if let Some(key) = running.pop() {
+                    assert!(admission.finish(now, key, Outcome::Cancelled, Some(high)));
+                }
+                admission.expire(now, &mut evicted);
+                _ = (admission.is_overloaded(now), admission.retry_after(now), admission.next_expiry());
+                assert_all_counted(&admission);
+            }
+        }
+    }
 }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::codel::{Codel, Lateness};
+use super::codel::Codel;
 use super::counts::{Counts, Outcome, Snapshot};
 use super::deadlines::Deadlines;
+use super::drain_rate::DrainRate;
 use super::limiter::Limiter;
+use super::mean::Mean;
 use super::permits::Permits;
 use super::priority_queue::PriorityQueue;
 use super::random::Random;
@@ -20,6 +22,12 @@ const BATCH: usize = 32;
 
 /// The same for a call that does nothing else.
 const LARGE_BATCH: usize = 1024;
+
+/// How many tasks say how long tasks execute: a mean follows a change of the workload within about that many.
+const MEMORY: u32 = 128;
+
+/// A pool that was idle for so long begins anew.
+const FORGET: Duration = Duration::from_secs(600);
 
 /// Where an admitted task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +74,11 @@ pub struct Admission<T> {
     /// How many tasks are in flight without a permit.
     riding: usize,
     limiter: Limiter,
+    /// How long tasks execute, in nanoseconds; and how long they would if as many ran as the limit says.
+    run: Mean,
+    shared_run: Mean,
     codel: Codel,
-    /// Whether even the best served level is late.
-    late: Lateness,
+    drain_rate: DrainRate,
     draining: bool,
     counts: Counts,
     random: Random,
@@ -90,8 +100,10 @@ impl<T> Admission<T> {
             permits: Permits::default(),
             riding: 0,
             limiter: Limiter::new(settings.limit),
+            run: Mean::new(MEMORY),
+            shared_run: Mean::new(MEMORY),
             codel: Codel::new(&settings),
-            late: Lateness::default(),
+            drain_rate: DrainRate::new(),
             draining: false,
             counts: Counts::default(),
             random: Random::new(seed),
@@ -141,22 +153,25 @@ impl<T> Admission<T> {
     /// The next task to start, if a permit is free and one waits. Tasks that are found too late end on the way; after so
     /// many of them that others should have the lock, the answer is `None` and more may be had.
     pub fn take(&mut self, now: Timestamp, evicted: &mut Vec<Evicted<T>>) -> Option<Started<T>> {
-        self.clock = now;
+        self.pass(now);
         if !self.has_takeable() {
             return None;
         }
         let enough = evicted.len() + BATCH;
         self.end_due(now, BATCH, evicted);
         while evicted.len() <= enough {
-            let level = self.levels.turn()?;
-            let newest_first = self.shed_late(now, level, evicted);
-            let run = self.codel.run();
-            let Some(index) = self.levels.get(level).next(&self.slab, run, newest_first) else { continue };
+            let run = self.run.value();
+            let level = self.levels.turn(run)?;
+            let index = self.levels.get(level).next(&self.slab, run)?;
             if let Some(cause) = self.unfit(now, index) {
                 self.evict(index, cause, evicted);
                 continue;
             }
-            return Some(self.start(now, level, index));
+            let started = self.start(now, level, index);
+            if self.free_permits() == 0 {
+                self.shed_useless(now, level, evicted);
+            }
+            return Some(started);
         }
         None
     }
@@ -164,9 +179,9 @@ impl<T> Admission<T> {
     /// Takes out a queued task whose caller has left, or was told that it is too late; `outcome` says how that counts.
     /// `None` if it does not wait (any more).
     pub fn cancel(&mut self, now: Timestamp, key: Key, outcome: Outcome) -> Option<T> {
-        self.clock = now;
+        self.pass(now);
         let index = self.slab.find(key, State::Queued)?;
-        self.codel.lost(&self.settings, now.since(self.slab.at(index).since));
+        self.lose(index, Some(now));
         self.unlink(index);
         self.counts.finished(outcome);
         self.slab.remove(index)
@@ -175,7 +190,7 @@ impl<T> Admission<T> {
     /// Takes a queued task out of the queue and makes it in flight without a permit: it runs in place, inside the permit
     /// of the task that awaits it. `None` if it does not wait (any more).
     pub fn start_riding(&mut self, now: Timestamp, key: Key) -> Option<T> {
-        self.clock = now;
+        self.pass(now);
         let index = self.slab.find(key, State::Queued).filter(|&index| self.slab.at(index).task.is_some())?;
         self.unlink(index);
         self.riding += 1;
@@ -188,9 +203,9 @@ impl<T> Admission<T> {
     ///
     /// # Errors
     ///
-    /// The cause of a refusal: the deadline has passed, or the pool is draining and the task was not accepted before.
+    /// The cause of a refusal: the pool is draining, or the deadline has passed.
     pub fn offer_riding(&mut self, now: Timestamp, offer: Offer) -> Result<Key, Cause> {
-        self.clock = now;
+        self.pass(now);
         self.counts.submitted += 1;
         self.refusal(now, offer).inspect_err(|&cause| self.counts.refused(cause))?;
         self.riding += 1;
@@ -207,7 +222,7 @@ impl<T> Admission<T> {
     /// Ends a task in flight, and takes its permit back if it has one. `ran` is how long it executed, if it did. Answers
     /// whether it was in flight.
     pub fn finish(&mut self, now: Timestamp, key: Key, outcome: Outcome, ran: Option<Duration>) -> bool {
-        self.clock = now;
+        self.pass(now);
         if let Some(index) = self.slab.find(key, State::Riding) {
             self.slab.remove(index);
             self.riding -= 1;
@@ -216,12 +231,21 @@ impl<T> Admission<T> {
         }
         let Some(index) = self.slab.find(key, State::InFlight) else { return false };
         let slot = self.slab.at(index);
-        let (level, share, mark, held) = (slot.level, slot.share, slot.mark, now.since(slot.since));
+        let (mark, held) = (slot.mark, now.since(slot.since));
+        let late = slot.deadline < now || matches!(outcome, Outcome::Cancelled | Outcome::Expired);
+        let (usual, limit) = (self.run.value(), self.limiter.current());
+        let stretch = self.stretch();
+        let level = self.levels.get(usize::from(slot.level));
+        level.ended(&self.slab, index, now, ran.map(nanos), usual);
         if let Some(ran) = ran {
-            self.codel.learn(&self.settings, ran, self.stretch(), held);
+            if self.settings.discipline == Discipline::Adaptive {
+                level.overload.ended(late, usual, limit);
+            }
+            self.run.add(nanos(ran));
+            self.shared_run.add(nanos(ran) * stretch);
+            self.codel.follow(&self.settings, self.shared_run.value());
             self.limiter.ended(now, mark, outcome, held);
         }
-        self.levels.get(usize::from(level)).ended(share, nanos(ran.unwrap_or_default()));
         self.permits.release(self.slab.at(index).place);
         self.slab.remove(index);
         self.counts.finished(outcome);
@@ -231,27 +255,39 @@ impl<T> Admission<T> {
     /// Ends the waiting of tasks that waited too long: of all, or of so many that others should have the lock. Then
     /// [`next_expiry`](Self::next_expiry) is now or before.
     pub fn expire(&mut self, now: Timestamp, evicted: &mut Vec<Evicted<T>>) {
-        self.clock = now;
+        self.pass(now);
         self.end_due(now, LARGE_BATCH, evicted);
     }
 
-    /// When [`expire`](Self::expire) is due next.
+    /// When [`expire`](Self::expire) is due next: a task's time is up, or an adaptive limit lets waiting tasks past those
+    /// that hold its permits.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Timestamp> {
-        self.next_due().map(|(moment, ..)| moment)
+        let due = self.next_due().map(|(due, ..)| due);
+        due.into_iter().chain(self.next_move()).min()
     }
 
-    /// When the waiting of a task ends that is queued now.
+    /// The same for a task that is queued now.
     #[must_use]
     pub fn expiry_of(&self, now: Timestamp, offer: Offer) -> Timestamp {
         let timeout = self.timeout_of(now, offer.patient);
-        offer.deadline.map_or(timeout, |deadline| deadline.min(timeout))
+        let expiry = offer.deadline.map_or(timeout, |deadline| deadline.min(timeout));
+        self.next_move().map_or(expiry, |next| next.min(expiry))
+    }
+
+    fn next_move(&self) -> Option<Timestamp> {
+        if !self.is_stalled() {
+            return None;
+        }
+        self.limiter.waits_until(self.started, self.run.value())
     }
 
     /// Whether a patient task that is offered now would be admitted.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        !self.is_full() || self.levels.least_below(Priority::Normal as usize).is_some()
+        let normal = Priority::Normal as usize;
+        let least = || self.levels.least_below(&self.slab, normal, self.settings.capacity, self.run.value());
+        !self.is_full() || least().is_some()
     }
 
     /// Refuses every further offer.
@@ -294,16 +330,15 @@ impl<T> Admission<T> {
     /// Whether even the best served tasks wait too long, or did within the last interval, or would if any were started.
     #[must_use]
     pub fn is_overloaded(&self, now: Timestamp) -> bool {
-        let longest = self.codel.target + self.codel.interval;
-        let stuck = |index| now.nanos_since(self.slab.at(index).since.max(self.started)) >= longest;
-        self.late.lasted(now, &self.codel) || self.levels.oldest().next().is_some_and(stuck)
+        let stuck = |index| now.nanos_since(self.slab.at(index).since.max(self.started));
+        self.codel.shows(now, self.levels.oldest().next().map_or(0, stuck))
     }
 
     /// When a caller that was refused now should come again: how long the tasks that wait take to start at the present
     /// rate, and up to half of that on top.
     pub fn retry_after(&mut self, now: Timestamp) -> Duration {
-        self.clock = now;
-        self.codel.retry_after(self.queued + 1, self.permits.in_use(), &mut self.random)
+        let (ahead, limit) = (self.queued + 1, self.limiter.current());
+        self.drain_rate.retry_after(now, ahead, self.run.known(), limit, &mut self.random)
     }
 
     /// How many tasks were ever offered.
@@ -345,14 +380,52 @@ impl<T> Admission<T> {
         may_start: bool,
         evicted: &mut Vec<Evicted<T>>,
     ) -> Result<Admitted, Cause> {
-        self.clock = now;
+        self.pass(now);
         let placed = self.place(now, offer, may_start, evicted);
         // A task that comes back is counted when it comes again.
-        if placed != Err(Cause::QueueFull) || !offer.comes_back() {
-            self.counts.submitted += 1;
-            placed.inspect_err(|&cause| self.counts.refused(cause))
-        } else {
-            placed
+        if placed == Err(Cause::QueueFull) && offer.comes_back() {
+            return placed;
+        }
+        self.counts.submitted += 1;
+        placed.inspect_err(|&cause| self.counts.refused(cause))
+    }
+
+    /// Time passes: permits that are free while nothing waits make up for what was lost.
+    fn pass(&mut self, now: Timestamp) {
+        if self.queued == 0 {
+            self.levels.made_up(now.nanos_since(self.clock) as f64 * self.free_permits() as f64);
+        }
+        if self.is_idle() && now.since(self.clock) >= FORGET {
+            self.forget();
+        }
+        if self.is_stalled() {
+            self.limiter.waits(now, self.started, self.run.value());
+        }
+        self.clock = now;
+    }
+
+    /// What was learned of another workload would only mislead.
+    fn forget(&mut self) {
+        self.limiter.forget();
+        self.levels = PriorityQueue::new();
+        [self.run, self.shared_run] = [Mean::new(MEMORY); 2];
+        self.codel = Codel::new(&self.settings);
+        self.drain_rate = DrainRate::new();
+    }
+
+    /// Whether tasks wait and every permit is in use.
+    fn is_stalled(&self) -> bool {
+        self.queued > 0 && self.free_permits() == 0
+    }
+
+    /// A queued task leaves without having been served; `until` says that its caller waits no longer than that.
+    fn lose(&mut self, index: u32, until: Option<Timestamp>) {
+        let slot = self.slab.at(index);
+        let (run, limit) = (self.run.value(), self.limiter.current());
+        let overload = &mut self.levels.get(usize::from(slot.level)).overload;
+        overload.lost(run, limit);
+        if let Some(until) = until {
+            overload.left(until.nanos_since(slot.since) as f64);
         }
     }
 
@@ -387,7 +460,7 @@ impl<T> Admission<T> {
     /// Whether no further task can wait. Those that the limit has permits for, and that only wait for somebody to start
     /// them, take no place.
     fn is_full(&self) -> bool {
-        self.queued >= self.settings.capacity + self.free_permits()
+        self.queued >= self.settings.capacity.saturating_add(self.free_permits())
     }
 
     fn free_permits(&self) -> usize {
@@ -404,14 +477,14 @@ impl<T> Admission<T> {
     }
 
     fn start_at_once(&mut self, now: Timestamp, offer: Offer) -> Key {
-        self.late.clear(now);
+        self.codel.clear(now);
         let level = offer.level as u8;
         let key = self.slab.insert(State::InFlight, now, level);
-        let run = self.codel.run();
-        let mark = self.limiter.started(now, false, run);
-        let share = self.levels.get(usize::from(level)).start(&mut self.slab, offer.caller, run);
+        let run = self.run.value();
+        self.levels.get(usize::from(level)).start_at_once(&mut self.slab, key.index(), offer.caller, run);
         let slot = self.slab.at_mut(key.index());
-        (slot.mark, slot.share, slot.place) = (mark, share, self.permits.take());
+        slot.deadline = offer.deadline.unwrap_or(Timestamp::MAX);
+        (slot.mark, slot.place) = (self.limiter.started(now, false, run), self.permits.take());
         self.started = now;
         key
     }
@@ -422,7 +495,7 @@ impl<T> Admission<T> {
         let deadline = offer.deadline.unwrap_or(Timestamp::MAX);
         let slot = self.slab.at_mut(index);
         (slot.deadline, slot.patient) = (deadline, offer.patient);
-        self.levels.push(&mut self.slab, index, offer.caller, self.codel.run());
+        self.levels.push(&mut self.slab, index, offer.caller, self.run.value());
         if deadline < self.timeout_of(now, offer.patient) {
             self.deadlines.insert(&mut self.slab, deadline, index);
         }
@@ -436,17 +509,25 @@ impl<T> Admission<T> {
         if !self.is_full() {
             return Ok(());
         }
-        let level = offer.level as usize;
-        let beside = |admission: &mut Self| admission.levels.get(level).least_beside(offer.caller);
-        let index = self.levels.least_below(level).or_else(|| beside(self)).ok_or(Cause::QueueFull)?;
+        let (level, run, limit) = (offer.level as usize, self.run.value(), self.limiter.current());
+        let below = self.levels.least_below(&self.slab, level, self.settings.capacity, run);
+        let queue = self.levels.get(level);
+        let Some(index) = below.or_else(|| queue.least_beside(&self.slab, offer.caller, run)) else {
+            queue.overload.lost(run, limit);
+            return Err(Cause::QueueFull);
+        };
         self.evict(index, Cause::Shed, evicted);
         Ok(())
     }
 
     fn start(&mut self, now: Timestamp, level: usize, index: u32) -> Started<T> {
-        let run = self.codel.run();
-        self.levels.took(level);
+        let run = self.run.value();
+        if let Some(oldest) = self.levels.get(level).oldest() {
+            self.codel.observe(now, now.nanos_since(self.slab.at(oldest).since));
+        }
+        let in_turn = self.levels.took(level, run);
         self.unlink(index);
+        self.drain_rate.started(now, self.queued > 0);
         let permit = self.permits.take();
         self.started = now;
         let full = self.queued > 0 && self.permits.in_use() >= self.limiter.current();
@@ -455,32 +536,24 @@ impl<T> Admission<T> {
         let slot = self.slab.at_mut(index);
         let waited = now.since(slot.since);
         (slot.state, slot.since, slot.mark, slot.place) = (State::InFlight, now, mark, permit);
+        slot.in_turn = in_turn;
         let task = slot.task.take().expect("a task without payload is unfit to start");
-        let share = slot.share;
-        self.levels.get(level).started(share, run);
+        self.levels.get(level).started(&self.slab, index);
         Started { key, task, waited }
     }
 
-    /// Observes how long this level waits, and whether it is late for good: then its newest is next, and those that
-    /// waited hopelessly long end here.
-    fn shed_late(&mut self, now: Timestamp, level: usize, evicted: &mut Vec<Evicted<T>>) -> bool {
+    /// Sheds tasks of this level that have waited for so long that they are useless, if they are known to be.
+    fn shed_useless(&mut self, now: Timestamp, level: usize, evicted: &mut Vec<Evicted<T>>) {
         let queue = self.levels.get(level);
-        let Some(oldest) = queue.oldest() else { return false };
-        let wait = now.nanos_since(self.slab.at(oldest).since);
-        queue.late.observe(now, wait, &self.codel);
-        self.late.observe(now, wait, &self.codel);
-        if self.settings.discipline == Discipline::Fifo || !queue.late.lasts() {
-            return false;
-        }
+        let Some(useless) = queue.overload.useless() else { return };
         for _ in 0..BATCH {
-            let oldest = self.levels.get(level).oldest();
-            let Some(index) = oldest.filter(|&index| now.nanos_since(self.slab.at(index).since) > self.codel.hopeless)
-            else {
-                break;
-            };
-            self.evict(index, Cause::Shed, evicted);
+            match self.levels.get(level).oldest() {
+                Some(index) if now.nanos_since(self.slab.at(index).since) > useless => {
+                    self.evict(index, Cause::Shed, evicted);
+                }
+                _ => break,
+            }
         }
-        true
     }
 
     /// Ends up to `most` tasks whose time is up.
@@ -521,23 +594,26 @@ impl<T> Admission<T> {
 
     fn evict(&mut self, index: u32, cause: Cause, evicted: &mut Vec<Evicted<T>>) {
         let key = self.slab.key(index);
-        if cause == Cause::DeadlineExceeded {
-            self.codel.lost(&self.settings, self.clock.since(self.slab.at(index).since));
+        match cause {
+            Cause::DeadlineExceeded => self.lose(index, Some(self.slab.at(index).deadline)),
+            Cause::QueueTimeout | Cause::Shed => self.lose(index, None),
+            _ => {}
         }
         self.unlink(index);
         self.counts.refused(cause);
-        let retry_after = self.codel.retry_after(self.queued + 1, self.permits.in_use(), &mut self.random);
+        let retry_after = self.retry_after(self.clock);
         // A payload is missing only if whoever queued the task failed before it was stored.
         evicted.extend(self.slab.remove(index).map(|task| Evicted { key, task, cause, retry_after }));
     }
 
     /// Takes a task out of the queue; what becomes of its slot is the caller's.
     fn unlink(&mut self, index: u32) {
-        self.levels.unlink(&mut self.slab, index, self.clock);
+        self.levels.unlink(&mut self.slab, index);
         self.deadlines.remove(&mut self.slab, index);
         self.queued -= 1;
         if self.queued == 0 {
-            self.late.clear(self.clock);
+            self.codel.clear(self.clock);
+            self.drain_rate.clear();
         }
     }
 }

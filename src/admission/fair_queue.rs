@@ -1,20 +1,30 @@
 //! Fairness between the callers of one level: shuffle-sharded virtual queues, served by what each has had.
 //!
-//! A caller is dealt a hand of [`HAND`] of the [`QUEUES`] queues by its hash, and each of its tasks waits in the
-//! shortest of them, those in flight counted; of equal ones, in the one that has been served least. The queue that has
-//! been served least is next. What a queue has been served is the execution time of its tasks that ended, and the mean of
-//! the pool for each that is in flight; a queue that was empty starts where the others stand, so nobody saves up.
+//! A caller is dealt a hand of [`HAND`] of the [`QUEUES`] queues by its hash, and each of its tasks waits in the shortest
+//! of them, those in flight counted; of equal ones, in the one that has been served least. The queue that has been served
+//! least is next. The numbers and the method are those of Kubernetes' API Priority and Fairness (KEP-1040). A caller with
+//! few tasks is hindered only if *every* queue of its hand is held by heavy callers. The odds for one, four and sixteen
+//! heavy callers are 2.3e-10, 4.9e-4 and 0.36.
 //!
-//! The numbers and the method are those of Kubernetes' API Priority and Fairness (KEP-1040). While two queues both have
-//! tasks waiting, what they have been served differs by at most (2 C + 1) times the longest execution time, C being the
-//! concurrency limit: the one that is behind is always taken first, so it is behind by one start at most, and each of
-//! the C in flight on either side can turn out longer or shorter than its estimate by no more than the longest.
+//! **What a queue has been served** is the execution time of its tasks that ended, and the mean of the pool for each that
+//! is in flight. Only time during which tasks of the level waited counts: a caller that has the pool to itself takes from
+//! nobody. When nothing waits any more, all are level again. A queue without tasks joins at the least that any waiting
+//! queue has been served, if it has not had more itself: nobody saves up, and a newcomer waits for no full round. (KEP-1040
+//! has the same in "the virtual time at which a queue becomes non-empty".)
 //!
-//! A caller with few tasks is hindered only if *every* queue of its hand is held by heavy callers. The odds for one, four
-//! and sixteen heavy callers are 2.3e-10, 4.9e-4 and 0.36.
+//! While two queues both have tasks waiting, what they have been served differs by at most (2 C + 1) times the longest
+//! execution time, C being the concurrency limit: the one that is behind is always taken first, so it is behind by one
+//! start at most, and each of the C in flight on either side can turn out longer or shorter than its estimate by no more
+//! than the longest.
+//!
+//! **At the door** of a full queue the caller with most tasks, waiting or in flight, loses its newest to one with fewer;
+//! of equal callers the one that has been served more does. Tasks are counted by caller and not by queue, because in a
+//! short queue a heavy caller has one task in each of its virtual queues. The count is a count-min sketch (Cormode and
+//! Muthukrishnan, 2005): a light caller is taken for a heavy one if both of its bytes are those of heavy ones.
 
 use super::random::mix;
-use super::slab::{Chain, List, Slab};
+use super::slab::{Chain, List, Slab, UNSHARED};
+use super::timestamp::Timestamp;
 
 /// How many virtual queues a level has.
 pub(super) const QUEUES: usize = 64;
@@ -23,94 +33,148 @@ pub(super) const QUEUES: usize = 64;
 pub(super) const HAND: usize = 8;
 
 #[derive(Debug)]
-pub(super) struct Shares {
-    queues: [Share; QUEUES],
-    /// One bit for each queue that has a task.
+pub(super) struct FairQueue {
+    queues: [VirtualQueue; QUEUES],
+    /// One bit for each queue that has a task waiting.
     waiting: u64,
-    /// What the queue that was taken from last had been served.
-    level: f64,
+    /// Since when tasks have waited without a break, and how many such times there were.
+    since: Timestamp,
+    round: u32,
+    /// How many tasks of each caller wait or are in flight.
+    held: Sketch,
 }
 
+/// Counts by the two bytes of a caller's number.
+#[derive(Debug)]
+struct Sketch([[u32; 256]; 2]);
+
 #[derive(Clone, Copy, Debug)]
-struct Share {
+struct VirtualQueue {
     tasks: List,
-    /// Nanoseconds of execution that ended.
+    /// Nanoseconds of execution in this round.
     served: f64,
+    round: u32,
     in_flight: u32,
 }
 
-impl Shares {
+impl FairQueue {
     pub(super) const fn new() -> Self {
-        let share = Share { tasks: List::new(Chain::Share), served: 0.0, in_flight: 0 };
-        Self { queues: [share; QUEUES], waiting: 0, level: 0.0 }
+        let queue = VirtualQueue { tasks: List::new(Chain::Queue), served: 0.0, round: 0, in_flight: 0 };
+        Self { queues: [queue; QUEUES], waiting: 0, since: Timestamp::MAX, round: 0, held: Sketch([[0; 256]; 2]) }
     }
 
+    /// A task of this caller waits.
     pub(super) fn push<T>(&mut self, slab: &mut Slab<T>, index: u32, caller: Option<u64>, run: f64) {
-        let chosen = self.join(caller, run);
-        slab.at_mut(index).share = chosen;
-        self.queues[usize::from(chosen)].tasks.push(slab, index);
-        self.waiting |= 1 << chosen;
-    }
-
-    /// The queue for one more task of this caller, which starts where the others stand if it was empty.
-    pub(super) fn join(&mut self, caller: Option<u64>, run: f64) -> u8 {
-        let chosen = self.shortest(caller, run);
-        let share = &mut self.queues[chosen];
-        if share.tasks.is_empty() {
-            share.served = share.served.max(self.level - f64::from(share.in_flight) * run);
+        let queue = self.join(slab, index, caller, run);
+        self.queues[queue].tasks.push(slab, index);
+        if self.waiting == 0 {
+            (self.since, self.round) = (slab.at(index).since, self.round.wrapping_add(1));
         }
-        chosen as u8
+        self.waiting |= 1 << queue;
     }
 
+    /// A task of this caller starts without having waited.
+    pub(super) fn start_at_once<T>(&mut self, slab: &mut Slab<T>, index: u32, caller: Option<u64>, run: f64) {
+        let queue = self.join(slab, index, caller, run);
+        self.queues[queue].in_flight += 1;
+    }
+
+    /// The queue for one more task of this caller.
+    fn join<T>(&mut self, slab: &mut Slab<T>, index: u32, caller: Option<u64>, run: f64) -> usize {
+        let chosen = self.shortest(caller, run);
+        let least = self.least_served(run).map_or(0.0, |(standing, _)| standing);
+        let round = self.round;
+        let queue = &mut self.queues[chosen];
+        if queue.tasks.is_empty() {
+            queue.served = queue.served_in(round).max(least - f64::from(queue.in_flight) * run);
+            queue.round = round;
+        }
+        let number = number(caller);
+        self.held.add(number);
+        let slot = slab.at_mut(index);
+        (slot.queue, slot.caller) = (chosen as u8, number);
+        chosen
+    }
+
+    /// A task that waits leaves its queue.
     pub(super) fn unlink<T>(&mut self, slab: &mut Slab<T>, index: u32) {
-        let chosen = usize::from(slab.at(index).share);
-        self.queues[chosen].tasks.unlink(slab, index);
-        if self.queues[chosen].tasks.is_empty() {
-            self.waiting &= !(1 << chosen);
+        let slot = slab.at_mut(index);
+        let (queue, caller) = (usize::from(slot.queue), slot.caller);
+        self.held.remove(caller);
+        self.queues[queue].tasks.unlink(slab, index);
+        if self.queues[queue].tasks.is_empty() {
+            self.waiting &= !(1 << queue);
+        }
+    }
+
+    /// A task that has just left its queue starts.
+    pub(super) fn started<T>(&mut self, slab: &Slab<T>, index: u32) {
+        let slot = slab.at(index);
+        self.held.add(slot.caller);
+        self.queues[usize::from(slot.queue)].in_flight += 1;
+    }
+
+    /// A task in flight ends that executed for so long.
+    pub(super) fn ended<T>(&mut self, slab: &Slab<T>, index: u32, now: Timestamp, ran: f64) {
+        let slot = slab.at(index);
+        if slot.queue == UNSHARED {
+            return;
+        }
+        self.held.remove(slot.caller);
+        let round = self.round;
+        let queue = &mut self.queues[usize::from(slot.queue)];
+        queue.in_flight -= 1;
+        if self.waiting != 0 {
+            let contended = ran.min(now.nanos_since(self.since) as f64);
+            (queue.served, queue.round) = (queue.served_in(round) + contended, round);
         }
     }
 
     /// The next task of the queue that has been served least.
     pub(super) fn next(&self, run: f64, newest_first: bool) -> Option<u32> {
-        let served = |queue: &usize| self.queues[*queue].standing(run);
-        let queue = self.waiting().min_by(|a, b| served(a).total_cmp(&served(b)))?;
+        let (_, queue) = self.least_served(run)?;
         let tasks = &self.queues[queue].tasks;
         if newest_first { tasks.newest() } else { tasks.oldest() }
     }
 
-    /// Notes that a task of this queue starts.
-    pub(super) fn started(&mut self, share: u8, run: f64) {
-        let share = &mut self.queues[usize::from(share)];
-        self.level = self.level.max(share.standing(run));
-        share.in_flight += 1;
+    /// The newest task of the caller that has most.
+    pub(super) fn least<T>(&self, slab: &Slab<T>, run: f64) -> Option<u32> {
+        self.most(slab, run).map(|(index, ..)| index)
     }
 
-    /// Notes that a task of this queue ended.
-    pub(super) fn ended(&mut self, share: u8, ran: f64) {
-        let share = &mut self.queues[usize::from(share)];
-        share.in_flight -= 1;
-        share.served += ran;
+    /// The same, if one more task of this caller would leave it with no more than that one has.
+    pub(super) fn least_beside<T>(&self, slab: &Slab<T>, caller: Option<u64>, run: f64) -> Option<u32> {
+        let (index, held, standing) = self.most(slab, run)?;
+        let own = self.held.get(number(caller)) + 1;
+        let served = || {
+            let least = self.least_served(run).map_or(0.0, |(standing, _)| standing);
+            self.queues[self.shortest(caller, run)].standing(self.round, run).max(least)
+        };
+        (held > own || held == own && standing > served()).then_some(index)
     }
 
-    /// The newest task of the longest queue.
-    pub(super) fn longest(&self) -> Option<u32> {
-        let queue = self.waiting().max_by_key(|&queue| self.queues[queue].tasks.len())?;
-        self.queues[queue].tasks.newest()
+    /// The newest task of the caller that has most, how many that are, and what its queue has been served.
+    fn most<T>(&self, slab: &Slab<T>, run: f64) -> Option<(u32, u32, f64)> {
+        let newest = self.waiting().filter_map(|queue| {
+            let index = self.queues[queue].tasks.newest()?;
+            let held = self.held.get(slab.at(index).caller);
+            Some((index, held, self.queues[queue].standing(self.round, run)))
+        });
+        newest.max_by(|a, b| a.1.cmp(&b.1).then(a.2.total_cmp(&b.2)))
     }
 
-    /// The newest task of the longest queue, if that is longer than the caller's would be.
-    pub(super) fn longer_than(&self, caller: Option<u64>) -> Option<u32> {
-        let own = self.queues[self.shortest(caller, 0.0)].tasks.len();
-        let longest = self.longest()?;
-        let most = self.waiting().map(|queue| self.queues[queue].tasks.len()).max()?;
-        (most > own + 1).then_some(longest)
+    /// What the waiting queue has been served that has been served least, and which it is.
+    fn least_served(&self, run: f64) -> Option<(f64, usize)> {
+        let served = self.waiting().map(|queue| (self.queues[queue].standing(self.round, run), queue));
+        served.min_by(|a, b| a.0.total_cmp(&b.0))
     }
 
     fn shortest(&self, caller: Option<u64>, run: f64) -> usize {
         let hand = deal(caller.unwrap_or(0)).into_iter();
         let shortest = hand.min_by(|&a, &b| {
             let (a, b) = (&self.queues[a], &self.queues[b]);
-            a.tasks_in_all().cmp(&b.tasks_in_all()).then(a.standing(run).total_cmp(&b.standing(run)))
+            let standing = |queue: &VirtualQueue| queue.standing(self.round, run);
+            a.tasks_in_all().cmp(&b.tasks_in_all()).then(standing(a).total_cmp(&standing(b)))
         });
         shortest.expect("a hand is not empty")
     }
@@ -125,16 +189,44 @@ impl Shares {
     }
 }
 
-impl Share {
+impl Sketch {
+    fn add(&mut self, number: u16) {
+        let [low, high] = number.to_le_bytes();
+        self.0[0][usize::from(low)] += 1;
+        self.0[1][usize::from(high)] += 1;
+    }
+
+    fn remove(&mut self, number: u16) {
+        let [low, high] = number.to_le_bytes();
+        self.0[0][usize::from(low)] -= 1;
+        self.0[1][usize::from(high)] -= 1;
+    }
+
+    fn get(&self, number: u16) -> u32 {
+        let [low, high] = number.to_le_bytes();
+        self.0[0][usize::from(low)].min(self.0[1][usize::from(high)])
+    }
+}
+
+impl VirtualQueue {
     /// Those that wait, and those in flight.
     fn tasks_in_all(&self) -> usize {
         self.tasks.len() + self.in_flight as usize
     }
 
-    /// What it has been served, those in flight taken at the pool's mean.
-    fn standing(&self, run: f64) -> f64 {
-        self.served + f64::from(self.in_flight) * run
+    fn served_in(&self, round: u32) -> f64 {
+        if self.round == round { self.served } else { 0.0 }
     }
+
+    /// What it has been served in this round, those in flight taken at the pool's mean.
+    fn standing(&self, round: u32, run: f64) -> f64 {
+        self.served_in(round) + f64::from(self.in_flight) * run
+    }
+}
+
+/// The number by which a caller is known at the door.
+fn number(caller: Option<u64>) -> u16 {
+    (mix(caller.unwrap_or(0)) >> 48) as u16
 }
 
 /// The queues of a caller: the first cards of a deck that its hash shuffled.
@@ -155,6 +247,7 @@ pub(super) fn deal(caller: u64) -> [usize; HAND] {
 mod tests {
     use super::*;
     use crate::admission::random::Random;
+    use crate::admission::slab::State;
     use crate::admission::{Admission, Admitted, Offer, Outcome, Settings, Timestamp};
     use std::time::Duration;
 
@@ -211,45 +304,116 @@ mod tests {
         }
     }
 
-    /// Otherwise the second would wait until all others have had as much as the first.
-    #[test]
-    fn a_caller_does_not_join_the_queue_of_another_while_it_has_an_idle_one() {
-        let second = (2..).find(|&other| deal(other)[0] == deal(1)[0]).expect("one of 64 begins with the same card");
-        let mut shares = Shares::new();
-        let of_first = shares.join(Some(1), 1e6);
-        assert_eq!(usize::from(of_first), deal(1)[0]);
-        shares.started(of_first, 1e6);
-        assert_ne!(shares.join(Some(second), 1e6), of_first, "it is in flight");
-        shares.ended(of_first, 1e9);
-        assert_ne!(shares.join(Some(second), 1e6), of_first, "it has had a second");
-    }
-
     /// The caller 1, and one with whom it shares no queue.
     fn callers_apart() -> [u64; 2] {
         let apart = |other: &u64| deal(1).iter().all(|queue| !deal(*other).contains(queue));
         [1, (2..).find(apart).expect("most hands are apart")]
     }
 
-    #[test]
-    fn a_queue_that_was_empty_starts_where_the_others_stand_with_what_it_has_in_flight() {
-        const RUN: f64 = 1e6;
-        let mut shares = Shares::new();
-        let [first, second] = callers_apart();
-        let first = shares.join(Some(first), RUN);
-        shares.started(first, RUN);
-        shares.ended(first, 1e9);
-        shares.started(first, RUN);
-        let join = |shares: &mut Shares| {
-            let joined = shares.join(Some(second), RUN);
-            (joined, shares.queues[usize::from(joined)].standing(RUN))
-        };
-        for _ in 0..HAND {
-            let (joined, standing) = join(&mut shares);
-            assert_eq!(standing, 1e9, "it is idle");
-            shares.started(joined, RUN);
+    /// A fair queue and the tasks in it, which take a millisecond each.
+    struct Fixture {
+        fair: FairQueue,
+        slab: Slab<()>,
+    }
+
+    const RUN: f64 = 1e6;
+
+    impl Fixture {
+        fn new() -> Self {
+            Self { fair: FairQueue::new(), slab: Slab::new() }
         }
-        shares.level = 2e9;
-        assert_eq!(join(&mut shares).1, 2e9, "each queue of its hand has one in flight");
+
+        fn push(&mut self, caller: u64) -> u32 {
+            let index = self.slab.insert(State::Queued, Timestamp::default(), 0).index();
+            self.fair.push(&mut self.slab, index, Some(caller), RUN);
+            index
+        }
+
+        fn start_at_once(&mut self, caller: u64) -> u32 {
+            let index = self.slab.insert(State::InFlight, Timestamp::default(), 0).index();
+            self.fair.start_at_once(&mut self.slab, index, Some(caller), RUN);
+            index
+        }
+
+        fn next(&mut self) -> u32 {
+            let index = self.fair.next(RUN, false).expect("tasks wait");
+            self.fair.unlink(&mut self.slab, index);
+            self.fair.started(&self.slab, index);
+            index
+        }
+
+        /// Ends a task at this time, in nanoseconds, that ran for so long.
+        fn end(&mut self, index: u32, now: f64, ran: f64) {
+            self.fair.ended(&self.slab, index, Timestamp::from_nanos(now as u64), ran);
+            self.slab.remove(index);
+        }
+
+        fn queue(&self, index: u32) -> usize {
+            usize::from(self.slab.at(index).queue)
+        }
+    }
+
+    /// Otherwise the second would wait until all others have had as much as the first.
+    #[test]
+    fn a_caller_does_not_join_the_queue_of_another_while_it_has_an_idle_one() {
+        let second = (2..).find(|&other| deal(other)[0] == deal(1)[0]).expect("one of 64 begins with the same card");
+        let mut fixture = Fixture::new();
+        let first = fixture.start_at_once(1);
+        assert_eq!(fixture.queue(first), deal(1)[0]);
+        let other = fixture.start_at_once(second);
+        assert_ne!(fixture.queue(other), fixture.queue(first), "it is in flight");
+    }
+
+    #[test]
+    fn what_a_caller_had_while_no_other_waited_is_no_debt() {
+        let [first, second] = callers_apart();
+        let mut fixture = Fixture::new();
+        for _ in 0..100 {
+            let alone = fixture.start_at_once(first);
+            fixture.end(alone, 0.0, 1000.0 * RUN);
+        }
+        let long: Vec<_> = (0..8).map(|_| fixture.start_at_once(first)).collect();
+        (0..20).for_each(|_| _ = fixture.push(second));
+        // They took a thousand times as long, and the last of it while another waited.
+        long.into_iter().for_each(|index| fixture.end(index, RUN, 1000.0 * RUN));
+        fixture.push(first);
+        let mut taken = Vec::new();
+        for _ in 0..10 {
+            let index = fixture.next();
+            taken.push(fixture.queue(index));
+        }
+        assert!(taken.iter().any(|queue| deal(first).contains(queue)), "it waits for one round at most: {taken:?}");
+    }
+
+    #[test]
+    fn a_newcomer_is_served_next_and_does_not_save_up() {
+        let [first, second] = callers_apart();
+        let mut fixture = Fixture::new();
+        (0..100).for_each(|_| _ = fixture.push(first));
+        for round in 1..50 {
+            let index = fixture.next();
+            fixture.end(index, f64::from(round) * RUN, RUN);
+        }
+        (0..20).for_each(|_| _ = fixture.push(second));
+        let mut had = [0; 2];
+        for round in 50..70 {
+            let index = fixture.next();
+            had[usize::from(deal(second).contains(&fixture.queue(index)))] += 1;
+            fixture.end(index, f64::from(round) * RUN, RUN);
+        }
+        assert!(had[1] >= 10 && had[0] >= 8, "about half each: {had:?}");
+    }
+
+    #[test]
+    fn at_the_door_the_caller_with_most_gives_way_and_no_one_else() {
+        let [first, second] = callers_apart();
+        let mut fixture = Fixture::new();
+        (0..3).for_each(|_| _ = fixture.push(first));
+        let least = fixture.fair.least_beside(&fixture.slab, Some(second), RUN);
+        assert!(least.is_some_and(|index| deal(first).contains(&fixture.queue(index))));
+        assert_eq!(fixture.fair.least_beside(&fixture.slab, Some(first), RUN), None, "it has most itself");
+        (0..2).for_each(|_| _ = fixture.push(second));
+        assert_eq!(fixture.fair.least_beside(&fixture.slab, Some(second), RUN), None, "both would have three");
     }
 
     /// Runs two callers whose hands are apart against each other; answers how far apart what they had ever was.

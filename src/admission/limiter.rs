@@ -16,6 +16,9 @@
 //! - Tasks that start while none waits tell nothing about the limit and are not looked at: no growth without need.
 //! - Tasks whose callers left while they ran count as no throughput.
 //!
+//! It begins at the upper bound, where it refuses nobody that a fixed limit there would not, and it is put to the test
+//! only once tasks wait. Where tasks wait and none starts, the limit moves by time.
+//!
 //! After an experiment that changes nothing the limit rests, for twice as many tasks each time.
 
 use std::time::Duration;
@@ -48,6 +51,12 @@ const PHASE_TASKS: u32 = 12;
 
 /// A phase that cannot be filled within this many times its length is given up: the limit is not what holds tasks back.
 const STARVED: f64 = 16.0;
+
+/// When tasks wait and none has started for so many mean execution times, the permits are held by long ones.
+const STALLED: f64 = 16.0;
+
+/// But not less than this, however short tasks are.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
 
 /// Experiments end undecided after this many rounds of four phases.
 const ROUNDS: u32 = 16;
@@ -159,12 +168,36 @@ impl Limiter {
         }
     }
 
+    /// Begins anew.
+    pub(super) fn forget(&mut self) {
+        if let Self::Adaptive(search) = self {
+            **search = Search::new(search.min, search.max);
+        }
+    }
+
     /// Notes that a task starts; `full` if the limit is in use and others wait. The answer is wanted back at its end.
     #[inline]
     pub(super) fn started(&mut self, now: Timestamp, full: bool, run: f64) -> u8 {
         match self {
             Self::Fixed(_) => 0,
             Self::Adaptive(search) => search.started(now, full, run),
+        }
+    }
+
+    /// Tasks wait, every permit is in use, and none has started since `started`.
+    #[inline]
+    pub(super) fn waits(&mut self, now: Timestamp, started: Timestamp, run: f64) {
+        if let Self::Adaptive(search) = self {
+            search.waits(now, started, run);
+        }
+    }
+
+    /// When that has been so for so long that the limit moves.
+    #[inline]
+    pub(super) fn waits_until(&self, started: Timestamp, run: f64) -> Option<Timestamp> {
+        match self {
+            Self::Fixed(_) => None,
+            Self::Adaptive(search) => search.waits_until(started, run),
         }
     }
 
@@ -181,12 +214,11 @@ impl Limiter {
 
 impl Search {
     fn new(min: usize, max: usize) -> Self {
-        let limit = (min as f64 * max as f64).sqrt().round() as usize;
         Self {
             min,
             max,
-            limit,
-            current: limit,
+            limit: max,
+            current: max,
             width: WIDEST,
             last: None,
             streak: 0,
@@ -216,6 +248,24 @@ impl Search {
             _ => {}
         }
         0
+    }
+
+    /// Nothing is learned while nothing starts, so the permits are held by tasks that are far longer than the mean. Those
+    /// that wait are let past them: an experiment is given up, and then the limit doubles.
+    fn waits(&mut self, now: Timestamp, started: Timestamp, run: f64) {
+        if self.waits_until(started, run).is_none_or(|until| now < until) {
+            return;
+        }
+        if matches!(self.phase.kind, Kind::Rest(_)) {
+            self.limit = self.limit.saturating_mul(2).min(self.max);
+        }
+        self.pause(now, 1);
+    }
+
+    fn waits_until(&self, started: Timestamp, run: f64) -> Option<Timestamp> {
+        let since = started.max(self.phase.since);
+        let wait = Duration::from_nanos((STALLED * run) as u64).max(LEAST_WAIT);
+        (self.current < self.max).then(|| since + wait)
     }
 
     /// Low, high, high, low: what drifts falls on both alike.

@@ -1,14 +1,24 @@
 //! The waiting tasks by level, each level in order of arrival, and whose turn it is.
+//!
+//! The highest level that waits is next. A lower level that waits earns [`SHARE`] of the time that tasks of the levels
+//! above it run, and has its turn when it has earned what one of its own tasks takes. So what is low is slow and not
+//! starved, and a flood of it costs those above no more than that share of the workers' time, however long its tasks run:
+//! a share that is counted in starts would be most of the time where they run for a hundred times as long. (Apollo's
+//! router ages by moving a task up a level for each one taken, which gives a flood of low ones half of the pool.) What is
+//! low also has every permit that nothing higher waits for.
 
-use super::codel::Lateness;
-use super::fair_queue::Shares;
+use super::fair_queue::FairQueue;
+use super::mean::Mean;
+use super::overload::Overload;
 use super::slab::{Chain, List, NONE, Slab, UNSHARED};
 use super::timestamp::Timestamp;
 use crate::terms::Priority;
 
-/// A level that was passed over this many times while it waited has its turn. So a flood of a lower level costs those
-/// above it at most one start in 33, and each lower level has at least that.
-pub(super) const MAX_SKIPS: u32 = 32;
+/// One turn in 33 where all tasks are alike, so that three levels below one cost it less than a tenth.
+const SHARE: f64 = 1.0 / 32.0;
+
+/// How many tasks of a level say how long its tasks run.
+const MEMORY: u32 = 128;
 
 #[derive(Debug)]
 pub(super) struct PriorityQueue {
@@ -22,9 +32,11 @@ pub(super) struct Level {
     tasks: List,
     /// The patient ones. They are outside of the virtual queues.
     patient: List,
-    passed: u32,
-    pub(super) late: Lateness,
-    shares: Option<Box<Shares>>,
+    /// Execution time in nanoseconds, and what it has earned of it.
+    run: Mean,
+    earned: f64,
+    pub(super) overload: Overload,
+    fair: Option<Box<FairQueue>>,
 }
 
 // === impl PriorityQueue ===
@@ -44,46 +56,51 @@ impl PriorityQueue {
         self.waiting |= 1 << level;
     }
 
-    pub(super) fn unlink<T>(&mut self, slab: &mut Slab<T>, index: u32, now: Timestamp) {
-        let level = usize::from(slab.at(index).level);
-        let queue = &mut self.levels[level];
-        queue.unlink(slab, index);
-        if queue.is_empty() {
-            queue.passed = 0;
-            queue.late.clear(now);
-            self.waiting &= !(1 << level);
+    pub(super) fn unlink<T>(&mut self, slab: &mut Slab<T>, index: u32) {
+        let number = usize::from(slab.at(index).level);
+        let level = &mut self.levels[number];
+        level.unlink(slab, index);
+        if level.is_empty() {
+            self.waiting &= !(1 << number);
         }
     }
 
-    /// The level whose turn it is: the highest that waits, or one below it that has been passed over long enough.
-    pub(super) fn turn(&self) -> Option<usize> {
+    /// The level whose turn it is: the highest that waits, or one below it that has earned a turn. `run` is the pool's
+    /// execution time.
+    pub(super) fn turn(&self, run: f64) -> Option<usize> {
         let first = self.first()?;
         if self.waiting.is_power_of_two() {
             return Some(first);
         }
-        // Only a level that waits was passed over.
+        // Only a level that waits has earned anything.
         let mut below = first + 1..self.levels.len();
-        Some(below.find(|&level| self.levels[level].passed >= MAX_SKIPS).unwrap_or(first))
+        let earned = |&level: &usize| self.waits(level) && self.levels[level].earned >= self.levels[level].price(run);
+        Some(below.find(earned).unwrap_or(first))
     }
 
-    /// Notes that a task of this level was taken, and which levels were passed over for it.
-    pub(super) fn took(&mut self, level: usize) {
-        self.levels[level].passed = 0;
-        if self.waiting >> level > 1 {
-            for below in level + 1..self.levels.len() {
-                self.levels[below].passed += u32::from(self.waiting & (1 << below) != 0);
+    /// A task of this level is taken. Answers whether a higher level waits.
+    pub(super) fn took(&mut self, level: usize, run: f64) -> bool {
+        let price = self.levels[level].price(run);
+        for below in level + 1..self.levels.len() {
+            if self.waits(below) {
+                let most = self.levels[below].price(run);
+                let below = &mut self.levels[below];
+                below.earned = most.min(below.earned + price * SHARE);
             }
         }
+        let in_turn = self.first().is_some_and(|first| first < level);
+        if in_turn {
+            self.levels[level].earned -= price;
+        }
+        in_turn
     }
 
-    /// The task that makes room for one of this level: of the lowest level that waits below it, the newest.
-    pub(super) fn least_below(&self, level: usize) -> Option<u32> {
-        self.levels[level + 1..].iter().rev().find_map(Level::last)
-    }
-
-    /// A task that waits.
-    pub(super) fn any(&self) -> Option<u32> {
-        self.levels.iter().find_map(|level| level.tasks.oldest().or(level.patient.oldest()))
+    /// The task that makes room for one of this level in a full queue of this capacity: of the lowest level below it, the
+    /// newest. A level keeps the same share of the places as of the time.
+    pub(super) fn least_below<T>(&self, slab: &Slab<T>, level: usize, capacity: usize, run: f64) -> Option<u32> {
+        let keeps = (capacity as f64 * SHARE) as usize;
+        let mut lowest = self.levels[level + 1..].iter().rev();
+        lowest.find_map(|level| level.least(slab, run).filter(|_| level.tasks.len() > keeps))
     }
 
     /// The oldest task of each level, the patient ones left out.
@@ -92,8 +109,22 @@ impl PriorityQueue {
         (first..self.levels.len()).filter_map(|level| self.levels[level].tasks.oldest())
     }
 
+    /// A task that waits.
+    pub(super) fn any(&self) -> Option<u32> {
+        self.levels.iter().find_map(|level| level.tasks.oldest().or(level.patient.oldest()))
+    }
+
+    /// Permits were free for so many nanoseconds in all while nothing waited.
+    pub(super) fn made_up(&mut self, free: f64) {
+        self.levels.iter_mut().for_each(|level| level.overload.made_up(free));
+    }
+
     fn first(&self) -> Option<usize> {
         (self.waiting != 0).then(|| self.waiting.trailing_zeros() as usize)
+    }
+
+    const fn waits(&self, level: usize) -> bool {
+        self.waiting & (1 << level) != 0
     }
 }
 
@@ -102,33 +133,45 @@ impl PriorityQueue {
 impl Level {
     fn new() -> Self {
         let list = List::new(Chain::Arrival);
-        Self { tasks: list, patient: list, passed: 0, late: Lateness::default(), shares: None }
+        let (run, overload) = (Mean::new(MEMORY), Overload::new());
+        Self { tasks: list, patient: list, run, earned: 0.0, overload, fair: None }
+    }
+
+    /// What one of its tasks takes, which is never nothing.
+    fn price(&self, run: f64) -> f64 {
+        self.run.known().unwrap_or(run).max(1.0)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.patient.is_empty()
     }
 
     fn push<T>(&mut self, slab: &mut Slab<T>, index: u32, caller: Option<u64>, run: f64) {
+        if self.is_empty() {
+            self.earned = 0.0;
+        }
         if slab.at(index).patient {
             return self.patient.push(slab, index);
         }
-        if let Some(shares) = self.shares(slab, caller, run) {
-            shares.push(slab, index, caller, run);
+        if let Some(fair) = self.fair(slab, caller, run) {
+            fair.push(slab, index, caller, run);
         }
         self.tasks.push(slab, index);
     }
 
     /// The virtual queues, which there are from the first caller that is named on.
-    pub(super) fn shares<T>(&mut self, slab: &mut Slab<T>, caller: Option<u64>, run: f64) -> Option<&mut Shares> {
-        if caller.is_some() && self.shares.is_none() {
-            self.share_out(slab, run);
+    fn fair<T>(&mut self, slab: &mut Slab<T>, caller: Option<u64>, run: f64) -> Option<&mut FairQueue> {
+        if caller.is_some() && self.fair.is_none() {
+            // Those that wait already have no caller.
+            let mut fair = Box::new(FairQueue::new());
+            let mut index = self.tasks.oldest().unwrap_or(NONE);
+            while index != NONE {
+                fair.push(slab, index, None, run);
+                index = self.tasks.after(slab, index);
+            }
+            self.fair = Some(fair);
         }
-        self.shares.as_deref_mut()
-    }
-
-    /// Notes that a task starts without having waited; answers the virtual queue it is counted to.
-    pub(super) fn start<T>(&mut self, slab: &mut Slab<T>, caller: Option<u64>, run: f64) -> u8 {
-        let Some(shares) = self.shares(slab, caller, run) else { return UNSHARED };
-        let share = shares.join(caller, run);
-        shares.started(share, run);
-        share
+        self.fair.as_deref_mut()
     }
 
     fn unlink<T>(&mut self, slab: &mut Slab<T>, index: u32) {
@@ -136,68 +179,66 @@ impl Level {
             return self.patient.unlink(slab, index);
         }
         self.tasks.unlink(slab, index);
-        if let Some(shares) = &mut self.shares {
-            shares.unlink(slab, index);
+        if let Some(fair) = &mut self.fair {
+            fair.unlink(slab, index);
         }
     }
 
-    /// Puts the tasks that wait already, none of which has a caller, into virtual queues.
-    fn share_out<T>(&mut self, slab: &mut Slab<T>, run: f64) {
-        let mut shares = Box::new(Shares::new());
-        let mut index = self.tasks.oldest().unwrap_or(NONE);
-        while index != NONE {
-            shares.push(slab, index, None, run);
-            index = self.tasks.after(slab, index);
+    /// A task starts without having waited.
+    pub(super) fn start_at_once<T>(&mut self, slab: &mut Slab<T>, index: u32, caller: Option<u64>, run: f64) {
+        if let Some(fair) = self.fair(slab, caller, run) {
+            fair.start_at_once(slab, index, caller, run);
         }
-        self.shares = Some(shares);
+    }
+
+    /// A task that has just left the queue starts.
+    pub(super) fn started<T>(&mut self, slab: &Slab<T>, index: u32) {
+        if let (Some(fair), true) = (&mut self.fair, slab.at(index).queue != UNSHARED) {
+            fair.started(slab, index);
+        }
+    }
+
+    /// A task in flight ends that executed for so long, if it did.
+    pub(super) fn ended<T>(&mut self, slab: &Slab<T>, index: u32, now: Timestamp, ran: Option<f64>, run: f64) {
+        if let Some(fair) = &mut self.fair {
+            fair.ended(slab, index, now, ran.unwrap_or_default());
+        }
+        if let Some(ran) = ran {
+            if slab.at(index).in_turn {
+                self.earned -= (ran - self.price(run)).max(0.0);
+            }
+            self.run.add(ran);
+        }
     }
 
     pub(super) const fn oldest(&self) -> Option<u32> {
         self.tasks.oldest()
     }
 
-    /// Notes that a task of this virtual queue starts.
-    pub(super) fn started(&mut self, share: u8, run: f64) {
-        if let (Some(shares), true) = (&mut self.shares, share != UNSHARED) {
-            shares.started(share, run);
-        }
-    }
-
-    /// Notes that a task of this virtual queue ended.
-    pub(super) fn ended(&mut self, share: u8, ran: f64) {
-        if let (Some(shares), true) = (&mut self.shares, share != UNSHARED) {
-            shares.ended(share, ran);
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.tasks.is_empty() && self.patient.is_empty()
-    }
-
     /// The next task to start. A patient one has its turn when it is the oldest of all.
-    pub(super) fn next<T>(&self, slab: &Slab<T>, run: f64, newest_first: bool) -> Option<u32> {
-        let oldest = self.tasks.oldest().map(|index| slab.at(index).since);
-        let is_oldest = |index: &u32| oldest.is_none_or(|oldest| slab.at(*index).since < oldest);
+    pub(super) fn next<T>(&self, slab: &Slab<T>, run: f64) -> Option<u32> {
+        let is_oldest = |&index: &u32| self.tasks.oldest().is_none_or(|oldest| slab.is_older(index, oldest));
         if let Some(patient) = self.patient.oldest().filter(is_oldest) {
             return Some(patient);
         }
-        match &self.shares {
-            Some(shares) => shares.next(run, newest_first),
+        let newest_first = self.overload.acts();
+        match &self.fair {
+            Some(fair) => fair.next(run, newest_first),
             None if newest_first => self.tasks.newest(),
             None => self.tasks.oldest(),
         }
     }
 
     /// The task that is missed least: the newest of all, or of the caller that has most.
-    fn last(&self) -> Option<u32> {
-        match &self.shares {
-            Some(shares) => shares.longest(),
+    fn least<T>(&self, slab: &Slab<T>, run: f64) -> Option<u32> {
+        match &self.fair {
+            Some(fair) => fair.least(slab, run),
             None => self.tasks.newest(),
         }
     }
 
-    /// The task that makes room for one of this caller: the newest of a caller that has at least two more.
-    pub(super) fn least_beside(&self, caller: Option<u64>) -> Option<u32> {
-        self.shares.as_ref()?.longer_than(caller)
+    /// The task that makes room for one of this caller: the newest of a caller that has more.
+    pub(super) fn least_beside<T>(&self, slab: &Slab<T>, caller: Option<u64>, run: f64) -> Option<u32> {
+        self.fair.as_ref()?.least_beside(slab, caller, run)
     }
 }

@@ -26,7 +26,7 @@ pub(super) enum Chain {
     /// The tasks of its level, by arrival.
     Arrival = 0,
     /// The tasks of its virtual queue, by arrival.
-    Share = 1,
+    Queue = 1,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +59,14 @@ pub(super) struct Slot<T> {
     pub(super) state: State,
     pub(super) level: u8,
     /// Its virtual queue, if callers are told apart.
-    pub(super) share: u8,
+    pub(super) queue: u8,
+    /// The number of its caller, if callers are told apart.
+    pub(super) caller: u16,
     /// What the limiter wants to know when it ends.
     pub(super) mark: u8,
     pub(super) patient: bool,
+    /// Whether it started before a task of a higher level that waited.
+    pub(super) in_turn: bool,
 }
 
 #[derive(Debug)]
@@ -109,9 +113,11 @@ impl<T> Slab<T> {
             place: NONE,
             state,
             level,
-            share: UNSHARED,
+            queue: UNSHARED,
+            caller: 0,
             mark: 0,
             patient: false,
+            in_turn: false,
         };
         self.used += 1;
         let index = self.free;
@@ -149,6 +155,12 @@ impl<T> Slab<T> {
 
     pub(super) fn key(&self, index: u32) -> Key {
         Key { slot: index, generation: self.at(index).generation }
+    }
+
+    /// Whether the one arrived before the other. No task waits for so long that 2^31 others come.
+    pub(super) fn is_older(&self, one: u32, other: u32) -> bool {
+        let (one, other) = (self.at(one).generation, self.at(other).generation);
+        one.wrapping_sub(other) > u32::MAX / 2
     }
 
     pub(super) fn at(&self, index: u32) -> &Slot<T> {

@@ -1,12 +1,15 @@
 //! What holds for admission after every call, whatever the calls are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tower_offload::Cause;
 use tower_offload::admission::{
     Admission, Admitted, Bounds, Discipline, Evicted, Key, Limit, Offer, Outcome, Priority, Settings, Timestamp,
 };
+
+/// What is due then is never due, in milliseconds: a little before a timestamp's last.
+const END: u64 = u64::MAX / 1_000_000 - 1_000_000_000;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Call {
@@ -16,7 +19,13 @@ pub(crate) enum Call {
         deadline: Option<u64>,
         /// Nobody is there to start it now.
         waits: bool,
+        patient: bool,
     },
+    /// A task runs in the permit of another.
+    OfferRiding {
+        deadline: Option<u64>,
+    },
+    Ride(usize),
     Take,
     Cancel(usize),
     Finish(usize, Outcome, Option<u64>),
@@ -62,9 +71,10 @@ fn decode_settings(next: &mut impl FnMut() -> usize) -> (Settings, u64) {
         _ => Limit::Adaptive { min: next() % 8, max: next() % 32 },
     };
     let discipline = if kinds & 2 == 0 { Discipline::Fifo } else { Discipline::Adaptive };
-    let timeout = millis([100, 1, 1000, 30_000][kinds >> 2 & 3]);
+    let timeout = [millis(100), millis(1), millis(30_000), Duration::MAX][kinds >> 2 & 3];
     let capacity = next();
-    let mut bounds = || Bounds { min: millis(next()), max: millis(next() * 8) };
+    let longest = |count| if count == 255 { Duration::MAX } else { millis(count * 8) };
+    let mut bounds = || Bounds { min: longest(next()), max: longest(next()) };
     let (target, interval) = (bounds(), bounds());
     (Settings { limit, capacity, timeout, discipline, target, interval }, next() as u64)
 }
@@ -74,9 +84,17 @@ fn decode_call(kind: u8, next: &mut impl FnMut() -> usize) -> Call {
         0..10 => {
             let ask = next();
             let mut some = |bit| (ask & bit != 0).then(|| next() as u64);
-            Call::Offer { level: ask & 3, caller: some(4), deadline: some(8), waits: ask & 16 != 0 }
+            Call::Offer {
+                level: ask & 3,
+                caller: some(4),
+                deadline: some(8),
+                waits: ask & 16 != 0,
+                patient: ask & 96 == 96,
+            }
         }
-        10..16 => Call::Take,
+        10..14 => Call::Take,
+        14 => Call::Ride(next()),
+        15 => Call::OfferRiding { deadline: (next() & 1 != 0).then(|| next() as u64) },
         16..18 => Call::Cancel(next()),
         18..24 => {
             let (which, how) = (next(), next());
@@ -84,7 +102,10 @@ fn decode_call(kind: u8, next: &mut impl FnMut() -> usize) -> Call {
         }
         24 => Call::Expire,
         25..28 => Call::Pass(next() as u64),
-        28 => Call::Pass(next() as u64 * 256),
+        28 => match next() {
+            255 => Call::Pass(3_600_000),
+            millis => Call::Pass(millis as u64 * 256),
+        },
         29 => Call::Back(next() as u64 % 4),
         30 => Call::Limit(next() % 16),
         _ => match next() % 4 {
@@ -101,6 +122,7 @@ fn decode_call(kind: u8, next: &mut impl FnMut() -> usize) -> Call {
 enum Known {
     Queued { until: u64, level: usize },
     InFlight,
+    Riding,
     Answered,
 }
 
@@ -143,7 +165,7 @@ impl Model {
     }
 
     fn timeout(&self) -> u64 {
-        self.settings.timeout.as_millis() as u64
+        u64::try_from(self.settings.timeout.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn pick(&self, which: usize) -> Option<usize> {
@@ -152,7 +174,11 @@ impl Model {
 
     fn call(&mut self, call: Call) {
         match call {
-            Call::Offer { level, caller, deadline, waits } => self.offer(level, caller, deadline, waits),
+            Call::Offer { level, caller, deadline, waits, patient } => {
+                self.offer(level, caller, deadline, waits, patient);
+            }
+            Call::OfferRiding { deadline } => self.offer_riding(deadline),
+            Call::Ride(which) => self.ride(which),
             Call::Take => self.take(),
             Call::Cancel(which) => self.cancel(which),
             Call::Finish(which, outcome, ran) => self.finish(which, outcome, ran),
@@ -182,17 +208,18 @@ impl Model {
             Call::EvictAll(cause) => {
                 self.admission.evict_all(cause, &mut self.evicted);
                 assert!(self.evicted.iter().all(|evicted| evicted.cause == cause), "each is told this cause");
-                self.answer_gone();
+                self.answer_evicted();
                 assert!(!self.tasks.iter().any(|task| matches!(task, Known::Queued { .. })), "nothing waits any more");
             }
         }
-        self.answer_gone();
+        self.answer_evicted();
     }
 
-    fn offer(&mut self, level: usize, caller: Option<u64>, deadline: Option<u64>, waits: bool) {
+    fn offer(&mut self, level: usize, caller: Option<u64>, deadline: Option<u64>, waits: bool, patient: bool) {
         let (now, id) = (self.timestamp(), self.tasks.len());
         let until = deadline.map(|after| now + Duration::from_millis(after));
-        let offer = Offer { deadline: until, level: Priority::ALL[level], caller, ..Offer::default() };
+        let offer = Offer { deadline: until, level: Priority::ALL[level], caller, patient };
+        let had_room = self.admission.has_room();
         let before = self.admission.snapshot();
         self.shared |= caller.is_some();
         let offered = if waits {
@@ -203,7 +230,7 @@ impl Model {
         let known = match offered {
             Ok(Admitted::InFlight(key)) => {
                 assert!(!waits, "nobody can start it");
-                assert!(before.in_flight < before.limit, "no permit beyond the limit");
+                assert!(before.permits < before.limit, "no permit beyond the limit");
                 assert_eq!(before.queued, 0, "nobody goes before those who wait");
                 self.keys.insert(id, key);
                 Known::InFlight
@@ -211,7 +238,13 @@ impl Model {
             Ok(Admitted::Queued(key)) => {
                 self.admission.store(key, id);
                 self.keys.insert(id, key);
-                Known::Queued { until: self.now + deadline.unwrap_or(u64::MAX).min(self.timeout()), level }
+                Known::Queued {
+                    until: {
+                        let timeout = if patient { u64::MAX } else { self.timeout() };
+                        self.now.saturating_add(deadline.unwrap_or(u64::MAX).min(timeout))
+                    },
+                    level,
+                }
             }
             Err(cause) => {
                 let expected = match deadline {
@@ -220,23 +253,55 @@ impl Model {
                     _ => Cause::QueueFull,
                 };
                 assert_eq!(cause, expected);
-                let places = before.capacity + before.limit.saturating_sub(before.in_flight);
+                let places = before.capacity + before.limit.saturating_sub(before.permits);
                 assert!(cause != Cause::QueueFull || before.queued >= places, "there was room");
                 Known::Answered
             }
         };
         assert!(!self.draining || known == Known::Answered, "a draining pool takes nothing");
+        let in_time = deadline != Some(0);
+        let usual = level <= Priority::Normal as usize && in_time && self.evicted.is_empty();
+        assert!(!had_room || !usual || known != Known::Answered, "there was room");
         self.tasks.push(known);
+    }
+
+    fn offer_riding(&mut self, deadline: Option<u64>) {
+        let (now, id) = (self.timestamp(), self.tasks.len());
+        let until = deadline.map(|after| now + Duration::from_millis(after));
+        let known = match self.admission.offer_riding(now, Offer { deadline: until, ..Offer::default() }) {
+            Ok(key) => {
+                assert!(!self.draining && deadline != Some(0));
+                self.keys.insert(id, key);
+                Known::Riding
+            }
+            Err(cause) => {
+                assert_eq!(cause, if self.draining { Cause::Draining } else { Cause::DeadlineExceeded });
+                Known::Answered
+            }
+        };
+        self.tasks.push(known);
+    }
+
+    fn ride(&mut self, which: usize) {
+        let Some(id) = self.pick(which) else { return };
+        let Some(&key) = self.keys.get(&id) else { return };
+        let waits = matches!(self.tasks[id], Known::Queued { .. });
+        assert_eq!(self.admission.start_riding(self.timestamp(), key), waits.then_some(id), "only what waits rides");
+        if waits {
+            self.tasks[id] = Known::Riding;
+        }
     }
 
     fn take(&mut self) {
         let now = self.timestamp();
         let before = self.admission.snapshot();
         let takeable = self.admission.has_takeable();
-        assert_eq!(takeable, before.queued > 0 && before.in_flight < before.limit);
+        assert_eq!(takeable, before.queued > 0 && before.permits < before.limit);
         let taken = self.admission.take(now, &mut self.evicted);
+        let shed = self.evicted.iter().any(|evicted| evicted.cause == Cause::Shed);
+        assert!(!shed || self.admission.takeable() == 0, "none is shed for which a permit is free");
         let given_up = !self.evicted.is_empty();
-        self.answer_gone();
+        self.answer_evicted();
         let Some(taken) = taken else {
             assert!(!takeable || given_up, "a permit and a task come together");
             return;
@@ -270,14 +335,14 @@ impl Model {
         let Some(id) = self.pick(which) else { return };
         let Some(&key) = self.keys.get(&id) else { return };
         let (now, ran) = (self.timestamp(), ran.map(Duration::from_millis));
-        let flies = self.tasks[id] == Known::InFlight;
+        let flies = matches!(self.tasks[id], Known::InFlight | Known::Riding);
         assert_eq!(self.admission.finish(now, key, outcome, ran), flies, "a stale key brings no permit home");
         if flies {
             self.tasks[id] = Known::Answered;
         }
     }
 
-    fn answer_gone(&mut self) {
+    fn answer_evicted(&mut self) {
         for evicted in self.evicted.drain(..) {
             let Known::Queued { until, .. } = self.tasks[evicted.task] else { panic!("one answer each") };
             let late = matches!(evicted.cause, Cause::DeadlineExceeded | Cause::QueueTimeout);
@@ -291,10 +356,13 @@ impl Model {
         let seen = self.admission.snapshot();
         let waiting = |task: &Known| if let Known::Queued { until, .. } = task { Some(*until) } else { None };
         let queued: Vec<_> = self.tasks.iter().filter_map(waiting).collect();
-        let in_flight = self.tasks.iter().filter(|task| **task == Known::InFlight).count();
-        assert_eq!((seen.queued, seen.in_flight), (queued.len(), in_flight), "depths are exact");
+        let those = |wanted| self.tasks.iter().filter(|task| **task == wanted).count();
+        let (permits, in_flight) = (those(Known::InFlight), those(Known::InFlight) + those(Known::Riding));
+        assert_eq!((seen.queued, seen.in_flight, seen.permits), (queued.len(), in_flight, permits), "depths are exact");
+        let numbers: HashSet<_> = self.keys.values().filter_map(|key| self.admission.permit_of(*key)).collect();
+        assert_eq!(numbers.len(), permits, "each permit has a number of its own");
         self.most = self.most.max(seen.limit);
-        assert!(seen.queued + seen.in_flight <= seen.capacity + self.most, "nothing beyond the limit and the queue");
+        assert!(seen.queued + permits <= seen.capacity + self.most, "nothing beyond the limit and the queue");
         assert_eq!(seen.counts.submitted, seen.counts.ended() + (seen.queued + seen.in_flight) as u64);
         assert_eq!(seen.counts.submitted, self.tasks.len() as u64);
         let alone = (self.admission.submitted(), self.admission.queued());
@@ -304,18 +372,24 @@ impl Model {
         }
         assert_eq!(self.admission.is_idle(), queued.is_empty() && in_flight == 0);
         let next = self.admission.next_expiry().map(|next| next.as_nanos() / 1_000_000);
-        let soonest = queued.into_iter().min();
+        let soonest = queued.into_iter().filter(|until| *until < END).min();
+        let next = next.filter(|next| *next < END);
         // Tasks stand in the order of arrival. If the clock went back, one can hide behind another that is due later.
         let known = next.zip(soonest).is_none_or(|(next, due)| (due..=due + self.behind).contains(&next));
-        assert!(next.is_some() == soonest.is_some() && known, "the next expiry is known: {next:?}, {soonest:?}");
-        assert!(self.admission.retry_after(self.timestamp()) <= Duration::from_secs(60));
+        // An adaptive limit may move before.
+        let moves = matches!(self.settings.limit, Limit::Adaptive { .. });
+        let known = known || next < soonest && moves;
+        assert!((next.is_some() == soonest.is_some() || moves) && known, "{next:?}, {soonest:?}");
+        assert!(self.admission.retry_after(self.timestamp()) <= Duration::from_secs(90));
     }
 
     /// Everything ends once time passes and what is in flight finishes.
     fn finish_all(&mut self) {
-        self.now = self.latest + self.timeout();
+        self.now = self.latest + self.timeout().min(60_000);
         self.latest = self.now;
         self.call(Call::Expire);
+        // Those that wait for ever are cut off.
+        self.call(Call::EvictAll(Cause::CutOff));
         for id in 0..self.tasks.len() {
             self.finish(id, Outcome::Ok, Some(1));
         }

@@ -60,8 +60,15 @@ fn what_was_found_for_admission_does_no_harm() {
 
 fn calls() -> impl Strategy<Value = Vec<Call>> {
     let (caller, deadline) = (proptest::option::weighted(0.3, 0..5_u64), proptest::option::weighted(0.3, 0..200_u64));
-    let offer = (0..4_usize, caller, deadline, proptest::bool::weighted(0.2));
-    let offer = offer.prop_map(|(level, caller, deadline, waits)| Call::Offer { level, caller, deadline, waits });
+    let (waits, patient) = (proptest::bool::weighted(0.2), proptest::bool::weighted(0.1));
+    let offer = (0..4_usize, caller, deadline.clone(), waits, patient);
+    let offer = offer.prop_map(|(level, caller, deadline, waits, patient)| Call::Offer {
+        level,
+        caller,
+        deadline,
+        waits,
+        patient,
+    });
     let outcome = (0..6_usize).prop_map(|which| OUTCOMES[which]);
     let ran = proptest::option::weighted(0.9, 0..50_u64);
     let finish = (any::<usize>(), outcome, ran).prop_map(|(which, outcome, ran)| Call::Finish(which, outcome, ran));
@@ -70,10 +77,13 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         200 => Just(Call::Take),
         100 => any::<usize>().prop_map(Call::Cancel),
         200 => finish,
+        20 => any::<usize>().prop_map(Call::Ride),
+        20 => deadline.prop_map(|deadline| Call::OfferRiding { deadline }),
         100 => Just(Call::Expire),
         200 => (0..60_u64).prop_map(Call::Pass),
         10 => (0..5_usize).prop_map(Call::Limit),
         1 => (0..3_u64).prop_map(Call::Back),
+        1 => Just(Call::Pass(3_600_000)),
         5 => Just(Call::Drain),
         10 => Just(Call::EvictAll(Cause::NoWorkers)),
     ];

@@ -3,6 +3,8 @@
 //! `README.md` in this folder says what is simulated and has the tables that these tests print.
 
 mod fairness;
+mod found;
+mod harm;
 mod laws;
 mod limits;
 mod ordinary;
@@ -11,6 +13,7 @@ mod policy;
 mod random;
 mod reference_limits;
 mod reference_queues;
+mod replay;
 mod score;
 mod world;
 

@@ -23,6 +23,14 @@ pub(crate) trait Policy {
     fn expire(&mut self, now: Timestamp, verdicts: &mut Vec<Verdict>);
     fn next_expiry(&self) -> Option<Timestamp>;
     fn limit(&self) -> usize;
+    /// Whether it shows itself as overloaded.
+    fn is_overloaded(&self, _now: Timestamp) -> bool {
+        false
+    }
+    /// What a caller is told that is refused now.
+    fn retry_after(&mut self, _now: Timestamp) -> Duration {
+        Duration::ZERO
+    }
     /// Panics where a promise is broken.
     fn check(&self);
 }
@@ -117,6 +125,14 @@ impl Policy for Ours {
 
     fn limit(&self) -> usize {
         self.admission.snapshot().limit
+    }
+
+    fn is_overloaded(&self, now: Timestamp) -> bool {
+        self.admission.is_overloaded(now)
+    }
+
+    fn retry_after(&mut self, now: Timestamp) -> Duration {
+        self.admission.retry_after(now)
     }
 
     fn check(&self) {

@@ -5,6 +5,12 @@ use super::*;
 /// The mean execution time.
 const RUN: Duration = Duration::from_millis(1);
 
+/// A search between these bounds that is at their geometric mean.
+fn resting(min: usize, max: usize) -> Search {
+    let limit = (min as f64 * max as f64).sqrt().round() as usize;
+    Search { limit, current: limit, ..Search::new(min, max) }
+}
+
 const START: Timestamp = Timestamp::from_nanos(0);
 
 /// So many starts at once, so many run times after the beginning; the marks of the tasks.
@@ -14,7 +20,7 @@ fn start(search: &mut Search, runs: u32, tasks: usize, full: bool) -> Vec<u8> {
 
 /// A search that has just begun its first experiment: between 4 and 16, at a limit of 8.
 fn experiment(begin: u32) -> Search {
-    let mut search = Search::new(1, 64);
+    let mut search = resting(1, 64);
     start(&mut search, begin, PHASE_TASKS as usize, true);
     assert_eq!((search.phase.kind, search.current), (Kind::Compare(0), 4));
     search
@@ -22,7 +28,7 @@ fn experiment(begin: u32) -> Search {
 
 #[test]
 fn an_experiment_begins_once_enough_tasks_started_while_others_waited() {
-    let mut search = Search::new(1, 64);
+    let mut search = resting(1, 64);
     start(&mut search, 50, 100, false);
     start(&mut search, 50, PHASE_TASKS as usize - 1, true);
     start(&mut search, 50, 1, false);
@@ -33,7 +39,7 @@ fn an_experiment_begins_once_enough_tasks_started_while_others_waited() {
 
 #[test]
 fn an_experiment_does_not_begin_before_its_time() {
-    let mut search = Search::new(1, 64);
+    let mut search = resting(1, 64);
     start(&mut search, 5, 100, true);
     assert_eq!((search.phase.kind, search.current), (Kind::Rest(1), 8));
     start(&mut search, 6, 1, true);
@@ -42,7 +48,7 @@ fn an_experiment_does_not_begin_before_its_time() {
 
 #[test]
 fn a_longer_rest_is_longer_in_time_and_in_tasks() {
-    let mut search = Search::new(1, 64);
+    let mut search = resting(1, 64);
     search.pause(START, 3);
     start(&mut search, 17, 100, true);
     assert_eq!(search.phase.kind, Kind::Rest(3), "three times six run times");
@@ -56,7 +62,7 @@ fn a_longer_rest_is_longer_in_time_and_in_tasks() {
 /// So many that each of the limit's places has had one.
 #[test]
 fn a_phase_at_a_high_limit_wants_as_many_tasks_as_the_limit() {
-    let mut search = Search::new(64, 64);
+    let mut search = resting(64, 64);
     start(&mut search, 50, 63, true);
     assert_eq!(search.phase.started, 63);
     start(&mut search, 50, 1, true);
@@ -66,7 +72,7 @@ fn a_phase_at_a_high_limit_wants_as_many_tasks_as_the_limit() {
 #[test]
 fn an_experiment_compares_two_limits_however_near_they_are() {
     for (min, max, limit, compared) in [(1, 2, 1, [1, 2]), (1, 2, 2, [1, 2]), (5, 9, 7, [6, 8])] {
-        let mut search = Search { limit, width: NARROWEST, ..Search::new(min, max) };
+        let mut search = Search { limit, width: NARROWEST, ..resting(min, max) };
         search.begin(START);
         assert_eq!(search.arms.map(|arm| arm.limit), compared, "{limit} of {min} to {max}");
     }
@@ -222,7 +228,7 @@ fn an_experiment_ends_when_it_is_settled_and_in_doubt_after_so_many_rounds() {
 
 #[test]
 fn no_task_is_taken_for_one_of_another_experiment() {
-    let mut search = Search::new(1, 64);
+    let mut search = resting(1, 64);
     let mut before = 0;
     for _ in 0..300 {
         search.begin(START);
@@ -233,7 +239,7 @@ fn no_task_is_taken_for_one_of_another_experiment() {
 
 #[test]
 fn a_limit_that_stays_rests_twice_as_long_each_time() {
-    let mut search = Search::new(1, 64);
+    let mut search = resting(1, 64);
     let rests: Vec<_> = (0..6)
         .map(|_| {
             search.phase.kind = Kind::Compare(3);
@@ -273,7 +279,7 @@ fn an_experiment_becomes_as_wide_as_the_noise_asks_for() {
 
 #[test]
 fn many_moves_in_one_direction_become_wider_and_one_back_rests() {
-    let mut search = Search { width: 1.5, ..Search::new(1, 1000) };
+    let mut search = Search { width: 1.5, ..resting(1, 1000) };
     for streak in 1..=2 {
         search.begin(START);
         let high = search.arms[1].limit;
@@ -293,19 +299,19 @@ fn many_moves_in_one_direction_become_wider_and_one_back_rests() {
 #[test]
 fn a_limit_does_not_move_beyond_its_bounds() {
     for (limit, direction) in [(1, Direction::Down), (64, Direction::Up)] {
-        let mut search = Search { limit, ..Search::new(1, 64) };
+        let mut search = Search { limit, ..resting(1, 64) };
         search.begin(START);
         search.move_limit(START, direction);
         assert_eq!((search.limit, search.current, search.streak, search.rest), (limit, limit, 0, 2));
     }
-    let mut search = Search { limit: 64, ..Search::new(1, 64) };
+    let mut search = Search { limit: 64, ..resting(1, 64) };
     search.begin(START);
     assert_eq!(search.arms.map(|arm| arm.limit), [32, 64]);
 }
 
 /// How wide the next experiment is when a block of tasks took so many times as long as the one before.
 fn width_after(factor: f64, spread: f64, tasks: usize) -> f64 {
-    let mut search = Search { width: NARROWEST, ..Search::new(1, 64) };
+    let mut search = Search { width: NARROWEST, ..resting(1, 64) };
     for ran in noisy(BLOCK as usize, 1.0, spread).chain(noisy(tasks, factor, spread)) {
         search.ended(START, 0, Outcome::Ok, ran);
     }
@@ -362,4 +368,28 @@ fn an_estimate_is_as_sure_as_its_tasks_are_many_and_alike() {
     // The logarithm is `ln 2` off the mean, up or down.
     assert!((doubt(100, 2.0) - 2.0 * 2.0_f64.ln() / 10.0).abs() < 1e-3);
     assert!((doubt(400, 2.0) - 2.0 * 2.0_f64.ln() / 20.0).abs() < 1e-3);
+}
+
+#[test]
+fn a_search_begins_at_its_upper_bound() {
+    assert_eq!(Search::new(2, 64).current, 64);
+}
+
+#[test]
+fn while_tasks_wait_and_none_starts_an_experiment_is_given_up_and_then_the_limit_doubles() {
+    let run = nanos(RUN);
+    let at_runs = |runs: u32| START + runs * RUN;
+    let mut search = experiment(10);
+    let mut limits = Vec::new();
+    for step in 1..=6 {
+        let due = search.waits_until(START, run);
+        assert_eq!(due.is_some(), search.current < 64);
+        search.waits(at_runs(10 + step * 16), START, run);
+        limits.push(search.current);
+    }
+    assert_eq!(limits, [8, 16, 32, 64, 64, 64]);
+    search.limit = 8;
+    search.pause(START, 1);
+    search.waits(at_runs(116), at_runs(101), run);
+    assert_eq!(search.current, 8, "one has started");
 }
