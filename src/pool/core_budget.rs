@@ -465,6 +465,30 @@ mod tests {
         assert!((85..=115).contains(&turns.iter().sum::<usize>()), "{turns:?}");
     }
 
+    /// Blocked workers resume without asking, and compute beside the holder of the core.
+    #[test]
+    fn a_pool_that_computes_on_more_cores_than_it_holds_pays_for_them() {
+        let mut budget = CoreBudget::new(1);
+        let mut pools = pools::<2>(&mut budget);
+        report(&mut budget, &mut pools, 0, 9, NOW);
+        report(&mut budget, &mut pools, 1, 9, NOW);
+        let mut turns = [0, 0];
+        for millis in 1..=300 {
+            let reports: Vec<_> = pools
+                .iter_mut()
+                .enumerate()
+                .map(|(at, pool)| {
+                    let in_use = if at == 0 { pool.cores } else { 3 };
+                    (pool.member, Report { in_use, ..pool.report(9) })
+                })
+                .collect();
+            let allots = budget.tick(&reports, at(millis));
+            apply(&mut budget, &mut pools, allots, at(millis));
+            turns = [0, 1].map(|at| turns[at] + pools[at].cores);
+        }
+        assert!(turns[0] > 2 * turns[1], "{turns:?}");
+    }
+
     #[test]
     fn cores_that_the_machine_loses_are_taken_away_and_those_that_it_gains_are_granted() {
         let mut budget = CoreBudget::new(4);

@@ -107,8 +107,8 @@ impl Pool {
 
     /// Whether a task waits, and the limit keeps a worker from taking it.
     fn waits_for_a_core(&self) -> bool {
-        let limit = self.limit.current();
-        !self.queue.is_empty() && self.workers.len() >= limit && limit < self.most
+        let awake = self.workers.len();
+        !self.queue.is_empty() && awake >= self.limit.current() && awake < self.most
     }
 
     /// An active worker takes the next task.
@@ -584,7 +584,7 @@ fn arrivals_of((kind, millis_between, computing, blocked): (u8, u64, f64, f64)) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 24 } else { 400 }))]
 
     /// For any pools: no more cores are held than there are, no core is idle for long while a task waits for
     /// one, and each pool has its tasks done.
