@@ -584,7 +584,7 @@ fn arrivals_of((kind, millis_between, computing, blocked): (u8, u64, f64, f64)) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 24 } else { 400 }))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// For any pools: no more cores are held than there are, no core is idle for long while a task waits for
     /// one, and each pool has its tasks done.
