@@ -2,13 +2,13 @@
 //!
 //! # The rule
 //! A core that becomes free goes to the waiting pool with the least *virtual time*: the time for which a pool has held
-//! cores, or used more than it held, divided by its share and counted while any pool waits. While a pool waits, the budget computes which pools the
-//! cores should belong to for the next [`QUANTUM`]: it hands them out one after the other, each to the pool that would
-//! have the least virtual time at the end of that quantum. A pool that has the core already counts as one quantum less,
-//! so a core moves only when its holder is ahead by a quantum. A pool that did not wait starts at most two quanta behind
-//! the others: it gets the next core that is free, and saves up no more than that. This is start-time fair queueing
-//! (Goyal, Vin and Cheng, 1996) with cores in place of packets, the preference for the core's holder and the limit on
-//! the credit of a sleeper as in Linux's completely fair scheduler.
+//! cores, or used more than it held, divided by its share and counted while any pool waits. While a pool waits, the
+//! budget computes which pools the cores should belong to for the next [`QUANTUM`]: it hands them out one after the
+//! other, each to the pool that would have the least virtual time at the end of that quantum. A pool that has the core
+//! already counts as one quantum less, so a core moves only when its holder is ahead by a quantum. A pool that did not
+//! wait starts at most two quanta behind the others: it gets the next core that is free, and saves up no more than that.
+//! This is start-time fair queueing (Goyal, Vin and Cheng, 1996) with cores in place of packets. The preference for the
+//! core's holder and the limit on the credit of a sleeper are those of Linux's completely fair scheduler.
 //!
 //! No core is granted twice. The budget cannot interrupt a poll, so a core that it takes from a pool counts as held
 //! until the pool reports that a worker has ended its poll and parked. If that takes longer than a [`TICK`], the budget
@@ -465,7 +465,7 @@ mod tests {
         assert!((85..=115).contains(&turns.iter().sum::<usize>()), "{turns:?}");
     }
 
-    /// Blocked workers resume without asking, and compute beside the holder of the core.
+    /// Blocked workers resume without asking, and share the core with the worker that holds it.
     #[test]
     fn a_pool_that_computes_on_more_cores_than_it_holds_pays_for_them() {
         let mut budget = CoreBudget::new(1);
