@@ -89,7 +89,7 @@ prop_compose! {
             pool.share = share;
             pool.stack_size = stack_size;
             pool.nice = nice;
-            pool.trust = Some(trust);
+            pool.trust = trust;
         }
         pool
     }
