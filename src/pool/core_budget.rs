@@ -159,21 +159,21 @@ impl CoreBudget {
 
     /// Bounds how far the virtual times of the pools lie apart.
     fn limit_lag(&mut self) {
-        let waiting = self.members.iter().filter(|member| member.waits(self.cores));
-        let least = waiting.map(|member| member.virtual_time).min_by(f64::total_cmp);
-        let cores = self.cores;
+        if !self.is_contended() {
+            // No pool waits, so a new period begins, and the usage before it does not count.
+            for member in &mut self.members {
+                member.virtual_time = if member.granted == 0 { -CREDIT * member.quantum() } else { 0.0 };
+            }
+            return;
+        }
+        let backlogged = self.members.iter().filter(|member| member.is_backlogged());
+        let least = backlogged.map(|member| member.virtual_time).fold(f64::INFINITY, f64::min);
         for member in &mut self.members {
-            let credit = CREDIT * member.quantum();
-            match least {
-                // No pool waits, so a new period begins, and the usage before it does not count.
-                None => member.virtual_time = if member.granted == 0 { -credit } else { 0.0 },
-                Some(least) if !member.waits(cores) => {
-                    let most = least + nanos(DEBT) / member.share;
-                    member.virtual_time = member.virtual_time.clamp(least - credit, most);
-                }
-                Some(least) => {
-                    member.virtual_time = member.virtual_time.min(least + nanos(DEBT) / member.share);
-                }
+            let most = least + nanos(DEBT) / member.share;
+            member.virtual_time = member.virtual_time.min(most);
+            // A pool that has what it wants saves up no more than its credit.
+            if !member.is_backlogged() {
+                member.virtual_time = member.virtual_time.max(least - CREDIT * member.quantum());
             }
         }
     }
@@ -265,10 +265,7 @@ impl CoreBudget {
             }
             let members = self.members.iter_mut().zip(targets);
             let holders = members.filter(|(member, target)| member.granted > **target).map(|(member, _)| member);
-            let first = holders.max_by(|one, other| {
-                let unused = |member: &Member| member.granted > member.wanted;
-                unused(one).cmp(&unused(other)).then(one.virtual_time.total_cmp(&other.virtual_time))
-            });
+            let first = holders.max_by(|one, other| one.virtual_time.total_cmp(&other.virtual_time));
             let Some(member) = first else { return };
             member.granted -= 1;
             member.set_held(member.held, now);
@@ -303,6 +300,11 @@ impl Member {
     /// Whether the pool lacks a core that the budget has.
     fn waits(&self, cores: usize) -> bool {
         self.granted < self.wanted.min(cores)
+    }
+
+    /// Whether the pool could use more cores than it has, and perhaps more than there are.
+    const fn is_backlogged(&self) -> bool {
+        self.granted < self.wanted
     }
 
     /// The cores that were taken away more than a tick ago, and are still held.
@@ -463,6 +465,39 @@ mod tests {
         let changes: Vec<_> = (1..200).filter(|&turn| turns[turn] != turns[turn - 1]).collect();
         assert!(changes.windows(2).all(|pair| (10..=14).contains(&(pair[1] - pair[0]))), "{changes:?}");
         assert!((85..=115).contains(&turns.iter().sum::<usize>()), "{turns:?}");
+    }
+
+    #[test]
+    fn the_pool_with_the_least_virtual_time_gets_the_first_core_that_is_free() {
+        let mut budget = CoreBudget::new(2);
+        // The credit of a pool, in virtual time, is the smaller the greater its share is.
+        let mut pools = [1, 2, 1].map(|share| Pool::new(&mut budget, share));
+        report(&mut budget, &mut pools, 0, 9, NOW);
+        pools[0].polls = true;
+        report(&mut budget, &mut pools, 1, 1, NOW);
+        report(&mut budget, &mut pools, 2, 1, NOW);
+        assert_eq!(cores(&pools), [0, 0, 0], "both workers poll");
+        let one_parks = Report { held: 1, seq: 9, ..pools[0].report };
+        let allots = budget.report(pools[0].member, one_parks, at(1));
+        apply(&mut budget, &mut pools, allots, at(1));
+        assert_eq!(cores(&pools), [0, 0, 1]);
+    }
+
+    #[test]
+    fn a_poll_of_ten_seconds_costs_its_pool_no_more_than_a_tenth_of_a_second() {
+        let mut budget = CoreBudget::new(1);
+        let mut pools = pools::<2>(&mut budget);
+        report(&mut budget, &mut pools, 0, 9, NOW);
+        pools[0].polls = true;
+        report(&mut budget, &mut pools, 1, 9, NOW);
+        (0..5000).for_each(|turn| tick(&mut budget, &mut pools, at(2 * turn)));
+        pools[0].polls = false;
+        let waits = (5000..6000).position(|turn| {
+            tick(&mut budget, &mut pools, at(2 * turn));
+            turn > 5000 && pools[0].cores == 1
+        });
+        let waits = 2 * waits.expect("it has its turn again");
+        assert!((80..=140).contains(&waits), "{waits} ms");
     }
 
     /// Blocked workers resume without asking, and share the core with the worker that holds it.

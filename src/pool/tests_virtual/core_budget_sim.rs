@@ -373,12 +373,21 @@ fn saturated_pools_have_the_cores_by_their_shares() {
 
 #[test]
 fn long_and_short_tasks_of_equal_shares_have_equal_time() {
-    let mut machine = Machine::new(2);
-    for length in [1.0, 5.0, 40.0] {
+    for cores in [1, 2] {
+        let mut machine = Machine::new(cores);
+        for length in [1.0, 5.0, 40.0] {
+            machine.pool(1, 30, saturated(&[computes(length)]));
+        }
+        machine.run(4 * SECOND).measure(4 * SECOND);
+        assert_shared(&machine, &[1; 3]);
+    }
+    // With a single other pool, this one has the whole core between two long tasks.
+    let mut machine = Machine::new(1);
+    for length in [1.0, 40.0] {
         machine.pool(1, 30, saturated(&[computes(length)]));
     }
-    machine.run(2 * SECOND).measure(2 * SECOND);
-    assert_shared(&machine, &[1; 3]);
+    machine.run(4 * SECOND).measure(4 * SECOND);
+    assert_shared(&machine, &[1; 2]);
 }
 
 #[test]
