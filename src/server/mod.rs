@@ -36,7 +36,8 @@
 //!   includes the handshake of TLS. HTTP/2 has no such timeout for later headers: an incomplete header is not a
 //!   request, so the connection stays idle.
 //! - **Peers that vanished** are noticed by TCP keep-alive after 90 s, and by HTTP/2 pings after 30 s. Their requests
-//!   are then cancelled.
+//!   are then cancelled. While an HTTP/1.1 response is being sent, the kernel's retransmissions decide: Linux gives up
+//!   after some 15 minutes (`net.ipv4.tcp_retries2`).
 //! - **Old connections** are closed after `server.max_connection_age`, 10% more or less, when their requests in flight
 //!   have ended. Clients then connect again, and a balancer can send them to a new server. There is no maximum by
 //!   default.

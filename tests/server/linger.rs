@@ -1,11 +1,10 @@
 //! A connection that closes while its client still sends is not reset at once.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
-use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{TestServer, app, closed, gate, read_to, send, soon};

@@ -44,7 +44,7 @@ fn start(pools: &Pools, delay: Duration) -> Stages {
         .shutdown_on(async { stopped.await.unwrap() })
         .cut_off_on(async {
             if is_cut_off.await.is_err() {
-                pending().await
+                pending::<()>().await;
             }
         });
     let served = tokio::spawn(async move { server.serve(app).await.unwrap() });
@@ -152,7 +152,7 @@ async fn a_shutdown_of_the_pools_announces_the_drain_as_well() {
     let pools = Pools::disabled();
     let draining = pools.draining();
     drop(pools.shutdown(Duration::ZERO));
-    draining.await;
+    tokio::time::timeout(DELAY, draining).await.expect("it is announced");
 }
 
 #[tokio::test(start_paused = true)]
