@@ -522,17 +522,26 @@ fn where_all_callers_stay_a_pool_serves_in_order_however_many_there_are() {
     assert_eq!(flooded(Discipline::Adaptive, false), flooded(Discipline::Fifo, false));
 }
 
-/// Whether a limit of 8 ever moves while so many are in flight, and so many wait, whenever one has started.
-fn limit_moves(in_flight: usize, waiting: usize) -> bool {
+/// Whether a limit of 8 ever moves while so many are in flight, so many wait whenever one has started, and so many are
+/// lost beside each that starts.
+fn limit_moves(in_flight: usize, waiting: usize, lost: usize) -> bool {
     let settings = Settings { limit: Limit::Adaptive { min: 1, max: 8 }, ..Settings::default() };
     let mut admission = Admission::new(settings, 1);
     let mut running = Vec::new();
-    (0..500).map(after).any(|now| {
+    let offer = |admission: &mut Admission<_>, now| {
+        let Ok(Admitted::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut Vec::new()) else {
+            panic!("it waits")
+        };
+        admission.store(key, "task");
+        key
+    };
+    (0..1000).map(after).any(|now| {
         while admission.queued() <= waiting {
-            let Ok(Admitted::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut Vec::new()) else {
-                panic!("it waits")
-            };
-            admission.store(key, "task");
+            offer(&mut admission, now);
+        }
+        for _ in 0..lost {
+            let key = offer(&mut admission, now);
+            assert!(admission.cancel(now, key, Outcome::Cancelled).is_some());
         }
         if running.len() == in_flight {
             assert!(admission.finish(now, running.remove(0), Outcome::Ok, Some(Duration::from_millis(1))));
@@ -543,10 +552,11 @@ fn limit_moves(in_flight: usize, waiting: usize) -> bool {
 }
 
 #[test]
-fn an_adaptive_limit_is_put_to_the_test_only_while_it_is_what_holds_tasks_back() {
-    assert!(limit_moves(8, 5));
-    assert!(!limit_moves(8, 0), "none waits");
-    assert!(!limit_moves(7, 5), "there is a permit left");
+fn an_adaptive_limit_is_put_to_the_test_only_while_it_is_what_holds_tasks_back_and_work_is_lost() {
+    assert!(limit_moves(8, 5, 1));
+    assert!(!limit_moves(8, 0, 1), "none waits");
+    assert!(!limit_moves(7, 5, 1), "there is a permit left");
+    assert!(!limit_moves(8, 5, 0), "none is lost");
 }
 
 fn patient() -> Offer {

@@ -481,7 +481,7 @@ impl<T> Admission<T> {
         self.levels.get(usize::from(level)).start_at_once(&mut self.slab, key.index(), offer.caller, run);
         let slot = self.slab.at_mut(key.index());
         slot.deadline = offer.deadline.unwrap_or(Timestamp::MAX);
-        (slot.mark, slot.place) = (self.limiter.started(now, false, run), self.permits.take());
+        (slot.mark, slot.place) = (self.limiter.started(now, false, run, || false), self.permits.take());
         self.started = now;
         key
     }
@@ -527,8 +527,9 @@ impl<T> Admission<T> {
         self.drain_rate.started(now, self.queued > 0);
         let permit = self.permits.take();
         self.started = now;
-        let full = self.queued > 0 && self.permits.in_use() >= self.limiter.current();
-        let mark = self.limiter.started(now, full, run);
+        let limit = self.limiter.current();
+        let full = self.queued > 0 && self.permits.in_use() >= limit;
+        let mark = self.limiter.started(now, full, run, || self.levels.exceed(run, limit));
         let key = self.slab.key(index);
         let slot = self.slab.at_mut(index);
         let waited = now.since(slot.since);

@@ -16,8 +16,9 @@
 //! - Tasks that start while none waits tell nothing about the limit and are not looked at: no growth without need.
 //! - Tasks whose callers left while they ran count as no throughput.
 //!
-//! It begins at the upper bound, where it refuses nobody that a fixed limit there would not, and it is put to the test
-//! only once tasks wait. Where tasks wait and none starts, the limit moves by time.
+//! It begins at the upper bound, where it refuses nobody that a fixed limit there would not. It is put to the test only
+//! while the offered load is above the capacity, the first time at the geometric mean of its bounds: an experiment has
+//! its price, and below capacity it buys nothing. Where tasks wait and none starts, the limit moves by time.
 //!
 //! After an experiment that changes nothing the limit rests, for twice as many tasks each time.
 
@@ -53,7 +54,7 @@ const PHASE_TASKS: u32 = 12;
 const STARVED: f64 = 16.0;
 
 /// When tasks wait and none has started for so many mean execution times, the permits are held by long ones.
-const STALLED: f64 = 16.0;
+const STALLED: f64 = 100.0;
 
 /// But not less than this, however short tasks are.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
@@ -175,12 +176,13 @@ impl Limiter {
         }
     }
 
-    /// Notes that a task starts; `full` if the limit is in use and others wait. The answer is wanted back at its end.
+    /// Notes that a task starts; `full` if the limit is in use and others wait, `exceeds` if the offered load is above the
+    /// capacity. The answer is wanted back at its end.
     #[inline]
-    pub(super) fn started(&mut self, now: Timestamp, full: bool, run: f64) -> u8 {
+    pub(super) fn started(&mut self, now: Timestamp, full: bool, run: f64, exceeds: impl FnOnce() -> bool) -> u8 {
         match self {
             Self::Fixed(_) => 0,
-            Self::Adaptive(search) => search.started(now, full, run),
+            Self::Adaptive(search) => search.started(now, full, run, exceeds),
         }
     }
 
@@ -231,14 +233,23 @@ impl Search {
         }
     }
 
-    fn started(&mut self, now: Timestamp, full: bool, run: f64) -> u8 {
+    fn started(&mut self, now: Timestamp, full: bool, run: f64, exceeds: impl FnOnce() -> bool) -> u8 {
         self.phase.started += u32::from(full);
         let Phase { kind, since, started } = self.phase;
         let runs = nanos(now.since(since)) / run.max(1.0);
         let wanted = PHASE_TASKS.max(self.current as u32);
         match kind {
+            // Nothing is known yet, but that the upper bound is too high or not enough.
+            Kind::Rest(_) if self.experiment == 0 && full => {
+                if exceeds() {
+                    self.limit = (self.min as f64 * self.max as f64).sqrt().round() as usize;
+                    self.begin(now);
+                }
+            }
             Kind::Rest(phases) if full && runs >= f64::from(phases) * PHASE_RUNS && started >= phases * wanted => {
-                self.begin(now);
+                if exceeds() {
+                    self.begin(now);
+                }
             }
             Kind::Compare(_) if runs >= STARVED * PHASE_RUNS && started < wanted => self.pause(now, 1),
             Kind::Compare(number) if runs >= PHASE_RUNS && started >= wanted => self.next_phase(now, number + 1),

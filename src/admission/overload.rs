@@ -29,6 +29,9 @@ const ENOUGH: f64 = 10.0;
 /// for too long after an overload.
 const KEPT: f64 = 4.0;
 
+/// Of the most that is counted: the execution time and the limit change meanwhile.
+const CLOSE: f64 = 0.8;
+
 /// How many tasks say whether work is in vain.
 const MEMORY: u32 = 32;
 
@@ -67,8 +70,7 @@ impl Overload {
 
     /// A task was lost; one takes `run` nanoseconds.
     pub(super) fn lost(&mut self, run: f64, limit: usize) {
-        let most = if self.acts { KEPT } else { ENOUGH };
-        self.lost = (self.lost + run).min(most * run * limit as f64);
+        self.lost = (self.lost + run).min(self.most(run, limit));
     }
 
     /// A task was lost whose caller waits no longer than this. Callers whose tasks are shed early say nothing of others.
@@ -82,8 +84,18 @@ impl Overload {
     pub(super) fn ended(&mut self, in_vain: bool, run: f64, limit: usize) {
         if self.lost > 0.0 {
             self.in_vain += (f64::from(u8::from(in_vain)) - self.in_vain) / f64::from(MEMORY);
-            self.acts |= self.in_vain > MOST && self.lost >= ENOUGH * run * limit as f64;
+            self.acts |= self.in_vain > MOST && self.lost >= CLOSE * self.most(run, limit);
         }
+    }
+
+    /// Whether the offered load is above the capacity: the first of the two that are to be known.
+    pub(super) fn exceeds(&self, run: f64, limit: usize) -> bool {
+        self.lost > 0.0 && self.lost >= CLOSE * self.most(run, limit)
+    }
+
+    /// How much lost work is counted.
+    fn most(&self, run: f64, limit: usize) -> f64 {
+        if self.acts { KEPT * run * limit as f64 } else { ENOUGH * run * limit as f64 }
     }
 
     /// Whether the newest task is next.
@@ -117,7 +129,7 @@ mod tests {
     #[test]
     fn the_order_changes_when_much_was_lost_and_most_was_in_vain() {
         assert!(after(20, 100, 3).acts());
-        assert!(!after(19, 100, 4).acts(), "the pool may have had room for these");
+        assert!(!after(15, 100, 4).acts(), "the pool may have had room for these");
         assert!(!after(1000, 1000, 1).acts(), "most are still there");
         assert!(!after(20, 20, 4).acts(), "these may be chance");
         assert_eq!((after(20, 100, 4).useless(), after(20, 100, 1).useless()), (Some(4_000_000), None));

@@ -119,6 +119,11 @@ impl PriorityQueue {
         self.levels.iter_mut().for_each(|level| level.overload.made_up(free));
     }
 
+    /// Whether more work of some level was lost than there was room for.
+    pub(super) fn exceed(&self, run: f64, limit: usize) -> bool {
+        self.levels.iter().any(|level| level.overload.exceeds(run, limit))
+    }
+
     fn first(&self) -> Option<usize> {
         (self.waiting != 0).then(|| self.waiting.trailing_zeros() as usize)
     }

@@ -30,6 +30,8 @@ const FEW: usize = 3;
 struct Scenario {
     seed: u64,
     text: String,
+    /// Whether some tasks have deadlines, or come before others.
+    is_told_apart: bool,
     settings: Settings,
     requests: Vec<Request>,
 }
@@ -98,7 +100,9 @@ impl Scenario {
             // Arrivals are scaled below, when it is known how much work there is.
             requests[number].at = at as u64;
         }
-        let mut scenario = Self { seed, text: String::new(), settings: Settings::fixed(limit), requests };
+        let is_told_apart = deadlines.is_some() || callers.is_some() || levels > 1;
+        let settings = Settings::fixed(limit);
+        let mut scenario = Self { seed, text: String::new(), is_told_apart, settings, requests };
         scenario.scale(load, limit, idle.map(|every| (every, 4.0 * 3600.0 * SECOND + 100.0 * mean * change.max(1.0))));
         scenario.settings = Settings { timeout: Duration::from_nanos(timeout as u64), ..Settings::fixed(limit) };
         scenario.settings.capacity = capacity;
@@ -279,6 +283,10 @@ fn tables() {
     let mut tasks = 0;
     for seed in 0..number("SIM_SCENARIOS").unwrap_or(1000) {
         let scenario = Scenario::new(seed, Some(MS));
+        if scenario.is_told_apart {
+            // Others know no levels, callers or deadlines.
+            continue;
+        }
         let Verdict { fifo, .. } = scenario.verdict(scenario.requests.len());
         tasks += scenario.requests.len();
         for (at, (name, mut policy)) in policies(&scenario).into_iter().enumerate() {

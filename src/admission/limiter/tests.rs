@@ -8,14 +8,14 @@ const RUN: Duration = Duration::from_millis(1);
 /// A search between these bounds that is at their geometric mean.
 fn resting(min: usize, max: usize) -> Search {
     let limit = (min as f64 * max as f64).sqrt().round() as usize;
-    Search { limit, current: limit, ..Search::new(min, max) }
+    Search { limit, current: limit, experiment: 127, ..Search::new(min, max) }
 }
 
 const START: Timestamp = Timestamp::from_nanos(0);
 
 /// So many starts at once, so many run times after the beginning; the marks of the tasks.
 fn start(search: &mut Search, runs: u32, tasks: usize, full: bool) -> Vec<u8> {
-    (0..tasks).map(|_| search.started(START + runs * RUN, full, nanos(RUN))).collect()
+    (0..tasks).map(|_| search.started(START + runs * RUN, full, nanos(RUN), || true)).collect()
 }
 
 /// A search that has just begun its first experiment: between 4 and 16, at a limit of 8.
@@ -384,12 +384,31 @@ fn while_tasks_wait_and_none_starts_an_experiment_is_given_up_and_then_the_limit
     for step in 1..=6 {
         let due = search.waits_until(START, run);
         assert_eq!(due.is_some(), search.current < 64);
-        search.waits(at_runs(10 + step * 16), START, run);
+        search.waits(at_runs(10 + step * 100), START, run);
         limits.push(search.current);
     }
     assert_eq!(limits, [8, 16, 32, 64, 64, 64]);
     search.limit = 8;
     search.pause(START, 1);
-    search.waits(at_runs(116), at_runs(101), run);
+    search.waits(at_runs(700), at_runs(601), run);
     assert_eq!(search.current, 8, "one has started");
+}
+
+#[test]
+fn no_experiment_begins_below_capacity() {
+    let mut search = resting(1, 64);
+    (0..100).for_each(|_| _ = search.started(START + 50 * RUN, true, nanos(RUN), || false));
+    assert_eq!((search.phase.kind, search.current), (Kind::Rest(1), 8));
+    start(&mut search, 50, 1, true);
+    assert_eq!(search.phase.kind, Kind::Compare(0));
+}
+
+#[test]
+fn the_first_experiment_begins_as_soon_as_the_load_is_above_capacity_and_at_the_geometric_mean() {
+    let mut search = Search::new(1, 64);
+    _ = search.started(START, true, nanos(RUN), || false);
+    _ = search.started(START, false, nanos(RUN), || true);
+    assert_eq!(search.current, 64);
+    _ = search.started(START, true, nanos(RUN), || true);
+    assert_eq!((search.limit, search.current, search.phase.kind), (8, 4, Kind::Compare(0)));
 }
