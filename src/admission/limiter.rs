@@ -77,9 +77,6 @@ const CHANGED: f64 = 2.0;
 /// How many tasks are looked at together to see that.
 const BLOCK: f64 = 128.0;
 
-/// So many moves in one direction mean that the goal is far.
-const STREAK: u32 = 3;
-
 #[derive(Debug)]
 pub(super) enum Limiter {
     Fixed(usize),
@@ -98,8 +95,6 @@ pub(super) struct Search {
     /// How far apart the two are, as a factor.
     width: f64,
     last: Option<Direction>,
-    /// How many moves in that direction.
-    streak: u32,
     /// How long to rest when nothing changes.
     rest: u32,
     /// How tasks fared under this limit at first, and how the latest do.
@@ -179,7 +174,7 @@ impl Limiter {
     /// Notes that a task starts; `full` if the limit is in use and others wait, `exceeds` if the offered load is above the
     /// capacity. The answer is wanted back at its end.
     #[inline]
-    pub(super) fn started(&mut self, now: Timestamp, full: bool, run: f64, exceeds: impl FnOnce() -> bool) -> u8 {
+    pub(super) fn started(&mut self, now: Timestamp, full: bool, run: f64, exceeds: impl Fn() -> bool) -> u8 {
         match self {
             Self::Fixed(_) => 0,
             Self::Adaptive(search) => search.started(now, full, run, exceeds),
@@ -223,7 +218,6 @@ impl Search {
             current: max,
             width: WIDEST,
             last: None,
-            streak: 0,
             rest: 1,
             known: Arm::default(),
             recent: Arm::default(),
@@ -233,23 +227,21 @@ impl Search {
         }
     }
 
-    fn started(&mut self, now: Timestamp, full: bool, run: f64, exceeds: impl FnOnce() -> bool) -> u8 {
+    fn started(&mut self, now: Timestamp, full: bool, run: f64, exceeds: impl Fn() -> bool) -> u8 {
         self.phase.started += u32::from(full);
         let Phase { kind, since, started } = self.phase;
         let runs = nanos(now.since(since)) / run.max(1.0);
         let wanted = PHASE_TASKS.max(self.current as u32);
         match kind {
             // Nothing is known yet, but that the upper bound is too high or not enough.
-            Kind::Rest(_) if self.experiment == 0 && full => {
-                if exceeds() {
-                    self.limit = (self.min as f64 * self.max as f64).sqrt().round() as usize;
-                    self.begin(now);
-                }
+            Kind::Rest(_) if self.experiment == 0 && full && exceeds() => {
+                self.limit = (self.min as f64 * self.max as f64).sqrt().round() as usize;
+                self.begin(now);
             }
-            Kind::Rest(phases) if full && runs >= f64::from(phases) * PHASE_RUNS && started >= phases * wanted => {
-                if exceeds() {
-                    self.begin(now);
-                }
+            Kind::Rest(phases)
+                if full && runs >= f64::from(phases) * PHASE_RUNS && started >= phases * wanted && exceeds() =>
+            {
+                self.begin(now);
             }
             Kind::Compare(_) if runs >= STARVED * PHASE_RUNS && started < wanted => self.pause(now, 1),
             Kind::Compare(number) if runs >= PHASE_RUNS && started >= wanted => self.next_phase(now, number + 1),
@@ -303,7 +295,7 @@ impl Search {
         };
         let change = Estimate { value: now.value - before.value, variance: now.variance + before.variance };
         if change.value.abs() > CHANGED.ln() + self.width.ln() + change.doubt() {
-            (self.width, self.rest, self.streak, self.last, self.known) = (WIDEST, 1, 0, None, recent);
+            (self.width, self.rest, self.last, self.known) = (WIDEST, 1, None, recent);
             self.pause(at, 1);
         }
     }
@@ -380,14 +372,9 @@ impl Search {
         self.limit = self.arms[usize::from(direction == Direction::Up)].limit;
         self.known = Arm::default();
         if self.last.replace(direction).is_some_and(|last| last != direction) {
-            self.streak = 1;
             return self.stay(now);
         }
-        self.streak += 1;
         self.rest = 1;
-        if self.streak >= STREAK {
-            self.width = (self.width * self.width).min(WIDEST);
-        }
         self.pause(now, 1);
     }
 

@@ -16,9 +16,9 @@ pub struct Settings {
     pub timeout: Duration,
     /// Which of the waiting tasks is next.
     pub discipline: Discipline,
-    /// Within what bounds the wait that counts as late follows the pool's run time.
+    /// The bounds of the wait that counts as late, which follows the execution time. It decides what the pool shows.
     pub target: Bounds,
-    /// Within what bounds the time that every wait must be late for, before the pool counts as overloaded, follows it.
+    /// The bounds of the time for which every wait must be late before the pool shows itself as overloaded.
     pub interval: Bounds,
 }
 
@@ -43,7 +43,7 @@ pub enum Limit {
 pub enum Discipline {
     /// The oldest, always.
     Fifo,
-    /// The oldest; while the pool is overloaded the newest, and late ones are shed.
+    /// The oldest; while that is useless work the newest, and tasks that waited too long are shed.
     #[default]
     Adaptive,
 }

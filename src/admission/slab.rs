@@ -243,6 +243,11 @@ mod tests {
     }
 
     #[test]
+    fn a_task_costs_its_payload_and_48_bytes() {
+        assert_eq!(size_of::<Slot<Box<()>>>(), size_of::<Box<()>>() + 48);
+    }
+
+    #[test]
     fn the_memory_of_a_burst_is_given_back_when_its_last_task_has_gone() {
         let (mut slab, last) = after_a_burst(KEPT + 1);
         slab.remove(last.index());

@@ -46,7 +46,7 @@ impl Scenario {
     /// A scenario whose tasks take any time, or this in the mean.
     fn new(seed: u64, mean: Option<f64>) -> Self {
         let random = &mut Random::new(seed.wrapping_add(0x5EED));
-        let one_in = |random: &mut Random, n: u64| random.bits() % n == 0;
+        let one_in = |random: &mut Random, n: u64| random.bits().is_multiple_of(n);
         // From the one to the other, each order of magnitude as often.
         let scaled = |random: &mut Random, from: f64, to: f64| from * (to / from).powf(random.fraction());
         let load = 0.1 + 0.88 * random.fraction();
@@ -74,22 +74,19 @@ impl Scenario {
         let levels = if one_in(random, 4) { 4 } else { 1 };
         let callers = one_in(random, 4).then(|| scaled(random, 1.0, 30.0));
         let mut requests = Vec::with_capacity(count);
-        let (mut at, mut pause) = (0.0, 0.0);
+        let mut at = 0.0;
         for number in 0..count {
             let scale = if number < count / 2 { 1.0 } else { change };
             if number % burst == 0 {
                 at += random.exponential() * burst as f64 * mean * scale / limit as f64;
             }
-            if idle.is_some_and(|every| number % every == every - 1) {
-                pause += 4.0 * 3600.0 * SECOND + 1000.0 * mean * scale;
-            }
             let some = |random: &mut Random, kind: Option<(u64, f64)>| {
                 let (every, runs) = kind?;
-                (random.bits() % every == 0).then(|| (runs * mean * scale * (0.5 + random.fraction())) as u64 + 1)
+                one_in(random, every).then(|| (runs * mean * scale * (0.5 + random.fraction())) as u64 + 1)
             };
             let level = if levels == 1 { Priority::Normal } else { Priority::ALL[(random.bits() % levels) as usize] };
             requests.push(Request {
-                at: pause as u64,
+                at: at as u64,
                 work: (work.draw(random) * scale) as u64,
                 level,
                 // The first asks most often.
@@ -97,9 +94,8 @@ impl Scenario {
                 patience: some(random, impatient),
                 deadline: some(random, deadlines),
             });
-            // Arrivals are scaled below, when it is known how much work there is.
-            requests[number].at = at as u64;
         }
+        // Arrivals are scaled, and idle spells put in, when it is known how much work there is.
         let is_told_apart = deadlines.is_some() || callers.is_some() || levels > 1;
         let settings = Settings::fixed(limit);
         let mut scenario = Self { seed, text: String::new(), is_told_apart, settings, requests };
@@ -125,8 +121,8 @@ impl Scenario {
             let needed = work / (limit as f64 * load);
             let last = arrivals[until - 1];
             let stretch = needed / (last - from).max(1) as f64;
-            for at in first..until {
-                self.requests[at].at = begin + ((arrivals[at] - from) as f64 * stretch) as u64;
+            for (request, arrival) in self.requests.iter_mut().zip(&arrivals).take(until).skip(first) {
+                request.at = begin + ((arrival - from) as f64 * stretch) as u64;
             }
             (from, begin) = (last, self.requests[until - 1].at);
         }

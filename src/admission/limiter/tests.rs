@@ -278,22 +278,18 @@ fn an_experiment_becomes_as_wide_as_the_noise_asks_for() {
 }
 
 #[test]
-fn many_moves_in_one_direction_become_wider_and_one_back_rests() {
-    let mut search = Search { width: 1.5, ..resting(1, 1000) };
-    for streak in 1..=2 {
+fn moves_in_one_direction_follow_each_other_and_one_back_rests() {
+    let mut search = resting(1, 1000);
+    for _ in 0..2 {
         search.begin(START);
         let high = search.arms[1].limit;
         search.move_limit(START, Direction::Up);
-        assert_eq!((search.limit, search.current, search.streak), (high, high, streak));
-        assert_eq!((search.width, search.phase.kind), (1.5, Kind::Rest(1)));
+        assert_eq!((search.limit, search.current, search.phase.kind), (high, high, Kind::Rest(1)));
     }
-    search.begin(START);
-    search.move_limit(START, Direction::Up);
-    assert_eq!((search.width, search.streak), (2.25, 3));
     search.begin(START);
     let low = search.arms[0].limit;
     search.move_limit(START, Direction::Down);
-    assert_eq!((search.limit, search.streak, search.phase.kind), (low, 1, Kind::Rest(2)));
+    assert_eq!((search.limit, search.phase.kind), (low, Kind::Rest(2)));
 }
 
 #[test]
@@ -302,7 +298,7 @@ fn a_limit_does_not_move_beyond_its_bounds() {
         let mut search = Search { limit, ..resting(1, 64) };
         search.begin(START);
         search.move_limit(START, direction);
-        assert_eq!((search.limit, search.current, search.streak, search.rest), (limit, limit, 0, 2));
+        assert_eq!((search.limit, search.current, search.rest), (limit, limit, 2));
     }
     let mut search = Search { limit: 64, ..resting(1, 64) };
     search.begin(START);
