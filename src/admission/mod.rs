@@ -21,8 +21,9 @@
 //!
 //! # The rules
 //!
-//! After every call *submitted = Σ results + queued + in flight*. No more tasks than the limit and the capacity together
-//! wait or have a permit, and no task starts while all permits are in use. Each rule is stated beside its code:
+//! After every call *submitted = Σ results + queued + in flight*. No more tasks than the limit and the capacity
+//! together wait or have a permit, and no task starts while all permits are in use. Each rule is stated in full at its
+//! code:
 //!
 //! | rule | where |
 //! |---|---|
@@ -37,13 +38,13 @@
 //! *First, do no harm*: below capacity an [`Adaptive`](Discipline::Adaptive) queue refuses no task that a
 //! [`Fifo`](Discipline::Fifo) one with the same settings serves. `tests/sim/harm.rs` compares the two.
 //!
-//! A full queue refuses in constant time, before anything is done for the task. It makes room for a task of a higher level
-//! by shedding the newest of the lowest, and for a caller with few tasks by shedding one of the caller with most. No task
-//! is shed while a permit is free for it. A pool that has been idle for ten minutes forgets what it learned, so that
-//! nothing from before an idle spell changes what it does.
+//! A full queue refuses in constant time, before anything is done for the task. It makes room for a task of a higher
+//! level by shedding the newest of the lowest, and for a caller with few tasks by shedding one of the caller with most.
+//! No task is shed while a permit is free for it. A pool that has been idle for ten minutes forgets what it learned, so
+//! that nothing from before an idle spell changes what it does.
 //!
-//! Each task costs its payload and 48 bytes. No call costs more when more tasks wait, except for a deadline's place in its
-//! heap, a permit's number in another, and a call that ends many tasks.
+//! Each task costs its payload and 48 bytes. No call costs more when more tasks wait, except for a deadline's place in
+//! its heap, a permit's number in another, and a call that ends many tasks.
 
 mod codel;
 mod core;

@@ -1,15 +1,15 @@
 //! Whether serving in order has become useless work, and then: which tasks are.
 //!
-//! First in, first out is right as long as those who are served are still there. Under lasting overload they are not:
-//! everybody waits for just as long as callers do, and the work is done for nobody. A pool changes its order only when
-//! two things are known of a level, both since the level last lost nothing:
+//! First in, first out is right as long as the callers that are served are still there. Under lasting overload they are
+//! not: everybody waits for just as long as callers do, and the work is done for nobody. A pool changes its order only
+//! when two things are known of a level, both since the level last lost nothing:
 //!
 //! 1. **More work was lost than there was room for.** Each task that left the queue unserved, because its caller did,
-//!    its time was up or the queue was full, adds one mean execution time to the *lost work*. Each permit that is free
-//!    while nothing waits takes off the time that it is free. Below capacity the free permits make up for whatever is
-//!    lost, however many callers are impatient; so lost work of [`ENOUGH`] execution times for each permit says that the
-//!    *offered load*, lost tasks included, is above the capacity. (In queueing terms it is the backlog of a pool whose
-//!    callers all stay, less the backlog there is.)
+//! its time was up or the queue was full, adds one mean execution time to the *lost work*. Each permit that is free
+//! while nothing waits takes off the time that it is free. Below capacity the free permits make up for whatever is
+//! lost, however many callers are impatient; so lost work of [`ENOUGH`] execution times for each permit says that the
+//! *offered load*, lost tasks included, is above the capacity. (In queueing terms it is the backlog of a pool whose
+//! callers all stay, less the backlog there is.)
 //! 2. **Most of what is done is in vain.** Of the last [`MEMORY`] tasks that ended, more than half ended after their
 //!    caller had left or their deadline had passed. While this is not so, the order does no harm, and a full queue, the
 //!    queue timeout and deadlines refuse what is too much.
@@ -25,8 +25,8 @@ use super::mean::Mean;
 /// Execution times for each permit: ten times what one more arrival could do.
 const ENOUGH: f64 = 10.0;
 
-/// The same once the order is another: tried in `tests/sim`, where fewer end it too soon at a load of 1.1, and more go on
-/// for too long after an overload.
+/// The same once the order is another: tried in `tests/sim`, where fewer end it too soon at a load of 1.1, and more go
+/// on for too long after an overload.
 const KEPT: f64 = 4.0;
 
 /// Of the most that is counted: the execution time and the limit change meanwhile.
@@ -41,7 +41,7 @@ const MOST: f64 = 0.5;
 /// A task is useless when it has waited for this part of the time that callers wait.
 const USELESS: f64 = 0.5;
 
-/// What is known of one level.
+/// The evidence of one level.
 #[derive(Clone, Debug)]
 pub(super) struct Overload {
     /// Nanoseconds of work.
@@ -58,7 +58,7 @@ impl Overload {
         Self { lost: 0.0, in_vain: 0.0, patience: Mean::new(MEMORY), acts: false }
     }
 
-    /// Permits were free for so many nanoseconds in all while nothing waited.
+    /// Permits were free while nothing waited, for this many nanoseconds in all.
     pub(super) fn made_up(&mut self, free: f64) {
         if self.lost > 0.0 {
             self.lost -= free;
@@ -73,7 +73,8 @@ impl Overload {
         self.lost = (self.lost + run).min(self.most(run, limit));
     }
 
-    /// A task was lost whose caller waits no longer than this. Callers whose tasks are shed early say nothing of others.
+    /// A task was lost whose caller waits no longer than this. Callers whose tasks are shed early say nothing of
+    /// others.
     pub(super) fn left(&mut self, waited: f64) {
         if !self.acts {
             self.patience.add(waited);
@@ -88,7 +89,7 @@ impl Overload {
         }
     }
 
-    /// Whether the offered load is above the capacity: the first of the two that are to be known.
+    /// Whether the offered load is above the capacity: the first of the two conditions.
     pub(super) fn exceeds(&self, run: f64, limit: usize) -> bool {
         self.lost > 0.0 && self.lost >= CLOSE * self.most(run, limit)
     }
@@ -115,7 +116,7 @@ mod tests {
 
     const RUN: f64 = 1e6;
 
-    /// A level of a pool with two permits, after so many tasks were lost and so many of each two that ended were in vain.
+    /// A level of a pool with two permits. `in_vain` of every four tasks that ended were in vain.
     fn after(lost: usize, ended: usize, in_vain: usize) -> Overload {
         let mut overload = Overload::new();
         for _ in 0..lost {

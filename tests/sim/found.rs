@@ -1,5 +1,5 @@
-//! What a search for harm once found, each with the numbers that are right. Loads are of the capacity; all times are
-//! those of the scenario. Where it is not said otherwise the queue is the default one: 1,000 places and 30 s.
+//! Scenarios in which a search once found harm, each with the right numbers. Loads are of the capacity; all times are
+//! those of the scenario. Most use the default queue: 1,000 places and 30 s.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn both(requests: &[Request], settings: Settings, seed: u64) -> [Replay; 2] {
     [Discipline::Adaptive, Discipline::Fifo].map(|discipline| run(requests, Settings { discipline, ..settings }, seed))
 }
 
-/// Traffic of this load for so many mean run times of the whole pool.
+/// Traffic of this load: this many tasks in the mean.
 fn loaded(load: f64, limit: usize, work: Work, count: f64, seed: u64) -> Vec<Request> {
     let rate = load * limit as f64 * SECOND / work.mean();
     steady(0.0, count / rate, rate, work, &mut Random::new(seed))

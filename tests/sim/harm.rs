@@ -1,8 +1,8 @@
 //! First, do no harm: below capacity no task is refused that a FIFO queue with the same settings would have served.
 //!
 //! A scenario is drawn from its seed: load, limit, queue, timeout, run times, bursts, idle spells, impatient clients,
-//! deadlines, priorities and callers. The same requests go through both queues. Above capacity, where all clients are
-//! impatient and somebody has to be lost, it is the number of those served that must not be less.
+//! deadlines, priorities and callers. The same requests go through both queues. Above capacity all clients are
+//! impatient and some are lost: the adaptive queue must serve no fewer in time.
 //!
 //!     cargo test --test sim harm                                            # a thousand scenarios
 //!     SIM_SCENARIOS=100000 cargo test --release --test sim harm             # a hundred thousand
@@ -23,7 +23,7 @@ use crate::world::{MS, SECOND};
 /// The share of all tasks of all scenarios that may be harmed.
 const SHARE: f64 = 0.001;
 
-/// In one scenario, so many of its tasks, and so many more.
+/// The same for one scenario, and a few tasks more.
 const SHARE_OF_ONE: f64 = 0.01;
 const FEW: usize = 3;
 
@@ -67,7 +67,7 @@ impl Scenario {
         // How many arrive at once, and after how many there is nothing for hours.
         let burst = if one_in(random, 3) { scaled(random, 2.0, 500.0) as usize } else { 1 };
         let idle = one_in(random, 4).then(|| scaled(random, 20.0, 1000.0) as usize);
-        // In the middle tasks become so many times longer, and come so many times less often.
+        // In the middle tasks become longer by this factor, and arrive less often by the same.
         let change = if one_in(random, 5) { [0.01, 100.0][(random.bits() % 2) as usize] } else { 1.0 };
         let impatient = one_in(random, 2).then(|| (3 + random.bits() % 98, scaled(random, 0.1, 10.0)));
         let deadlines = one_in(random, 4).then(|| (1 + random.bits() % 100, scaled(random, 0.2, 50.0)));
@@ -133,7 +133,7 @@ impl Scenario {
         }
     }
 
-    /// What becomes of the first so many.
+    /// Compares the two queues over the first `count` requests.
     fn verdict(&self, count: usize) -> Verdict {
         let requests = &self.requests[..count];
         let run = |discipline| {
@@ -193,7 +193,7 @@ fn below_capacity_no_task_is_refused_that_a_fifo_queue_would_have_served() {
     assert!(served[0] as f64 >= (1.0 - SHARE) * served[1] as f64, "{served:?}");
 }
 
-/// How many are served in time, ours and FIFO, of those that the pool could serve, from a fourth of the time on.
+/// The share of the possible answers that came in time, ours and FIFO, after the first fourth of the time.
 fn above_capacity(seed: u64, lowest: f64, highest: f64) -> ([f64; 2], String) {
     let random = &mut Random::new(seed.wrapping_add(0xAB0E));
     let scaled = |random: &mut Random, from: f64, to: f64| from * (to / from).powf(random.fraction());

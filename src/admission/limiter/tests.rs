@@ -13,7 +13,7 @@ fn resting(min: usize, max: usize) -> Search {
 
 const START: Timestamp = Timestamp::from_nanos(0);
 
-/// So many starts at once, so many run times after the beginning; the marks of the tasks.
+/// Starts this many tasks at once, this many run times after the beginning; the marks of the tasks.
 fn start(search: &mut Search, runs: u32, tasks: usize, full: bool) -> Vec<u8> {
     (0..tasks).map(|_| search.started(START + runs * RUN, full, nanos(RUN), || true)).collect()
 }
@@ -106,7 +106,7 @@ fn tasks_that_start_in_the_first_part_of_a_phase_are_compared() {
     assert_eq!(start(&mut search, 17, 2, true), [mark | 1; 2]);
 }
 
-/// Where few start, those are needed which come late.
+/// If few tasks start, late ones count too.
 #[test]
 fn tasks_that_start_late_in_a_phase_are_compared_until_there_are_enough() {
     let mut search = experiment(10);
@@ -147,7 +147,7 @@ fn only_tasks_of_this_experiment_are_compared() {
     assert!(search.arms[0].tasks < 2.0, "it is over");
 }
 
-/// Runs one experiment in which tasks of the higher limit take so many times as long.
+/// Runs one experiment in which tasks of the higher limit are slower by this factor.
 fn limit_after(slower: f64) -> usize {
     let mut search = experiment(10);
     let mut runs = 10;
@@ -172,7 +172,7 @@ fn the_limit_goes_where_the_throughput_is() {
     assert_eq!(limit_after(8.0), 4, "it does harm");
 }
 
-/// Tasks that take so many times a run, half of them longer and half shorter, by this logarithm.
+/// Tasks of a mean run times a factor, half of them longer and half shorter, by this logarithm.
 fn noisy(tasks: usize, factor: f64, spread: f64) -> impl Iterator<Item = Duration> {
     (0..tasks).map(move |task| {
         let off = if task % 2 == 0 { spread } else { -spread };
@@ -180,7 +180,7 @@ fn noisy(tasks: usize, factor: f64, spread: f64) -> impl Iterator<Item = Duratio
     })
 }
 
-/// An experiment between 4 and 16 in which those of the higher limit took so many times as long.
+/// An experiment between 4 and 16 in which tasks of the higher limit were slower by this factor.
 fn compared(slower: f64, spread: f64) -> Search {
     let mut search = experiment(10);
     for (arm, factor) in [(0, 1.0), (1, slower)] {
@@ -202,7 +202,7 @@ fn a_difference_that_may_be_chance_is_no_verdict() {
     assert!(!experiment(10).is_settled(), "nothing is known");
 }
 
-/// What drifts would otherwise fall on one of the two.
+/// A drift would otherwise fall on one of the two.
 #[test]
 fn the_two_limits_are_compared_after_as_many_phases_of_each() {
     let mut search = compared(1.0, 0.0);
@@ -305,7 +305,7 @@ fn a_limit_does_not_move_beyond_its_bounds() {
     assert_eq!(search.arms.map(|arm| arm.limit), [32, 64]);
 }
 
-/// How wide the next experiment is when a block of tasks took so many times as long as the one before.
+/// The width of the next experiment when a block of tasks was slower than the previous one by this factor.
 fn width_after(factor: f64, spread: f64, tasks: usize) -> f64 {
     let mut search = Search { width: NARROWEST, ..resting(1, 64) };
     for ran in noisy(BLOCK as usize, 1.0, spread).chain(noisy(tasks, factor, spread)) {
