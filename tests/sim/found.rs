@@ -332,3 +332,20 @@ fn what_happened_before_an_idle_hour_changes_nothing() {
         }
     }
 }
+
+/// Most work is in vain then, but there is room for it: the clients that stay lose nothing.
+#[test]
+fn below_capacity_clients_that_mostly_leave_at_once_do_not_harm_those_that_stay() {
+    for seed in seeds(3) {
+        for (limit, load) in [(1, 0.7), (4, 0.8), (16, 0.9)] {
+            let mut requests = loaded(load, limit, Work::Exponential(10.0 * MS), 10_000.0, seed);
+            let random = &mut Random::new(seed);
+            for request in &mut requests {
+                let leaves = random.fraction() < 0.7;
+                request.patience = leaves.then(|| (10.0 * MS * random.fraction()) as u64 + 1);
+            }
+            let [ours, fifo] = both(&requests, Settings::fixed(limit), seed);
+            assert!(ours.harmed(&fifo) <= requests.len() / 1000, "{} at {load} of {limit}", ours.harmed(&fifo));
+        }
+    }
+}
