@@ -5,11 +5,11 @@
 //! when two things are known of a level, both since the level last lost nothing:
 //!
 //! 1. **More work was lost than there was room for.** Each task that left the queue unserved, because its caller did,
-//! its time was up or the queue was full, adds one mean execution time to the *lost work*. Each permit that is free
-//! while nothing waits takes off the time that it is free. Below capacity the free permits make up for whatever is
-//! lost, however many callers are impatient; so lost work of [`ENOUGH`] execution times for each permit says that the
-//! *offered load*, lost tasks included, is above the capacity. (In queueing terms it is the backlog of a pool whose
-//! callers all stay, less the backlog there is.)
+//!    its time was up or the queue was full, adds one mean execution time to the *lost work*. Each permit that is free
+//!    while nothing waits takes off the time that it is free. Below capacity the free permits make up for whatever is
+//!    lost, however many callers are impatient; so lost work of [`ENOUGH`] execution times for each permit says that
+//!    the *offered load*, lost tasks included, is above the capacity. (In queueing terms it is the backlog of a pool
+//!    whose callers all stay, less the backlog there is.)
 //! 2. **Most of what is done is in vain.** Of the last [`MEMORY`] tasks that ended, more than half ended after their
 //!    caller had left or their deadline had passed. While this is not so, the order does no harm, and a full queue, the
 //!    queue timeout and deadlines refuse what is too much.
@@ -22,7 +22,7 @@
 
 use super::mean::Mean;
 
-/// Execution times for each permit: ten times what one more arrival could do.
+/// Execution times for each permit. Below capacity chance seldom adds up to this much lost work.
 const ENOUGH: f64 = 10.0;
 
 /// The same once the order is another: tried in `tests/sim`, where fewer end it too soon at a load of 1.1, and more go
@@ -35,7 +35,7 @@ const CLOSE: f64 = 0.8;
 /// How many tasks say whether work is in vain.
 const MEMORY: u32 = 32;
 
-/// So much of it.
+/// The order changes above this share of work in vain.
 const MOST: f64 = 0.5;
 
 /// A task is useless when it has waited for this part of the time that callers wait.
@@ -48,7 +48,7 @@ pub(super) struct Overload {
     lost: f64,
     /// The share of the latest tasks that were in vain.
     in_vain: f64,
-    /// For how long callers waited that left.
+    /// The mean wait of the callers that left.
     patience: Mean,
     acts: bool,
 }
