@@ -478,6 +478,11 @@ fn a_queue_full_of_late_tasks_has_room_once_they_are_told() {
 /// A pool in which a task of 10 ms is served after the other, in whose queue four more come for each, and whose callers
 /// leave after 100 ms: what was taken last, and how many were shed.
 fn flooded(discipline: Discipline, leave: bool) -> (u64, u64) {
+    flooded_and_answered(discipline, leave, true)
+}
+
+/// The same, where a task whose caller leaves while it runs ends as cancelled, or with a value that nobody wants.
+fn flooded_and_answered(discipline: Discipline, leave: bool, cancelled: bool) -> (u64, u64) {
     let mut admission = Admission::new(Settings { discipline, ..Settings::fixed(1) }, 1);
     let (mut waiting, mut evicted) = (std::collections::VecDeque::new(), Vec::new());
     let mut running: Option<(Key, u64)> = None;
@@ -500,7 +505,10 @@ fn flooded(discipline: Discipline, leave: bool) -> (u64, u64) {
         }
         let (key, since) = running.take().expect("one always runs");
         let left = leave && since + 10 <= step;
-        let outcome = if left { Outcome::Cancelled } else { Outcome::Ok };
+        if left && !cancelled {
+            assert_eq!(admission.cancel(now, key, Outcome::Cancelled), None, "it does not wait");
+        }
+        let outcome = if left && cancelled { Outcome::Cancelled } else { Outcome::Ok };
         assert!(admission.finish(now, key, outcome, Some(Duration::from_millis(10))));
         let started = admission.take(now, &mut evicted).expect("tasks wait");
         (running, last) = (Some((started.key, started.task)), step - started.task);
@@ -512,6 +520,7 @@ fn flooded(discipline: Discipline, leave: bool) -> (u64, u64) {
 fn while_work_is_in_vain_the_newest_is_next_and_tasks_are_shed_that_waited_too_long() {
     let (waited, shed) = flooded(Discipline::Adaptive, true);
     assert!(waited <= 1 && shed > 500, "{waited} steps, {shed} shed");
+    assert_eq!(flooded_and_answered(Discipline::Adaptive, true, false), (waited, shed), "blocking code runs on");
     let (waited, shed) = flooded(Discipline::Fifo, true);
     assert_eq!((waited, shed), (9, 0), "each waits for almost as long as callers do");
 }

@@ -177,11 +177,14 @@ impl<T> Admission<T> {
         None
     }
 
-    /// Removes a queued task whose caller has left, or has been answered that it is too late; `outcome` says how that
-    /// counts.
-    /// `None` if it does not wait (any more).
+    /// The caller of a task has left, or has been answered that it is too late: takes the task out of the queue, and counts
+    /// it as `outcome`. `None` if it does not wait (any more); of a task in flight it is noted that its work is in vain.
     pub fn cancel(&mut self, now: Timestamp, key: Key, outcome: Outcome) -> Option<T> {
         self.pass(now);
+        if let Some(index) = self.slab.find(key, State::InFlight) {
+            // Its time is up, whatever its deadline was.
+            self.slab.at_mut(index).deadline = Timestamp::default();
+        }
         let index = self.slab.find(key, State::Queued)?;
         self.lose(index, Some(now));
         self.unlink(index);

@@ -164,8 +164,9 @@ impl Scenario {
 }
 
 impl Verdict {
+    /// Whether more are harmed than are served instead: chance moves a few from one to the other.
     fn is_harm(&self, count: usize) -> bool {
-        self.harmed > FEW + (SHARE_OF_ONE * count as f64) as usize
+        self.harmed.saturating_sub(self.fifo.harmed(&self.ours)) > FEW + (SHARE_OF_ONE * count as f64) as usize
     }
 }
 
