@@ -190,6 +190,9 @@ fn below_capacity_no_task_is_refused_that_a_fifo_queue_would_have_served() {
     }
     println!("{harmed} of {tasks} tasks harmed; served {served:?}, ours and FIFO; {} scenarios fail", failures.len());
     assert!(failures.is_empty(), "{}", failures[..failures.len().min(20)].join("\n"));
+    if number("SIM_SCENARIO").is_some() {
+        return;
+    }
     assert!(harmed as f64 <= SHARE * tasks as f64, "{harmed} of {tasks}");
     assert!(served[0] as f64 >= (1.0 - SHARE) * served[1] as f64, "{served:?}");
 }
