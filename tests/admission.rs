@@ -478,6 +478,11 @@ fn a_queue_full_of_late_tasks_has_room_once_they_are_told() {
 /// A pool in which a task of 10 ms is served after the other, in whose queue four more come for each, and whose callers
 /// leave after 100 ms: what was taken last, and how many were shed.
 fn flooded(discipline: Discipline, leave: bool) -> (u64, u64) {
+    flooded_and_answered(discipline, leave, true)
+}
+
+/// The same, where a task whose caller leaves while it runs ends as cancelled, or with a value that nobody wants.
+fn flooded_and_answered(discipline: Discipline, leave: bool, cancelled: bool) -> (u64, u64) {
     let mut admission = Admission::new(Settings { discipline, ..Settings::fixed(1) }, 1);
     let (mut waiting, mut evicted) = (std::collections::VecDeque::new(), Vec::new());
     let mut running: Option<(Key, u64)> = None;
@@ -500,7 +505,10 @@ fn flooded(discipline: Discipline, leave: bool) -> (u64, u64) {
         }
         let (key, since) = running.take().expect("one always runs");
         let left = leave && since + 10 <= step;
-        let outcome = if left { Outcome::Cancelled } else { Outcome::Ok };
+        if left && !cancelled {
+            assert_eq!(admission.cancel(now, key, Outcome::Cancelled), None, "it does not wait");
+        }
+        let outcome = if left && cancelled { Outcome::Cancelled } else { Outcome::Ok };
         assert!(admission.finish(now, key, outcome, Some(Duration::from_millis(10))));
         let started = admission.take(now, &mut evicted).expect("tasks wait");
         (running, last) = (Some((started.key, started.task)), step - started.task);
@@ -512,6 +520,7 @@ fn flooded(discipline: Discipline, leave: bool) -> (u64, u64) {
 fn while_work_is_in_vain_the_newest_is_next_and_tasks_are_shed_that_waited_too_long() {
     let (waited, shed) = flooded(Discipline::Adaptive, true);
     assert!(waited <= 1 && shed > 500, "{waited} steps, {shed} shed");
+    assert_eq!(flooded_and_answered(Discipline::Adaptive, true, false), (waited, shed), "blocking code runs on");
     let (waited, shed) = flooded(Discipline::Fifo, true);
     assert_eq!((waited, shed), (9, 0), "each waits for almost as long as callers do");
 }
@@ -522,17 +531,26 @@ fn where_all_callers_stay_a_pool_serves_in_order_however_many_there_are() {
     assert_eq!(flooded(Discipline::Adaptive, false), flooded(Discipline::Fifo, false));
 }
 
-/// Whether a limit of 8 ever moves while so many are in flight, and so many wait, whenever one has started.
-fn limit_moves(in_flight: usize, waiting: usize) -> bool {
+/// Whether a limit of 8 ever moves while so many are in flight, so many wait whenever one has started, and so many are
+/// lost beside each that starts.
+fn limit_moves(in_flight: usize, waiting: usize, lost: usize) -> bool {
     let settings = Settings { limit: Limit::Adaptive { min: 1, max: 8 }, ..Settings::default() };
     let mut admission = Admission::new(settings, 1);
     let mut running = Vec::new();
-    (0..500).map(after).any(|now| {
+    let offer = |admission: &mut Admission<_>, now| {
+        let Ok(Admitted::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut Vec::new()) else {
+            panic!("it waits")
+        };
+        admission.store(key, "task");
+        key
+    };
+    (0..1000).map(after).any(|now| {
         while admission.queued() <= waiting {
-            let Ok(Admitted::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut Vec::new()) else {
-                panic!("it waits")
-            };
-            admission.store(key, "task");
+            offer(&mut admission, now);
+        }
+        for _ in 0..lost {
+            let key = offer(&mut admission, now);
+            assert!(admission.cancel(now, key, Outcome::Cancelled).is_some());
         }
         if running.len() == in_flight {
             assert!(admission.finish(now, running.remove(0), Outcome::Ok, Some(Duration::from_millis(1))));
@@ -543,10 +561,11 @@ fn limit_moves(in_flight: usize, waiting: usize) -> bool {
 }
 
 #[test]
-fn an_adaptive_limit_is_put_to_the_test_only_while_it_is_what_holds_tasks_back() {
-    assert!(limit_moves(8, 5));
-    assert!(!limit_moves(8, 0), "none waits");
-    assert!(!limit_moves(7, 5), "there is a permit left");
+fn an_adaptive_limit_is_put_to_the_test_only_while_it_is_what_holds_tasks_back_and_work_is_lost() {
+    assert!(limit_moves(8, 5, 1));
+    assert!(!limit_moves(8, 0, 1), "none waits");
+    assert!(!limit_moves(7, 5, 1), "there is a permit left");
+    assert!(!limit_moves(8, 5, 0), "none is lost");
 }
 
 fn patient() -> Offer {

@@ -1,7 +1,7 @@
 //! Whether the queue stands: the sign of overload that a pool shows.
 //!
-//! Waits come and go; a queue that *stands* does not. What is measured is one number, the wait of the task that waits
-//! longest, each time one is taken. A wait above the *target* is late, and when every wait of an *interval* was late the
+//! Waits come and go; a queue that *stands* does not. The measure is one number: the wait of the oldest task, each time
+//! a task is taken. A wait above the *target* is late, and when every wait of an *interval* was late the
 //! pool shows itself as overloaded, until a wait is not late. This is CoDel's rule (Nichols and Jacobson, "Controlling
 //! Queue Delay", ACM Queue 2012), with the numbers of folly's `Codel`, scaled with the pool's own execution time. It
 //! decides nothing about any task: what the pool does about overload follows from [`overload`](super::overload).
@@ -39,7 +39,7 @@ impl Codel {
     }
 
     /// Sets target and interval by the execution time, in nanoseconds: that of tasks of which as many run as the limit
-    /// says. Where cores are short, those within the limit wait for one rather than share it.
+    /// says. A pool that is short of cores makes tasks wait for a core rather than share it.
     pub(super) fn follow(&mut self, settings: &Settings, run: f64) {
         let target = settings.target.clamp(TARGET * run).min(nanos(settings.timeout) / PER_TIMEOUT);
         self.target = target as u64;

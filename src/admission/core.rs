@@ -17,7 +17,8 @@ use super::timestamp::{Timestamp, nanos};
 use crate::error::Cause;
 use crate::terms::Priority;
 
-/// How many late tasks one rule of a take ends at most, so that a long queue that is all late is not ended under one lock.
+/// How many late tasks one rule of a take ends at most, so that a long queue that is all late is not ended under one
+/// lock.
 const BATCH: usize = 32;
 
 /// The same for a call that does nothing else.
@@ -29,12 +30,12 @@ const MEMORY: u32 = 128;
 /// A pool that was idle for so long begins anew.
 const FORGET: Duration = Duration::from_secs(600);
 
-/// Where an admitted task stands.
+/// The state of an admitted task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
     /// It has its permit.
     InFlight(Key),
-    /// It waits; its payload is to be stored.
+    /// It waits; the caller must store its payload.
     Queued(Key),
 }
 
@@ -137,7 +138,7 @@ impl<T> Admission<T> {
         self.decide(now, offer, false, evicted)
     }
 
-    /// Counts a task that was refused for a reason of its own, and never offered.
+    /// Counts a task that was refused for another reason, and never offered.
     pub fn count_rejected(&mut self, cause: Cause) {
         self.counts.submitted += 1;
         self.counts.refused(cause);
@@ -150,8 +151,8 @@ impl<T> Admission<T> {
         }
     }
 
-    /// The next task to start, if a permit is free and one waits. Tasks that are found too late end on the way; after so
-    /// many of them that others should have the lock, the answer is `None` and more may be had.
+    /// The next task to start, if a permit is free and one waits. Tasks that are found too late end on the way; after a
+    /// batch of them the answer is `None`, so that others get the lock, although more tasks may wait.
     pub fn take(&mut self, now: Timestamp, evicted: &mut Vec<Evicted<T>>) -> Option<Started<T>> {
         self.pass(now);
         if !self.has_takeable() {
@@ -176,10 +177,14 @@ impl<T> Admission<T> {
         None
     }
 
-    /// Takes out a queued task whose caller has left, or was told that it is too late; `outcome` says how that counts.
-    /// `None` if it does not wait (any more).
+    /// The caller of a task has left, or has been answered that it is too late: takes the task out of the queue, and counts
+    /// it as `outcome`. `None` if it does not wait (any more); of a task in flight it is noted that its work is in vain.
     pub fn cancel(&mut self, now: Timestamp, key: Key, outcome: Outcome) -> Option<T> {
         self.pass(now);
+        if let Some(index) = self.slab.find(key, State::InFlight) {
+            // Its time is up, whatever its deadline was.
+            self.slab.at_mut(index).deadline = Timestamp::default();
+        }
         let index = self.slab.find(key, State::Queued)?;
         self.lose(index, Some(now));
         self.unlink(index);
@@ -187,8 +192,8 @@ impl<T> Admission<T> {
         self.slab.remove(index)
     }
 
-    /// Takes a queued task out of the queue and makes it in flight without a permit: it runs in place, inside the permit
-    /// of the task that awaits it. `None` if it does not wait (any more).
+    /// Takes a queued task out of the queue and makes it in flight without a permit: it runs in place, inside the
+    /// permit of the task that awaits it. `None` if it does not wait (any more).
     pub fn start_riding(&mut self, now: Timestamp, key: Key) -> Option<T> {
         self.pass(now);
         let index = self.slab.find(key, State::Queued).filter(|&index| self.slab.at(index).task.is_some())?;
@@ -212,15 +217,15 @@ impl<T> Admission<T> {
         Ok(self.slab.insert(State::Riding, now, offer.level as u8))
     }
 
-    /// The number of the permit that a task in flight has, from zero; of the free numbers each takes the lowest. They are
-    /// below the limit, unless that was lowered while they were in use.
+    /// The number of the permit that a task in flight has, from zero; of the free numbers each takes the lowest. They
+    /// are below the limit, unless that was lowered while they were in use.
     #[must_use]
     pub fn permit_of(&self, key: Key) -> Option<u32> {
         self.slab.find(key, State::InFlight).map(|index| self.slab.at(index).place)
     }
 
-    /// Ends a task in flight, and takes its permit back if it has one. `ran` is how long it executed, if it did. Answers
-    /// whether it was in flight.
+    /// Ends a task in flight, and takes its permit back if it has one. `ran` is how long it executed, if it did.
+    /// Answers whether it was in flight.
     pub fn finish(&mut self, now: Timestamp, key: Key, outcome: Outcome, ran: Option<Duration>) -> bool {
         self.pass(now);
         if let Some(index) = self.slab.find(key, State::Riding) {
@@ -252,15 +257,15 @@ impl<T> Admission<T> {
         true
     }
 
-    /// Ends the waiting of tasks that waited too long: of all, or of so many that others should have the lock. Then
+    /// Ends the waiting of tasks that waited too long: of all, or of one batch, so that others get the lock. Then
     /// [`next_expiry`](Self::next_expiry) is now or before.
     pub fn expire(&mut self, now: Timestamp, evicted: &mut Vec<Evicted<T>>) {
         self.pass(now);
         self.end_due(now, LARGE_BATCH, evicted);
     }
 
-    /// When [`expire`](Self::expire) is due next: a task's time is up, or an adaptive limit lets waiting tasks past those
-    /// that hold its permits.
+    /// When [`expire`](Self::expire) is due next: a task's time is up, or an adaptive limit lets waiting tasks past
+    /// those that hold its permits.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Timestamp> {
         let due = self.next_due().map(|(due, ..)| due);
@@ -404,7 +409,7 @@ impl<T> Admission<T> {
         self.clock = now;
     }
 
-    /// What was learned of another workload would only mislead.
+    /// Forgets everything learned: the next workload may be a different one.
     fn forget(&mut self) {
         self.limiter.forget();
         self.levels = PriorityQueue::new();
@@ -484,7 +489,7 @@ impl<T> Admission<T> {
         self.levels.get(usize::from(level)).start_at_once(&mut self.slab, key.index(), offer.caller, run);
         let slot = self.slab.at_mut(key.index());
         slot.deadline = offer.deadline.unwrap_or(Timestamp::MAX);
-        (slot.mark, slot.place) = (self.limiter.started(now, false, run), self.permits.take());
+        (slot.mark, slot.place) = (self.limiter.started(now, false, run, || false), self.permits.take());
         self.started = now;
         key
     }
@@ -530,8 +535,9 @@ impl<T> Admission<T> {
         self.drain_rate.started(now, self.queued > 0);
         let permit = self.permits.take();
         self.started = now;
-        let full = self.queued > 0 && self.permits.in_use() >= self.limiter.current();
-        let mark = self.limiter.started(now, full, run);
+        let limit = self.limiter.current();
+        let full = self.queued > 0 && self.permits.in_use() >= limit;
+        let mark = self.limiter.started(now, full, run, || self.levels.exceed(run, limit));
         let key = self.slab.key(index);
         let slot = self.slab.at_mut(index);
         let waited = now.since(slot.since);
@@ -602,7 +608,7 @@ impl<T> Admission<T> {
         self.unlink(index);
         self.counts.refused(cause);
         let retry_after = self.retry_after(self.clock);
-        // A payload is missing only if whoever queued the task failed before it was stored.
+        // A payload is missing only if its caller panicked before it stored one.
         evicted.extend(self.slab.remove(index).map(|task| Evicted { key, task, cause, retry_after }));
     }
 

@@ -56,7 +56,8 @@ pub struct Snapshot {
     pub capacity: usize,
     /// How many were submitted, and how they ended.
     pub counts: Counts,
-    /// Whether even the best served tasks wait too long; see [`Admission::is_overloaded`](super::Admission::is_overloaded).
+    /// Whether even the best served tasks wait too long; see
+    /// [`Admission::is_overloaded`](super::Admission::is_overloaded).
     pub overloaded: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The queued tasks that have a deadline of their own, soonest first: a heap that knows where each task stands in it.
+//! The queued tasks with a deadline, soonest first: a heap that knows where each task stands in it.
 //!
 //! Only tasks whose deadline comes before the queue timeout are here; the others end in order of arrival. Leaving costs
 //! log4 of their number and leaves nothing behind.
@@ -9,7 +9,7 @@ use super::timestamp::Timestamp;
 /// Children of a node: four share a cache line and halve the depth of a binary heap.
 const WIDTH: usize = 4;
 
-/// The memory for so many is kept when none is left.
+/// An empty heap keeps the memory for this many tasks.
 const KEPT: usize = 1024;
 
 #[derive(Debug, Default)]

@@ -9,14 +9,14 @@ use super::timestamp::Timestamp;
 /// How many starts say how fast tasks start.
 const MEMORY: u32 = 32;
 
-/// What a caller is told before any task has ended.
+/// The answer before any task has ended.
 const UNKNOWN: f64 = 1e9;
 
-/// The longest wait that is told, before the part that is by chance.
+/// The longest answer, before jitter is added.
 const LONGEST: f64 = 60e9;
 
-/// The time between two starts while tasks wait. It depends on what the pool does now, and not on how long the tasks run
-/// that have ended: a single long task holds one permit and no more.
+/// The time between two starts while tasks wait. It depends on what the pool does now, and not on how long the tasks
+/// run that have ended: a single long task holds one permit and no more.
 #[derive(Clone, Debug)]
 pub(super) struct DrainRate {
     gap: Mean,
@@ -42,8 +42,8 @@ impl DrainRate {
         self.last = None;
     }
 
-    /// How long `ahead` tasks take to start, and up to half of that on top, so that callers refused together do not come
-    /// back together. `run` is the mean execution time, if one is known.
+    /// How long `ahead` tasks take to start, and up to half of that on top, so that callers refused together do not
+    /// come back together. `run` is the mean execution time, if one is known.
     pub(super) fn retry_after(
         &self,
         now: Timestamp,
@@ -78,7 +78,7 @@ mod tests {
         Timestamp::from_nanos(millis * MS)
     }
 
-    /// Callers are told this many milliseconds, and up to half of that on top.
+    /// The answers are this many milliseconds, and up to half of that on top.
     fn assert_told(rate: &DrainRate, now: u64, ahead: usize, run: Option<f64>, wait: f64) {
         let mut random = Random::new(1);
         let told = (0..1000).map(|_| rate.retry_after(at(now), ahead, run, 4, &mut random).as_secs_f64() * 1e3);

@@ -1,24 +1,24 @@
 //! Fairness between the callers of one level: shuffle-sharded virtual queues, served by what each has had.
 //!
-//! A caller is dealt a hand of [`HAND`] of the [`QUEUES`] queues by its hash, and each of its tasks waits in the shortest
-//! of them, those in flight counted; of equal ones, in the one that has been served least. The queue that has been served
-//! least is next. The numbers and the method are those of Kubernetes' API Priority and Fairness (KEP-1040). A caller with
-//! few tasks is hindered only if *every* queue of its hand is held by heavy callers. The odds for one, four and sixteen
-//! heavy callers are 2.3e-10, 4.9e-4 and 0.36.
+//! A caller is dealt a hand of [`HAND`] of the [`QUEUES`] queues by its hash, and each of its tasks waits in the
+//! shortest of them, those in flight counted; among equal queues, in the least served one. The queue that has been
+//! served least is next. The numbers and the method are those of Kubernetes' API Priority and Fairness (KEP-1040). A
+//! caller with few tasks is hindered only if *every* queue of its hand is held by heavy callers. The odds for one, four
+//! and sixteen heavy callers are 2.3e-10, 4.9e-4 and 0.36.
 //!
 //! **What a queue has been served** is the execution time of its tasks that ended, and the mean of the pool for each that
-//! is in flight. Only time during which tasks of the level waited counts: a caller that has the pool to itself takes from
-//! nobody. When nothing waits any more, all are level again. A queue without tasks joins at the least that any waiting
-//! queue has been served, if it has not had more itself: nobody saves up, and a newcomer waits for no full round. (KEP-1040
-//! has the same in "the virtual time at which a queue becomes non-empty".)
+//! is in flight. Only time during which tasks of the level waited counts: a caller that has the pool to itself takes
+//! from nobody. When nothing waits any more, all are level again. A queue without tasks joins at the least that any
+//! waiting queue has been served, if it has not had more itself: nobody saves up, and a newcomer waits for no full
+//! round. (KEP-1040 has the same in "the virtual time at which a queue becomes non-empty".)
 //!
 //! While two queues both have tasks waiting, what they have been served differs by at most (2 C + 1) times the longest
-//! execution time, C being the concurrency limit: the one that is behind is always taken first, so it is behind by one
-//! start at most, and each of the C in flight on either side can turn out longer or shorter than its estimate by no more
-//! than the longest.
+//! execution time, C being the concurrency limit: the queue that is behind is always taken first, so it is behind by
+//! one start at most, and each of the C tasks in flight on either side can turn out longer or shorter than its estimate
+//! by no more than the longest.
 //!
 //! **At the door** of a full queue the caller with most tasks, waiting or in flight, loses its newest to one with fewer;
-//! of equal callers the one that has been served more does. Tasks are counted by caller and not by queue, because in a
+//! among equal callers, the caller with more service does. Tasks are counted by caller and not by queue, because in a
 //! short queue a heavy caller has one task in each of its virtual queues. The count is a count-min sketch (Cormode and
 //! Muthukrishnan, 2005): a light caller is taken for a heavy one if both of its bytes are those of heavy ones.
 
@@ -163,7 +163,7 @@ impl FairQueue {
         newest.max_by(|a, b| a.1.cmp(&b.1).then(a.2.total_cmp(&b.2)))
     }
 
-    /// What the waiting queue has been served that has been served least, and which it is.
+    /// The waiting queue that has been served least: its service, and its number.
     fn least_served(&self, run: f64) -> Option<(f64, usize)> {
         let served = self.waiting().map(|queue| (self.queues[queue].standing(self.round, run), queue));
         served.min_by(|a, b| a.0.total_cmp(&b.0))
@@ -218,7 +218,7 @@ impl VirtualQueue {
         if self.round == round { self.served } else { 0.0 }
     }
 
-    /// What it has been served in this round, those in flight taken at the pool's mean.
+    /// Its service in this round; each task in flight counts as the pool's mean.
     fn standing(&self, round: u32, run: f64) -> f64 {
         self.served_in(round) + f64::from(self.in_flight) * run
     }
@@ -304,7 +304,7 @@ mod tests {
         }
     }
 
-    /// The caller 1, and one with whom it shares no queue.
+    /// The caller 1, and another that shares no queue with it.
     fn callers_apart() -> [u64; 2] {
         let apart = |other: &u64| deal(1).iter().all(|queue| !deal(*other).contains(queue));
         [1, (2..).find(apart).expect("most hands are apart")]

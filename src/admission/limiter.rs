@@ -7,7 +7,7 @@
 //! of it is. The *slope* is the logarithm of how much slower they became over that of `high / low`: 0 is free, 1 is in
 //! vain, more is harmful.
 //!
-//! What follows from that:
+//! It follows that:
 //! - There is no baseline that could be wrong or drift, and nothing has to be emptied or pinned to measure one.
 //! - Logarithms make a task of 1 ms and one of 500 ms count alike: what is measured is a factor, not a sum. Both limits
 //!   see the same mix, and what changes over time falls on both alike.
@@ -16,8 +16,9 @@
 //! - Tasks that start while none waits tell nothing about the limit and are not looked at: no growth without need.
 //! - Tasks whose callers left while they ran count as no throughput.
 //!
-//! It begins at the upper bound, where it refuses nobody that a fixed limit there would not, and it is put to the test
-//! only once tasks wait. Where tasks wait and none starts, the limit moves by time.
+//! It begins at the upper bound, where it refuses nobody that a fixed limit there would not. It is put to the test only
+//! while the offered load is above the capacity, the first time at the geometric mean of its bounds: an experiment has
+//! its price, and below capacity it buys nothing. While tasks wait and none starts, the limit moves by time.
 //!
 //! After an experiment that changes nothing the limit rests, for twice as many tasks each time.
 
@@ -43,7 +44,7 @@ const NARROWEST: f64 = 1.25;
 /// A phase lasts at least this many mean execution times,
 const PHASE_RUNS: f64 = 6.0;
 
-/// of which the last ones are for those who started earlier to end in: only few may run on into the next phase,
+/// and its last part is for earlier tasks to end in: only few may run on into the next phase,
 const LAST_RUNS: f64 = 2.0;
 
 /// and at least for the start of this many tasks.
@@ -52,8 +53,8 @@ const PHASE_TASKS: u32 = 12;
 /// A phase that cannot be filled within this many times its length is given up: the limit is not what holds tasks back.
 const STARVED: f64 = 16.0;
 
-/// When tasks wait and none has started for so many mean execution times, the permits are held by long ones.
-const STALLED: f64 = 16.0;
+/// When tasks wait and none has started for this many mean execution times, long tasks hold the permits.
+const STALLED: f64 = 100.0;
 
 /// But not less than this, however short tasks are.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
@@ -76,9 +77,6 @@ const CHANGED: f64 = 2.0;
 /// How many tasks are looked at together to see that.
 const BLOCK: f64 = 128.0;
 
-/// So many moves in one direction mean that the goal is far.
-const STREAK: u32 = 3;
-
 #[derive(Debug)]
 pub(super) enum Limiter {
     Fixed(usize),
@@ -90,22 +88,20 @@ pub(super) enum Limiter {
 pub(super) struct Search {
     min: usize,
     max: usize,
-    /// What the experiments so far say.
+    /// The result of the experiments so far.
     limit: usize,
-    /// What holds right now: the limit, or one of the two it is compared with.
+    /// The limit in force: the result, or one of the two limits under comparison.
     current: usize,
     /// How far apart the two are, as a factor.
     width: f64,
     last: Option<Direction>,
-    /// How many moves in that direction.
-    streak: u32,
     /// How long to rest when nothing changes.
     rest: u32,
     /// How tasks fared under this limit at first, and how the latest do.
     known: Arm,
     recent: Arm,
     phase: Phase,
-    /// Which experiment this is, from 1 to 127, so that a task of an earlier one is not taken for one of this.
+    /// The number of the experiment, from 1 to 127: tasks of an earlier one do not count in this one.
     experiment: u8,
     arms: [Arm; 2],
 }
@@ -127,13 +123,13 @@ struct Phase {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// At the limit, for the length of so many phases.
+    /// At the limit, for the length of this many phases.
     Rest(u32),
     /// The phase of an experiment that has this number.
     Compare(u32),
 }
 
-/// What became of the tasks that started under one of the two limits.
+/// The outcomes of the tasks that started under one of the two limits.
 #[derive(Clone, Copy, Debug, Default)]
 struct Arm {
     limit: usize,
@@ -175,12 +171,13 @@ impl Limiter {
         }
     }
 
-    /// Notes that a task starts; `full` if the limit is in use and others wait. The answer is wanted back at its end.
+    /// Notes that a task starts; `full` if the limit is in use and others wait, `exceeds` if the offered load is above
+    /// the capacity. The answer is wanted back at its end.
     #[inline]
-    pub(super) fn started(&mut self, now: Timestamp, full: bool, run: f64) -> u8 {
+    pub(super) fn started(&mut self, now: Timestamp, full: bool, run: f64, exceeds: impl Fn() -> bool) -> u8 {
         match self {
             Self::Fixed(_) => 0,
-            Self::Adaptive(search) => search.started(now, full, run),
+            Self::Adaptive(search) => search.started(now, full, run, exceeds),
         }
     }
 
@@ -221,7 +218,6 @@ impl Search {
             current: max,
             width: WIDEST,
             last: None,
-            streak: 0,
             rest: 1,
             known: Arm::default(),
             recent: Arm::default(),
@@ -231,13 +227,20 @@ impl Search {
         }
     }
 
-    fn started(&mut self, now: Timestamp, full: bool, run: f64) -> u8 {
+    fn started(&mut self, now: Timestamp, full: bool, run: f64, exceeds: impl Fn() -> bool) -> u8 {
         self.phase.started += u32::from(full);
         let Phase { kind, since, started } = self.phase;
         let runs = nanos(now.since(since)) / run.max(1.0);
         let wanted = PHASE_TASKS.max(self.current as u32);
         match kind {
-            Kind::Rest(phases) if full && runs >= f64::from(phases) * PHASE_RUNS && started >= phases * wanted => {
+            // Nothing is known yet, but that the upper bound is too high or not enough.
+            Kind::Rest(_) if self.experiment == 0 && full && exceeds() => {
+                self.limit = (self.min as f64 * self.max as f64).sqrt().round() as usize;
+                self.begin(now);
+            }
+            Kind::Rest(phases)
+                if full && runs >= f64::from(phases) * PHASE_RUNS && started >= phases * wanted && exceeds() =>
+            {
                 self.begin(now);
             }
             Kind::Compare(_) if runs >= STARVED * PHASE_RUNS && started < wanted => self.pause(now, 1),
@@ -250,8 +253,8 @@ impl Search {
         0
     }
 
-    /// Nothing is learned while nothing starts, so the permits are held by tasks that are far longer than the mean. Those
-    /// that wait are let past them: an experiment is given up, and then the limit doubles.
+    /// Nothing is learned while nothing starts, so the permits are held by tasks that are far longer than the mean.
+    /// Those that wait are let past them: an experiment is given up, and then the limit doubles.
     fn waits(&mut self, now: Timestamp, started: Timestamp, run: f64) {
         if self.waits_until(started, run).is_none_or(|until| now < until) {
             return;
@@ -283,7 +286,8 @@ impl Search {
         }
     }
 
-    /// A change of the workload calls for a wide experiment, now. What an experiment of this width can do is not one.
+    /// A change of the workload calls for a wide experiment, now. A change that an experiment of this width can cause
+    /// does not count.
     fn look_for_change(&mut self, at: Timestamp) {
         let recent = std::mem::take(&mut self.recent);
         let (Some(now), Some(before)) = (recent.slowness(), self.known.slowness()) else {
@@ -292,7 +296,7 @@ impl Search {
         };
         let change = Estimate { value: now.value - before.value, variance: now.variance + before.variance };
         if change.value.abs() > CHANGED.ln() + self.width.ln() + change.doubt() {
-            (self.width, self.rest, self.streak, self.last, self.known) = (WIDEST, 1, 0, None, recent);
+            (self.width, self.rest, self.last, self.known) = (WIDEST, 1, None, recent);
             self.pause(at, 1);
         }
     }
@@ -328,7 +332,7 @@ impl Search {
         self.phase = Phase { kind: Kind::Compare(number), since: now, started: 0 };
     }
 
-    /// Where the limit should go, if that is beyond chance.
+    /// The direction in which the limit should move, if the difference is beyond chance.
     fn verdict(&self) -> Option<Direction> {
         let slope = self.slope()?;
         let doubt = slope.doubt();
@@ -369,14 +373,9 @@ impl Search {
         self.limit = self.arms[usize::from(direction == Direction::Up)].limit;
         self.known = Arm::default();
         if self.last.replace(direction).is_some_and(|last| last != direction) {
-            self.streak = 1;
             return self.stay(now);
         }
-        self.streak += 1;
         self.rest = 1;
-        if self.streak >= STREAK {
-            self.width = (self.width * self.width).min(WIDEST);
-        }
         self.pause(now, 1);
     }
 
@@ -391,7 +390,7 @@ impl Search {
         self.rest_longer(now);
     }
 
-    /// Rests for so many times what the experiment took.
+    /// Rests for a multiple of the length of the experiment.
     fn rest_longer(&mut self, now: Timestamp) {
         let phases = match self.phase.kind {
             Kind::Compare(number) => number + 1,

@@ -21,46 +21,30 @@
 //!
 //! # The rules
 //!
-//! After every call *submitted = Σ results + queued + in flight*, no more than the limit and the capacity together wait
-//! or are in flight, and nothing starts while as many are in flight as the limit says. Each is decided on a slower clock than the one before it, so that no
-//! two of them fight over one signal:
+//! After every call *submitted = Σ results + queued + in flight*. No more tasks than the limit and the capacity
+//! together wait or have a permit, and no task starts while all permits are in use. Each rule is stated in full at its
+//! code:
 //!
-//! 1. **Expiry**, at once. A task ends when it has waited for the queue timeout, or at its own deadline if that is
-//!    sooner. Its caller hears of it then, and it never starts.
-//! 2. **Lateness**, by the interval. What is measured is one number, the exact wait of the task that waits longest, each
-//!    time one is taken. A wait above the *target* is late. When every wait of an *interval* was late, there is a
-//!    standing queue: the pool is overloaded, until a wait is not late. This is CoDel's rule. An
-//!    [`Adaptive`](Discipline::Adaptive) queue takes its newest task first while that lasts, because those who have just
-//!    come are still there when it is done, and sheds tasks that waited two targets; a [`Fifo`](Discipline::Fifo) one
-//!    only shows it. Target and interval follow the pool's own execution time, within their [`Bounds`], and how long
-//!    those waited who left unserved.
-//! 3. **The limit**, by the experiment: fixed, or adaptive; `limiter.rs` has the method.
+//! | rule | where |
+//! |---|---|
+//! | **Expiry.** A task ends when it has waited for the queue timeout, or at its own deadline if that is sooner. Its caller is notified then, and the task never starts. A *patient* task has no queue timeout | `core.rs` |
+//! | **Order.** First in, first out within a level, until that is known to be useless work; then the newest first, and tasks that waited too long are shed | `overload.rs` |
+//! | **Levels.** The highest [`Priority`] is next; a lower level has a thirty-third of the workers' time | `priority_queue.rs` |
+//! | **Callers** of one level have equal shares of the workers' time, and who has most tasks loses first | `fair_queue.rs` |
+//! | **The limit** is fixed, or found by experiment | `limiter.rs` |
+//! | **Overload is shown** when the queue stands; it decides nothing | `codel.rs` |
+//! | **Refused callers** are told how long the queue takes to drain at the present rate | `drain_rate.rs` |
+//!
+//! *First, do no harm*: below capacity an [`Adaptive`](Discipline::Adaptive) queue refuses no task that a
+//! [`Fifo`](Discipline::Fifo) one with the same settings serves. `tests/sim/harm.rs` compares the two.
 //!
 //! A full queue refuses in constant time, before anything is done for the task. It makes room for a task of a higher
-//! [`Priority`] by shedding the newest of the lowest, and for a caller with little in it by shedding from the one with
-//! most.
+//! level by shedding the newest of the lowest, and for a caller with few tasks by shedding one of the caller with most.
+//! No task is shed while a permit is free for it. A pool that has been idle for ten minutes forgets what it learned, so
+//! that nothing from before an idle spell changes what it does.
 //!
-//! The highest level that waits is next. Each level below it that is passed over 32 times in a row has a turn, so what
-//! is low is slow and not starved. (Apollo's router ages by moving a task up a level for each one taken, which gives a
-//! flood of low ones half of the pool. A share by count cannot be taken over by a flood, however old it is.) Lateness
-//! is known for each level by itself: a flood of low tasks is shed while normal ones wait in order beside it.
-//!
-//! # Constants
-//!
-//! | what | value | from |
-//! |---|---|---|
-//! | target | 5 execution times, at least 5 ms | folly's Codel, "Fail at Scale" (ACM Queue, 2015): 5 ms for tasks around 1 ms |
-//! | execution time, for the target | as if as many ran as the limit says | where cores are what is short, those within the limit wait for one, rather than share it and take as much longer |
-//! | but at most | a quarter of the wait of those who left | `tests/sim`: where execution slows down, five times it can be all that clients wait |
-//! | interval | 20 targets, at least 100 ms | CoDel, and folly's |
-//! | interval soon after an overload | a quarter | tried in `tests/sim`: a load of 1.4 times the capacity crosses the target now and then |
-//! | shed above | 2 targets | folly's Codel; Breakwater (OSDI 2020) |
-//! | patience of a level | 32 starts | so that three levels below one cost it less than a tenth |
-//! | virtual queues, hand | 64, 8 | Kubernetes API Priority and Fairness (KEP-1040) |
-//! | memory of a mean | 128 tasks | follows a change of the workload within about that many |
-//!
-//! Every task costs its payload and 56 bytes; none of the calls above costs more when more wait, but for a deadline's
-//! place in its heap, and a call that ends many tasks.
+//! Each task costs its payload and 48 bytes. No call costs more when more tasks wait, except for a deadline's place in
+//! its heap, a permit's number in another, and a call that ends many tasks.
 
 mod codel;
 mod core;

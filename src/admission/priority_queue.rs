@@ -1,11 +1,11 @@
 //! The waiting tasks by level, each level in order of arrival, and whose turn it is.
 //!
 //! The highest level that waits is next. A lower level that waits earns [`SHARE`] of the time that tasks of the levels
-//! above it run, and has its turn when it has earned what one of its own tasks takes. So what is low is slow and not
-//! starved, and a flood of it costs those above no more than that share of the workers' time, however long its tasks run:
-//! a share that is counted in starts would be most of the time where they run for a hundred times as long. (Apollo's
-//! router ages by moving a task up a level for each one taken, which gives a flood of low ones half of the pool.) What is
-//! low also has every permit that nothing higher waits for.
+//! above it run, and has its turn when it has earned the execution time of one of its tasks. So what is low is slow and
+//! not starved, and a flood of it costs those above no more than that share of the workers' time, however long its
+//! tasks run: a share that is counted in starts would be most of the time where they run for a hundred times as long.
+//! (Apollo's router ages by moving a task up a level for each one taken, which gives a flood of low ones half of the
+//! pool.) What is low also has every permit that nothing higher waits for.
 
 use super::fair_queue::FairQueue;
 use super::mean::Mean;
@@ -95,8 +95,8 @@ impl PriorityQueue {
         in_turn
     }
 
-    /// The task that makes room for one of this level in a full queue of this capacity: of the lowest level below it, the
-    /// newest. A level keeps the same share of the places as of the time.
+    /// The task that makes room for one of this level in a full queue of this capacity: of the lowest level below it,
+    /// the newest. A level keeps the same share of the places as of the time.
     pub(super) fn least_below<T>(&self, slab: &Slab<T>, level: usize, capacity: usize, run: f64) -> Option<u32> {
         let keeps = (capacity as f64 * SHARE) as usize;
         let mut lowest = self.levels[level + 1..].iter().rev();
@@ -114,9 +114,14 @@ impl PriorityQueue {
         self.levels.iter().find_map(|level| level.tasks.oldest().or(level.patient.oldest()))
     }
 
-    /// Permits were free for so many nanoseconds in all while nothing waited.
+    /// Permits were free while nothing waited, for this many nanoseconds in all.
     pub(super) fn made_up(&mut self, free: f64) {
         self.levels.iter_mut().for_each(|level| level.overload.made_up(free));
+    }
+
+    /// Whether more work of some level was lost than there was room for.
+    pub(super) fn exceed(&self, run: f64, limit: usize) -> bool {
+        self.levels.iter().any(|level| level.overload.exceeds(run, limit))
     }
 
     fn first(&self) -> Option<usize> {
@@ -137,7 +142,7 @@ impl Level {
         Self { tasks: list, patient: list, run, earned: 0.0, overload, fair: None }
     }
 
-    /// What one of its tasks takes, which is never nothing.
+    /// The execution time of one of its tasks, which is never zero.
     fn price(&self, run: f64) -> f64 {
         self.run.known().unwrap_or(run).max(1.0)
     }

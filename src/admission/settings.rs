@@ -1,11 +1,11 @@
-//! What one pool's admission goes by, and what it is told of each task.
+//! The settings of one pool's admission, and the properties of a task.
 
 use std::time::Duration;
 
 use super::timestamp::{Timestamp, nanos};
 use crate::terms::Priority;
 
-/// What one pool's admission goes by.
+/// The settings of one pool's admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// How many tasks may be in flight.
@@ -14,11 +14,11 @@ pub struct Settings {
     pub capacity: usize,
     /// How long a task may wait.
     pub timeout: Duration,
-    /// Which of the waiting tasks is next.
+    /// The order in which waiting tasks start.
     pub discipline: Discipline,
-    /// Within what bounds the wait that counts as late follows the pool's run time.
+    /// The bounds of the wait that counts as late, which follows the execution time. It decides what the pool shows.
     pub target: Bounds,
-    /// Within what bounds the time that every wait must be late for, before the pool counts as overloaded, follows it.
+    /// The bounds of the time for which every wait must be late before the pool shows itself as overloaded.
     pub interval: Bounds,
 }
 
@@ -37,13 +37,13 @@ pub enum Limit {
     },
 }
 
-/// Which of the waiting tasks is next.
+/// The order in which waiting tasks start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Discipline {
     /// The oldest, always.
     Fifo,
-    /// The oldest; while the pool is overloaded the newest, and late ones are shed.
+    /// The oldest; while that is useless work the newest, and tasks that waited too long are shed.
     #[default]
     Adaptive,
 }
@@ -57,14 +57,14 @@ pub struct Bounds {
     pub max: Duration,
 }
 
-/// What is known of a task when it is offered.
+/// The properties of a task that is offered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
     /// The moment after which the task is of no use to its caller.
     pub deadline: Option<Timestamp>,
     /// How important it is.
     pub level: Priority,
-    /// A hash of whoever asks, where callers are to be served fairly beside each other.
+    /// A hash of the caller: the key for fair queueing.
     pub caller: Option<u64>,
     /// Whether it waits however long it takes: it is never shed, makes room for no other, and has no queue timeout. Its
     /// own deadline holds.
@@ -94,7 +94,7 @@ impl Settings {
         Self { limit: Limit::Fixed(limit), ..Self::default() }
     }
 
-    /// The same with so many places in the queue.
+    /// The same with this queue capacity.
     #[must_use]
     pub const fn with_capacity(self, capacity: usize) -> Self {
         Self { capacity, ..self }

@@ -58,11 +58,11 @@ pub(super) struct Slot<T> {
     pub(super) place: u32,
     pub(super) state: State,
     pub(super) level: u8,
-    /// Its virtual queue, if callers are told apart.
+    /// Its virtual queue, if the level has any.
     pub(super) queue: u8,
-    /// The number of its caller, if callers are told apart.
+    /// The number of its caller, if the level has virtual queues.
     pub(super) caller: u16,
-    /// What the limiter wants to know when it ends.
+    /// The limiter's mark, which it reads when the task ends.
     pub(super) mark: u8,
     pub(super) patient: bool,
     /// Whether it started before a task of a higher level that waited.
@@ -240,6 +240,11 @@ mod tests {
         keys.into_iter().for_each(|key| _ = slab.remove(key.index()));
         assert_eq!((slab.slots.len(), slab.find(last, State::Queued)), (tasks, Some(last.index())));
         (slab, last)
+    }
+
+    #[test]
+    fn a_task_costs_its_payload_and_48_bytes() {
+        assert_eq!(size_of::<Slot<Box<()>>>(), size_of::<Box<()>>() + 48);
     }
 
     #[test]

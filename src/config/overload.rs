@@ -33,16 +33,16 @@ pub enum Concurrency {
 pub enum Queue {
     /// The oldest, always. Under lasting overload every job then waits almost the whole queue timeout. In YAML: `fifo`.
     Fifo,
-    /// The oldest as long as the pool keeps up. While even the shortest waits are [late](QueueTarget), the newest, and
-    /// late jobs are shed: some callers are told at once to come back later, and the others are served in time. In
-    /// YAML: `adaptive`.
+    /// The oldest. While more work is lost than the pool has room for, and most of what it does is for callers that have
+    /// left, the newest, and jobs are shed that have waited for half as long as callers do: some callers are told to
+    /// come back later, and the others are served in time. Below capacity it is `fifo`. In YAML: `adaptive`.
     #[default]
     Adaptive,
 }
 
 /// The wait above which a pool counts as late: 5 times the mean run time of its own jobs, within these bounds.
 ///
-/// [`Queue::Adaptive`] goes by it. In YAML: `{min: 5ms, max: 5s}`, or one time, such as `20ms`, for both bounds; a bound
+/// When every wait of a while is late, the pool shows itself as overloaded. In YAML: `{min: 5ms, max: 5s}`, or one time, such as `20ms`, for both bounds; a bound
 /// that is left out keeps its default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

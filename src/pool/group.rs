@@ -100,10 +100,11 @@ impl Group {
                 allots.extend(lock(&self.budget).report(allot.member, report, self.now()));
             }
         }
-        let contended = lock(&self.budget).is_contended();
+        // Without samples, the ticks would learn nothing.
+        let contended = thread_state::IS_KNOWN && lock(&self.budget).is_contended();
         if contended && !self.ticks.swap(true, Ordering::AcqRel) {
             let weak = Arc::downgrade(self);
-            TIMER.set(Instant::now() + TICK, move || weak.upgrade().and_then(|group| group.tick()));
+            TIMER.set(Instant::now() + TICK, move || weak.upgrade().and_then(Self::tick));
         }
     }
 

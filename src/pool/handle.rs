@@ -147,7 +147,7 @@ impl<T> Drop for Pending<T> {
             return;
         }
         head.state.caller_left();
-        if let Some(key) = head.key().filter(|_| !head.state.has_started()) {
+        if let Some(key) = head.key() {
             let (_, late) = head.state.signals();
             let outcome = if late { Outcome::Expired } else { Outcome::Cancelled };
             let (queued, effects) = pool.dispatch.cancel(pool.now(), key, outcome);

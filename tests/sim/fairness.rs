@@ -1,4 +1,4 @@
-//! Fairness between callers: one that asks without end, and many that ask now and then.
+//! Fairness between callers: a heavy caller and many light ones.
 
 use tower_offload::admission::{Priority, Settings};
 
@@ -10,7 +10,7 @@ use crate::world::{MS, SECOND, Stream, World};
 
 const WORKERS: usize = 8;
 
-/// Twenty callers that ask for a fiftieth of the capacity each, and one that asks for ten times all of it.
+/// Twenty callers that ask for a fiftieth of the capacity each, and another that asks for ten times all of it.
 fn world(named: bool) -> World {
     let capacity = WORKERS as f64 * 1000.0;
     let mut world = World::new(Work::Exponential(MS), Crowding::None, 20.0 * MS, 3.0 * SECOND);

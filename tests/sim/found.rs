@@ -1,5 +1,5 @@
-//! What a search for harm once found, each with the numbers that are right. Loads are of the capacity; all times are
-//! those of the scenario. Where it is not said otherwise the queue is the default one: 1,000 places and 30 s.
+//! Scenarios in which a search once found harm, each with the right numbers. Loads are of the capacity; all times are
+//! those of the scenario. Most use the default queue: 1,000 places and 30 s.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn both(requests: &[Request], settings: Settings, seed: u64) -> [Replay; 2] {
     [Discipline::Adaptive, Discipline::Fifo].map(|discipline| run(requests, Settings { discipline, ..settings }, seed))
 }
 
-/// Traffic of this load for so many mean run times of the whole pool.
+/// Traffic of this load: this many tasks in the mean.
 fn loaded(load: f64, limit: usize, work: Work, count: f64, seed: u64) -> Vec<Request> {
     let rate = load * limit as f64 * SECOND / work.mean();
     steady(0.0, count / rate, rate, work, &mut Random::new(seed))
@@ -329,6 +329,23 @@ fn what_happened_before_an_idle_hour_changes_nothing() {
             let requests = merged([before.clone(), merged(after)]);
             let ours = run(&requests, settings, seed);
             assert_eq!(ours.fates[before.len()..], alone.fates, "{limit:?}, seed {seed}");
+        }
+    }
+}
+
+/// Most work is in vain then, but there is room for it: the clients that stay lose nothing.
+#[test]
+fn below_capacity_clients_that_mostly_leave_at_once_do_not_harm_those_that_stay() {
+    for seed in seeds(3) {
+        for (limit, load) in [(1, 0.7), (4, 0.8), (16, 0.9)] {
+            let mut requests = loaded(load, limit, Work::Exponential(10.0 * MS), 10_000.0, seed);
+            let random = &mut Random::new(seed);
+            for request in &mut requests {
+                let leaves = random.fraction() < 0.7;
+                request.patience = leaves.then(|| (10.0 * MS * random.fraction()) as u64 + 1);
+            }
+            let [ours, fifo] = both(&requests, Settings::fixed(limit), seed);
+            assert!(ours.harmed(&fifo) <= requests.len() / 1000, "{} at {load} of {limit}", ours.harmed(&fifo));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! First, do no harm: below capacity no task is refused that a FIFO queue with the same settings would have served.
 //!
 //! A scenario is drawn from its seed: load, limit, queue, timeout, run times, bursts, idle spells, impatient clients,
-//! deadlines, priorities and callers. The same requests go through both queues. Above capacity, where all clients are
-//! impatient and somebody has to be lost, it is the number of those served that must not be less.
+//! deadlines, priorities and callers. The same requests go through both queues. Above capacity all clients are
+//! impatient and some are lost: the adaptive queue must serve no fewer in time.
 //!
 //!     cargo test --test sim harm                                            # a thousand scenarios
 //!     SIM_SCENARIOS=100000 cargo test --release --test sim harm             # a hundred thousand
@@ -23,13 +23,15 @@ use crate::world::{MS, SECOND};
 /// The share of all tasks of all scenarios that may be harmed.
 const SHARE: f64 = 0.001;
 
-/// In one scenario, so many of its tasks, and so many more.
+/// The same for one scenario, and a few tasks more.
 const SHARE_OF_ONE: f64 = 0.01;
 const FEW: usize = 3;
 
 struct Scenario {
     seed: u64,
     text: String,
+    /// Whether some tasks have deadlines, or come before others.
+    is_told_apart: bool,
     settings: Settings,
     requests: Vec<Request>,
 }
@@ -44,7 +46,7 @@ impl Scenario {
     /// A scenario whose tasks take any time, or this in the mean.
     fn new(seed: u64, mean: Option<f64>) -> Self {
         let random = &mut Random::new(seed.wrapping_add(0x5EED));
-        let one_in = |random: &mut Random, n: u64| random.bits() % n == 0;
+        let one_in = |random: &mut Random, n: u64| random.bits().is_multiple_of(n);
         // From the one to the other, each order of magnitude as often.
         let scaled = |random: &mut Random, from: f64, to: f64| from * (to / from).powf(random.fraction());
         let load = 0.1 + 0.88 * random.fraction();
@@ -65,29 +67,26 @@ impl Scenario {
         // How many arrive at once, and after how many there is nothing for hours.
         let burst = if one_in(random, 3) { scaled(random, 2.0, 500.0) as usize } else { 1 };
         let idle = one_in(random, 4).then(|| scaled(random, 20.0, 1000.0) as usize);
-        // In the middle tasks become so many times longer, and come so many times less often.
+        // In the middle tasks become longer by this factor, and arrive less often by the same.
         let change = if one_in(random, 5) { [0.01, 100.0][(random.bits() % 2) as usize] } else { 1.0 };
         let impatient = one_in(random, 2).then(|| (3 + random.bits() % 98, scaled(random, 0.1, 10.0)));
         let deadlines = one_in(random, 4).then(|| (1 + random.bits() % 100, scaled(random, 0.2, 50.0)));
         let levels = if one_in(random, 4) { 4 } else { 1 };
         let callers = one_in(random, 4).then(|| scaled(random, 1.0, 30.0));
         let mut requests = Vec::with_capacity(count);
-        let (mut at, mut pause) = (0.0, 0.0);
+        let mut at = 0.0;
         for number in 0..count {
             let scale = if number < count / 2 { 1.0 } else { change };
             if number % burst == 0 {
                 at += random.exponential() * burst as f64 * mean * scale / limit as f64;
             }
-            if idle.is_some_and(|every| number % every == every - 1) {
-                pause += 4.0 * 3600.0 * SECOND + 1000.0 * mean * scale;
-            }
             let some = |random: &mut Random, kind: Option<(u64, f64)>| {
                 let (every, runs) = kind?;
-                (random.bits() % every == 0).then(|| (runs * mean * scale * (0.5 + random.fraction())) as u64 + 1)
+                one_in(random, every).then(|| (runs * mean * scale * (0.5 + random.fraction())) as u64 + 1)
             };
             let level = if levels == 1 { Priority::Normal } else { Priority::ALL[(random.bits() % levels) as usize] };
             requests.push(Request {
-                at: pause as u64,
+                at: at as u64,
                 work: (work.draw(random) * scale) as u64,
                 level,
                 // The first asks most often.
@@ -95,10 +94,11 @@ impl Scenario {
                 patience: some(random, impatient),
                 deadline: some(random, deadlines),
             });
-            // Arrivals are scaled below, when it is known how much work there is.
-            requests[number].at = at as u64;
         }
-        let mut scenario = Self { seed, text: String::new(), settings: Settings::fixed(limit), requests };
+        // Arrivals are scaled, and idle spells put in, when it is known how much work there is.
+        let is_told_apart = deadlines.is_some() || callers.is_some() || levels > 1;
+        let settings = Settings::fixed(limit);
+        let mut scenario = Self { seed, text: String::new(), is_told_apart, settings, requests };
         scenario.scale(load, limit, idle.map(|every| (every, 4.0 * 3600.0 * SECOND + 100.0 * mean * change.max(1.0))));
         scenario.settings = Settings { timeout: Duration::from_nanos(timeout as u64), ..Settings::fixed(limit) };
         scenario.settings.capacity = capacity;
@@ -121,8 +121,8 @@ impl Scenario {
             let needed = work / (limit as f64 * load);
             let last = arrivals[until - 1];
             let stretch = needed / (last - from).max(1) as f64;
-            for at in first..until {
-                self.requests[at].at = begin + ((arrivals[at] - from) as f64 * stretch) as u64;
+            for (request, arrival) in self.requests.iter_mut().zip(&arrivals).take(until).skip(first) {
+                request.at = begin + ((arrival - from) as f64 * stretch) as u64;
             }
             (from, begin) = (last, self.requests[until - 1].at);
         }
@@ -133,7 +133,7 @@ impl Scenario {
         }
     }
 
-    /// What becomes of the first so many.
+    /// Compares the two queues over the first `count` requests.
     fn verdict(&self, count: usize) -> Verdict {
         let requests = &self.requests[..count];
         let run = |discipline| {
@@ -164,8 +164,9 @@ impl Scenario {
 }
 
 impl Verdict {
+    /// Whether more are harmed than are served instead: chance moves a few from one to the other.
     fn is_harm(&self, count: usize) -> bool {
-        self.harmed > FEW + (SHARE_OF_ONE * count as f64) as usize
+        self.harmed.saturating_sub(self.fifo.harmed(&self.ours)) > FEW + (SHARE_OF_ONE * count as f64) as usize
     }
 }
 
@@ -189,11 +190,14 @@ fn below_capacity_no_task_is_refused_that_a_fifo_queue_would_have_served() {
     }
     println!("{harmed} of {tasks} tasks harmed; served {served:?}, ours and FIFO; {} scenarios fail", failures.len());
     assert!(failures.is_empty(), "{}", failures[..failures.len().min(20)].join("\n"));
+    if number("SIM_SCENARIO").is_some() {
+        return;
+    }
     assert!(harmed as f64 <= SHARE * tasks as f64, "{harmed} of {tasks}");
     assert!(served[0] as f64 >= (1.0 - SHARE) * served[1] as f64, "{served:?}");
 }
 
-/// How many are served in time, ours and FIFO, of those that the pool could serve, from a fourth of the time on.
+/// The share of the possible answers that came in time, ours and FIFO, after the first fourth of the time.
 fn above_capacity(seed: u64, lowest: f64, highest: f64) -> ([f64; 2], String) {
     let random = &mut Random::new(seed.wrapping_add(0xAB0E));
     let scaled = |random: &mut Random, from: f64, to: f64| from * (to / from).powf(random.fraction());
@@ -279,6 +283,10 @@ fn tables() {
     let mut tasks = 0;
     for seed in 0..number("SIM_SCENARIOS").unwrap_or(1000) {
         let scenario = Scenario::new(seed, Some(MS));
+        if scenario.is_told_apart {
+            // Others know no levels, callers or deadlines.
+            continue;
+        }
         let Verdict { fifo, .. } = scenario.verdict(scenario.requests.len());
         tasks += scenario.requests.len();
         for (at, (name, mut policy)) in policies(&scenario).into_iter().enumerate() {

@@ -13,7 +13,7 @@ pub(crate) enum Work {
     Bimodal(f64, f64, f64),
 }
 
-/// How many times slower a task runs beside others.
+/// The factor by which concurrency slows a task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Crowding {
     /// Not at all: tasks that wait for something else.
@@ -56,7 +56,7 @@ impl Crowding {
         }
     }
 
-    /// Tasks per second of a pool that always runs so many.
+    /// Tasks per second of a pool that always runs this many.
     pub(crate) fn throughput(self, running: usize, work: Work) -> f64 {
         running as f64 / (work.mean() * self.slowdown(running)) * 1e9
     }

@@ -39,7 +39,7 @@ fn capacity(work: Work) -> f64 {
     Crowding::None.throughput(WORKERS, work)
 }
 
-/// Steady traffic of so many times the capacity, for 5,000 execution times after a warm-up.
+/// Steady traffic of a multiple of the capacity, for 5,000 execution times after a warm-up.
 fn steady(work: Work, factor: f64) -> World {
     let mean = work.mean();
     let mut world = World::new(work, Crowding::None, PATIENCE * mean, 6000.0 * mean);

@@ -1,4 +1,4 @@
-//! What decides in a simulated pool: ours, and ours with a limit that another algorithm sets.
+//! The policies of a simulated pool: ours, and ours with a limit that another algorithm sets.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tower_offload::admission::{Admission, Admitted, Evicted, Key, Limit, Offer, 
 
 use crate::reference_limits::Rule;
 
-/// What a policy decided about a request.
+/// A policy's decision about a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Verdict {
     Start(u32),
@@ -27,7 +27,7 @@ pub(crate) trait Policy {
     fn is_overloaded(&self, _now: Timestamp) -> bool {
         false
     }
-    /// What a caller is told that is refused now.
+    /// The answer to a caller that is refused now: when to come again.
     fn retry_after(&mut self, _now: Timestamp) -> Duration {
         Duration::ZERO
     }

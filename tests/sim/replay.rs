@@ -37,13 +37,13 @@ pub(crate) enum Fate {
     Refused,
 }
 
-/// What became of the requests.
+/// The result of a replay.
 #[derive(Debug)]
 pub(crate) struct Replay {
     pub(crate) fates: Vec<Fate>,
     /// When each was answered, or its client left.
     pub(crate) ends: Vec<u64>,
-    /// What each was told that was refused, and when.
+    /// The `retry_after` of each refused request, and when it was refused.
     pub(crate) retry_after: Vec<(u64, Duration)>,
     /// For how much of the time the pool showed itself as overloaded, and of how much.
     pub(crate) overloaded: u64,

@@ -1,4 +1,4 @@
-//! What came of a run, and how it is printed.
+//! The result of a run, and how it is printed.
 
 use tower_offload::admission::Priority;
 
@@ -103,7 +103,7 @@ impl Score {
         self.total().good as f64 * SECOND / (self.until - self.from) as f64
     }
 
-    /// Of those who were not refused, what this share waited at most.
+    /// The latency that this share of the requests stayed within, refused ones left out.
     pub(crate) fn percentile(&self, share: f64) -> f64 {
         self.percentile_within(share, self.from, self.until)
     }
@@ -121,7 +121,7 @@ impl Score {
         recovered
     }
 
-    /// The same for those who arrived in this span.
+    /// The same for the arrivals of this span.
     pub(crate) fn percentile_within(&self, share: f64, from: u64, until: u64) -> f64 {
         let within = self.latencies.iter().filter(|(at, _)| (from..=until).contains(at));
         let mut latencies: Vec<u64> = within.map(|&(_, latency)| latency).collect();

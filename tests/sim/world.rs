@@ -41,10 +41,10 @@ pub(crate) struct World {
     pub(crate) retries: u8,
     /// Whether clients send their patience as a deadline.
     pub(crate) deadlines: bool,
-    /// Whether the server is told that a client left.
+    /// Whether the server learns that a client left.
     pub(crate) tells: bool,
     pub(crate) horizon: f64,
-    /// What happens before does not count.
+    /// Requests that arrive earlier do not count.
     pub(crate) warm_up: f64,
 }
 

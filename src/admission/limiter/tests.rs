@@ -8,14 +8,14 @@ const RUN: Duration = Duration::from_millis(1);
 /// A search between these bounds that is at their geometric mean.
 fn resting(min: usize, max: usize) -> Search {
     let limit = (min as f64 * max as f64).sqrt().round() as usize;
-    Search { limit, current: limit, ..Search::new(min, max) }
+    Search { limit, current: limit, experiment: 127, ..Search::new(min, max) }
 }
 
 const START: Timestamp = Timestamp::from_nanos(0);
 
-/// So many starts at once, so many run times after the beginning; the marks of the tasks.
+/// Starts this many tasks at once, this many run times after the beginning; the marks of the tasks.
 fn start(search: &mut Search, runs: u32, tasks: usize, full: bool) -> Vec<u8> {
-    (0..tasks).map(|_| search.started(START + runs * RUN, full, nanos(RUN))).collect()
+    (0..tasks).map(|_| search.started(START + runs * RUN, full, nanos(RUN), || true)).collect()
 }
 
 /// A search that has just begun its first experiment: between 4 and 16, at a limit of 8.
@@ -106,7 +106,7 @@ fn tasks_that_start_in_the_first_part_of_a_phase_are_compared() {
     assert_eq!(start(&mut search, 17, 2, true), [mark | 1; 2]);
 }
 
-/// Where few start, those are needed which come late.
+/// If few tasks start, late ones count too.
 #[test]
 fn tasks_that_start_late_in_a_phase_are_compared_until_there_are_enough() {
     let mut search = experiment(10);
@@ -147,7 +147,7 @@ fn only_tasks_of_this_experiment_are_compared() {
     assert!(search.arms[0].tasks < 2.0, "it is over");
 }
 
-/// Runs one experiment in which tasks of the higher limit take so many times as long.
+/// Runs one experiment in which tasks of the higher limit are slower by this factor.
 fn limit_after(slower: f64) -> usize {
     let mut search = experiment(10);
     let mut runs = 10;
@@ -172,7 +172,7 @@ fn the_limit_goes_where_the_throughput_is() {
     assert_eq!(limit_after(8.0), 4, "it does harm");
 }
 
-/// Tasks that take so many times a run, half of them longer and half shorter, by this logarithm.
+/// Tasks of a mean run times a factor, half of them longer and half shorter, by this logarithm.
 fn noisy(tasks: usize, factor: f64, spread: f64) -> impl Iterator<Item = Duration> {
     (0..tasks).map(move |task| {
         let off = if task % 2 == 0 { spread } else { -spread };
@@ -180,7 +180,7 @@ fn noisy(tasks: usize, factor: f64, spread: f64) -> impl Iterator<Item = Duratio
     })
 }
 
-/// An experiment between 4 and 16 in which those of the higher limit took so many times as long.
+/// An experiment between 4 and 16 in which tasks of the higher limit were slower by this factor.
 fn compared(slower: f64, spread: f64) -> Search {
     let mut search = experiment(10);
     for (arm, factor) in [(0, 1.0), (1, slower)] {
@@ -202,7 +202,7 @@ fn a_difference_that_may_be_chance_is_no_verdict() {
     assert!(!experiment(10).is_settled(), "nothing is known");
 }
 
-/// What drifts would otherwise fall on one of the two.
+/// A drift would otherwise fall on one of the two.
 #[test]
 fn the_two_limits_are_compared_after_as_many_phases_of_each() {
     let mut search = compared(1.0, 0.0);
@@ -278,22 +278,18 @@ fn an_experiment_becomes_as_wide_as_the_noise_asks_for() {
 }
 
 #[test]
-fn many_moves_in_one_direction_become_wider_and_one_back_rests() {
-    let mut search = Search { width: 1.5, ..resting(1, 1000) };
-    for streak in 1..=2 {
+fn moves_in_one_direction_follow_each_other_and_one_back_rests() {
+    let mut search = resting(1, 1000);
+    for _ in 0..2 {
         search.begin(START);
         let high = search.arms[1].limit;
         search.move_limit(START, Direction::Up);
-        assert_eq!((search.limit, search.current, search.streak), (high, high, streak));
-        assert_eq!((search.width, search.phase.kind), (1.5, Kind::Rest(1)));
+        assert_eq!((search.limit, search.current, search.phase.kind), (high, high, Kind::Rest(1)));
     }
-    search.begin(START);
-    search.move_limit(START, Direction::Up);
-    assert_eq!((search.width, search.streak), (2.25, 3));
     search.begin(START);
     let low = search.arms[0].limit;
     search.move_limit(START, Direction::Down);
-    assert_eq!((search.limit, search.streak, search.phase.kind), (low, 1, Kind::Rest(2)));
+    assert_eq!((search.limit, search.phase.kind), (low, Kind::Rest(2)));
 }
 
 #[test]
@@ -302,14 +298,14 @@ fn a_limit_does_not_move_beyond_its_bounds() {
         let mut search = Search { limit, ..resting(1, 64) };
         search.begin(START);
         search.move_limit(START, direction);
-        assert_eq!((search.limit, search.current, search.streak, search.rest), (limit, limit, 0, 2));
+        assert_eq!((search.limit, search.current, search.rest), (limit, limit, 2));
     }
     let mut search = Search { limit: 64, ..resting(1, 64) };
     search.begin(START);
     assert_eq!(search.arms.map(|arm| arm.limit), [32, 64]);
 }
 
-/// How wide the next experiment is when a block of tasks took so many times as long as the one before.
+/// The width of the next experiment when a block of tasks was slower than the previous one by this factor.
 fn width_after(factor: f64, spread: f64, tasks: usize) -> f64 {
     let mut search = Search { width: NARROWEST, ..resting(1, 64) };
     for ran in noisy(BLOCK as usize, 1.0, spread).chain(noisy(tasks, factor, spread)) {
@@ -384,12 +380,31 @@ fn while_tasks_wait_and_none_starts_an_experiment_is_given_up_and_then_the_limit
     for step in 1..=6 {
         let due = search.waits_until(START, run);
         assert_eq!(due.is_some(), search.current < 64);
-        search.waits(at_runs(10 + step * 16), START, run);
+        search.waits(at_runs(10 + step * 100), START, run);
         limits.push(search.current);
     }
     assert_eq!(limits, [8, 16, 32, 64, 64, 64]);
     search.limit = 8;
     search.pause(START, 1);
-    search.waits(at_runs(116), at_runs(101), run);
+    search.waits(at_runs(700), at_runs(601), run);
     assert_eq!(search.current, 8, "one has started");
+}
+
+#[test]
+fn no_experiment_begins_below_capacity() {
+    let mut search = resting(1, 64);
+    (0..100).for_each(|_| _ = search.started(START + 50 * RUN, true, nanos(RUN), || false));
+    assert_eq!((search.phase.kind, search.current), (Kind::Rest(1), 8));
+    start(&mut search, 50, 1, true);
+    assert_eq!(search.phase.kind, Kind::Compare(0));
+}
+
+#[test]
+fn the_first_experiment_begins_as_soon_as_the_load_is_above_capacity_and_at_the_geometric_mean() {
+    let mut search = Search::new(1, 64);
+    _ = search.started(START, true, nanos(RUN), || false);
+    _ = search.started(START, false, nanos(RUN), || true);
+    assert_eq!(search.current, 64);
+    _ = search.started(START, true, nanos(RUN), || true);
+    assert_eq!((search.limit, search.current, search.phase.kind), (8, 4, Kind::Compare(0)));
 }
