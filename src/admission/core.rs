@@ -13,7 +13,6 @@ use super::settings::{Discipline, Offer, Settings};
 use super::slab::{Key, Slab, State};
 use super::timestamp::{Timestamp, nanos};
 use crate::error::Cause;
-use crate::terms::Priority;
 
 /// How many late tasks one rule of a take ends at most, so that a long queue that is all late is not ended under one lock.
 const BATCH: usize = 32;
@@ -184,6 +183,12 @@ impl<T> Admission<T> {
         slot.task.take()
     }
 
+    /// Whether the task was started and has not ended.
+    #[must_use]
+    pub fn is_in_flight(&self, key: Key) -> bool {
+        [State::InFlight, State::Riding].into_iter().any(|state| self.slab.find(key, state).is_some())
+    }
+
     /// Admits a task that runs in place, inside the permit of the task that awaits it, without waiting.
     ///
     /// # Errors
@@ -248,10 +253,10 @@ impl<T> Admission<T> {
         offer.deadline.map_or(timeout, |deadline| deadline.min(timeout))
     }
 
-    /// Whether a patient task that is offered now would be admitted.
+    /// Whether a task can be queued, whatever its priority is.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        !self.is_full() || self.levels.least_below(Priority::Normal as usize).is_some()
+        !self.is_full()
     }
 
     /// Refuses every further offer.

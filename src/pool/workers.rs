@@ -41,7 +41,7 @@ pub(super) struct Workers {
     /// Where the next sample begins, if it cannot have all workers.
     sample_from: WorkerId,
     pub(super) present: usize,
-    pub(super) waking: usize,
+    waking: usize,
     /// Workers that found no task, and will look once more before they park.
     returning: usize,
     pub(super) active: usize,
@@ -276,6 +276,12 @@ impl Workers {
     #[cfg(test)]
     pub(super) fn lower_limit(&mut self) {
         self.limit.lower();
+    }
+
+    /// How many are waking, and how many are returning.
+    #[cfg(test)]
+    pub(super) fn coming(&self) -> (usize, usize) {
+        (self.waking, self.returning)
     }
 
     fn awake(&self) -> usize {
