@@ -15,7 +15,11 @@
 //! | `shared`, `publish`, `sampler` | a pool's parts; its metrics; which workers the system runs |
 //! | `worker`, `task`, `handle` | the loop; a future in a pool; the caller's end |
 //! | `submit`, `checkpoint` | a pool's handle; what a task can ask |
+//!
+//! Two folders are for tests only: `checked` has the models of the wake-up protocol, `virtual_time` the simulations.
 
+#[cfg(all(test, any(tower_offload_loom, tower_offload_shuttle)))]
+mod checked;
 mod checkpoint;
 mod context;
 mod dispatch;
@@ -33,6 +37,8 @@ mod task;
 mod task_log;
 mod task_state;
 mod thread_state;
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+mod virtual_time;
 mod worker;
 mod workers;
 

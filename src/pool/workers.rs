@@ -296,3 +296,6 @@ impl Sampled {
         Seen { runs, since: self.polling_since }
     }
 }
+
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+mod tests;

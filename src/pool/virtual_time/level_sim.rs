@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::level::{Level, Seen};
 use crate::admission::Timestamp as Moment;
+use crate::pool::level::{Level, Seen};
 
 const CORES: usize = 2;
 const MOST: usize = 30;
