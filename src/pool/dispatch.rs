@@ -287,7 +287,10 @@ impl<T> Dispatch<T> {
             if leaves {
                 state.workers.leave(worker);
             }
-            let effects = Effects { garbage, ..state.effects(at, evicted, None) };
+            let mut effects = Effects { garbage, ..state.effects(at, evicted, None) };
+            // Where nothing was found, nothing has changed: the tasks outside of the queue know already, and the worker
+            // would call them again and again until one of them is polled.
+            effects.room &= found;
             // Effects run code of the application, which may park this thread and so consume the token of an unpark. So a
             // worker parks only when there are none, with nothing in between.
             let parks = !found && !leaves && effects.is_empty();

@@ -93,6 +93,9 @@ impl TaskState {
         let before = self.update(|state| match state & PHASE {
             IDLE => Some(state & !PHASE),
             RUNNING => Some(state | WOKEN),
+            // The same state is written again. A load alone might be older than a poll that began meanwhile and did not see
+            // what the waker wrote; with a write, one of the two sees the other.
+            SCHEDULED => Some(state),
             _ => None,
         });
         match before {
