@@ -29,7 +29,11 @@ pub(super) type TaskRef = Arc<Task>;
 pub(super) type Body = Box<dyn FnMut(&Arc<Pool>, &TaskRef) -> Poll<()> + Send>;
 
 /// Where a task that waits for a wake-up leaves itself.
-pub(super) type Slot = Arc<Mutex<Option<TaskRef>>>;
+#[derive(Default)]
+pub(super) struct Slot {
+    task: sync::Mutex<Option<TaskRef>>,
+    filled: Notify,
+}
 
 /// A task of a model.
 pub(super) struct Task {
@@ -60,6 +64,8 @@ pub(super) struct Pool {
     limit: usize,
     threads_can_start: bool,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Every task, so that none is dropped before its threads have ended: the checker does not see the counts of `Arc`.
+    tasks: Mutex<Vec<TaskRef>>,
     /// Parked workers have been parked for as long as they may.
     keep_alive_is_over: AtomicBool,
     /// How many tasks the loops of the workers poll.
@@ -161,6 +167,7 @@ impl Pool {
             limit: plan.limit,
             threads_can_start,
             threads: Mutex::default(),
+            tasks: Mutex::default(),
             keep_alive_is_over: AtomicBool::new(false),
             polling: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
@@ -196,6 +203,7 @@ impl Pool {
     }
 
     fn offer(self: &Arc<Self>, offer: Offer, task: TaskRef) -> Result<TaskRef, Cause> {
+        hold(&self.tasks).push(task.clone());
         let (offered, effects) = self.dispatch.offer(NOW, offer, task.clone());
         self.perform(effects);
         match offered {
@@ -475,13 +483,14 @@ pub(super) fn tells(told: Arc<Notify>) -> Body {
 }
 
 /// Waits for a wake-up, and then does as `then` does.
-pub(super) fn awaits(slot: Slot, mut then: Body) -> Body {
+pub(super) fn awaits(slot: Arc<Slot>, mut then: Body) -> Body {
     let mut waited = false;
     Box::new(move |pool, task| {
         if std::mem::replace(&mut waited, true) {
             return then(pool, task);
         }
-        *hold(&slot) = Some(task.clone());
+        *lock(&slot.task) = Some(task.clone());
+        slot.filled.notify();
         Poll::Pending
     })
 }
@@ -516,9 +525,23 @@ pub(super) fn waits_for(child: impl Fn() -> Body + Send + 'static) -> Body {
     })
 }
 
-/// The task that waits in `slot`, if it does already.
-pub(super) fn take(slot: &Slot) -> Option<TaskRef> {
-    hold(slot).take()
+// === impl Slot ===
+
+impl Slot {
+    /// The task, if it waits already.
+    pub(super) fn take(&self) -> Option<TaskRef> {
+        lock(&self.task).take()
+    }
+
+    /// The task, once it waits.
+    pub(super) fn wait(&self) -> TaskRef {
+        loop {
+            if let Some(task) = self.take() {
+                return task;
+            }
+            self.filled.wait();
+        }
+    }
 }
 
 // === impl Bell ===

@@ -11,7 +11,7 @@ use loom::sync::Notify;
 use loom::sync::atomic::AtomicBool;
 use loom::thread::{self, JoinHandle};
 
-use super::model::{Body, LATE, NOW, Plan, Pool, Slot, TaskRef, awaits, ends, meets, take, tells, waits_for, yields};
+use super::model::{Body, LATE, NOW, Plan, Pool, Slot, TaskRef, awaits, ends, meets, tells, waits_for, yields};
 use crate::error::Cause;
 use crate::pool::task_state::{TaskState, Wakeup};
 
@@ -47,16 +47,6 @@ fn meeting() -> (Body, Body) {
     (meets(one.clone(), two.clone()), meets(two, one))
 }
 
-/// Waits until a task waits for its wake-up in `slot`.
-fn wait_for_waiter(slot: &Slot) -> TaskRef {
-    loop {
-        if let Some(task) = take(slot) {
-            return task;
-        }
-        thread::yield_now();
-    }
-}
-
 // === rules 1 and 2: parking, and making a task ready ===
 
 #[test]
@@ -87,9 +77,9 @@ fn two_submitters_and_two_workers_lose_no_task() {
 fn a_task_woken_while_the_worker_parks_is_polled_again() {
     explore(4, || {
         let pool = one(0);
-        let slot = Slot::default();
+        let slot = Arc::<Slot>::default();
         pool.submit(awaits(slot.clone(), ends())).expect("a permit is free");
-        pool.wake(&wait_for_waiter(&slot));
+        pool.wake(&slot.wait());
         pool.wait_until_idle(0);
         pool.close(1, 0);
     });
@@ -130,9 +120,9 @@ fn a_worker_that_arrives_wakes_the_next_one() {
 fn a_task_woken_by_one_that_blocks_runs_on_another_worker() {
     explore(2, || {
         let pool = two(0);
-        let (slot, told) = (Slot::default(), Arc::new(Notify::new()));
+        let (slot, told) = (Arc::<Slot>::default(), Arc::new(Notify::new()));
         pool.submit(awaits(slot.clone(), tells(told.clone()))).expect("a permit is free");
-        let waiter = wait_for_waiter(&slot);
+        let waiter = slot.wait();
         let wakes = Box::new(move |pool: &Arc<Pool>, _: &TaskRef| {
             pool.wake(&waiter);
             told.wait();
@@ -360,12 +350,12 @@ fn a_pool_that_closes_finishes_what_it_has_and_its_workers_end() {
 fn a_task_woken_after_the_pool_closed_ends() {
     explore(4, || {
         let pool = one(0);
-        let slot = Slot::default();
+        let slot = Arc::<Slot>::default();
         pool.submit(awaits(slot.clone(), ends())).expect("a permit is free");
         for thread in pool.dispatch.close() {
             thread.unpark();
         }
-        pool.wake(&wait_for_waiter(&slot));
+        pool.wake(&slot.wait());
         pool.wait_until_idle(0);
         pool.close(1, 0);
     });
@@ -413,10 +403,10 @@ fn the_only_worker_may_wait_for_a_task_that_yields() {
 fn the_only_worker_may_wait_for_a_task_that_is_woken() {
     explore(4, || {
         let pool = one(1);
-        let slot = Slot::default();
+        let slot = Arc::<Slot>::default();
         let inner = slot.clone();
         pool.submit(waits_for(move || awaits(inner.clone(), ends()))).expect("a permit is free");
-        pool.wake(&wait_for_waiter(&slot));
+        pool.wake(&slot.wait());
         pool.wait_until_idle(0);
         pool.close(2, 0);
     });
