@@ -644,17 +644,17 @@ fn patient_tasks_and_others_are_served_in_the_order_of_arrival() {
     assert_eq!(order, ["0", "1", "2", "3", "4", "5"]);
 }
 
+/// A task that waits outside for room may be low itself: told that there is some, it would be refused without an end.
 #[test]
-fn there_is_room_for_a_patient_task_where_a_lower_one_gives_way() {
+fn a_full_queue_has_room_for_nobody_although_a_lower_task_would_give_way() {
     let (mut admission, _) = busy(Settings::fixed(1).with_capacity(1));
     queue(&mut admission, START, at(Priority::Low), "low").unwrap();
-    assert!(admission.has_room());
-    queue(&mut admission, START, patient(), "patient").unwrap();
     assert!(!admission.has_room());
+    let low = Offer { level: Priority::Low, ..patient() };
+    assert_eq!(queue(&mut admission, START, low, "low as well"), Err(Cause::QueueFull));
+    queue(&mut admission, START, patient(), "patient").unwrap();
     admission.evict_all(Cause::NoWorkers, &mut Vec::new());
     assert!(admission.has_room());
-    admission.drain();
-    assert!(!admission.has_room());
 }
 
 #[test]

@@ -15,7 +15,6 @@ use super::settings::{Discipline, Offer, Settings};
 use super::slab::{Key, Slab, State};
 use super::timestamp::{Timestamp, nanos};
 use crate::error::Cause;
-use crate::terms::Priority;
 
 /// How many late tasks one rule of a take ends at most, so that a long queue that is all late is not ended under one
 /// lock.
@@ -204,6 +203,12 @@ impl<T> Admission<T> {
         slot.task.take()
     }
 
+    /// Whether the task was started and has not ended.
+    #[must_use]
+    pub fn is_in_flight(&self, key: Key) -> bool {
+        [State::InFlight, State::Riding].into_iter().any(|state| self.slab.find(key, state).is_some())
+    }
+
     /// Admits a task that runs in place, inside the permit of the task that awaits it, without waiting.
     ///
     /// # Errors
@@ -287,12 +292,10 @@ impl<T> Admission<T> {
         self.limiter.waits_until(self.started, self.run.value())
     }
 
-    /// Whether a patient task that is offered now would be admitted.
+    /// Whether a task can be queued, whatever its priority is.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        let normal = Priority::Normal as usize;
-        let least = || self.levels.least_below(&self.slab, normal, self.settings.capacity, self.run.value());
-        !self.is_full() || least().is_some()
+        !self.is_full()
     }
 
     /// Refuses every further offer.

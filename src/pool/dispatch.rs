@@ -99,6 +99,17 @@ pub(crate) struct Ending {
     pub(crate) ran: Option<Duration>,
 }
 
+/// Where a task was that is to be run in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InPlace {
+    /// In the queue. It is in flight from here on.
+    Queued,
+    /// In flight.
+    InFlight,
+    /// It has ended, or was rejected: it must not be polled, although its caller may not know yet.
+    Ended,
+}
+
 /// A task that was not admitted.
 #[derive(Debug)]
 pub(crate) struct Refused<T> {
@@ -184,14 +195,19 @@ impl<T> Dispatch<T> {
         (offered, effects)
     }
 
-    /// Takes a queued task out of the queue, to be run in place by the task that waits for it. Whether it was queued.
-    pub(crate) fn start_riding(&self, now: Timestamp, key: Key) -> (bool, Effects<T>) {
+    /// Takes a queued task out of the queue, to be run in place by the task that waits for it.
+    pub(crate) fn start_riding(&self, now: Timestamp, key: Key) -> (InPlace, Effects<T>) {
         let mut state = self.lock();
         let task = state.admission.start_riding(now, key);
+        let place = match &task {
+            Some(_) => InPlace::Queued,
+            None if state.admission.is_in_flight(key) => InPlace::InFlight,
+            None => InPlace::Ended,
+        };
         let effects = state.effects(now, Vec::new(), None);
         drop(state);
         // Its caller has the task as well, so nothing of the application is dropped here.
-        (task.is_some(), effects)
+        (place, effects)
     }
 
     /// Counts a task that is rejected whatever the state of the pool is.
@@ -272,7 +288,10 @@ impl<T> Dispatch<T> {
             if leaves {
                 state.workers.leave(worker);
             }
-            let effects = Effects { garbage, ..state.effects(at, evicted, None) };
+            let mut effects = Effects { garbage, ..state.effects(at, evicted, None) };
+            // Where nothing was found, nothing has changed: the tasks outside of the queue know already, and the worker
+            // would call them again and again until one of them is polled.
+            effects.room &= found;
             // Effects run code of the application, which may park this thread and so consume the token of an unpark. So a
             // worker parks only when there are none, with nothing in between.
             let parks = !found && !leaves && effects.is_empty();
@@ -439,10 +458,10 @@ impl<T> Dispatch<T> {
         self.lock().workers.lower_limit();
     }
 
-    /// How many workers are on their way.
+    /// How many workers are waking, and how many will look once more before they park.
     #[cfg(all(test, any(tower_offload_loom, tower_offload_shuttle)))]
-    pub(super) fn waking(&self) -> usize {
-        self.lock().workers.waking
+    pub(super) fn coming(&self) -> (usize, usize) {
+        self.lock().workers.coming()
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {

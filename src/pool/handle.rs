@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
+use super::dispatch::InPlace;
 use super::runnable::TaskRef;
 use super::task::{Awaited, Caller, lock};
 use super::{local, worker};
@@ -101,8 +102,9 @@ impl<T> Pending<T> {
             if for_ever {
                 state.awaited_on_worker();
             }
-            start_in_place(task);
-            worker::run_in_place(task.pool(), &runnable(task));
+            if start_in_place(task) != InPlace::Ended {
+                worker::run_in_place(task.pool(), &runnable(task));
+            }
         }
     }
 }
@@ -114,7 +116,8 @@ impl<T> Future for Pending<T> {
         assert!(!self.done, "a task's result is taken once");
         let task = &self.task;
         // A worker that waits for a task which is queued behind the one it polls would wait for itself.
-        if !task.head().state.has_started() && local::is_worker_of(task.head().pool) && start_in_place(task) {
+        let waits_on_worker = !task.head().state.has_started() && local::is_worker_of(task.head().pool);
+        if waits_on_worker && start_in_place(task) == InPlace::Queued {
             worker::run_in_place(task.pool(), &runnable(task));
         }
         let mut waker = Some(cx.waker().clone());
@@ -180,13 +183,13 @@ fn leave<T>(task: &dyn Awaited<T>) {
     shielded(|| drop(value));
 }
 
-/// Takes a queued task out of the queue, to run inside of the permit of the one that waits for it. Whether it was queued.
-fn start_in_place<T>(task: &Arc<dyn Awaited<T>>) -> bool {
-    let Some(key) = task.head().key() else { return false };
+/// Takes a queued task out of the queue, to run inside of the permit of the one that waits for it. Where the task was.
+fn start_in_place<T>(task: &Arc<dyn Awaited<T>>) -> InPlace {
+    let Some(key) = task.head().key() else { return InPlace::Ended };
     let pool = task.pool();
-    let (queued, effects) = pool.dispatch.start_riding(pool.now(), key);
+    let (place, effects) = pool.dispatch.start_riding(pool.now(), key);
     worker::perform(pool, effects);
-    queued
+    place
 }
 
 fn runnable<T>(task: &Arc<dyn Awaited<T>>) -> TaskRef {

@@ -9,15 +9,19 @@
 //! | file | what it is |
 //! |---|---|
 //! | `task_state`, `thread_state`, `context`, `stats` | the state of one task; of one thread; what travels with a task; numbers |
-//! | `allotment`, `active_limit`, `core_budget` | the cores of one pool; how many of its workers may be awake; the cores of all pools |
+//! | `cores`, `allotment`, `active_limit`, `core_budget` | how many cores there are; those of one pool; how many of its workers may be awake; the cores of all pools |
 //! | `workers`, `effects`, `dispatch` | who is awake; what is put off; the lock |
 //! | `runnable`, `task_log`, `local` | a task of any type; its log; what a worker keeps in its thread |
 //! | `group`, `shared`, `publish`, `sampler` | what pools share; a pool's parts; its metrics; which workers the system runs |
 //! | `worker`, `task`, `handle` | the loop; a future in a pool; the caller's end |
 //! | `submit`, `checkpoint` | a pool's handle; what a task can ask |
+//!
+//! Two folders are for tests only: `checked` has the models of the wake-up protocol, `virtual_time` the simulations.
 
 mod active_limit;
 mod allotment;
+#[cfg(all(test, any(tower_offload_loom, tower_offload_shuttle)))]
+mod checked;
 mod checkpoint;
 mod context;
 mod core_budget;
@@ -36,9 +40,9 @@ mod submit;
 mod task;
 mod task_log;
 mod task_state;
-#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
-mod tests_virtual;
 mod thread_state;
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+mod virtual_time;
 mod worker;
 mod workers;
 

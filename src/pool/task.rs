@@ -204,7 +204,8 @@ where
             state.deadline_passed();
         }
         let Some(begun) = state.begin_poll() else { return Polled::Stale };
-        let work = &mut *lock(&self.work);
+        let mut held = lock(&self.work);
+        let work = &mut *held;
         if begun.too_late {
             return self.end_early(work, Cause::DeadlineExceeded, Outcome::Expired);
         }
@@ -215,7 +216,12 @@ where
             self.begin(work, now);
         }
         let Poll::Ready((result, outcome)) = self.poll_future(work, &mut Context::from_waker(waker)) else {
-            return if state.end_poll() { Polled::Woken } else { Polled::Pending };
+            let wakeup = state.end_poll();
+            drop(held);
+            if wakeup == Wakeup::ScheduleAndTell {
+                self.wake_caller();
+            }
+            return if wakeup == Wakeup::Nothing { Polled::Pending } else { Polled::Woken };
         };
         if let (Some(log), Some(began)) = (&self.head.log, work.began) {
             self.pool.running.ended(log);

@@ -71,13 +71,16 @@ impl TaskState {
         Some(Begun { first, caller_left: before & CALLER_LEFT != 0, too_late: first && before & LATE != 0 })
     }
 
-    /// The poll returned `Pending`. Whether the task was woken meanwhile, and is scheduled again.
-    pub(super) fn end_poll(&self) -> bool {
+    /// The poll returned `Pending`. What a wake-up that came meanwhile asks for.
+    pub(super) fn end_poll(&self) -> Wakeup {
         let before = self.update(|state| {
             let next = if state & WOKEN == 0 { IDLE } else { SCHEDULED };
             Some((state & !(PHASE | WOKEN)) | next)
         });
-        before.is_some_and(|state| state & WOKEN != 0)
+        match before {
+            Some(state) if state & WOKEN != 0 => Wakeup::of(state),
+            _ => Wakeup::Nothing,
+        }
     }
 
     /// The task has ended, and its permit was released: its answer may be read.
@@ -90,11 +93,13 @@ impl TaskState {
         let before = self.update(|state| match state & PHASE {
             IDLE => Some(state & !PHASE),
             RUNNING => Some(state | WOKEN),
+            // The same state is written again. A load alone might be older than a poll that began meanwhile and did not see
+            // what the waker wrote; with a write, one of the two sees the other.
+            SCHEDULED => Some(state),
             _ => None,
         });
         match before {
-            Some(state) if state & PHASE == IDLE && state & AWAITED_ON_WORKER != 0 => Wakeup::ScheduleAndTell,
-            Some(state) if state & PHASE == IDLE => Wakeup::Schedule,
+            Some(state) if state & PHASE == IDLE => Wakeup::of(state),
             _ => Wakeup::Nothing,
         }
     }
@@ -134,6 +139,13 @@ impl TaskState {
     }
 }
 
+impl Wakeup {
+    /// What a task that was woken in this state needs.
+    const fn of(state: u32) -> Self {
+        if state & AWAITED_ON_WORKER == 0 { Self::Schedule } else { Self::ScheduleAndTell }
+    }
+}
+
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 mod tests {
     use super::*;
@@ -143,7 +155,7 @@ mod tests {
         let state = TaskState::new();
         assert!(state.begin_poll().is_some_and(|begun| begun.first));
         assert_eq!(state.begin_poll(), None);
-        assert!(!state.end_poll());
+        assert_eq!(state.end_poll(), Wakeup::Nothing);
         assert_eq!(state.begin_poll(), None, "nobody woke it");
         assert_eq!([state.wake(), state.wake()], [Wakeup::Schedule, Wakeup::Nothing]);
         assert!(state.begin_poll().is_some_and(|begun| !begun.first));
@@ -157,9 +169,19 @@ mod tests {
         let state = TaskState::new();
         state.begin_poll().expect("it is scheduled");
         assert_eq!([state.wake(), state.wake()], [Wakeup::Nothing; 2]);
-        assert!(state.end_poll());
+        assert_eq!(state.end_poll(), Wakeup::Schedule);
         state.begin_poll().expect("it was woken");
-        assert!(!state.end_poll());
+        assert_eq!(state.end_poll(), Wakeup::Nothing);
+    }
+
+    #[test]
+    fn a_worker_that_waits_for_the_task_is_told_of_each_wake_up() {
+        let state = TaskState::new();
+        state.awaited_on_worker();
+        state.begin_poll().expect("it is scheduled");
+        assert_eq!((state.wake(), state.end_poll()), (Wakeup::Nothing, Wakeup::ScheduleAndTell));
+        state.begin_poll().expect("it was woken");
+        assert_eq!((state.end_poll(), state.wake()), (Wakeup::Nothing, Wakeup::ScheduleAndTell));
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(super) struct Workers {
     /// Where the next sample begins, if it cannot have all workers.
     sample_from: WorkerId,
     pub(super) present: usize,
-    pub(super) waking: usize,
+    waking: usize,
     /// Workers that found no task, and will look once more before they park.
     returning: usize,
     pub(super) active: usize,
@@ -321,6 +321,12 @@ impl Workers {
         self.limit.learn(Timestamp::from_nanos(0), &busy, self.max, 1, 1);
     }
 
+    /// How many are waking, and how many are returning.
+    #[cfg(test)]
+    pub(super) fn coming(&self) -> (usize, usize) {
+        (self.waking, self.returning)
+    }
+
     fn awake(&self) -> usize {
         self.present - self.parked.len()
     }
@@ -333,3 +339,6 @@ impl Awake {
         Sampled { runnable, since: self.polling_since }
     }
 }
+
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+mod tests;

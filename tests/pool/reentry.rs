@@ -92,3 +92,19 @@ fn a_thread_local_value_may_use_the_pool_while_its_thread_ends() {
     of_thread.wait();
     until("its workers have ended", || stats(&pools, "tls").workers == 0);
 }
+
+/// The wake-up comes while the worker that waits for the inner task polls it, and no other worker could take it.
+#[test]
+fn a_worker_that_waits_for_an_inner_task_which_yields_polls_it_again() {
+    let pools = pools("yields", PoolConfig::new(1).queue_capacity(0));
+    let inner = pools.clone();
+    let outer = move || {
+        let yields = async {
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            5
+        };
+        inner.submit_to_pool("yields", yields).unwrap().wait().unwrap()
+    };
+    assert_eq!(end_of(pools.submit_to_pool("yields", outer).unwrap()).unwrap(), 5);
+}

@@ -1,0 +1,557 @@
+//! A pool whose threads belong to a checker: the worker's loop, the caller's end and the effects, as `worker.rs`, `handle.rs`
+//! and `task.rs` have them, without futures, clocks and the system's threads. A lost wake-up shows as a deadlock.
+
+#![cfg_attr(tower_offload_shuttle, expect(dead_code, reason = "only loom's models use all of it"))]
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Poll, Wake, Waker};
+use std::time::Duration;
+
+use crate::admission::{Key, Offer, Outcome, Settings, Timestamp};
+use crate::error::Cause;
+use crate::pool::dispatch::{Admit, Dispatch, Ending, InPlace, Last, Offered, Refused};
+use crate::pool::effects::Effects;
+use crate::pool::level::Seen;
+use crate::pool::task_state::{TaskState, Wakeup};
+use crate::pool::workers::{Wake as WakeWorker, WorkerId};
+use crate::sync::checked::{JoinHandle, Notify, spawn};
+use crate::sync::{self, lock};
+
+/// Models have no clock: the time is always this one, unless a model gives another.
+pub(super) const NOW: Timestamp = Timestamp::from_nanos(1);
+pub(super) const LATE: Timestamp = Timestamp::from_nanos(u64::MAX);
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+pub(super) type TaskRef = Arc<Task>;
+
+/// What a task does when it is polled.
+pub(super) type Body = Box<dyn FnMut(&Arc<Pool>, &TaskRef) -> Poll<()> + Send>;
+
+/// Where a task that waits for a wake-up leaves itself.
+#[derive(Default)]
+pub(super) struct Slot {
+    task: sync::Mutex<Option<TaskRef>>,
+    filled: Notify,
+}
+
+/// A task of a model.
+pub(super) struct Task {
+    pub(super) state: TaskState,
+    key: OnceLock<Key>,
+    body: Mutex<Body>,
+    answer: sync::Mutex<Answer>,
+    rejected: AtomicBool,
+}
+
+#[derive(Default)]
+struct Answer {
+    given: bool,
+    caller: Option<Arc<Bell>>,
+}
+
+/// What became of a task that a worker took up.
+enum Polled {
+    Ended(Outcome),
+    Pending,
+    Woken,
+    Stale,
+}
+
+/// A pool whose threads are the checker's.
+pub(super) struct Pool {
+    pub(super) dispatch: Dispatch<TaskRef>,
+    limit: usize,
+    threads_can_start: bool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Every task, so that none is dropped before its threads have ended: the checker does not see the counts of `Arc`.
+    tasks: Mutex<Vec<TaskRef>>,
+    /// Parked workers have been parked for as long as they may.
+    keep_alive_is_over: AtomicBool,
+    /// How many tasks the loops of the workers poll.
+    polling: AtomicUsize,
+    pub(super) ended: AtomicUsize,
+    given_up: AtomicUsize,
+    /// How many tasks were evicted, and how many of them a worker has dropped.
+    evicted: AtomicUsize,
+    discarded: AtomicUsize,
+    /// Rings when the sampler is to start.
+    pub(super) sampler: Notify,
+    /// Rings when a task that waits outside of the queue would be admitted.
+    room: Notify,
+}
+
+pub(super) struct Plan {
+    pub(super) workers: usize,
+    pub(super) limit: usize,
+    pub(super) capacity: usize,
+    pub(super) cores: usize,
+}
+
+/// Wakes a thread that waits.
+pub(super) struct Bell(Notify);
+
+// === impl Task ===
+
+impl Task {
+    fn new(body: Body) -> TaskRef {
+        Arc::new(Self {
+            state: TaskState::new(),
+            key: OnceLock::new(),
+            body: Mutex::new(body),
+            answer: sync::Mutex::default(),
+            rejected: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn key(&self) -> Key {
+        *self.key.get().expect("it was admitted")
+    }
+
+    pub(super) fn was_rejected(&self) -> bool {
+        self.rejected.load(Relaxed)
+    }
+
+    fn put(&self) {
+        lock(&self.answer).given = true;
+    }
+
+    fn publish(&self) {
+        self.state.end();
+        self.wake_caller();
+    }
+
+    fn reject(&self) {
+        assert!(!self.state.has_started(), "a task that was rejected has started");
+        self.rejected.store(true, Relaxed);
+        self.put();
+        self.publish();
+    }
+
+    fn wake_caller(&self) {
+        let caller = lock(&self.answer).caller.take();
+        if let Some(caller) = caller {
+            caller.0.notify();
+        }
+    }
+
+    /// Whether the answer can be read; if not, `bell` rings when that has changed.
+    fn poll_answer(&self, bell: &Arc<Bell>) -> bool {
+        let mut answer = lock(&self.answer);
+        let ready = self.state.has_ended() && answer.given;
+        if !ready {
+            answer.caller = Some(bell.clone());
+        }
+        ready
+    }
+}
+
+impl Admit for TaskRef {
+    fn admitted(&self, key: Key, _id: u64) {
+        self.key.set(key).expect("a task is admitted once");
+    }
+}
+
+// === impl Pool ===
+
+impl Pool {
+    pub(super) fn new(plan: &Plan) -> Arc<Self> {
+        Self::of(plan, true)
+    }
+
+    pub(super) fn of(plan: &Plan, threads_can_start: bool) -> Arc<Self> {
+        let settings =
+            Settings { timeout: Duration::from_secs(1), ..Settings::fixed(plan.limit).with_capacity(plan.capacity) };
+        Arc::new(Self {
+            dispatch: Dispatch::new(settings, 0, plan.workers, plan.cores),
+            limit: plan.limit,
+            threads_can_start,
+            threads: Mutex::default(),
+            tasks: Mutex::default(),
+            keep_alive_is_over: AtomicBool::new(false),
+            polling: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
+            given_up: AtomicUsize::new(0),
+            evicted: AtomicUsize::new(0),
+            discarded: AtomicUsize::new(0),
+            sampler: Notify::new(),
+            room: Notify::new(),
+        })
+    }
+
+    pub(super) fn submit(self: &Arc<Self>, body: Body) -> Result<TaskRef, Cause> {
+        self.offer(Offer::default(), Task::new(body))
+    }
+
+    /// Submits a task from one of this pool, which runs it in place if the queue is full.
+    pub(super) fn submit_from_task(self: &Arc<Self>, body: Body) -> TaskRef {
+        let offer = Offer { rides: true, accepted: true, ..Offer::default() };
+        self.offer(offer, Task::new(body)).expect("a task that rides needs no room")
+    }
+
+    /// Submits a task that waits outside of the queue until there is room.
+    pub(super) fn submit_patiently(self: &Arc<Self>, body: fn() -> Body) -> TaskRef {
+        loop {
+            match self.offer(Offer { patient: true, ..Offer::default() }, Task::new(body())) {
+                Ok(task) => return task,
+                Err(cause) => assert_eq!(cause, Cause::QueueFull),
+            }
+            self.perform(self.dispatch.wait_for_room(NOW, true));
+            self.room.wait();
+            self.perform(self.dispatch.wait_for_room(NOW, false));
+        }
+    }
+
+    fn offer(self: &Arc<Self>, offer: Offer, task: TaskRef) -> Result<TaskRef, Cause> {
+        hold(&self.tasks).push(task.clone());
+        let (offered, effects) = self.dispatch.offer(NOW, offer, task.clone());
+        self.perform(effects);
+        match offered {
+            Ok(Offered { riding, .. }) => {
+                if let Some(riding) = riding {
+                    self.run_in_place(&riding);
+                }
+                Ok(task)
+            }
+            Err(Refused { cause, .. }) => Err(cause),
+        }
+    }
+
+    /// Performs effects on a thread that is not a worker.
+    pub(super) fn perform(self: &Arc<Self>, effects: Effects<TaskRef>) {
+        let evicted = self.perform_all(effects);
+        if !evicted.is_empty() {
+            let (too_many, effects) = self.dispatch.discard(NOW, evicted);
+            assert!(too_many.is_empty(), "a model evicts few tasks");
+            self.perform(effects);
+        }
+    }
+
+    fn perform_on_worker(self: &Arc<Self>, effects: Effects<TaskRef>) {
+        if !effects.is_empty() {
+            let discarded = self.perform_all(effects).len();
+            self.discarded.fetch_add(discarded, Relaxed);
+        }
+    }
+
+    fn perform_all(self: &Arc<Self>, effects: Effects<TaskRef>) -> Vec<TaskRef> {
+        let Effects { wake, evicted, garbage, idle, expire_at: _, sample, room } = effects;
+        match wake {
+            WakeWorker::Nobody => {}
+            WakeWorker::Unpark(thread) => thread.unpark(),
+            WakeWorker::Start(worker) => self.start(worker),
+        }
+        if sample {
+            self.sampler.notify();
+        }
+        if room {
+            self.room.notify();
+        }
+        let mut discarded = garbage;
+        for evicted in evicted {
+            evicted.task.reject();
+            self.evicted.fetch_add(1, Relaxed);
+            self.given_up.fetch_add(1, Relaxed);
+            discarded.push(evicted.task);
+        }
+        idle.into_iter().for_each(Waker::wake);
+        discarded
+    }
+
+    fn start(self: &Arc<Self>, worker: WorkerId) {
+        if self.threads_can_start {
+            let this = self.clone();
+            let thread = spawn(move || this.work(worker));
+            hold(&self.threads).push(thread);
+            return;
+        }
+        let (tasks, effects) = self.dispatch.start_failed(NOW, worker);
+        self.perform_on_worker(effects);
+        for task in tasks {
+            if task.state.begin_poll().is_some() {
+                task.put();
+                self.end(&task, Outcome::Rejected);
+            } else {
+                self.discarded.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// The loop of a worker.
+    fn work(self: &Arc<Self>, worker: WorkerId) {
+        let mut next = self.next(worker, Last::Started, None);
+        while let Some(task) = next.take() {
+            let before = self.polling.fetch_add(1, Relaxed);
+            assert!(before < self.limit, "more tasks are polled than the limit allows");
+            let polled = self.poll(&task);
+            self.polling.fetch_sub(1, Relaxed);
+            next = match polled {
+                Polled::Ended(outcome) => {
+                    let ending = self.ending(&task, outcome);
+                    self.next(worker, Last::Ended(ending), Some(&task))
+                }
+                Polled::Pending => self.next(worker, Last::Pending, None),
+                Polled::Woken => self.next(worker, Last::Woken(task), None),
+                Polled::Stale => self.next(worker, Last::Stale, None),
+            };
+        }
+    }
+
+    fn next(self: &Arc<Self>, worker: WorkerId, last: Last<TaskRef>, ended: Option<&TaskRef>) -> Option<TaskRef> {
+        let (next, effects) = self.dispatch.next(worker, NOW, last);
+        if let Some(task) = ended {
+            task.publish();
+        }
+        self.perform_on_worker(effects);
+        next.or_else(|| {
+            let perform = |effects| self.perform_on_worker(effects);
+            self.dispatch.wait(worker, KEEP_ALIVE, || self.now(), perform)
+        })
+    }
+
+    fn poll(self: &Arc<Self>, task: &TaskRef) -> Polled {
+        let Some(begun) = task.state.begin_poll() else { return Polled::Stale };
+        let mut body = task.body.try_lock().expect("one thread at a time polls a task");
+        assert!(!task.was_rejected(), "a task that was rejected is polled");
+        let outcome = if begun.too_late {
+            Outcome::Expired
+        } else if begun.caller_left {
+            Outcome::Cancelled
+        } else if body(self, task).is_ready() {
+            Outcome::Ok
+        } else {
+            drop(body);
+            return match task.state.end_poll() {
+                Wakeup::Nothing => Polled::Pending,
+                Wakeup::Schedule => Polled::Woken,
+                Wakeup::ScheduleAndTell => {
+                    task.wake_caller();
+                    Polled::Woken
+                }
+            };
+        };
+        task.put();
+        Polled::Ended(outcome)
+    }
+
+    fn run_in_place(self: &Arc<Self>, task: &TaskRef) {
+        match self.poll(task) {
+            Polled::Ended(outcome) => self.end(task, outcome),
+            Polled::Woken => self.ready(task),
+            Polled::Pending | Polled::Stale => {}
+        }
+    }
+
+    /// Releases the permit of a task that ended outside of a worker's loop.
+    fn end(self: &Arc<Self>, task: &TaskRef, outcome: Outcome) {
+        let effects = self.dispatch.finish(NOW, self.ending(task, outcome));
+        task.publish();
+        self.perform(effects);
+    }
+
+    fn ending(&self, task: &TaskRef, outcome: Outcome) -> Ending {
+        let count = if outcome == Outcome::Ok { &self.ended } else { &self.given_up };
+        count.fetch_add(1, Relaxed);
+        Ending { key: task.key(), outcome, ran: None }
+    }
+
+    fn ready(self: &Arc<Self>, task: &TaskRef) {
+        let effects = self.dispatch.ready(NOW, task.clone());
+        self.perform(effects);
+    }
+
+    /// The waker of a task.
+    pub(super) fn wake(self: &Arc<Self>, task: &TaskRef) {
+        let wakeup = task.state.wake();
+        if wakeup != Wakeup::Nothing {
+            self.ready(task);
+        }
+        if wakeup == Wakeup::ScheduleAndTell {
+            task.wake_caller();
+        }
+    }
+
+    /// Blocks the thread of a caller until the task has ended.
+    pub(super) fn wait_for(&self, task: &TaskRef) {
+        let bell = Arc::new(Bell(Notify::new()));
+        while !task.poll_answer(&bell) {
+            bell.0.wait();
+        }
+    }
+
+    /// Blocks a worker of the pool until the task has ended.
+    pub(super) fn wait_on_worker_for(self: &Arc<Self>, task: &TaskRef) {
+        let bell = Arc::new(Bell(Notify::new()));
+        while !task.poll_answer(&bell) {
+            task.state.awaited_on_worker();
+            let (place, effects) = self.dispatch.start_riding(NOW, task.key());
+            self.perform(effects);
+            if place != InPlace::Ended {
+                self.run_in_place(task);
+            }
+            bell.0.wait();
+        }
+    }
+
+    /// The caller of a task goes away.
+    pub(super) fn leave(self: &Arc<Self>, task: &TaskRef) {
+        if task.state.has_ended() {
+            return;
+        }
+        task.state.caller_left();
+        if !task.state.has_started() {
+            let (queued, effects) = self.dispatch.cancel(NOW, task.key(), Outcome::Cancelled);
+            self.perform(effects);
+            if let Some(queued) = queued {
+                queued.state.end();
+                self.given_up.fetch_add(1, Relaxed);
+                return;
+            }
+        }
+        self.wake(task);
+    }
+
+    fn now(&self) -> Timestamp {
+        if self.keep_alive_is_over.load(Relaxed) { LATE } else { NOW }
+    }
+
+    /// So much time passes that workers which are parked, or about to park, have no reason to stay.
+    pub(super) fn time_passes(&self) {
+        self.keep_alive_is_over.store(true, Relaxed);
+        // Not under the lock, which is not the checker's: a thread that is unparked may want it at once.
+        let workers: Vec<_> = hold(&self.threads).iter().map(|worker| worker.thread().clone()).collect();
+        workers.into_iter().for_each(|worker| worker.unpark());
+    }
+
+    /// The sampler finds that all workers are runnable, or that none is. When to sample again.
+    pub(super) fn sample(self: &Arc<Self>, runs: bool) -> Option<Duration> {
+        let (next, effects) = self.dispatch.learn(NOW, &[Seen { runs, since: None }]);
+        self.perform(effects);
+        next
+    }
+
+    /// Waits until nothing is queued, and at most `except` tasks are in flight.
+    pub(super) fn wait_until_idle(&self, except: usize) {
+        let bell = Arc::new(Bell(Notify::new()));
+        let waker = Waker::from(bell.clone());
+        while !self.dispatch.poll_idle(except, &waker) {
+            bell.0.wait();
+        }
+    }
+
+    /// Lets the workers end, and checks that every permit was released and how the tasks ended.
+    pub(super) fn close(&self, ended: usize, given_up: usize) {
+        self.close_all(ended + given_up);
+        assert_eq!(self.ended.load(Relaxed), ended, "tasks that ran to their end");
+        assert_eq!(self.given_up.load(Relaxed), given_up, "tasks that were given up");
+    }
+
+    /// The same, whatever number of the tasks ran to their end.
+    pub(super) fn close_all(&self, tasks: usize) {
+        for thread in self.dispatch.close() {
+            thread.unpark();
+        }
+        loop {
+            let Some(thread) = hold(&self.threads).pop() else { break };
+            thread.join().expect("no worker panics");
+        }
+        let instant = self.dispatch.instant(Timestamp::default());
+        assert_eq!((instant.workers, instant.active), (0, 0), "workers, active");
+        assert_eq!(self.dispatch.coming(), (0, 0), "waking, returning");
+        let admission = instant.admission;
+        assert_eq!((admission.in_flight, admission.permits, admission.queued), (0, 0, 0), "in flight, permits, queued");
+        assert_eq!(admission.counts.ended(), admission.counts.submitted);
+        assert_eq!(self.discarded.load(Relaxed), self.evicted.load(Relaxed), "each evicted task is dropped once");
+        let (ended, given_up) = (self.ended.load(Relaxed), self.given_up.load(Relaxed));
+        assert_eq!(ended + given_up, tasks, "{ended} tasks ran to their end, {given_up} were given up");
+    }
+}
+
+// === bodies ===
+
+/// Ends at once.
+pub(super) fn ends() -> Body {
+    Box::new(|_, _| Poll::Ready(()))
+}
+
+/// Ends and says so.
+pub(super) fn tells(told: Arc<Notify>) -> Body {
+    Box::new(move |_, _| {
+        told.notify();
+        Poll::Ready(())
+    })
+}
+
+/// Waits for a wake-up, and then does as `then` does.
+pub(super) fn awaits(slot: Arc<Slot>, mut then: Body) -> Body {
+    let mut waited = false;
+    Box::new(move |pool, task| {
+        if std::mem::replace(&mut waited, true) {
+            return then(pool, task);
+        }
+        *lock(&slot.task) = Some(task.clone());
+        slot.filled.notify();
+        Poll::Pending
+    })
+}
+
+/// Wakes itself, and ends at the next poll.
+pub(super) fn yields() -> Body {
+    let mut yielded = false;
+    Box::new(move |pool, task| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        pool.wake(task);
+        Poll::Pending
+    })
+}
+
+/// Says that it has begun, blocks its thread until the other has begun too, and ends.
+pub(super) fn meets(here: Arc<Notify>, there: Arc<Notify>) -> Body {
+    Box::new(move |_, _| {
+        here.notify();
+        there.wait();
+        Poll::Ready(())
+    })
+}
+
+/// Submits a task to its own pool, blocks its thread until that has ended, and ends.
+pub(super) fn waits_for(child: impl Fn() -> Body + Send + 'static) -> Body {
+    Box::new(move |pool, _| {
+        let child = pool.submit_from_task(child());
+        pool.wait_on_worker_for(&child);
+        Poll::Ready(())
+    })
+}
+
+// === impl Slot ===
+
+impl Slot {
+    /// The task, if it waits already.
+    pub(super) fn take(&self) -> Option<TaskRef> {
+        lock(&self.task).take()
+    }
+
+    /// The task, once it waits.
+    pub(super) fn wait(&self) -> TaskRef {
+        loop {
+            if let Some(task) = self.take() {
+                return task;
+            }
+            self.filled.wait();
+        }
+    }
+}
+
+// === impl Bell ===
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.notify();
+    }
+}
+
+fn hold<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
