@@ -218,7 +218,7 @@ impl Model {
     fn offer(&mut self, level: usize, caller: Option<u64>, deadline: Option<u64>, waits: bool, patient: bool) {
         let (now, id) = (self.timestamp(), self.tasks.len());
         let until = deadline.map(|after| now + Duration::from_millis(after));
-        let offer = Offer { deadline: until, level: Priority::ALL[level], caller, patient };
+        let offer = Offer { deadline: until, level: Priority::ALL[level], caller, patient, ..Offer::default() };
         let had_room = self.admission.has_room();
         let before = self.admission.snapshot();
         self.shared |= caller.is_some();
@@ -260,9 +260,11 @@ impl Model {
         };
         assert!(!self.draining || known == Known::Answered, "a draining pool takes nothing");
         let in_time = deadline != Some(0);
-        let usual = level <= Priority::Normal as usize && in_time && self.evicted.is_empty();
-        assert!(!had_room || !usual || known != Known::Answered, "there was room");
-        self.tasks.push(known);
+        assert!(!had_room || self.draining || !in_time || known != Known::Answered, "there was room");
+        // A patient task that finds the queue full is not counted: it is offered again.
+        if !(patient && offered == Err(Cause::QueueFull)) {
+            self.tasks.push(known);
+        }
     }
 
     fn offer_riding(&mut self, deadline: Option<u64>) {

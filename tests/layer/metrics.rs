@@ -5,20 +5,23 @@ use std::collections::BTreeMap;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tower::Layer;
 use tower_offload::metrics::{DURATION_BUCKETS, HISTOGRAMS};
-use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools};
+use tower_offload::{PoolConfig, PoolLayer, Pools};
 
 use crate::fixtures::{answer, locator, request};
 
 /// The samples of the pool `cpu` in a scrape.
 fn samples(text: &str) -> BTreeMap<String, f64> {
-    let lines = text.lines().filter(|line| line.starts_with("workload_pool_") && line.contains("pool=\"cpu\""));
+    let lines = text.lines().filter(|line| line.starts_with("workload_pool_") && line.contains("pool=\"scraped\""));
     lines
         .map(|line| {
             let (name, value) = line.rsplit_once(' ').expect("a sample has a value");
-            (name.replace("pool=\"cpu\"", "").replace(['{', '}'], ""), value.parse().expect("a number"))
+            (name.replace("pool=\"scraped\"", "").replace(['{', '}'], ""), value.parse().expect("a number"))
         })
         .collect()
 }
+
+/// A pool that no other test of this process has.
+const POOL: &str = "scraped";
 
 /// No `MetricsService`, and no time for the pool to bring its numbers by itself.
 #[test]
@@ -30,23 +33,23 @@ fn every_number_is_in_a_scrape_of_the_applications_own() {
     let recorder = builder.build_recorder();
     let exporter = recorder.handle();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    metrics::with_local_recorder(&recorder, || {
-        let pools = Pools::builder().pool(Cpu, PoolConfig::new(3).queue_capacity(7)).build().unwrap();
-        for done in 1..=2_u8 {
-            runtime.block_on(answer(PoolLayer::<Cpu>::new(&pools).layer(locator()), request("GET", "/")));
-            let text = pools.publish_metrics(|| exporter.render());
-            let samples = samples(&text);
-            let value = |name: &str| *samples.get(name).unwrap_or_else(|| panic!("{name} in {text}"));
-            assert_eq!(value("workload_pool_workers_max"), 3.0);
-            assert_eq!(value("workload_pool_queue_capacity"), 7.0);
-            assert_eq!(value("workload_pool_concurrency_limit"), 3.0);
-            assert_eq!(value("workload_pool_jobs_submitted_total"), f64::from(done));
-            assert_eq!(value("workload_pool_jobs_total,result=\"ok\""), f64::from(done));
-            assert_eq!(value("workload_pool_run_seconds_count"), f64::from(done));
-            assert_eq!(value("workload_pool_queue_wait_seconds_count"), f64::from(done));
-            for gauge in ["workers", "workers_busy", "in_flight", "queue_depth", "utilization_ratio", "overloaded"] {
-                value(&format!("workload_pool_{gauge}"));
-            }
+    metrics::set_global_recorder(recorder).expect("no other test of this process installs one");
+    let pools = Pools::builder().pool(POOL, PoolConfig::new(3).queue_capacity(7)).build().unwrap();
+    for done in 1..=2_u8 {
+        let layer = PoolLayer::for_pool(pools.get(POOL).unwrap());
+        runtime.block_on(answer(layer.layer(locator()), request("GET", "/")));
+        let text = pools.publish_metrics(|| exporter.render());
+        let samples = samples(&text);
+        let value = |name: &str| *samples.get(name).unwrap_or_else(|| panic!("{name} in {text}"));
+        assert_eq!(value("workload_pool_workers_max"), 3.0);
+        assert_eq!(value("workload_pool_queue_capacity"), 7.0);
+        assert_eq!(value("workload_pool_concurrency_limit"), 3.0);
+        assert_eq!(value("workload_pool_jobs_submitted_total"), f64::from(done));
+        assert_eq!(value("workload_pool_jobs_total,result=\"ok\""), f64::from(done));
+        assert_eq!(value("workload_pool_run_seconds_count"), f64::from(done));
+        assert_eq!(value("workload_pool_queue_wait_seconds_count"), f64::from(done));
+        for gauge in ["workers", "workers_busy", "in_flight", "queue_depth", "utilization_ratio", "overloaded"] {
+            value(&format!("workload_pool_{gauge}"));
         }
-    });
+    }
 }
