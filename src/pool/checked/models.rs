@@ -367,7 +367,7 @@ fn a_task_that_waits_for_room_is_admitted_when_there_is_some() {
     explore(4, || {
         let pool = one(0);
         pool.submit(ends()).expect("a permit is free");
-        let patient = pool.submit_patiently(ends);
+        let patient = pool.submit_patiently(ends).expect("the pool does not drain");
         pool.wait_for(&patient);
         pool.close(2, 0);
     });
