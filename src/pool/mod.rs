@@ -4,12 +4,12 @@
 //! `admission` under the pool's one lock. A [`worker`] polls the task, releases its permit when it ends, and lets the
 //! caller read the answer through its [`handle`].
 //!
-//! A file imports only from files above it in this list:
+//! A file imports only from files that stand before it in this list:
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `task_state`, `thread_state`, `context`, `stats` | the state of one task; of one thread; what travels with a task; numbers |
-//! | `active_limit` | how many workers may be awake |
+//! | `level` | how many workers may be awake |
 //! | `workers`, `effects`, `dispatch` | who is awake; what is put off; the lock |
 //! | `runnable`, `task_log`, `local` | a task of any type; its log; what a worker keeps in its thread |
 //! | `shared`, `publish`, `sampler` | a pool's parts; its metrics; which workers the system runs |

@@ -21,8 +21,9 @@ use super::connections::{Connections, Order};
 use super::error::ServeError;
 use super::runtime;
 use super::shutdown::{ShutdownReport, Trigger, Triggers};
+use crate::config::Config;
+use crate::pools::Pools;
 use crate::shield::shielded;
-use crate::{Config, Pools};
 
 /// How long connections that were cut off get to close their sockets.
 const CUT_OFF_GRACE: Duration = Duration::from_millis(100);
