@@ -621,7 +621,7 @@ fn a_full_queue_has_room_for_nobody_although_a_lower_task_would_give_way() {
 #[test]
 fn each_permit_is_the_lowest_free_number() {
     let mut admission = Admission::<()>::new(Settings::fixed(4), 1);
-    let mut start = |admission: &mut Admission<()>| match admission.offer(START, Offer::default(), &mut Vec::new()) {
+    let start = |admission: &mut Admission<()>| match admission.offer(START, Offer::default(), &mut Vec::new()) {
         Ok(Admitted::InFlight(key)) => (key, admission.permit_of(key)),
         other => panic!("there is a permit: {other:?}"),
     };

@@ -37,7 +37,7 @@ fn modules_import_from_lower_floors_only() {
         let own = floors.get(&source.module[0]);
         assert!(own.is_some(), "ARCHITECTURE.md has no floor for {}", source.path.display());
         for import in source.imports.iter().filter(|import| import.path[0] != source.module[0]) {
-            // What the root of the crate re-exports is above all floors.
+            // The re-exports of the root of the crate are above all floors.
             if floors.get(&import.path[0]).is_none_or(|floor| Some(floor) >= own) {
                 offences.push(source.offence(import, "is not on a lower floor"));
             }
@@ -241,7 +241,7 @@ fn code(text: &str) -> String {
 
 type Edge<'a> = (Vec<String>, Vec<String>, &'a Source, &'a Import);
 
-/// Which files import which others of their own folder.
+/// The imports between two files of one folder.
 fn siblings(sources: &[Source]) -> Vec<Edge<'_>> {
     let files: BTreeSet<_> =
         sources.iter().filter(|source| !source.path.ends_with("mod.rs")).map(|source| &source.module).collect();

@@ -25,10 +25,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 pub(super) type TaskRef = Arc<Task>;
 
-/// What a task does when it is polled.
+/// The code of a task, called at each poll.
 pub(super) type Body = Box<dyn FnMut(&Arc<Pool>, &TaskRef) -> Poll<()> + Send>;
 
-/// Where a task that waits for a wake-up leaves itself.
+/// A place in which a task that waits for a wake-up leaves itself.
 #[derive(Default)]
 pub(super) struct Slot {
     task: sync::Mutex<Option<TaskRef>>,
@@ -50,7 +50,7 @@ struct Answer {
     caller: Option<Arc<Bell>>,
 }
 
-/// What became of a task that a worker took up.
+/// The end of one poll.
 enum Polled {
     Ended(Outcome),
     Pending,

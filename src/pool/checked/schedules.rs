@@ -1,5 +1,5 @@
 //! Everything at once on one pool, under many schedules that shuttle makes up: submitters, callers who leave, wakers, the
-//! sampler, the timers, tasks that wait for tasks of their own pool, tasks that wait for room, and a drain in the middle.
+//! sampler, the timers, tasks that wait for a task of the same pool, tasks that wait for room, and a drain in the middle.
 //! Too much for loom to try in full.
 //!
 //! `RUSTFLAGS="--cfg tower_offload_shuttle" cargo test --lib --release schedules`

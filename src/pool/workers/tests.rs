@@ -181,7 +181,7 @@ fn of_many_workers_each_sample_has_others_and_none_that_is_parked() {
     assert_eq!([sample(), sample(), sample()].concat(), in_turn);
 }
 
-/// Where a worker's thread is.
+/// The state of a worker's thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Thread {
     None,
