@@ -566,3 +566,6 @@ impl<T> State<T> {
         }
     }
 }
+
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+mod tests;

@@ -1,10 +1,10 @@
 //! One pool: its workers, its queue, the tasks in it, and the numbers it shows.
 //!
-//! [`Pool::submit`] builds a task around a future and offers it to [`Dispatch`](dispatch::Dispatch), which asks
-//! `admission` under the pool's one lock. A [`worker`] polls the task, releases its permit when it ends, and lets the
-//! caller read the answer through its [`handle`].
+//! [`Pool::submit`] builds a task around a future and offers it to `dispatch`, which asks `admission` under the pool's one
+//! lock. A `worker` polls the task, releases its permit when it ends, and lets the caller read the answer through its
+//! `handle`.
 //!
-//! A file imports only from files above it in this list:
+//! A file imports only from files that stand before it in this list:
 //!
 //! | file | what it is |
 //! |---|---|

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Builder;
 use tracing::warn;
 
-use crate::Config;
+use crate::config::Config;
 use crate::shield::shielded;
 
 /// How long blocking calls that are under way may take when the runtime goes.

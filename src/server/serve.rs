@@ -20,8 +20,9 @@ use super::error::ServeError;
 use super::listener::Listener;
 use super::runtime;
 use super::shutdown::{Shutdown, ShutdownReport, Trigger, Triggers};
+use crate::config::Config;
+use crate::pools::Pools;
 use crate::shield::shielded;
-use crate::{Config, Pools};
 
 /// How long the server still accepts the connections that the kernel has already made, once it has to stop.
 ///

@@ -25,10 +25,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 pub(super) type TaskRef = Arc<Task>;
 
-/// What a task does when it is polled.
+/// The code of a task, called at each poll.
 pub(super) type Body = Box<dyn FnMut(&Arc<Pool>, &TaskRef) -> Poll<()> + Send>;
 
-/// Where a task that waits for a wake-up leaves itself.
+/// A place in which a task that waits for a wake-up leaves itself.
 #[derive(Default)]
 pub(super) struct Slot {
     task: sync::Mutex<Option<TaskRef>>,
@@ -50,7 +50,7 @@ struct Answer {
     caller: Option<Arc<Bell>>,
 }
 
-/// What became of a task that a worker took up.
+/// The end of one poll.
 enum Polled {
     Ended(Outcome),
     Pending,
@@ -189,12 +189,13 @@ impl Pool {
         self.offer(offer, Task::new(body)).expect("a task that rides needs no room")
     }
 
-    /// Submits a task that waits outside of the queue until there is room.
-    pub(super) fn submit_patiently(self: &Arc<Self>, body: fn() -> Body) -> TaskRef {
+    /// Submits a task that waits outside of the queue until there is room; `None` if the pool drains.
+    pub(super) fn submit_patiently(self: &Arc<Self>, body: fn() -> Body) -> Option<TaskRef> {
         loop {
             match self.offer(Offer { patient: true, ..Offer::default() }, Task::new(body())) {
-                Ok(task) => return task,
-                Err(cause) => assert_eq!(cause, Cause::QueueFull),
+                Ok(task) => return Some(task),
+                Err(Cause::QueueFull) => {}
+                Err(_) => return None,
             }
             self.perform(self.dispatch.wait_for_room(NOW, true));
             self.room.wait();
@@ -215,6 +216,12 @@ impl Pool {
             }
             Err(Refused { cause, .. }) => Err(cause),
         }
+    }
+
+    /// Rejects every further task, and calls those that wait for room.
+    pub(super) fn drain(&self) {
+        self.dispatch.drain();
+        self.room.notify();
     }
 
     /// Performs effects on a thread that is not a worker.

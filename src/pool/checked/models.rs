@@ -367,13 +367,13 @@ fn a_task_that_waits_for_room_is_admitted_when_there_is_some() {
     explore(4, || {
         let pool = one(0);
         pool.submit(ends()).expect("a permit is free");
-        let patient = pool.submit_patiently(ends);
+        let patient = pool.submit_patiently(ends).expect("the pool does not drain");
         pool.wait_for(&patient);
         pool.close(2, 0);
     });
 }
 
-// === tasks that wait for tasks of their own pool ===
+// === tasks that wait for a task of the same pool ===
 
 #[test]
 fn the_only_worker_may_wait_for_a_task_of_its_own_pool() {
@@ -455,7 +455,7 @@ fn a_task_to_run_in_place_is_polled_or_rejected_and_never_both() {
 
 // === the state of a task ===
 
-/// A task that ends when all of its events have come: whoever has the right to polls it, until nothing is left to do.
+/// A task that ends when all of its events have come: a thread that wins the right polls it until it is idle.
 struct Polls {
     state: TaskState,
     /// Relaxed: what a waker wrote must be visible to the poll by the task's state alone.
@@ -489,7 +489,7 @@ impl Polls {
         }
     }
 
-    /// Threads that run beside each other to their ends.
+    /// Runs each call on a thread, and waits for all of them.
     fn at_once<const N: usize>(self: &Arc<Self>, calls: [fn(&Self); N]) {
         let threads = calls.map(|call| {
             let this = self.clone();

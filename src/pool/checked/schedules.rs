@@ -1,10 +1,11 @@
-//! A crowd on one pool, under many schedules that shuttle makes up: submitters, callers who leave, wakers, whoever
-//! watches the level, the timer, and a drain in the middle. What is too much for loom to try in full.
+//! Everything at once on one pool, under many schedules that shuttle makes up: submitters, callers who leave, wakers, the
+//! sampler, the timers, tasks that wait for a task of the same pool, tasks that wait for room, and a drain in the middle.
+//! Too much for loom to try in full.
 //!
 //! `RUSTFLAGS="--cfg tower_offload_shuttle" cargo test --lib --release schedules`
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use shuttle::rand::{Rng, thread_rng};
@@ -12,11 +13,10 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread;
 use shuttle::{Config, Runner};
 
-use super::model::{Deed, LATE, Plan, Pool, hold};
-use crate::admission::Outcome;
+use super::model::{Body, LATE, Plan, Pool, Slot, awaits, ends, waits_for, yields};
 
 const SUBMITTERS: usize = 4;
-const JOBS: usize = 4;
+const TASKS: usize = 4;
 
 fn explore(scheduler: impl Scheduler + 'static, scene: impl Fn() + Send + Sync + 'static) {
     let mut config = Config::new();
@@ -26,58 +26,78 @@ fn explore(scheduler: impl Scheduler + 'static, scene: impl Fn() + Send + Sync +
     assert!(runs > 100, "{runs} schedules are too few to say anything");
 }
 
-/// Everything that a pool can meet, at once. Each job that was admitted runs to its end or is given up.
-fn crowd() {
-    let pool = Pool::new(&Plan { workers: 3, limit: 3, capacity: 2, most_waking: 1 });
-    if thread_rng().gen_bool(0.5) {
-        pool.dispatch.lower_level();
+/// A task of any kind. `inner` counts the tasks that it submits.
+fn body(slot: Arc<Slot>, inner: &Arc<AtomicUsize>) -> Body {
+    match thread_rng().gen_range(0..5) {
+        0 => ends(),
+        1 => yields(),
+        2 => awaits(slot, yields()),
+        kind => {
+            let inner = inner.clone();
+            waits_for(move || {
+                inner.fetch_add(1, Relaxed);
+                if kind == 3 { yields() } else { awaits(slot.clone(), ends()) }
+            })
+        }
     }
-    let slots: Arc<Vec<_>> = Arc::new((0..SUBMITTERS * JOBS).map(|_| Arc::new(Mutex::new(None))).collect());
-    let (admitted, cancelled) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+}
+
+/// Each task that was admitted runs to its end, or is given up.
+fn crowd() {
+    let pool = Pool::new(&Plan { workers: 3, limit: 3, capacity: 2, cores: 1 });
+    if thread_rng().gen_bool(0.5) {
+        pool.dispatch.lower_limit();
+    }
+    let slots: Arc<Vec<_>> = Arc::new((0..SUBMITTERS * TASKS).map(|_| Arc::<Slot>::default()).collect());
+    let (admitted, inner) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let over = Arc::new(AtomicBool::new(false));
 
     let submitters: Vec<_> = (0..SUBMITTERS)
         .map(|submitter| {
             let (pool, slots) = (pool.clone(), slots.clone());
-            let (admitted, cancelled) = (admitted.clone(), cancelled.clone());
+            let (admitted, inner) = (admitted.clone(), inner.clone());
             thread::spawn(move || {
-                for job in 0..JOBS {
-                    let waits = thread_rng().gen_bool(0.5);
-                    let slot = slots[submitter * JOBS + job].clone();
-                    let deed = if waits { Deed::Await(slot) } else { Deed::End };
-                    let Ok(key) = pool.submit(deed) else { continue };
-                    admitted.fetch_add(1, Ordering::Relaxed);
-                    if thread_rng().gen_bool(0.3) {
-                        let (job, after) = pool.dispatch.cancel(super::model::NOW, key, Outcome::Cancelled);
-                        cancelled.fetch_add(usize::from(job.is_some()), Ordering::Relaxed);
-                        pool.settle(after);
+                for task in 0..TASKS {
+                    let body = body(slots[submitter * TASKS + task].clone(), &inner);
+                    let Ok(task) = pool.submit(body) else { continue };
+                    admitted.fetch_add(1, Relaxed);
+                    match thread_rng().gen_range(0..3) {
+                        0 => pool.leave(&task),
+                        1 => pool.wait_for(&task),
+                        _ => {}
                     }
                 }
             })
         })
         .collect();
 
+    let patient = {
+        let (pool, admitted) = (pool.clone(), admitted.clone());
+        thread::spawn(move || {
+            if let Some(task) = pool.submit_patiently(ends) {
+                admitted.fetch_add(1, Relaxed);
+                pool.wait_for(&task);
+            }
+        })
+    };
     let waker = {
         let (pool, slots, over) = (pool.clone(), slots.clone(), over.clone());
         thread::spawn(move || {
-            while !over.load(Ordering::Relaxed) {
-                for slot in slots.iter() {
-                    let job = hold(slot).take();
-                    job.into_iter().for_each(|job| pool.wake(job));
-                }
+            while !over.load(Relaxed) {
+                slots.iter().filter_map(|slot| slot.take()).for_each(|task| pool.wake(&task));
                 thread::yield_now();
             }
         })
     };
-    let watch = {
+    let sampler = {
         let (pool, over) = (pool.clone(), over.clone());
         thread::spawn(move || {
             loop {
-                pool.watch.wait();
-                if over.load(Ordering::Relaxed) {
+                pool.sampler.wait();
+                if over.load(Relaxed) {
                     break;
                 }
-                while pool.look(thread_rng().gen_bool(0.5)).is_some() {
+                while pool.sample(thread_rng().gen_bool(0.5)).is_some() {
                     thread::yield_now();
                 }
             }
@@ -86,8 +106,7 @@ fn crowd() {
     let timer = {
         let pool = pool.clone();
         thread::spawn(move || {
-            let after = pool.dispatch.expire(LATE);
-            pool.settle(after);
+            pool.perform(pool.dispatch.expire(LATE));
             if thread_rng().gen_bool(0.5) {
                 pool.time_passes();
             }
@@ -96,27 +115,27 @@ fn crowd() {
 
     let drains_early = thread_rng().gen_bool(0.5);
     if drains_early {
-        pool.dispatch.drain();
+        pool.drain();
     }
     submitters.into_iter().for_each(|submitter| submitter.join().expect("no submitter panics"));
+    patient.join().expect("the submitter that waits for room does not panic");
     timer.join().expect("the timer does not panic");
-    pool.dispatch.drain();
-    pool.wait_until_idle();
-    over.store(true, Ordering::Relaxed);
-    pool.watch.notify();
+    pool.drain();
+    pool.wait_until_idle(0);
+    over.store(true, Relaxed);
+    pool.sampler.notify();
     waker.join().expect("the waker does not panic");
-    watch.join().expect("whoever watches does not panic");
-    let (admitted, cancelled) = (admitted.load(Ordering::Relaxed), cancelled.load(Ordering::Relaxed));
-    pool.close_all(admitted - cancelled);
+    sampler.join().expect("the sampler does not panic");
+    pool.close_all(admitted.load(Relaxed) + inner.load(Relaxed));
 }
 
 #[test]
-fn a_crowd_loses_no_job_under_schedules_at_random() {
+fn a_crowd_loses_no_task_under_schedules_at_random() {
     explore(RandomScheduler::new(20_000), crowd);
 }
 
 /// Few preemptions, at the worst moments: probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010).
 #[test]
-fn a_crowd_loses_no_job_under_schedules_with_few_preemptions() {
+fn a_crowd_loses_no_task_under_schedules_with_few_preemptions() {
     explore(PctScheduler::new(3, 20_000), crowd);
 }

@@ -1,0 +1,253 @@
+use std::cell::Cell;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::admission::Priority;
+
+const START: Timestamp = Timestamp::from_nanos(0);
+const SECOND: Duration = Duration::from_secs(1);
+const LATE: Timestamp = Timestamp::from_nanos(2_000_000_000);
+
+impl Admit for &str {
+    fn admitted(&self, _key: Key, _id: u64) {}
+}
+
+/// A task that knows its key.
+impl Admit for (&str, &Cell<Option<Key>>) {
+    fn admitted(&self, key: Key, _id: u64) {
+        self.1.set(Some(key));
+    }
+}
+
+fn drop_effects<T>(effects: Effects<T>) {
+    drop(effects);
+}
+
+fn dispatch<T>(settings: Settings, workers: usize, cores: usize) -> Dispatch<T> {
+    Dispatch::new(Settings { timeout: SECOND, ..settings }, 0, workers, cores)
+}
+
+fn ended(key: &Cell<Option<Key>>) -> Ending {
+    Ending { key: key.get().expect("it was admitted"), outcome: Outcome::Ok, ran: None }
+}
+
+fn offer<T: Admit + std::fmt::Debug>(dispatch: &Dispatch<T>, now: Timestamp, task: T) -> Effects<T> {
+    let (offered, effects) = dispatch.offer(now, Offer::default(), task);
+    offered.expect("there is room");
+    effects
+}
+
+/// A destructor among the effects may block, and the task would wait for it although others could run it.
+#[test]
+fn a_worker_that_has_effects_to_perform_leaves_its_next_task_to_another() {
+    let keys = [(); 3].map(|()| Cell::new(None));
+    let dispatch = dispatch(Settings::fixed(1), 2, 2);
+    drop_effects(offer(&dispatch, START, ("first", &keys[0])));
+    let (first, _) = dispatch.next(0, START, Last::Started);
+    assert_eq!(first.map(|task| task.0), Some("first"));
+    drop_effects(offer(&dispatch, START, ("late", &keys[1])));
+    drop_effects(offer(&dispatch, LATE, ("next", &keys[2])));
+    let (next, effects) = dispatch.next(0, LATE, Last::Ended(ended(&keys[0])));
+    assert!(next.is_none());
+    assert_eq!(effects.evicted.iter().map(|evicted| evicted.task.0).collect::<Vec<_>>(), ["late"]);
+    assert!(matches!(effects.wake, Wake::Start(1)), "another worker comes for it");
+    let (next, _) = dispatch.next(1, LATE, Last::Started);
+    assert_eq!(next.map(|task| task.0), Some("next"));
+}
+
+/// Performing effects may park the thread, and consume the token of an unpark that was meant for the worker.
+#[test]
+fn a_worker_tells_late_tasks_before_it_parks_and_takes_what_was_submitted_meanwhile() {
+    let keys = [(); 3].map(|()| Cell::new(None));
+    let dispatch = dispatch(Settings::fixed(1).with_capacity(1), 1, 1);
+    drop_effects(offer(&dispatch, START, ("first", &keys[0])));
+    drop_effects(offer(&dispatch, START, ("late", &keys[1])));
+    let (first, _) = dispatch.next(0, START, Last::Started);
+    assert!(first.is_some());
+    // The permit is released elsewhere, so the worker looks into the queue only as it is about to park.
+    drop_effects(dispatch.finish(START, ended(&keys[0])));
+    dispatch.lock().workers.end_poll(0, START);
+    let told = Cell::new(0);
+    let next = dispatch.wait(
+        0,
+        SECOND,
+        || LATE,
+        |effects| {
+            for evicted in effects.evicted {
+                assert_eq!((evicted.task.0, evicted.cause), ("late", Cause::QueueTimeout));
+                told.set(told.get() + 1);
+                let effects = offer(&dispatch, LATE, ("third", &keys[2]));
+                assert!(matches!(effects.wake, Wake::Nobody), "the worker is awake, and will look again");
+            }
+        },
+    );
+    assert_eq!((next.map(|task| task.0), told.get()), (Some("third"), 1));
+}
+
+/// Two of three are within the limit, and the active limit has no worker for them.
+#[test]
+fn a_task_that_waits_for_a_core_is_late_and_is_outranked_like_any_that_is_queued() {
+    let first = Cell::new(None);
+    let others = [(); 2].map(|()| Cell::new(None));
+    let dispatch = dispatch(Settings::fixed(3), 3, 1);
+    dispatch.lower_limit();
+    let offer = |level, task| {
+        let (offered, effects) = dispatch.offer(START, Offer { level, ..Offer::default() }, task);
+        assert_eq!(offered.expect("it is within the limit").queued, 0, "it waits for no permit");
+        effects.wake
+    };
+    assert!(matches!(offer(Priority::Low, ("first", &first)), Wake::Start(0)));
+    assert!(matches!(offer(Priority::Low, ("low", &others[0])), Wake::Nobody));
+    assert!(matches!(offer(Priority::High, ("high", &others[1])), Wake::Nobody));
+    let seen = dispatch.instant(START).admission;
+    assert_eq!((seen.in_flight, seen.queued), (3, 0), "the limit has permits for them");
+
+    let (next, _) = dispatch.next(0, START, Last::Started);
+    assert_eq!(next.map(|task| task.0), Some("first"));
+    let (next, effects) = dispatch.next(0, START, Last::Ended(ended(&first)));
+    assert_eq!(next.map(|task| task.0), Some("high"));
+    assert!(effects.is_empty());
+    let effects = dispatch.expire(START + SECOND);
+    assert_eq!(effects.evicted.iter().map(|evicted| evicted.task.0).collect::<Vec<_>>(), ["low"]);
+    let seen = dispatch.instant(START).admission;
+    assert_eq!((seen.in_flight, seen.queued), (1, 0));
+}
+
+#[test]
+fn a_call_of_expire_at_its_very_time_is_followed_by_the_next() {
+    let dispatch = Dispatch::new(Settings::fixed(1).with_capacity(3), 0, 1, 1);
+    let by = |seconds| Offer { deadline: Some(START + SECOND * seconds), ..Offer::default() };
+    let expire_at = |offer| dispatch.offer(START, offer, "task").1.expire_at;
+    assert_eq!([Offer::default(), by(1), by(1), by(2)].map(expire_at), [None, Some(START + SECOND), None, None]);
+    let effects = dispatch.expire(START + SECOND);
+    assert_eq!((effects.evicted.len(), effects.expire_at), (2, Some(START + SECOND * 2)));
+}
+
+#[test]
+fn a_thread_that_could_not_be_started_is_tried_again_if_a_task_waits_for_it() {
+    for waits in [false, true] {
+        let keys = [(); 2].map(|()| Cell::new(None));
+        let dispatch = dispatch(Settings::fixed(2), 2, 2);
+        drop_effects(offer(&dispatch, START, ("first", &keys[0])));
+        assert!(dispatch.next(0, START, Last::Started).0.is_some());
+        assert!(matches!(offer(&dispatch, START, ("second", &keys[1])).wake, Wake::Start(1)));
+        if !waits {
+            let (next, _) = dispatch.next(0, START, Last::Ended(ended(&keys[0])));
+            assert_eq!(next.map(|task| task.0), Some("second"));
+        }
+        let (tasks, effects) = dispatch.start_failed(START, 1);
+        assert!(tasks.is_empty() && matches!(effects.wake, Wake::Nobody), "the other worker is there");
+        assert_eq!(effects.expire_at.is_some(), waits);
+        if let Some(at) = effects.expire_at {
+            assert!(matches!(dispatch.expire(at).wake, Wake::Start(1)));
+        }
+    }
+}
+
+/// A future that waits for the end is polled for many reasons.
+#[test]
+fn a_watcher_that_is_polled_again_is_woken_once() {
+    let key = Cell::new(None);
+    let dispatch = dispatch(Settings::fixed(2), 1, 1);
+    drop_effects(offer(&dispatch, START, ("task", &key)));
+    let poll = |except| dispatch.poll_idle(except, Waker::noop());
+    assert!(!poll(0) && !poll(0));
+    assert!(poll(1), "the task itself may wait for the others");
+    assert_eq!(dispatch.expire(START).idle.len(), 0, "a task is in flight");
+    assert_eq!(dispatch.finish(START, ended(&key)).idle.len(), 1);
+    assert!(poll(0), "nothing is left");
+    assert_eq!(dispatch.expire(START).idle.len(), 0, "it was woken already");
+}
+
+#[test]
+fn a_task_in_place_is_taken_out_of_the_queue_once_and_not_after_its_end() {
+    let keys = [(); 2].map(|()| Cell::new(None));
+    let dispatch = dispatch(Settings::fixed(1).with_capacity(1), 1, 1);
+    drop_effects(offer(&dispatch, START, ("first", &keys[0])));
+    drop_effects(offer(&dispatch, START, ("queued", &keys[1])));
+    let place = |key: &Cell<Option<Key>>| dispatch.start_riding(START, ended(key).key).0;
+    assert_eq!([&keys[0], &keys[1], &keys[1]].map(place), [InPlace::InFlight, InPlace::Queued, InPlace::InFlight]);
+    drop_effects(dispatch.finish(START, ended(&keys[1])));
+    assert_eq!(place(&keys[1]), InPlace::Ended);
+    drop_effects(offer(&dispatch, START, ("late", &keys[1])));
+    assert_eq!(dispatch.expire(LATE).evicted.len(), 1);
+    assert_eq!(place(&keys[1]), InPlace::Ended, "it was rejected, whether or not its caller knows");
+}
+
+/// A worker that called them again would spin until one of them is polled.
+#[test]
+fn a_worker_that_finds_nothing_does_not_call_the_tasks_that_wait_for_room() {
+    let key = Cell::new(None);
+    let dispatch = dispatch(Settings::fixed(1).with_capacity(1), 1, 1);
+    drop_effects(offer(&dispatch, START, ("task", &key)));
+    assert!(dispatch.next(0, START, Last::Started).0.is_some());
+    assert!(dispatch.wait_for_room(START, true).room, "there is a place in the queue");
+    let (next, effects) = dispatch.next(0, START, Last::Ended(ended(&key)));
+    assert!(next.is_none() && effects.room);
+    let times = Cell::new([START, START, LATE, LATE].into_iter());
+    let now = || {
+        let mut left = times.take();
+        let time = left.next().expect("the worker does not spin");
+        times.set(left);
+        time
+    };
+    let next = dispatch.wait(0, Duration::from_millis(1), now, |effects| assert!(!effects.room));
+    assert!(next.is_none(), "its keep-alive is over");
+}
+
+#[test]
+fn evicted_tasks_beyond_what_the_queue_holds_come_back() {
+    let dispatch = Dispatch::new(Settings::fixed(1).with_capacity(1), 0, 1, 1);
+    let (back, effects) = dispatch.discard(START, vec!["late"; MIN_GARBAGE]);
+    assert!(back.is_empty() && matches!(effects.wake, Wake::Start(0)), "a worker drops them");
+    let (back, _) = dispatch.discard(START, vec!["late"]);
+    assert_eq!(back.len(), MIN_GARBAGE + 1);
+}
+
+proptest! {
+    /// Tasks yield, end, or wait for a wake-up, in any order, while others are submitted.
+    #[test]
+    fn no_more_than_eight_woken_tasks_are_polled_in_a_row_while_a_queued_one_could_start(
+        workers in 1..4_usize,
+        limit in 2..12_usize,
+        steps in proptest::collection::vec((0..4_usize, 0..8_usize, 0..3_usize), 1..300),
+    ) {
+        let dispatch = Dispatch::new(Settings::fixed(limit).with_capacity(1000), 0, workers, workers);
+        for worker in 0..workers {
+            assert!(matches!(dispatch.lock().workers.wake(START, 1), Wake::Start(started) if started == worker));
+            dispatch.lock().workers.started(worker);
+        }
+        let keys: Vec<_> = (0..3 * steps.len()).map(|_| Cell::new(None)).collect();
+        let mut tasks = keys.iter().map(|key| ("task", key));
+        let mut polled: Vec<Option<(&str, &Cell<_>)>> = vec![None; workers];
+        let mut pending = Vec::new();
+        let mut in_a_row = 0;
+        for (worker, step, submitted) in steps {
+            let worker = worker % workers;
+            for task in tasks.by_ref().take(submitted) {
+                drop_effects(offer(&dispatch, START, task));
+            }
+            let queued = dispatch.lock().admission.queued();
+            let next = match (polled[worker].take(), step) {
+                (None, _) => dispatch.lock().take(worker, START, &mut Vec::new()),
+                (Some(task), 0) => dispatch.next(worker, START, Last::Ended(ended(task.1))).0,
+                (Some(task), 1) => {
+                    pending.push(task);
+                    dispatch.next(worker, START, Last::Pending).0
+                }
+                (Some(task), _) => dispatch.next(worker, START, Last::Woken(task)).0,
+            };
+            dispatch.lock().workers.returned(worker);
+            polled[worker] = next;
+            let state = dispatch.lock();
+            let was_woken = next.is_some() && state.admission.queued() == queued;
+            in_a_row = if was_woken && state.admission.has_takeable() { in_a_row + 1 } else { 0 };
+            drop(state);
+            prop_assert!(in_a_row <= usize::from(MAX_READY_IN_A_ROW), "a queued task waits for {in_a_row} that were woken");
+            if let Some(task) = pending.pop().filter(|_| step % 2 == 0) {
+                drop_effects(dispatch.ready(START, task));
+            }
+        }
+    }
+}
