@@ -5,20 +5,26 @@ use std::time::Duration;
 use std::{fs, io};
 
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::harness::Column;
 
 /// Why no more is done than is: what the operating system takes for each hand-over between threads.
 pub const SWITCHES: Column = Column { name: "context switches", unit: "each" };
 pub const TIME: Column = Column { name: "kernel", unit: "µs each" };
+pub const USER: Column = Column { name: "user", unit: "µs each" };
+/// User and kernel together.
+pub const CPU: Column = Column { name: "CPU", unit: "µs each" };
 
 /// From the start of the process, or between two moments.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kernel {
     /// Context switches, whether a thread went to sleep or had to make room for another.
     pub switches: f64,
+    /// CPU time in the kernel.
     pub time: Duration,
+    /// CPU time outside of it.
+    pub user: Duration,
 }
 
 impl Kernel {
@@ -26,8 +32,8 @@ impl Kernel {
         let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process may ask what it uses");
         #[expect(clippy::cast_precision_loss, reason = "no process lives for 2^53 switches")]
         let switches = (usage.voluntary_context_switches() + usage.involuntary_context_switches()) as f64;
-        let micros = usage.system_time().num_microseconds().unsigned_abs();
-        Self { switches, time: Duration::from_micros(micros) }
+        let micros = |time: TimeVal| Duration::from_micros(time.num_microseconds().unsigned_abs());
+        Self { switches, time: micros(usage.system_time()), user: micros(usage.user_time()) }
     }
 
     /// The same of another process, of the threads that it has now. Its time comes in hundredths of a second.
@@ -39,16 +45,25 @@ impl Kernel {
             let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
             kernel.switches += status.lines().filter_map(switches).sum::<f64>();
         }
-        // The name of the program, in brackets, may contain anything. The time in the kernel is the 13th field after it.
+        // The name of the program, in brackets, may contain anything. The 12th field after it is the user time, the 13th
+        // the time in the kernel.
         let stat = fs::read_to_string(folder.join("stat"))?;
-        let ticks = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(12)?.parse::<u64>().ok());
-        kernel.time = Duration::from_millis(10 * ticks.unwrap_or_default());
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let time = |field: usize| {
+            let ticks = fields.get(field).and_then(|ticks| ticks.parse::<u64>().ok());
+            Duration::from_millis(10 * ticks.unwrap_or_default())
+        };
+        (kernel.user, kernel.time) = (time(11), time(12));
         Ok(kernel)
     }
 
     pub fn since(self, before: Self) -> Self {
         // A thread that has ended takes its count along.
-        Self { switches: (self.switches - before.switches).max(0.0), time: self.time.saturating_sub(before.time) }
+        Self {
+            switches: (self.switches - before.switches).max(0.0),
+            time: self.time.saturating_sub(before.time),
+            user: self.user.saturating_sub(before.user),
+        }
     }
 }
 
