@@ -1,22 +1,22 @@
 //! Runs the cases of a scenario in turn, round after round, and shows their medians side by side.
 //!
-//! What disturbs a machine for a second then disturbs all cases alike, and shows in the spread.
+//! A disturbance of one second then affects all cases alike, and shows in the spread.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// What was asked for on the command line.
+/// The options of the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// One short round each: to see that everything runs, not how fast.
     pub quick: bool,
-    /// Only the scenarios whose name begins so.
+    /// Only the scenarios whose names begin with one of these.
     pub only: Vec<String>,
 }
 
-/// The scenarios of one run, and what came out.
+/// The scenarios of one run, and their results.
 #[derive(Debug)]
 pub struct Harness {
     options: Options,
@@ -29,14 +29,14 @@ pub struct Case<'a> {
     pub sample: Box<dyn FnMut() -> Vec<f64> + 'a>,
 }
 
-/// What one figure of a sample is.
+/// The meaning of one figure of a sample.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
     pub name: &'static str,
     pub unit: &'static str,
 }
 
-/// What a scenario is to reach: in words, and as a test of the medians.
+/// The target of a scenario: in words, and as a test of the medians.
 pub struct Target {
     pub text: &'static str,
     pub reached: fn(&Medians) -> bool,
@@ -51,7 +51,7 @@ pub struct Medians {
     least: Vec<Vec<f64>>,
 }
 
-/// What is measured, by which cases.
+/// One question, and the cases that are compared to answer it.
 pub struct Scenario<'a> {
     pub name: String,
     pub columns: &'a [Column],
@@ -79,7 +79,7 @@ impl Harness {
         Self { options, tables: Vec::new() }
     }
 
-    /// Whether the scenario is to be run.
+    /// Whether the scenario was selected.
     pub fn wants(&self, name: &str) -> bool {
         let only = &self.options.only;
         only.is_empty() || only.iter().any(|wanted| name.starts_with(wanted.as_str()) || wanted.starts_with(name))

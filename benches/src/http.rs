@@ -22,7 +22,7 @@ const COUNTED: Duration = Duration::from_millis(300);
 
 /// The handlers, by their microseconds.
 const HANDLERS: [&str; 4] = ["0", "20", "50", "100"];
-/// What the handlers of each place run in.
+/// The places where a request is offloaded, and the servers that are compared there.
 const PLACES: [(&str, &[&str]); 2] = [
     (AROUND, &[OURS, OURS_SERVE, BARE, DEDICATED, "resilience-executor", "spawn_blocking"]),
     (INSIDE, &[OURS, BARE, DEDICATED, "resilience-executor", "spawn_blocking", "rayon + oneshot"]),
@@ -107,7 +107,7 @@ fn throughput_target(place: &str, micros: &str) -> Target {
     }
 }
 
-/// Where a server that was just started listens.
+/// The port of a server that was just started.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a port is a small whole number")]
 pub fn port(server: &mut Process) -> u16 {
     server.number() as u16

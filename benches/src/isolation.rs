@@ -1,4 +1,4 @@
-//! A health route beside 64 clients that keep a 20 ms CPU handler busy: how late is it, and what does that cost?
+//! Latency of a health route while 64 clients keep a 20 ms CPU handler active, and that handler's throughput.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const PROBES: u32 = 32;
 const WARM_UP: Duration = Duration::from_millis(300);
 const SPAN: Duration = Duration::from_millis(2500);
 const IDLE: &str = "bare, nothing else to do";
-/// The places and kinds of the servers. Beside a handler of 20 ms it makes no difference where it is offloaded.
+/// The servers, by the place where they offload. With a handler of 20 ms, the place makes no difference.
 const SERVERS: [(&str, &[&str]); 2] = [
     (AROUND, &[OURS, OURS_DEFAULT, OURS_NICE, OURS_AUTO, BARE]),
     (

@@ -1,4 +1,4 @@
-//! What the kernel does for a process: how often it switches threads, and how long it takes for all it does.
+//! The context switches and the CPU time of a process.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::harness::Column;
 
-/// Why no more is done than is: what the operating system takes for each hand-over between threads.
+/// The price of each hand-over between threads, which the operating system takes.
 pub const SWITCHES: Column = Column { name: "context switches", unit: "each" };
 pub const TIME: Column = Column { name: "kernel", unit: "µs each" };
 pub const USER: Column = Column { name: "user", unit: "µs each" };
@@ -41,7 +41,7 @@ impl Kernel {
         let folder = Path::new("/proc").join(process.to_string());
         let mut kernel = Self::default();
         for thread in fs::read_dir(folder.join("task"))? {
-            // One that has ended since is not missed.
+            // A thread that has ended since is left out.
             let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
             kernel.switches += status.lines().filter_map(switches).sum::<f64>();
         }
@@ -67,7 +67,7 @@ impl Kernel {
     }
 }
 
-/// What a line of a thread's status says of its context switches.
+/// The context switches that a line of a thread's status reports, if any.
 fn switches(line: &str) -> Option<f64> {
     let (name, count) = line.split_once(':')?;
     name.ends_with("ctxt_switches").then(|| count.trim().parse().ok())?

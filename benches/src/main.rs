@@ -1,4 +1,4 @@
-//! Measures tower-offload beside what else one would use, all in one run: `cargo run --release -p benches`.
+//! Measures tower-offload and its alternatives in one run: `cargo run --release -p benches`.
 
 mod child;
 mod client;
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Plays one part of a scenario, in a process of its own.
+/// Plays one part of a scenario, in a child process.
 fn play(part: &str, kind: &str, speed: Speed) {
     match part {
         server::AROUND => server::around(kind, speed),

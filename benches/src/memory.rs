@@ -1,6 +1,6 @@
-//! What 100,000 waiting tasks take in memory, beyond what they carry themselves.
+//! The memory of 100,000 queued tasks, without the data that they carry.
 //!
-//! Each way is measured in a process of its own, by its resident memory: the allocator's own overhead is in it.
+//! Each way is measured in a separate process, by its resident memory: the allocator's overhead is included.
 
 use std::convert::Infallible;
 use std::sync::{Arc, mpsc};
@@ -41,7 +41,7 @@ pub fn run(harness: &mut Harness, speed: Speed) {
     });
 }
 
-/// Queues the tasks behind one that holds the only worker, and tells the bytes that each takes.
+/// Queues the tasks while another holds the only worker, and reports the bytes that each takes.
 pub fn play(kind: &str) -> ! {
     let (_release, gate) = mpsc::channel::<()>();
     let hold = move || {
@@ -74,7 +74,7 @@ pub fn play(kind: &str) -> ! {
             if kind == "spawn_blocking" {
                 tell_growth(|| runtime.spawn_blocking(|| ()))
             } else {
-                // What waits here is the task that wants a permit, as a connection's would.
+                // The Tokio task that wants a permit waits, as a connection's task would.
                 let limit = Arc::new(Semaphore::new(0));
                 tell_growth(|| {
                     let limit = limit.clone();
@@ -114,12 +114,12 @@ pub fn pools() -> Pools {
 
 /// Tells how much memory each task takes while all of them wait, and ends the process: none of them need run.
 ///
-/// What the caller keeps of a task is left aside.
+/// The handles that the caller keeps do not count.
 fn tell_growth<T>(submit: impl FnMut() -> T) -> ! {
     tell_growth_beside(0, submit)
 }
 
-/// The same, but for so many bytes of each that are the request's own.
+/// The same, without the `request` bytes that belong to each request.
 #[expect(clippy::cast_precision_loss, reason = "no machine has 2^53 bytes")]
 fn tell_growth_beside<T>(request: usize, mut submit: impl FnMut() -> T) -> ! {
     // Written to, so that the system has given it before the first look.

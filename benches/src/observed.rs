@@ -1,6 +1,6 @@
-//! The throughput of the 20 µs task with metrics and tracing on, beside the same with both off.
+//! The throughput of the 20 µs task with metrics and tracing on, and with both off.
 //!
-//! A recorder and a subscriber are installed once for a process, so each sample has a process of its own.
+//! A recorder and a subscriber are installed once for a process, so each sample has a separate process.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::ways::{self, Direct, Ours, Speed, Task, Way};
 const ON: &str = "metrics and tracing on";
 const OFF: &str = "both off";
 const VERBOSE: &str = "both on, and two log lines a task";
-/// What of it the application has anyway: a span for each request.
+/// The part that the application pays anyway: a span for each request.
 const IN_PLACE_ON: &str = "called in place, tracing on";
 const IN_PLACE_OFF: &str = "called in place, tracing off";
 const CALLERS: usize = 64;

@@ -1,4 +1,4 @@
-//! Counts a process's system calls and wake-ups with `perf stat`, where that is installed and allowed.
+//! Counts a process's system calls and wake-ups with `perf stat`, where it is installed and allowed.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! A health route beside pools whose workers all compute: is it later with five such pools than with one?
+//! Latency of a health route while the workers of five pools compute, and while those of one pool do.
 //!
 //! The pools are the five of one `Pools`. `/health` runs on the server's runtime.
 

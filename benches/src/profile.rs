@@ -7,7 +7,7 @@ use crate::ways::{self, Ours, Task, Way};
 
 const TASKS: u32 = 100_000;
 
-/// Runs so many callers, until together they have run 100,000 empty tasks in the default `cpu` pool.
+/// Runs `callers` callers until together they have run 100,000 empty tasks in the default `cpu` pool.
 pub fn run(callers: u32) {
     let runtime = ways::runtime();
     let pools = ways::pools(ways::default_cpu());

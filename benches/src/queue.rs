@@ -1,4 +1,4 @@
-//! What it costs to submit, to cancel and to take a task when 10 wait, and when 100,000 do.
+//! The cost to submit, to cancel and to take a task with 10 and with 100,000 tasks in the queue.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What it costs to be refused by a full pool, beside the round trip of an empty task, for one caller.
+//! The time until a full pool rejects one caller's task, compared with the round trip of an empty task.
 
 use std::convert::Infallible;
 use std::sync::Arc;

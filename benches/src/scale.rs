@@ -10,7 +10,7 @@ use crate::harness::{Case, Column, Harness, Scenario, Target};
 use crate::kernel;
 use crate::ways::{self, Task, Way};
 
-/// Each pool has so many callers: what is shared between pools shows, what they have less to do does not.
+/// The callers of each pool. More pools then have more callers, and a cost that they share shows.
 const CALLERS: usize = 16;
 const SPAN: Duration = Duration::from_millis(200);
 

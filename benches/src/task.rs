@@ -20,7 +20,7 @@ struct Cases<'a> {
     task: Task,
     callers: usize,
     span: Duration,
-    /// What is shown of it.
+    /// The figures that the table shows.
     shown: fn(Done) -> Vec<f64>,
 }
 

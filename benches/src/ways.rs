@@ -1,4 +1,4 @@
-//! The ways to run a piece of work from async code: ours, and what else one would use.
+//! The ways to run a piece of work from async code: ours, and its alternatives.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -54,7 +54,7 @@ pub struct SpawnBlockingLimited(Arc<Semaphore>);
 #[derive(Clone)]
 pub struct Dedicated(pub Handle);
 
-/// What `tokio-rayon` does.
+/// rayon with a oneshot channel, as in `tokio-rayon`.
 #[derive(Clone)]
 pub struct Rayon(pub Arc<rayon::ThreadPool>);
 
@@ -71,7 +71,7 @@ pub struct Tower<S>(S);
 impl Task {
     pub const EMPTY: Self = Self { turns: 0 };
 
-    /// All in registers: what goes through the stack is faster or slower by where a thread has it.
+    /// Computes in registers only, because the speed of the stack depends on the thread.
     #[inline(never)]
     pub fn run(self) {
         let mut value = black_box(1_u64);
@@ -99,7 +99,7 @@ impl Speed {
         Self { turns_per_micro }
     }
 
-    /// A task that takes so long on a core of its own.
+    /// A task that takes `span` on an idle core.
     pub fn task(self, span: Duration) -> Task {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number is enough")]
         let turns = (span.as_secs_f64() * 1e6 * self.turns_per_micro) as u64;
@@ -233,8 +233,8 @@ pub fn pools(cpu: PoolConfig) -> Pools {
     Pools::builder().pool(Cpu, cpu.queue_capacity(10_000)).build().expect("the settings are right")
 }
 
-/// A queue that takes no wait for overload: 2,000 callers who each wait for the others would
-/// rightly be refused, but nobody else here refuses any.
+/// A queue that never sheds: a pool with the default target rightly sheds some of 2,000 callers that all wait for each
+/// other, but no alternative rejects any.
 pub fn patient(pool: PoolConfig) -> PoolConfig {
     pool.queue_target(PATIENCE..=PATIENCE)
 }
@@ -244,7 +244,7 @@ pub fn default_cpu() -> PoolConfig {
     patient(PoolConfig::new(LIMIT))
 }
 
-/// What a number of callers got done.
+/// The results of a number of callers.
 #[derive(Clone, Copy, Debug)]
 pub struct Done {
     pub tasks_per_second: f64,
