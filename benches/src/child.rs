@@ -1,4 +1,4 @@
-//! Parts of a scenario that need a process of their own: this program again, told to play one part.
+//! Child processes of a scenario: this program again, started to play one part.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};

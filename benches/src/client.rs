@@ -41,7 +41,7 @@ fn server(port: u16) -> SocketAddr {
 }
 
 impl Load {
-    /// Starts so many clients on one thread.
+    /// Starts `clients` clients on one thread.
     pub fn start(port: u16, path: &str, clients: usize) -> Self {
         let answered = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
@@ -94,11 +94,11 @@ async fn ask(port: u16, request: Arc<[u8]>, answered: Arc<AtomicU64>, stop: Arc<
     }
 }
 
-/// Asks `path` so many times a second for `span`, over `clients` connections. Milliseconds from the moment at which each
-/// request was *to be sent* to its answer.
+/// Requests `path` `per_second` times a second for `span`, over `clients` connections, and returns the latencies in
+/// milliseconds, each from the moment at which the request was *scheduled* to its response.
 ///
-/// Each connection has its share of the schedule. One that waits for an answer is late with its next request, and the
-/// wait counts as that request's, too. What has no answer at the end is taken to be answered then.
+/// Each connection has its share of the schedule. A connection that waits for a response sends its next request late, and
+/// the delay counts for that request, too. Requests without a response at the end count as answered then.
 pub fn on_schedule(port: u16, path: &str, per_second: u32, clients: u32, span: Duration) -> Vec<f64> {
     let interval = Duration::from_secs(1) / per_second;
     let begin = Instant::now() + Duration::from_millis(50);

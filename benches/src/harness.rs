@@ -1,22 +1,22 @@
 //! Runs the cases of a scenario in turn, round after round, and shows their medians side by side.
 //!
-//! What disturbs a machine for a second then disturbs all cases alike, and shows in the spread.
+//! A disturbance of one second then affects all cases alike, and shows in the spread.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// What was asked for on the command line.
+/// The options of the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// One short round each: to see that everything runs, not how fast.
     pub quick: bool,
-    /// Only the scenarios whose name begins so.
+    /// Only the scenarios whose names begin with one of these.
     pub only: Vec<String>,
 }
 
-/// The scenarios of one run, and what came out.
+/// The scenarios of one run, and their results.
 #[derive(Debug)]
 pub struct Harness {
     options: Options,
@@ -29,14 +29,14 @@ pub struct Case<'a> {
     pub sample: Box<dyn FnMut() -> Vec<f64> + 'a>,
 }
 
-/// What one figure of a sample is.
+/// The meaning of one figure of a sample.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
     pub name: &'static str,
     pub unit: &'static str,
 }
 
-/// What a scenario is to reach: in words, and as a test of the medians.
+/// The target of a scenario: in words, and as a test of the medians.
 pub struct Target {
     pub text: &'static str,
     pub reached: fn(&Medians) -> bool,
@@ -47,9 +47,11 @@ pub struct Target {
 pub struct Medians {
     baseline: &'static str,
     rows: Vec<(&'static str, Vec<f64>)>,
+    /// The least figure of all rounds, in the same places.
+    least: Vec<Vec<f64>>,
 }
 
-/// What is measured, by which cases.
+/// One question, and the cases that are compared to answer it.
 pub struct Scenario<'a> {
     pub name: String,
     pub columns: &'a [Column],
@@ -62,7 +64,7 @@ pub struct Scenario<'a> {
 /// The case that is this crate. Others that are this crate, too, have names that begin so.
 pub const OURS: &str = "ours";
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 7;
 
 /// One column of figures.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ impl Harness {
         Self { options, tables: Vec::new() }
     }
 
-    /// Whether the scenario is to be run.
+    /// Whether the scenario was selected.
     pub fn wants(&self, name: &str) -> bool {
         let only = &self.options.only;
         only.is_empty() || only.iter().any(|wanted| name.starts_with(wanted.as_str()) || wanted.starts_with(name))
@@ -119,7 +121,8 @@ impl Harness {
             }
         }
         let medians = |(case, row): (&Case<'_>, &Vec<Figures>)| (case.name, row.iter().map(Figures::median).collect());
-        let medians = Medians { baseline, rows: cases.iter().zip(&figures).map(medians).collect() };
+        let least = figures.iter().map(|row| row.iter().map(|figures| figures.spread().0).collect()).collect();
+        let medians = Medians { baseline, rows: cases.iter().zip(&figures).map(medians).collect(), least };
         print!("{}", table(&name, columns, &medians, &figures));
         let target = target.map(|target| {
             let reached = (target.reached)(&medians);
@@ -161,9 +164,24 @@ impl Medians {
         self.others().filter(|(name, _)| *name != excepted).all(|(_, medians)| medians[column] <= ours)
     }
 
-    /// Whether the baseline has the smallest figure of all systems but ours.
-    pub fn is_least(&self, column: usize) -> bool {
-        self.others().all(|(_, medians)| medians[column] >= self.of(self.baseline, column))
+    /// The same, where a system that had less than the baseline's median in one of its rounds counts as equal.
+    pub fn is_most_or_within_spread_but(&self, excepted: &str, column: usize) -> bool {
+        let ours = self.of(self.baseline, column);
+        let rows = self.rows.iter().zip(&self.least);
+        rows.filter(|((name, _), _)| !name.starts_with(OURS) && *name != excepted)
+            .all(|(_, least)| least[column] <= ours)
+    }
+
+    /// The baseline in relation to the largest figure of all systems but ours and the one `excepted`.
+    pub fn ratio_to_best_but(&self, excepted: &str, column: usize) -> f64 {
+        let others = self.others().filter(|(name, _)| *name != excepted);
+        self.of(self.baseline, column) / others.map(|(_, medians)| medians[column]).fold(f64::NAN, f64::max)
+    }
+
+    /// Whether the baseline has the smallest figure of all systems but ours and the one `excepted`.
+    pub fn is_least_but(&self, excepted: &str, column: usize) -> bool {
+        let ours = self.of(self.baseline, column);
+        self.others().filter(|(name, _)| *name != excepted).all(|(_, medians)| medians[column] >= ours)
     }
 
     fn others(&self) -> impl Iterator<Item = &(&'static str, Vec<f64>)> {
@@ -205,29 +223,46 @@ pub fn quantile(values: &mut [f64], quantile: f64) -> f64 {
 
 /// The table in Markdown, padded so that it can be read as it stands.
 fn table(name: &str, columns: &[Column], medians: &Medians, figures: &[Vec<Figures>]) -> String {
-    let mut text = format!("## {name}\n\n");
-    let width = medians.rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    let _ = write!(text, "| {:width$} |", "");
+    let mut head = vec![String::new()];
     for Column { name, unit } in columns {
-        let _ = write!(text, " {:>36} | {:>6} |", format!("{name}, {unit} (min–max)"), "ratio");
+        head.extend([format!("{name}, {unit} (min–max)"), "ratio".to_owned()]);
     }
-    let _ = write!(text, "\n|{:-<1$}|", "", width + 2);
-    for _ in columns {
-        let _ = write!(text, "{:->37}:|{:->7}:|", "", "");
-    }
-    text.push('\n');
+    let mut lines = vec![head];
     for ((name, row), figures) in medians.rows.iter().zip(figures) {
-        let _ = write!(text, "| {name:width$} |");
+        let mut line = vec![(*name).to_owned()];
         for (column, (median, figures)) in row.iter().zip(figures).enumerate() {
-            let (min, max) = figures.spread();
-            let ratio = median / medians.of(medians.baseline, column);
-            let ratio = if ratio.is_finite() { format!("{ratio:.2}") } else { "–".to_owned() };
-            let figure = format!("{} ({}–{})", short(*median), short(min), short(max));
-            let _ = write!(text, " {figure:>36} | {ratio:>6} |");
+            line.extend(cells(*median, figures.spread(), medians.of(medians.baseline, column)));
+        }
+        lines.push(line);
+    }
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..lines[0].len()).map(width).collect();
+    let mut text = format!("## {name}\n\n");
+    for (number, line) in lines.iter().enumerate() {
+        let _ = write!(text, "| {:1$} |", line[0], widths[0]);
+        for (cell, width) in line.iter().zip(&widths).skip(1) {
+            let _ = write!(text, " {cell:>width$} |");
         }
         text.push('\n');
+        if number == 0 {
+            let _ = write!(text, "|{:-<1$}|", "", widths[0] + 2);
+            for width in &widths[1..] {
+                let _ = write!(text, "{:->1$}:|", "", width + 1);
+            }
+            text.push('\n');
+        }
     }
     text
+}
+
+/// A median with its spread, and its ratio to the baseline's.
+fn cells(median: f64, (min, max): (f64, f64), baseline: f64) -> [String; 2] {
+    if median.is_nan() {
+        return ["not measured".to_owned(), "–".to_owned()];
+    }
+    let ratio = median / baseline;
+    let ratio = if ratio.is_finite() { format!("{ratio:.2}") } else { "–".to_owned() };
+    [format!("{} ({}–{})", short(median), short(min), short(max)), ratio]
 }
 
 fn rows(columns: &[Column], medians: &Medians, figures: &[Vec<Figures>]) -> Vec<Value> {

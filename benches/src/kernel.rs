@@ -1,24 +1,30 @@
-//! What the kernel does for a process: how often it switches threads, and how long it takes for all it does.
+//! The context switches and the CPU time of a process.
 
 use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::harness::Column;
 
-/// Why no more is done than is: what the operating system takes for each hand-over between threads.
+/// The price of each hand-over between threads, which the operating system takes.
 pub const SWITCHES: Column = Column { name: "context switches", unit: "each" };
 pub const TIME: Column = Column { name: "kernel", unit: "µs each" };
+pub const USER: Column = Column { name: "user", unit: "µs each" };
+/// User and kernel together.
+pub const CPU: Column = Column { name: "CPU", unit: "µs each" };
 
 /// From the start of the process, or between two moments.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kernel {
     /// Context switches, whether a thread went to sleep or had to make room for another.
     pub switches: f64,
+    /// CPU time in the kernel.
     pub time: Duration,
+    /// CPU time outside of it.
+    pub user: Duration,
 }
 
 impl Kernel {
@@ -26,8 +32,8 @@ impl Kernel {
         let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process may ask what it uses");
         #[expect(clippy::cast_precision_loss, reason = "no process lives for 2^53 switches")]
         let switches = (usage.voluntary_context_switches() + usage.involuntary_context_switches()) as f64;
-        let micros = usage.system_time().num_microseconds().unsigned_abs();
-        Self { switches, time: Duration::from_micros(micros) }
+        let micros = |time: TimeVal| Duration::from_micros(time.num_microseconds().unsigned_abs());
+        Self { switches, time: micros(usage.system_time()), user: micros(usage.user_time()) }
     }
 
     /// The same of another process, of the threads that it has now. Its time comes in hundredths of a second.
@@ -35,24 +41,33 @@ impl Kernel {
         let folder = Path::new("/proc").join(process.to_string());
         let mut kernel = Self::default();
         for thread in fs::read_dir(folder.join("task"))? {
-            // One that has ended since is not missed.
+            // A thread that has ended since is left out.
             let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
             kernel.switches += status.lines().filter_map(switches).sum::<f64>();
         }
-        // The name of the program, in brackets, may contain anything. The time in the kernel is the 13th field after it.
+        // The name of the program, in brackets, may contain anything. The 12th field after it is the user time, the 13th
+        // the time in the kernel.
         let stat = fs::read_to_string(folder.join("stat"))?;
-        let ticks = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(12)?.parse::<u64>().ok());
-        kernel.time = Duration::from_millis(10 * ticks.unwrap_or_default());
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let time = |field: usize| {
+            let ticks = fields.get(field).and_then(|ticks| ticks.parse::<u64>().ok());
+            Duration::from_millis(10 * ticks.unwrap_or_default())
+        };
+        (kernel.user, kernel.time) = (time(11), time(12));
         Ok(kernel)
     }
 
     pub fn since(self, before: Self) -> Self {
         // A thread that has ended takes its count along.
-        Self { switches: (self.switches - before.switches).max(0.0), time: self.time.saturating_sub(before.time) }
+        Self {
+            switches: (self.switches - before.switches).max(0.0),
+            time: self.time.saturating_sub(before.time),
+            user: self.user.saturating_sub(before.user),
+        }
     }
 }
 
-/// What a line of a thread's status says of its context switches.
+/// The context switches that a line of a thread's status reports, if any.
 fn switches(line: &str) -> Option<f64> {
     let (name, count) = line.split_once(':')?;
     name.ends_with("ctxt_switches").then(|| count.trim().parse().ok())?

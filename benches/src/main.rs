@@ -1,20 +1,23 @@
-//! Measures tower-offload beside what else one would use, all in one run: `cargo run --release -p benches`.
+//! Measures tower-offload and its alternatives in one run: `cargo run --release -p benches`.
 
 mod child;
 mod client;
+mod elsewhere;
 mod harness;
 mod http;
-mod in_process;
 mod isolation;
 mod kernel;
 mod memory;
 mod observed;
 mod overload;
+mod perf;
+mod pools;
 mod profile;
 mod queue;
 mod rejection;
 mod scale;
 mod server;
+mod task;
 mod wake_then_block;
 mod ways;
 
@@ -32,7 +35,7 @@ const USAGE: &str = "usage: cargo run --release -p benches -- [OPTIONS]
   --quick        one short round each: to see that everything runs, not how fast
   --only NAME    only the scenarios whose name begins with NAME; may be given more than once
   --json FILE    the figures, also as JSON
-  --profile N    100,000 empty jobs at N callers and nothing else, for a profiler
+  --profile N    100,000 empty tasks at N callers and nothing else, for a profiler
   --help         this text";
 
 fn main() -> ExitCode {
@@ -48,13 +51,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Plays one part of a scenario, in a process of its own.
+/// Plays one part of a scenario, in a child process.
 fn play(part: &str, kind: &str, speed: Speed) {
     match part {
-        "server" => server::play(kind, speed),
+        server::AROUND => server::around(kind, speed),
+        server::INSIDE => server::inside(kind, speed),
         "memory" => memory::play(kind),
         "observed" => observed::play(kind, speed),
         "overload" => overload::play(kind),
+        "pools" => pools::play(speed),
         _ => panic!("there is no part `{part}`"),
     }
 }
@@ -84,9 +89,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     println!("Machine: {machine}\n");
     let speed = Speed::measure();
     let mut harness = Harness::new(options);
-    in_process::run(&mut harness, speed);
+    task::run(&mut harness, speed);
     http::run(&mut harness, speed);
     isolation::run(&mut harness, speed);
+    pools::run(&mut harness, speed);
     overload::run(&mut harness, speed);
     wake_then_block::run(&mut harness);
     memory::run(&mut harness, speed);

@@ -1,6 +1,6 @@
-//! What 100,000 waiting jobs take in memory, beyond what they carry themselves.
+//! The memory of 100,000 queued tasks, without the data that they carry.
 //!
-//! Each way is measured in a process of its own, by its resident memory: the allocator's own overhead is in it.
+//! Each way is measured in a separate process, by its resident memory: the allocator's overhead is included.
 
 use std::convert::Infallible;
 use std::sync::{Arc, mpsc};
@@ -16,18 +16,18 @@ use crate::child::{self, Process};
 use crate::harness::{Case, Column, Harness, OURS, Scenario, Target};
 use crate::ways::{self, Speed};
 
-const JOBS: usize = 100_000;
+const TASKS: usize = 100_000;
 const OURS_LAYER: &str = "ours, as a layer, beside the request";
 const KINDS: [&str; 6] =
     [OURS, OURS_LAYER, "spawn_blocking", "spawn_blocking + semaphore", "dedicated runtime", "rayon + oneshot"];
 
 pub fn run(harness: &mut Harness, speed: Speed) {
-    let name = "queued, memory of 100,000 waiting jobs";
+    let name = "queued, memory of 100,000 waiting tasks";
     let cases = KINDS.map(|kind| {
         let sample = move || vec![Process::start("memory", kind, speed).number()];
         Case { name: kind, sample: Box::new(sample) }
     });
-    let columns = [Column { name: "a job", unit: "bytes" }];
+    let columns = [Column { name: "a task", unit: "bytes" }];
     let target = Target {
         text: "at most 600 bytes",
         reached: |medians| [OURS, OURS_LAYER].iter().all(|ours| medians.of(ours, 0) <= 600.0),
@@ -41,7 +41,7 @@ pub fn run(harness: &mut Harness, speed: Speed) {
     });
 }
 
-/// Queues the jobs behind one that holds the only worker, and tells the bytes that each takes.
+/// Queues the tasks while another holds the only worker, and reports the bytes that each takes.
 pub fn play(kind: &str) -> ! {
     let (_release, gate) = mpsc::channel::<()>();
     let hold = move || {
@@ -74,7 +74,7 @@ pub fn play(kind: &str) -> ! {
             if kind == "spawn_blocking" {
                 tell_growth(|| runtime.spawn_blocking(|| ()))
             } else {
-                // What waits here is the task that wants a permit, as a connection's would.
+                // The Tokio task that wants a permit waits, as a connection's task would.
                 let limit = Arc::new(Semaphore::new(0));
                 tell_growth(|| {
                     let limit = limit.clone();
@@ -106,29 +106,29 @@ pub fn play(kind: &str) -> ! {
     }
 }
 
-/// A `cpu` pool of one worker with room for every job.
+/// A `cpu` pool of one worker with room for every task.
 pub fn pools() -> Pools {
-    let cpu = ways::patient(PoolConfig::new(1)).queue_capacity(2 * JOBS).queue_timeout(Duration::from_secs(3600));
+    let cpu = ways::patient(PoolConfig::new(1)).queue_capacity(2 * TASKS).queue_timeout(Duration::from_secs(3600));
     Pools::builder().pool(Cpu, cpu).build().expect("the settings are right")
 }
 
-/// Tells how much memory each job takes while all of them wait, and ends the process: none of them need run.
+/// Tells how much memory each task takes while all of them wait, and ends the process: none of them need run.
 ///
-/// What the caller keeps of a job is left aside.
+/// The handles that the caller keeps do not count.
 fn tell_growth<T>(submit: impl FnMut() -> T) -> ! {
     tell_growth_beside(0, submit)
 }
 
-/// The same, but for so many bytes of each that are the request's own.
+/// The same, without the `request` bytes that belong to each request.
 #[expect(clippy::cast_precision_loss, reason = "no machine has 2^53 bytes")]
 fn tell_growth_beside<T>(request: usize, mut submit: impl FnMut() -> T) -> ! {
     // Written to, so that the system has given it before the first look.
-    let mut kept: Vec<Option<T>> = (0..JOBS).map(|_| None).collect();
+    let mut kept: Vec<Option<T>> = (0..TASKS).map(|_| None).collect();
     let before = resident();
     for place in &mut kept {
         *place = Some(submit());
     }
-    child::tell(resident().saturating_sub(before) as f64 / JOBS as f64 - request as f64);
+    child::tell(resident().saturating_sub(before) as f64 / TASKS as f64 - request as f64);
     std::process::exit(0)
 }
 

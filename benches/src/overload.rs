@@ -37,7 +37,7 @@ const FIFO: &str = "first in, first out";
 const SHED: &str = "ConcurrencyLimit + LoadShed";
 const KINDS: [&str; 3] = [OURS, FIFO, SHED];
 
-/// What became of one request.
+/// The outcome of one request.
 #[derive(Clone, Copy, Debug)]
 struct Fate {
     due: Instant,
@@ -70,7 +70,7 @@ pub fn run(harness: &mut Harness, speed: Speed) {
 fn case(kind: &'static str, load: f64, span: Duration, speed: Speed) -> Case<'static> {
     let mut seed = 0;
     let sample = move || {
-        // A new server for each sample: what the last one left in a queue is gone.
+        // A new server for each sample has an empty queue.
         let mut server = Process::start("overload", kind, speed);
         let port = port(&mut server);
         seed += 1;
@@ -90,7 +90,7 @@ fn sample(fates: &[Fate], span: Duration) -> Vec<f64> {
     vec![share, quantile(&mut answered, 0.99), quantile(&mut refused, 0.99)]
 }
 
-/// Sends requests for `span`; what became of those that were due after the warm-up.
+/// Sends requests for `span`, and returns the outcomes of the requests that were due after the warm-up.
 fn arrive(port: u16, per_second: f64, span: Duration, seed: u64) -> Vec<Fate> {
     let fates = Arc::new(Mutex::new(Vec::new()));
     let collected = fates.clone();
@@ -118,7 +118,7 @@ fn arrive(port: u16, per_second: f64, span: Duration, seed: u64) -> Vec<Fate> {
     fates.iter().copied().filter(|fate| fate.due >= begin + WARM_UP).collect()
 }
 
-/// One request on a connection of its own, as a client that is new to the server sends it.
+/// One request on a new connection, as a new client sends it.
 async fn ask(port: u16, due: Instant) -> Fate {
     let status = tokio::time::timeout_at((due + PATIENCE).into(), exchange(port)).await.ok().flatten();
     Fate { due, latency: due.elapsed(), status }

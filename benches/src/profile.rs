@@ -1,13 +1,13 @@
-//! Empty jobs and nothing else, for a profiler.
+//! Empty tasks and nothing else, for a profiler.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::ways::{self, Job, Ours, Way};
+use crate::ways::{self, Ours, Task, Way};
 
-const JOBS: u32 = 100_000;
+const TASKS: u32 = 100_000;
 
-/// Runs so many callers, until together they have run 100,000 empty jobs in the default `cpu` pool.
+/// Runs `callers` callers until together they have run 100,000 empty tasks in the default `cpu` pool.
 pub fn run(callers: u32) {
     let runtime = ways::runtime();
     let pools = ways::pools(ways::default_cpu());
@@ -16,8 +16,8 @@ pub fn run(callers: u32) {
         .map(|_| {
             let (way, begun) = (Ours(pools.clone()), begun.clone());
             runtime.spawn(async move {
-                while begun.fetch_add(1, Ordering::Relaxed) < JOBS {
-                    way.run(Job::EMPTY).await;
+                while begun.fetch_add(1, Ordering::Relaxed) < TASKS {
+                    way.run(Task::EMPTY).await;
                 }
             })
         })
@@ -29,7 +29,7 @@ pub fn run(callers: u32) {
     });
     for pool in pools.stats() {
         if pool.counts.submitted > 0 {
-            println!("{}: {} jobs, {} workers", pool.name, pool.counts.submitted, pool.workers);
+            println!("{}: {} tasks, {} workers", pool.name, pool.counts.submitted, pool.workers);
         }
     }
 }

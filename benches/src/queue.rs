@@ -1,4 +1,4 @@
-//! What it costs to submit, to cancel and to take a job when 10 wait, and when 100,000 do.
+//! The cost to submit, to cancel and to take a task with 10 and with 100,000 tasks in the queue.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::memory;
 
 const SHALLOW: &str = "10 waiting";
 const DEEP: &str = "100,000 waiting";
-/// Jobs that are submitted, or cancelled, between two looks at the clock.
+/// Tasks that are submitted, or cancelled, between two looks at the clock.
 const BATCH: usize = 10;
 
 pub fn run(harness: &mut Harness) {
@@ -33,7 +33,7 @@ pub fn run(harness: &mut Harness) {
 
 /// Holds the only worker of a pool until it is released.
 struct Held {
-    job: JobHandle<()>,
+    task: JobHandle<()>,
     release: mpsc::Sender<()>,
 }
 
@@ -45,18 +45,18 @@ impl Held {
             let _ = running.send(());
             let _ = gate.recv();
         };
-        let job = pools.submit_to_pool(Cpu, hold).expect("the queue is long enough");
-        runs.recv().expect("the job is begun");
-        Self { job, release }
+        let task = pools.submit_to_pool(Cpu, hold).expect("the queue is long enough");
+        runs.recv().expect("the task is begun");
+        Self { task, release }
     }
 
     fn release(self) {
         let _ = self.release.send(());
-        self.job.wait().expect("the job does not panic");
+        self.task.wait().expect("the task does not panic");
     }
 }
 
-/// Nanoseconds to submit, to cancel from anywhere in the queue, and to take and run a job.
+/// Nanoseconds to submit, to cancel from anywhere in the queue, and to take and run a task.
 fn costs(depth: usize, batches: usize, drains: usize) -> Vec<f64> {
     let pools = memory::pools();
     let held = Held::new(&pools);
@@ -85,7 +85,7 @@ fn costs(depth: usize, batches: usize, drains: usize) -> Vec<f64> {
     vec![each(submitting), each(cancelling), taking]
 }
 
-/// Nanoseconds from the first of `depth` queued jobs to the last, for each.
+/// Nanoseconds from the first of `depth` queued tasks to the last, for each.
 fn drain(pools: &Pools, depth: usize) -> f64 {
     let held = Held::new(pools);
     let first = pools.submit_to_pool(Cpu, Instant::now).expect("the queue is long enough");

@@ -1,4 +1,4 @@
-//! What it costs to be refused by a full pool, beside the round trip of an empty job, for one caller.
+//! The time until a full pool rejects one caller's task, compared with the round trip of an empty task.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools};
 use tower_resilience_bulkhead::BulkheadLayer;
 
 use crate::harness::{Case, Column, Harness, OURS, Scenario, Target};
-use crate::ways::{self, Job, Ours};
+use crate::ways::{self, Ours, Task};
 
 const ADMITTED: &str = "ours, admitted and run";
 const SPAN: Duration = Duration::from_millis(100);
@@ -20,7 +20,7 @@ const SPAN: Duration = Duration::from_millis(100);
 const BATCH: u32 = 20;
 
 pub fn run(harness: &mut Harness) {
-    let name = "rejection, of an empty job by a full pool";
+    let name = "rejection, of an empty task by a full pool";
     if !harness.wants(name) {
         return;
     }
@@ -66,7 +66,7 @@ pub fn run(harness: &mut Harness) {
         Case {
             name: ADMITTED,
             sample: Box::new(|| {
-                vec![1e9 / ways::measure(&runtime, &[Ours(open.clone())], Job::EMPTY, 1, span).jobs_per_second]
+                vec![1e9 / ways::measure(&runtime, &[Ours(open.clone())], Task::EMPTY, 1, span).tasks_per_second]
             }),
         },
         Case {
@@ -84,7 +84,7 @@ pub fn run(harness: &mut Harness) {
     ];
     let columns = [Column { name: "an answer", unit: "ns" }];
     let target = Target {
-        text: "at least 20 times cheaper than an admitted empty job",
+        text: "at least 20 times cheaper than an admitted empty task",
         reached: |medians| medians.ratio_to(ADMITTED, 0) <= 1.0 / 20.0,
     };
     harness.run(Scenario { name: name.to_owned(), columns: &columns, cases, baseline: OURS, target: Some(target) });

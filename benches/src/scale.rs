@@ -1,4 +1,4 @@
-//! The cost of a job as the number of pools, or of the workers of one pool, grows.
+//! The cost of a task as the number of pools, or of the workers of one pool, grows.
 
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
@@ -8,9 +8,9 @@ use tower_offload::{PoolConfig, Pools};
 
 use crate::harness::{Case, Column, Harness, Scenario, Target};
 use crate::kernel;
-use crate::ways::{self, Job, Way};
+use crate::ways::{self, Task, Way};
 
-/// Each pool has so many callers: what is shared between pools shows, what they have less to do does not.
+/// The callers of each pool. More pools then have more callers, and a cost that they share shows.
 const CALLERS: usize = 16;
 const SPAN: Duration = Duration::from_millis(200);
 
@@ -22,8 +22,8 @@ struct InPool {
 }
 
 impl Way for InPool {
-    async fn run(&self, job: Job) {
-        self.pools.run_in_pool(&*self.name, move || job.run()).await.expect("the queue is long enough");
+    async fn run(&self, task: Task) {
+        self.pools.run_in_pool(&*self.name, move || task.run()).await.expect("the queue is long enough");
     }
 }
 
@@ -51,7 +51,7 @@ pub fn run(harness: &mut Harness) {
 }
 
 fn compare(harness: &mut Harness, name: &str, cases: Vec<Case<'_>>, target: Target) {
-    let columns = [Column { name: "an empty job", unit: "ns" }, kernel::SWITCHES, kernel::TIME];
+    let columns = [Column { name: "an empty task", unit: "ns" }, kernel::SWITCHES, kernel::TIME];
     let baseline = cases[0].name;
     harness.run(Scenario { name: name.to_owned(), columns: &columns, cases, baseline, target: Some(target) });
 }
@@ -68,23 +68,23 @@ fn case<'a>(name: &'static str, runtime: &'a Runtime, pools: usize, workers: usi
     let ways: Vec<_> = names.into_iter().map(|name| InPool { pools: pools.clone(), name }).collect();
     let callers = CALLERS * ways.len();
     let sample = move || {
-        let done = ways::measure(runtime, &ways, Job::EMPTY, callers, span);
-        vec![1e9 / done.jobs_per_second, done.switches, done.kernel]
+        let done = ways::measure(runtime, &ways, Task::EMPTY, callers, span);
+        vec![1e9 / done.tasks_per_second, done.switches, done.kernel]
     };
     Case { name, sample: Box::new(sample) }
 }
 
-/// Has every worker of a pool started: each gets a job that waits for the others.
+/// Has every worker of a pool started: each gets a task that waits for the others.
 fn start_all(pools: &Pools, name: &str, workers: usize) {
     let barrier = Arc::new(Barrier::new(workers));
-    let job = || {
+    let task = || {
         let barrier = barrier.clone();
         pools.submit_to_pool(name, move || {
             barrier.wait();
         })
     };
-    let jobs: Vec<_> = (0..workers).map(|_| job()).collect();
-    for job in jobs {
-        job.expect("the queue is long enough").wait().expect("the job does not panic");
+    let tasks: Vec<_> = (0..workers).map(|_| task()).collect();
+    for task in tasks {
+        task.expect("the queue is long enough").wait().expect("the task does not panic");
     }
 }

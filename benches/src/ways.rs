@@ -1,4 +1,4 @@
-//! The ways to run a piece of work from async code: ours, and what else one would use.
+//! The ways to run a piece of work from async code: ours, and its alternatives.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -19,19 +19,19 @@ use crate::kernel::Kernel;
 
 /// A piece of work that keeps a core busy.
 #[derive(Clone, Copy, Debug)]
-pub struct Job {
+pub struct Task {
     turns: u64,
 }
 
-/// How many turns of a [`Job`] this machine does in a microsecond.
+/// How many turns of a [`Task`] this machine does in a microsecond.
 #[derive(Clone, Copy, Debug)]
 pub struct Speed {
     pub turns_per_micro: f64,
 }
 
-/// A way to run a job and to wait for it.
+/// A way to run a task and to wait for it.
 pub trait Way: Clone + Send + Sync + 'static {
-    fn run(&self, job: Job) -> impl Future<Output = ()> + Send;
+    fn run(&self, task: Task) -> impl Future<Output = ()> + Send;
 }
 
 /// A wait that no scenario reaches.
@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How many may run at once where a way has such a limit: that of the `cpu` pool.
 pub const LIMIT: usize = 30;
 
-/// Runs the job where it stands.
+/// Runs the task where it stands.
 #[derive(Clone)]
 pub struct Direct;
 
@@ -50,11 +50,11 @@ pub struct SpawnBlocking;
 #[derive(Clone)]
 pub struct SpawnBlockingLimited(Arc<Semaphore>);
 
-/// Spawns the job on another Tokio runtime.
+/// Spawns the task on another Tokio runtime.
 #[derive(Clone)]
 pub struct Dedicated(pub Handle);
 
-/// What `tokio-rayon` does.
+/// rayon with a oneshot channel, as in `tokio-rayon`.
 #[derive(Clone)]
 pub struct Rayon(pub Arc<rayon::ThreadPool>);
 
@@ -62,16 +62,16 @@ pub struct Rayon(pub Arc<rayon::ThreadPool>);
 #[derive(Clone)]
 pub struct Ours(pub Pools);
 
-/// A Tower service that does the job when it is called.
+/// A Tower service that does the task when it is called.
 #[derive(Clone)]
 pub struct Tower<S>(S);
 
-// === impl Job ===
+// === impl Task ===
 
-impl Job {
+impl Task {
     pub const EMPTY: Self = Self { turns: 0 };
 
-    /// All in registers: what goes through the stack is faster or slower by where a thread has it.
+    /// Computes in registers only, because the speed of the stack depends on the thread.
     #[inline(never)]
     pub fn run(self) {
         let mut value = black_box(1_u64);
@@ -90,7 +90,7 @@ impl Speed {
         const TURNS: u64 = 100_000;
         let trial = |_| {
             let began = Instant::now();
-            Job { turns: TURNS }.run();
+            Task { turns: TURNS }.run();
             began.elapsed()
         };
         let best = (0..200).map(trial).min().unwrap_or_default();
@@ -99,25 +99,25 @@ impl Speed {
         Self { turns_per_micro }
     }
 
-    /// A job that takes so long on a core of its own.
-    pub fn job(self, span: Duration) -> Job {
+    /// A task that takes `span` on an idle core.
+    pub fn task(self, span: Duration) -> Task {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number is enough")]
         let turns = (span.as_secs_f64() * 1e6 * self.turns_per_micro) as u64;
-        Job { turns }
+        Task { turns }
     }
 }
 
 // === impl Way ===
 
 impl Way for Direct {
-    async fn run(&self, job: Job) {
-        job.run();
+    async fn run(&self, task: Task) {
+        task.run();
     }
 }
 
 impl Way for SpawnBlocking {
-    async fn run(&self, job: Job) {
-        tokio::task::spawn_blocking(move || job.run()).await.expect("the job does not panic");
+    async fn run(&self, task: Task) {
+        tokio::task::spawn_blocking(move || task.run()).await.expect("the task does not panic");
     }
 }
 
@@ -128,61 +128,61 @@ impl Default for SpawnBlockingLimited {
 }
 
 impl Way for SpawnBlockingLimited {
-    async fn run(&self, job: Job) {
+    async fn run(&self, task: Task) {
         let permit = self.0.clone().acquire_owned().await.expect("the semaphore is never closed");
         let work = move || {
-            job.run();
+            task.run();
             drop(permit);
         };
-        tokio::task::spawn_blocking(work).await.expect("the job does not panic");
+        tokio::task::spawn_blocking(work).await.expect("the task does not panic");
     }
 }
 
 impl Way for Dedicated {
-    async fn run(&self, job: Job) {
-        self.0.spawn(async move { job.run() }).await.expect("the job does not panic");
+    async fn run(&self, task: Task) {
+        self.0.spawn(async move { task.run() }).await.expect("the task does not panic");
     }
 }
 
 impl Way for Rayon {
-    async fn run(&self, job: Job) {
+    async fn run(&self, task: Task) {
         let (sender, receiver) = oneshot::channel();
         self.0.spawn(move || {
-            job.run();
+            task.run();
             let _ = sender.send(());
         });
-        receiver.await.expect("the job does not panic");
+        receiver.await.expect("the task does not panic");
     }
 }
 
 impl Way for Ours {
-    async fn run(&self, job: Job) {
-        self.0.run_in_pool(Cpu, move || job.run()).await.expect("the queue is long enough");
+    async fn run(&self, task: Task) {
+        self.0.run_in_pool(Cpu, move || task.run()).await.expect("the queue is long enough");
     }
 }
 
 impl<S> Way for Tower<S>
 where
-    S: Service<Job, Response = ()> + Clone + Send + Sync + 'static,
+    S: Service<Task, Response = ()> + Clone + Send + Sync + 'static,
     S::Error: Debug,
     S::Future: Send,
 {
-    async fn run(&self, job: Job) {
+    async fn run(&self, task: Task) {
         // As a server does: each request has a clone of the service.
-        self.0.clone().oneshot(job).await.expect("the service refuses nothing");
+        self.0.clone().oneshot(task).await.expect("the service refuses nothing");
     }
 }
 
 // === the services ===
 
-/// The handler of a Tower service: it does the job where it is polled.
-async fn handle(job: Job) -> Result<(), Infallible> {
-    job.run();
+/// The handler of a Tower service: it does the task where it is polled.
+async fn handle(task: Task) -> Result<(), Infallible> {
+    task.run();
     Ok(())
 }
 
-async fn handle_blocking(job: Job) -> Result<(), BoxError> {
-    Ok(tokio::task::spawn_blocking(move || job.run()).await?)
+async fn handle_blocking(task: Task) -> Result<(), BoxError> {
+    Ok(tokio::task::spawn_blocking(move || task.run()).await?)
 }
 
 /// `Buffer` and `ConcurrencyLimit` in front of `spawn_blocking`: Tower's own way to limit and to queue.
@@ -233,8 +233,8 @@ pub fn pools(cpu: PoolConfig) -> Pools {
     Pools::builder().pool(Cpu, cpu.queue_capacity(10_000)).build().expect("the settings are right")
 }
 
-/// A queue that takes no wait for overload: 2,000 callers who each wait for the others would
-/// rightly be refused, but nobody else here refuses any.
+/// A queue that never sheds: a pool with the default target rightly sheds some of 2,000 callers that all wait for each
+/// other, but no alternative rejects any.
 pub fn patient(pool: PoolConfig) -> PoolConfig {
     pool.queue_target(PATIENCE..=PATIENCE)
 }
@@ -244,26 +244,26 @@ pub fn default_cpu() -> PoolConfig {
     patient(PoolConfig::new(LIMIT))
 }
 
-/// What a number of callers got done.
+/// The results of a number of callers.
 #[derive(Clone, Copy, Debug)]
 pub struct Done {
-    pub jobs_per_second: f64,
-    /// Context switches for each job.
+    pub tasks_per_second: f64,
+    /// Context switches for each task.
     pub switches: f64,
-    /// Microseconds in the kernel for each job.
+    /// Microseconds in the kernel for each task.
     pub kernel: f64,
 }
 
-/// What `callers` tasks get done that each run one job after the other.
-pub fn measure(runtime: &Runtime, ways: &[impl Way], job: Job, callers: usize, span: Duration) -> Done {
+/// Runs `callers` that each run one task after the other.
+pub fn measure(runtime: &Runtime, ways: &[impl Way], task: Task, callers: usize, span: Duration) -> Done {
     let stop = Arc::new(AtomicBool::new(false));
     let (began, before) = (Instant::now(), Kernel::so_far());
-    let tasks: Vec<_> = (0..callers)
+    let callers: Vec<_> = (0..callers)
         .map(|caller| {
             let (way, stop) = (ways[caller % ways.len()].clone(), stop.clone());
             runtime.spawn(async move {
                 for done in 1_u32.. {
-                    way.run(job).await;
+                    way.run(task).await;
                     if stop.load(Ordering::Relaxed) {
                         return done;
                     }
@@ -276,14 +276,14 @@ pub fn measure(runtime: &Runtime, ways: &[impl Way], job: Job, callers: usize, s
     stop.store(true, Ordering::Relaxed);
     let done: f64 = runtime.block_on(async {
         let mut sum = 0.0;
-        for task in tasks {
-            sum += f64::from(task.await.expect("a caller does not panic"));
+        for caller in callers {
+            sum += f64::from(caller.await.expect("a caller does not panic"));
         }
         sum
     });
     let (took, kernel) = (began.elapsed(), Kernel::so_far().since(before));
     Done {
-        jobs_per_second: done / took.as_secs_f64(),
+        tasks_per_second: done / took.as_secs_f64(),
         switches: kernel.switches / done,
         kernel: kernel.time.as_secs_f64() * 1e6 / done,
     }
