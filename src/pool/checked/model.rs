@@ -75,6 +75,8 @@ pub(super) struct Pool {
     /// How many tasks were evicted, and how many of them a worker has dropped.
     evicted: AtomicUsize,
     discarded: AtomicUsize,
+    /// Rings when a worker has dropped some.
+    dropped: Notify,
     /// Rings when the sampler is to start.
     pub(super) sampler: Notify,
     /// Rings when a task that waits outside of the queue would be admitted.
@@ -174,6 +176,7 @@ impl Pool {
             given_up: AtomicUsize::new(0),
             evicted: AtomicUsize::new(0),
             discarded: AtomicUsize::new(0),
+            dropped: Notify::new(),
             sampler: Notify::new(),
             room: Notify::new(),
         })
@@ -238,6 +241,7 @@ impl Pool {
         if !effects.is_empty() {
             let discarded = self.perform_all(effects).len();
             self.discarded.fetch_add(discarded, Relaxed);
+            self.dropped.notify();
         }
     }
 
@@ -443,6 +447,13 @@ impl Pool {
         let waker = Waker::from(bell.clone());
         while !self.dispatch.poll_idle(except, &waker) {
             bell.0.wait();
+        }
+    }
+
+    /// Waits until workers have dropped every task that was evicted.
+    pub(super) fn wait_until_dropped(&self) {
+        while self.discarded.load(Relaxed) < self.evicted.load(Relaxed) {
+            self.dropped.wait();
         }
     }
 
