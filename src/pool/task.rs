@@ -244,11 +244,11 @@ where
     }
 
     fn reject(&self, rejection: Rejection) {
-        let cause = rejection.cause();
-        self.put(Err(JobError::from(rejection)));
+        // Before the caller knows, as at every other end.
         if let Some(log) = &self.head.log {
-            log.log_refusal(self.pool.name(), cause);
+            log.log_refusal(self.pool.name(), rejection.cause());
         }
+        self.put(Err(JobError::from(rejection)));
         self.publish();
     }
 

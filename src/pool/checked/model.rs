@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crate::admission::{Key, Offer, Outcome, Settings, Timestamp};
 use crate::error::Cause;
+use crate::pool::active_limit::Sampled;
 use crate::pool::dispatch::{Admit, Dispatch, Ending, InPlace, Last, Offered, Refused};
 use crate::pool::effects::Effects;
-use crate::pool::level::Seen;
 use crate::pool::task_state::{TaskState, Wakeup};
 use crate::pool::workers::{Wake as WakeWorker, WorkerId};
 use crate::sync::checked::{JoinHandle, Notify, spawn};
@@ -75,6 +75,8 @@ pub(super) struct Pool {
     /// How many tasks were evicted, and how many of them a worker has dropped.
     evicted: AtomicUsize,
     discarded: AtomicUsize,
+    /// Rings when a worker has dropped some.
+    dropped: Notify,
     /// Rings when the sampler is to start.
     pub(super) sampler: Notify,
     /// Rings when a task that waits outside of the queue would be admitted.
@@ -162,8 +164,10 @@ impl Pool {
     pub(super) fn of(plan: &Plan, threads_can_start: bool) -> Arc<Self> {
         let settings =
             Settings { timeout: Duration::from_secs(1), ..Settings::fixed(plan.limit).with_capacity(plan.capacity) };
+        let dispatch = Dispatch::new(settings, 0, plan.workers);
+        dispatch.set_cores(plan.cores);
         Arc::new(Self {
-            dispatch: Dispatch::new(settings, 0, plan.workers, plan.cores),
+            dispatch,
             limit: plan.limit,
             threads_can_start,
             threads: Mutex::default(),
@@ -174,6 +178,7 @@ impl Pool {
             given_up: AtomicUsize::new(0),
             evicted: AtomicUsize::new(0),
             discarded: AtomicUsize::new(0),
+            dropped: Notify::new(),
             sampler: Notify::new(),
             room: Notify::new(),
         })
@@ -238,6 +243,7 @@ impl Pool {
         if !effects.is_empty() {
             let discarded = self.perform_all(effects).len();
             self.discarded.fetch_add(discarded, Relaxed);
+            self.dropped.notify();
         }
     }
 
@@ -432,7 +438,7 @@ impl Pool {
 
     /// The sampler finds that all workers are runnable, or that none is. When to sample again.
     pub(super) fn sample(self: &Arc<Self>, runs: bool) -> Option<Duration> {
-        let (next, effects) = self.dispatch.learn(NOW, &[Seen { runs, since: None }]);
+        let (next, effects) = self.dispatch.learn(NOW, &[Sampled { runnable: runs, since: None }], 1);
         self.perform(effects);
         next
     }
@@ -443,6 +449,13 @@ impl Pool {
         let waker = Waker::from(bell.clone());
         while !self.dispatch.poll_idle(except, &waker) {
             bell.0.wait();
+        }
+    }
+
+    /// Waits until workers have dropped every task that was evicted.
+    pub(super) fn wait_until_dropped(&self) {
+        while self.discarded.load(Relaxed) < self.evicted.load(Relaxed) {
+            self.dropped.wait();
         }
     }
 

@@ -2,6 +2,35 @@
 //! a bound on preemptions.
 //!
 //! `RUSTFLAGS="--cfg tower_offload_loom" cargo test --lib --release --target-dir target/loom models`
+//!
+//! # What they find
+//!
+//! Each line of the protocol was broken once; the model that then fails:
+//!
+//! | broken | fails |
+//! |---|---|
+//! | the lock is released between the look and the stack (rule 1) | `a_task_submitted_while_the_worker_parks_runs` |
+//! | a woken worker is not unparked, or not counted as waking; `ready` wakes nobody (rule 2) | `a_task_woken_while_the_worker_parks_is_polled_again` |
+//! | a worker that arrives stays counted as waking (rule 3) | `a_task_submitted_while_the_worker_parks_runs` |
+//! | a worker that arrives wakes nobody (rule 3) | `a_worker_that_arrives_wakes_the_next_one` |
+//! | the permit of a task that ended is not released (rule 4) | `a_queued_task_starts_when_the_permit_is_released` |
+//! | `returned` is not called (rule 4) | `a_task_submitted_by_the_caller_of_the_last_one_…` |
+//! | a worker that looks once more counts as two (rule 4) | `a_worker_that_looks_once_more_stands_for_one_task_alone` |
+//! | a limit that has risen wakes nobody (rule 5) | `a_limit_that_is_too_low_for_tasks_that_block_rises_…` |
+//! | the sampler is not started (rule 5) | `a_task_that_finds_no_worker_below_a_low_limit_…` |
+//! | a worker whose keep-alive ended stays on the stack, or stays present | `a_worker_whose_keep_alive_ends_leaves_no_task_behind` |
+//! | garbage wakes nobody | `a_late_task_is_taken_or_expired_and_a_worker_drops_it` |
+//! | without workers the queue is not evicted | `without_any_worker_every_task_is_answered` |
+//! | `drain` does not reach admission; a watcher is forgotten | `a_drain_waits_for_every_task_that_was_admitted` |
+//! | a watcher's exception is ignored | `a_drain_inside_of_a_task_waits_for_all_tasks_but_that_one` |
+//! | workers of a closed pool stay | `a_pool_that_closes_finishes_what_it_has_and_its_workers_end` |
+//! | a task that begins to wait for room does not look; a worker calls it again and again | `a_task_that_waits_for_room_is_admitted_when_there_is_some` |
+//! | a task that runs in place stays in the queue; a stale entry leaves its worker active | `a_task_to_run_in_place_is_polled_by_one_of_two_workers` |
+//! | a task that was evicted is polled in place | `a_task_to_run_in_place_is_polled_or_rejected_and_never_both` |
+//! | the worker that waits is not told of a wake-up; or not of one during the poll | `the_only_worker_may_wait_for_a_task_that_is_woken`, `…_that_yields` |
+//! | a task that was woken during its poll is dropped | `a_task_that_yields_is_polled_again` |
+//! | `begin_poll` in any phase; `wake` notes nothing while the task is polled, or only reads while it is scheduled; `end_poll` ignores the wake-up; relaxed orderings | `a_wake_up_is_never_lost_and_two_threads_never_poll_at_once` |
+//! | `deadline_passed` reads, and then writes | `a_task_that_was_said_not_to_have_started_never_does` |
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -80,6 +109,16 @@ fn a_task_woken_while_the_worker_parks_is_polled_again() {
         let slot = Arc::<Slot>::default();
         pool.submit(awaits(slot.clone(), ends())).expect("a permit is free");
         pool.wake(&slot.wait());
+        pool.wait_until_idle(0);
+        pool.close(1, 0);
+    });
+}
+
+#[test]
+fn a_task_that_yields_is_polled_again() {
+    explore(4, || {
+        let pool = one(0);
+        pool.submit(yields()).expect("a permit is free");
         pool.wait_until_idle(0);
         pool.close(1, 0);
     });
@@ -262,6 +301,7 @@ fn a_late_task_is_taken_or_expired_and_a_worker_drops_it() {
         let late = pool.submit(ends()).expect("there is room in the queue");
         pool.perform(pool.dispatch.expire(LATE));
         pool.wait_for(&late);
+        pool.wait_until_dropped();
         pool.wait_until_idle(0);
         let expired = usize::from(late.was_rejected());
         pool.close(2 - expired, expired);
@@ -276,7 +316,7 @@ fn a_queue_that_is_given_up_loses_no_task() {
         for _ in 0..3 {
             pool.submit(ends()).expect("there is room for three");
         }
-        pool.dispatch.drain();
+        pool.drain();
         pool.perform(pool.dispatch.evict_all(NOW, Cause::Draining));
         pool.wait_until_idle(0);
         pool.close_all(3);
@@ -307,7 +347,7 @@ fn a_drain_waits_for_every_task_that_was_admitted() {
     explore(4, || {
         let pool = one(1);
         let submitter = meanwhile(&pool, |pool| pool.submit(ends()).is_ok());
-        pool.dispatch.drain();
+        pool.drain();
         pool.wait_until_idle(0);
         let ended = pool.ended.load(Relaxed);
         let admitted = join(submitter);
@@ -323,7 +363,7 @@ fn a_drain_inside_of_a_task_waits_for_all_tasks_but_that_one() {
     explore(2, || {
         let pool = two(0);
         let drains = Box::new(|pool: &Arc<Pool>, _: &TaskRef| {
-            pool.dispatch.drain();
+            pool.drain();
             pool.wait_until_idle(1);
             Poll::Ready(())
         });

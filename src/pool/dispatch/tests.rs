@@ -25,7 +25,9 @@ fn drop_effects<T>(effects: Effects<T>) {
 }
 
 fn dispatch<T>(settings: Settings, workers: usize, cores: usize) -> Dispatch<T> {
-    Dispatch::new(Settings { timeout: SECOND, ..settings }, 0, workers, cores)
+    let dispatch = Dispatch::new(Settings { timeout: SECOND, ..settings }, 0, workers);
+    dispatch.set_cores(cores);
+    dispatch
 }
 
 fn ended(key: &Cell<Option<Key>>) -> Ending {
@@ -116,7 +118,7 @@ fn a_task_that_waits_for_a_core_is_late_and_is_outranked_like_any_that_is_queued
 
 #[test]
 fn a_call_of_expire_at_its_very_time_is_followed_by_the_next() {
-    let dispatch = Dispatch::new(Settings::fixed(1).with_capacity(3), 0, 1, 1);
+    let dispatch = Dispatch::new(Settings::fixed(1).with_capacity(3), 0, 1);
     let by = |seconds| Offer { deadline: Some(START + SECOND * seconds), ..Offer::default() };
     let expire_at = |offer| dispatch.offer(START, offer, "task").1.expire_at;
     assert_eq!([Offer::default(), by(1), by(1), by(2)].map(expire_at), [None, Some(START + SECOND), None, None]);
@@ -198,7 +200,7 @@ fn a_worker_that_finds_nothing_does_not_call_the_tasks_that_wait_for_room() {
 
 #[test]
 fn evicted_tasks_beyond_what_the_queue_holds_come_back() {
-    let dispatch = Dispatch::new(Settings::fixed(1).with_capacity(1), 0, 1, 1);
+    let dispatch = Dispatch::new(Settings::fixed(1).with_capacity(1), 0, 1);
     let (back, effects) = dispatch.discard(START, vec!["late"; MIN_GARBAGE]);
     assert!(back.is_empty() && matches!(effects.wake, Wake::Start(0)), "a worker drops them");
     let (back, _) = dispatch.discard(START, vec!["late"]);
@@ -213,7 +215,8 @@ proptest! {
         limit in 2..12_usize,
         steps in proptest::collection::vec((0..4_usize, 0..8_usize, 0..3_usize), 1..300),
     ) {
-        let dispatch = Dispatch::new(Settings::fixed(limit).with_capacity(1000), 0, workers, workers);
+        let dispatch = Dispatch::new(Settings::fixed(limit).with_capacity(1000), 0, workers);
+        dispatch.set_cores(workers);
         for worker in 0..workers {
             assert!(matches!(dispatch.lock().workers.wake(START, 1), Wake::Start(started) if started == worker));
             dispatch.lock().workers.started(worker);

@@ -17,7 +17,8 @@ fn start(workers: &mut Workers, now: Timestamp, waiting: usize) -> Option<Worker
 /// A pool whose tasks take a millisecond, so that workers do not wait for each other to wake. This thread stands for each
 /// of the workers that have started.
 fn started(count: usize, max: usize, cores: usize) -> Workers {
-    let mut workers = Workers::new(max, cores);
+    let mut workers = Workers::new(max);
+    workers.set_cores(cores);
     (0..100).for_each(|_| workers.limit.polled(Duration::from_millis(1)));
     for worker in 0..count {
         assert_eq!(start(&mut workers, NOW, MANY), Some(worker));
@@ -38,7 +39,8 @@ fn no_more_workers_wake_at_a_time_than_there_are_cores() {
 
 #[test]
 fn while_the_backlog_is_short_one_worker_wakes_at_a_time() {
-    let mut workers = Workers::new(8, 4);
+    let mut workers = Workers::new(8);
+    workers.set_cores(4);
     (0..1000).for_each(|_| workers.limit.polled(Duration::from_micros(10)));
     assert_eq!([3, 9].map(|waiting| start(&mut workers, NOW, waiting)), [Some(0), None]);
     assert_eq!(start(&mut workers, NOW, 20), Some(1), "200 µs of work");
@@ -108,7 +110,8 @@ fn after_a_failed_start_no_other_is_tried_for_a_while() {
 /// The tasks that wait for the worker are then rejected.
 #[test]
 fn without_any_worker_a_start_is_tried_in_any_case() {
-    let mut workers = Workers::new(4, 8);
+    let mut workers = Workers::new(4);
+    workers.set_cores(8);
     for _ in 0..3 {
         assert_eq!(start(&mut workers, NOW, 1), Some(0));
         workers.start_failed(NOW, 0);
@@ -134,7 +137,8 @@ fn the_active_limit_says_how_many_may_be_awake_and_poll() {
 #[test]
 fn how_long_a_poll_took_counts_once_and_not_if_it_was_aborted() {
     let at = |millis| NOW + Duration::from_millis(millis);
-    let mut workers = Workers::new(8, 2);
+    let mut workers = Workers::new(8);
+    workers.set_cores(2);
     assert_eq!(start(&mut workers, NOW, 1), Some(0));
     workers.started(0);
     workers.begin_poll(0, NOW);
@@ -151,17 +155,17 @@ fn how_long_a_poll_took_counts_once_and_not_if_it_was_aborted() {
 #[test]
 fn the_sampler_starts_once_while_more_are_awake_than_cores_and_again_when_it_has_ended() {
     let mut workers = started(2, 8, 2);
-    assert!(!workers.starts_sampler(false));
+    assert!(!workers.starts_sampler(0));
     assert_eq!(start(&mut workers, NOW, 1), Some(2));
-    assert_eq!([(); 2].map(|()| workers.starts_sampler(false)), [true, false]);
+    assert_eq!([(); 2].map(|()| workers.starts_sampler(0)), [true, false]);
     workers.started(2);
     workers.leave(2);
-    while workers.learn(NOW, &[], false).is_some() {
-        assert!(!workers.starts_sampler(true), "it runs already");
+    while workers.learn(NOW, &[], 0, 1).is_some() {
+        assert!(!workers.starts_sampler(1), "it runs already");
     }
-    assert!(!workers.starts_sampler(false));
+    assert!(!workers.starts_sampler(0));
     assert_eq!(start(&mut workers, NOW, 1), Some(2));
-    assert!(workers.starts_sampler(false));
+    assert!(workers.starts_sampler(0));
 }
 
 /// Each polls a task since the time of its number.
@@ -173,7 +177,7 @@ fn of_many_workers_each_sample_has_others_and_none_that_is_parked() {
     (0..COUNT).for_each(|worker| workers.begin_poll(worker, Timestamp::from_nanos(worker as u64)));
     [3, 70].into_iter().for_each(|worker| workers.park(worker));
     let mut sample = || {
-        let since = |sampled: Sampled| sampled.polling_since.expect("it polls a task").as_nanos() as usize;
+        let since = |sampled: Awake| sampled.polling_since.expect("it polls a task").as_nanos() as usize;
         workers.sample().into_iter().map(since).collect::<Vec<_>>()
     };
     let awake: Vec<_> = (0..COUNT).filter(|worker| ![3, 70].contains(worker)).collect();
@@ -203,7 +207,8 @@ proptest! {
         steps in proptest::collection::vec((0..6_usize, 0..8_usize, 0..5_usize), 0..200),
     ) {
         use self::Thread::*;
-        let mut workers = Workers::new(max, cores);
+        let mut workers = Workers::new(max);
+    workers.set_cores(cores);
         let mut threads = vec![None; max];
         let mut stack = Vec::new();
         for (worker, step, waiting) in steps {
