@@ -248,7 +248,7 @@ impl Pool {
     }
 
     fn perform_all(self: &Arc<Self>, effects: Effects<TaskRef>) -> Vec<TaskRef> {
-        let Effects { wake, evicted, garbage, idle, expire_at: _, sample, room } = effects;
+        let Effects { wake, evicted, garbage, idle, expire_at: _, sample, report: _, room } = effects;
         match wake {
             WakeWorker::Nobody => {}
             WakeWorker::Unpark(thread) => thread.unpark(),
