@@ -244,7 +244,7 @@ impl ActiveLimit {
     }
 
     /// The cores that the pool uses or may use.
-    #[cfg(test)]
+    #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
     pub(super) const fn held(&self) -> usize {
         self.allotment.held()
     }

@@ -248,7 +248,8 @@ impl<T> Dispatch<T> {
         }
         let next = state.take(worker, now, &mut evicted);
         if evicted.is_empty() && state.garbage.is_empty() {
-            if next.is_none() {
+            // One beyond the limit takes no task when it looks once more.
+            if next.is_none() && !state.workers.has_too_many() {
                 state.workers.will_return(worker);
             }
             return (next, state.effects(now, evicted, None));

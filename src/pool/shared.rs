@@ -14,7 +14,7 @@ use super::runnable::{CutOff, TaskRef};
 use super::stats::PoolStats;
 use super::task_log::RunningTasks;
 use crate::admission::{Settings, Timestamp};
-#[cfg(test)]
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 use crate::config::Cores;
 use crate::config::Trust;
 use crate::error::{Cause, Rejection};

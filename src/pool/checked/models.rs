@@ -214,25 +214,6 @@ fn a_worker_that_looks_once_more_stands_for_one_task_alone() {
     });
 }
 
-// === rule 5: the active limit ===
-
-/// Each of two tasks blocks its thread until the other has begun, while the workers seem to compute, so that the second
-/// may park and leave its task. When no worker is runnable any more, it is woken again.
-#[test]
-fn a_limit_that_is_too_low_for_tasks_that_block_rises_and_wakes_workers() {
-    explore(2, || {
-        let pool = two(0);
-        let (one, two) = meeting();
-        let sampler = meanwhile(&pool, |pool| _ = pool.sample(true));
-        pool.submit(one).expect("a permit is free");
-        pool.submit(two).expect("a permit is free");
-        join(sampler);
-        (0..3).for_each(|_| _ = pool.sample(false));
-        pool.wait_until_idle(0);
-        pool.close(2, 0);
-    });
-}
-
 /// The limit is low, and the sampler does not run: one of the threads that leave a task behind starts it.
 #[test]
 fn a_task_that_finds_no_worker_below_a_low_limit_starts_the_sampler() {
