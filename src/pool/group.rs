@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use super::allotment::{Allot, MemberId, Report};
@@ -10,6 +10,7 @@ use super::core_budget::{CoreBudget, TICK};
 use super::{cores, thread_state};
 use crate::admission::Timestamp;
 use crate::config::Cores;
+use crate::sync::lock_std as lock;
 use crate::timer::TIMER;
 
 /// How often the number of cores is read while the pools work.
@@ -157,8 +158,4 @@ impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group").field("id", &self.id).finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,11 +13,12 @@ use tokio::task::JoinHandle;
 
 use super::dispatch::InPlace;
 use super::runnable::TaskRef;
-use super::task::{Awaited, Caller, lock};
+use super::task::{Awaited, Caller};
 use super::{local, worker};
 use crate::admission::Outcome;
 use crate::error::{Cause, JobError, Rejection};
 use crate::shield::shielded;
+use crate::sync::lock_std as lock;
 use crate::workload::Workload;
 
 /// A task in a pool. Dropping it cancels the task: one that is queued leaves the queue at once and never starts, one in

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::context::TaskContext;
@@ -19,6 +19,7 @@ use super::{local, worker};
 use crate::admission::{Outcome, Timestamp};
 use crate::error::{Cause, JobError, Panic, Rejection};
 use crate::shield::{drop_payload, shielded};
+use crate::sync::lock_std as lock;
 
 /// A future in a pool. `F` is a closure's future, which lies inline, or a pinned box.
 pub(super) struct Task<F: Future> {
@@ -330,9 +331,4 @@ impl<F: Future> Drop for Task<F> {
             worker::changed(&self.pool);
         }
     }
-}
-
-/// A task's locks are never held while they could be contended for long, and a panic under one leaves it whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

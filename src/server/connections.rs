@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
 use super::activity::Activity;
+use crate::sync::lock_std as lock;
 
 /// The server's order to all of its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,9 +160,4 @@ impl Drop for Registration {
 
 fn address(connection: &Arc<Connection>) -> usize {
     Arc::as_ptr(connection).addr()
-}
-
-/// The data behind these locks is whole at every moment, so a panic elsewhere is no reason to give up.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
