@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::{fs, io};
 
-use tower_offload::{Cpu, Io, JobError, PoolConfig, Pools};
+use tower_offload::{Cpu, Io, PoolConfig, Pools, TaskError};
 
 /// What is counted in a file.
 #[derive(Clone, Copy)]
@@ -45,7 +45,7 @@ fn blocking(pools: &Pools) -> Result<(), Box<dyn Error>> {
     let (sender, late) = mpsc::channel();
     let news = pools.submit_to_pool(Io, move || late.recv())?;
     let Err(news) = news.wait_timeout(Duration::from_millis(10)) else { return Err("there was no news yet".into()) };
-    println!("no news after 10 ms; the job goes on");
+    println!("no news after 10 ms; the task goes on");
     sender.send("good news")?;
     println!("then: {}", news.wait()??);
     Ok(())
@@ -61,20 +61,20 @@ async fn awaiting(pools: &Pools) -> Result<(), Box<dyn Error>> {
     };
     println!("a future on {}", pools.run_in_pool(Io, waited).await?.unwrap_or_default());
 
-    // At most four of the batch are in the pool at once; the results come in the order of the jobs.
+    // At most four of the batch are in the pool at once; the results come in the order of the tasks.
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files: Vec<PathBuf> = fs::read_dir(source)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
-    let jobs = files.into_iter().filter(|file| file.is_file());
-    let jobs = jobs.map(|file| move || count_lines(&file, Options { skip_empty: false }));
-    let counted = pools.batch_executor("io", 4)?.run_all(jobs).await;
+    let tasks = files.into_iter().filter(|file| file.is_file());
+    let tasks = tasks.map(|file| move || count_lines(&file, Options { skip_empty: false }));
+    let counted = pools.batch_executor("io", 4)?.run_all(tasks).await;
     let lines: Vec<usize> = counted.into_iter().flatten().collect::<io::Result<_>>()?;
     println!("batch: {} files with {} lines", lines.len(), lines.iter().sum::<usize>());
 
-    // The three ways to fail: the function's own error, a panic, and a pool that does not take the job.
+    // The three ways to fail: the function's own error, a panic, and a pool that does not take the task.
     let own = pools.run_in_pool(Io, || count_lines(Path::new("no such file"), Options { skip_empty: true })).await?;
     println!("own error: {:?}", own.map_err(|error| error.kind()));
     match pools.run_in_pool(Cpu, || largest_factor("twelve".parse().expect("a number"))).await {
-        Err(JobError::Panicked(panic)) => println!("panic: {}", panic.message()),
+        Err(TaskError::Panicked(panic)) => println!("panic: {}", panic.message()),
         other => println!("unexpected: {other:?}"),
     }
     let busy = pools.submit_to_pool("small", std::future::pending::<()>())?;

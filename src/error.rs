@@ -2,8 +2,8 @@
 //!
 //! | error | given by |
 //! |---|---|
-//! | [`Rejection`] | every part of the crate: which pool, which [`Cause`], whether the task had started |
-//! | [`JobError`] | closures and futures in a pool |
+//! | [`Rejection`] | every part of the crate: which pool, which [`Reason`], whether the task had started |
+//! | [`TaskError`] | closures and futures in a pool |
 //! | [`OffloadError`] | services behind [`PoolLayer::errors`](crate::PoolLayer::errors) |
 //! | [`UnknownPool`] | everything that takes the name of a pool |
 //!
@@ -35,19 +35,19 @@ use std::time::Duration;
 use crate::shield;
 use crate::workload::Workload;
 
-/// Why a pool gave no result for a job.
+/// Why a pool gave no result for a task.
 ///
-/// [`Rejection::started`] says whether the job had started.
+/// [`Rejection::started`] says whether the task had started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Cause {
+pub enum Reason {
     /// The queue was at its capacity.
     QueueFull,
-    /// The job waited in the queue for the whole queue timeout.
+    /// The task waited in the queue for the whole queue timeout.
     QueueTimeout,
-    /// The pool is overloaded and chose to refuse this job.
+    /// The pool is overloaded and chose to refuse this task.
     Shed,
-    /// The job's own deadline passed.
+    /// The task's own deadline passed.
     DeadlineExceeded,
     /// The pool is draining: it finishes what it has and takes nothing new.
     Draining,
@@ -57,23 +57,23 @@ pub enum Cause {
     UnknownPool,
     /// A header that the pool trusts cannot be read, and the pool refuses such requests.
     BadHeader,
-    /// The job panicked.
+    /// The task panicked.
     Panicked,
-    /// The job started, and was dropped before it ended.
+    /// The task started, and was dropped before it ended.
     CutOff,
 }
 
-/// A job that a pool refused or could not finish: which pool, why, and when to try again.
+/// A task that a pool refused or could not finish: which pool, why, and when to try again.
 ///
 /// A [`PoolLayer`](crate::PoolLayer) turns it into an HTTP or gRPC response. With the feature `axum` it is an axum
 /// response, and with the feature `tonic` a `tonic::Status`, so that handlers use `?`.
 #[derive(Clone, Debug)]
 pub struct Rejection {
     pool: Workload,
-    cause: Cause,
+    reason: Reason,
     retry_after: Option<Duration>,
     started: bool,
-    /// Replaces the sentence of the cause.
+    /// Replaces the sentence of the reason.
     detail: Option<Box<str>>,
 }
 
@@ -89,7 +89,7 @@ pub struct UnknownPool {
 /// With the feature `axum` it is an axum response, and with the feature `tonic` it turns into a `tonic::Status`.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum JobError {
+pub enum TaskError {
     /// The pool refused it before it started: running it again is safe.
     Rejected(Rejection),
     /// It started, and was dropped before it ended.
@@ -110,17 +110,17 @@ pub enum OffloadError<E> {
     Inner(E),
 }
 
-/// A panic of a job, with its payload.
+/// A panic of a task, with its payload.
 pub struct Panic {
     message: String,
     /// A mutex only because the error is `Sync` and the payload is not. Taken by [`into_payload`](Self::into_payload).
     payload: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// === impl Cause ===
+// === impl Reason ===
 
-impl Cause {
-    /// The cause as a word in lower case with underscores: the `reason` of a response.
+impl Reason {
+    /// The reason as a word in lower case with underscores: the `reason` of a response.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -144,20 +144,20 @@ impl Cause {
     const fn sentence(self) -> &'static str {
         match self {
             Self::QueueFull => "its queue is full",
-            Self::QueueTimeout => "the job waited longer than the queue timeout",
+            Self::QueueTimeout => "the task waited longer than the queue timeout",
             Self::Shed => "it is overloaded",
-            Self::DeadlineExceeded => "the job's deadline has passed",
+            Self::DeadlineExceeded => "the task's deadline has passed",
             Self::Draining => "it is shutting down",
             Self::NoWorkers => "it has no worker and none could be started",
             Self::UnknownPool => "there is no such pool",
             Self::BadHeader => "a header cannot be read",
-            Self::Panicked => "the job panicked",
-            Self::CutOff => "the job was cut off",
+            Self::Panicked => "the task panicked",
+            Self::CutOff => "the task was cut off",
         }
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -168,8 +168,8 @@ impl fmt::Display for Cause {
 impl Rejection {
     /// A rejection as a pool makes it, for tests of your own [`OnReject`](crate::reject::OnReject).
     #[must_use]
-    pub const fn new(pool: Workload, cause: Cause, retry_after: Option<Duration>) -> Self {
-        Self { pool, cause, retry_after, started: cause.started(), detail: None }
+    pub const fn new(pool: Workload, reason: Reason, retry_after: Option<Duration>) -> Self {
+        Self { pool, reason, retry_after, started: reason.started(), detail: None }
     }
 
     /// The pool that refused.
@@ -180,8 +180,8 @@ impl Rejection {
 
     /// Why it refused.
     #[must_use]
-    pub const fn cause(&self) -> Cause {
-        self.cause
+    pub const fn reason(&self) -> Reason {
+        self.reason
     }
 
     /// How long to wait before trying again, from now on; `None` if waiting does not help.
@@ -192,7 +192,7 @@ impl Rejection {
         self.retry_after
     }
 
-    /// Whether the job may have started. If not, running it again is safe.
+    /// Whether the task may have started. If not, running it again is safe.
     #[must_use]
     pub const fn started(&self) -> bool {
         self.started
@@ -209,8 +209,8 @@ impl Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pool, cause, detail, .. } = self;
-        write!(f, "pool `{pool}` gave no answer: {}", detail.as_deref().unwrap_or(cause.sentence()))
+        let Self { pool, reason, detail, .. } = self;
+        write!(f, "pool `{pool}` gave no answer: {}", detail.as_deref().unwrap_or(reason.sentence()))
     }
 }
 
@@ -252,29 +252,29 @@ impl fmt::Display for UnknownPool {
 
 impl Error for UnknownPool {}
 
-// === impl JobError ===
+// === impl TaskError ===
 
-impl JobError {
-    /// Whether the pool refused the job before it started: running it again is safe.
+impl TaskError {
+    /// Whether the pool refused the task before it started: running it again is safe.
     #[must_use]
     pub const fn is_rejected(&self) -> bool {
         matches!(self, Self::Rejected(_))
     }
 
-    /// Whether the job started, and was dropped before it ended.
+    /// Whether the task started, and was dropped before it ended.
     #[must_use]
     pub const fn is_cut_off(&self) -> bool {
         matches!(self, Self::CutOff(_))
     }
 
-    /// Whether the job panicked.
+    /// Whether the task panicked.
     #[must_use]
     pub const fn is_panic(&self) -> bool {
         matches!(self, Self::Panicked(_))
     }
 }
 
-impl fmt::Display for JobError {
+impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rejected(rejection) | Self::CutOff(rejection) => rejection.fmt(f),
@@ -284,7 +284,7 @@ impl fmt::Display for JobError {
     }
 }
 
-impl Error for JobError {
+impl Error for TaskError {
     /// The source of the error inside, because `Display` shows that error already.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
@@ -295,13 +295,13 @@ impl Error for JobError {
     }
 }
 
-impl From<Rejection> for JobError {
+impl From<Rejection> for TaskError {
     fn from(rejection: Rejection) -> Self {
         if rejection.started() { Self::CutOff(rejection) } else { Self::Rejected(rejection) }
     }
 }
 
-impl From<UnknownPool> for JobError {
+impl From<UnknownPool> for TaskError {
     fn from(unknown: UnknownPool) -> Self {
         Self::UnknownPool(unknown)
     }
@@ -403,7 +403,7 @@ impl Drop for Panic {
 
 impl fmt::Display for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the job panicked: {}", self.message())
+        write!(f, "the task panicked: {}", self.message())
     }
 }
 
@@ -419,33 +419,33 @@ impl fmt::Debug for Panic {
 mod tests {
     use super::*;
 
-    fn of(cause: Cause) -> Rejection {
-        Rejection::new(Workload::CPU, cause, None)
+    fn of(reason: Reason) -> Rejection {
+        Rejection::new(Workload::CPU, reason, None)
     }
 
     #[test]
-    fn a_rejection_of_a_job_that_started_is_cut_off_and_not_rejected() {
-        assert!(JobError::from(of(Cause::QueueFull)).is_rejected());
-        assert!(JobError::from(of(Cause::DeadlineExceeded)).is_rejected());
-        for started in [of(Cause::DeadlineExceeded).with_started(true), of(Cause::CutOff)] {
-            let error = JobError::from(started);
+    fn a_rejection_of_a_task_that_started_is_cut_off_and_not_rejected() {
+        assert!(TaskError::from(of(Reason::QueueFull)).is_rejected());
+        assert!(TaskError::from(of(Reason::DeadlineExceeded)).is_rejected());
+        for started in [of(Reason::DeadlineExceeded).with_started(true), of(Reason::CutOff)] {
+            let error = TaskError::from(started);
             assert!(error.is_cut_off() && !error.is_rejected(), "{error:?}");
         }
     }
 
     #[test]
     fn display_is_a_sentence_and_debug_shows_the_fields() {
-        let error = JobError::from(of(Cause::QueueFull));
+        let error = TaskError::from(of(Reason::QueueFull));
         assert_eq!(error.to_string(), "pool `cpu` gave no answer: its queue is full");
         let shown = format!("{error:?}");
         assert!(shown.starts_with("Rejected(Rejection {") && shown.contains("started: false"), "{shown}");
-        let shown = format!("{:?}", OffloadError::<String>::Rejected(of(Cause::QueueFull)));
-        assert!(shown.contains("cause: QueueFull"), "{shown}");
+        let shown = format!("{:?}", OffloadError::<String>::Rejected(of(Reason::QueueFull)));
+        assert!(shown.contains("reason: QueueFull"), "{shown}");
         let unknown = UnknownPool::new(Workload::from("cpus"), vec![Workload::CPU]);
         assert_eq!(unknown.to_string(), "there is no pool `cpus`; the pools are `cpu`");
         assert!(format!("{unknown:?}").starts_with("UnknownPool {"));
-        let panic = JobError::Panicked(Panic::new(Box::new("no such picture")));
-        assert_eq!(panic.to_string(), "the job panicked: no such picture");
+        let panic = TaskError::Panicked(Panic::new(Box::new("no such picture")));
+        assert_eq!(panic.to_string(), "the task panicked: no such picture");
         assert_eq!(format!("{panic:?}"), "Panicked(Panic(\"no such picture\"))");
     }
 }

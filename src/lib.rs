@@ -35,7 +35,7 @@
 //!        │◄──────────────────────── response, and the permit comes home ◄────────────┘
 //! ```
 //!
-//! A worker that polls a future to `Pending` gives the thread to the next job; a job that is woken goes ahead of the
+//! A worker that polls a future to `Pending` gives the thread to the next task; a task that is woken goes ahead of the
 //! queue. Handlers see the Tokio runtime they were submitted from, so timers, sockets and `tokio::spawn` work, and they
 //! may block as they like: no runtime thread ever runs them.
 //!
@@ -60,26 +60,26 @@
 //! | `config` | yes | [`Config`] from YAML and back |
 //! | `metrics` | yes | the pools' metrics, through the `metrics` facade |
 //! | `prometheus` | | `MetricsService`, over `metrics-exporter-prometheus` |
-//! | `axum` | | [`Rejection`] and [`JobError`] as axum responses |
-//! | `tonic` | | [`Rejection`] and [`JobError`] as `tonic::Status` |
+//! | `axum` | | [`Rejection`] and [`TaskError`] as axum responses |
+//! | `tonic` | | [`Rejection`] and [`TaskError`] as `tonic::Status` |
 //! | `server` | | `server::serve`, over hyper |
 //!
 //! # Limits
 //!
 //! - Blocking or computing code cannot be interrupted. If its client leaves, it runs to its end, and counts against the
 //!   limit until then.
-//! - A job of pool A that blocks on a job of pool B, which blocks on A, waits for a worker it holds itself. Submitting
-//!   to the pool one is in runs inline; longer circles end with the queue timeout, unless the job that is waited for has
+//! - A task of pool A that blocks on a task of pool B, which blocks on A, waits for a worker it holds itself. Submitting
+//!   to the pool one is in runs inline; longer circles end with the queue timeout, unless the task that is waited for has
 //!   begun.
-//! - On Linux, jobs that compute for long on every core leave the other jobs of their pool few workers, also those that
-//!   would only block: give the two kinds separate pools. Jobs that are in flight and wait for a worker are not subject to the
+//! - On Linux, tasks that compute for long on every core leave the other tasks of their pool few workers, also those that
+//!   would only block: give the two kinds separate pools. Tasks that are in flight and wait for a worker are not subject to the
 //!   queue's timeout and order.
 //! - The body of a response and the tasks that a handler spawns run outside the pool: `ServeDir`, for example, opens a file
 //!   in its pool and reads it on Tokio's blocking threads.
-//! - Jobs that are ready again, because they were woken, go before the queue: as many of them as there are workers that
+//! - Tasks that are ready again, because they were woken, go before the queue: as many of them as there are workers that
 //!   yield without an end keep others waiting.
 //! - Pools of the same name in one process, of two [`Pools`], write to the same metrics. Give them different names.
-//! - A [`Waker`](std::task::Waker) that panics ends the process if it belongs to the caller of a job. The wakers of Tokio
+//! - A [`Waker`](std::task::Waker) that panics ends the process if it belongs to the caller of a task. The wakers of Tokio
 //!   and of the standard library do not panic.
 //! - Under `tokio::time::pause`, Tokio considers a runtime that waits for a pool idle, and advances its clock.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -117,7 +117,7 @@ mod timer;
 pub mod workload;
 
 pub use crate::config::{Config, PoolConfig, Workers};
-pub use crate::error::{Cause, JobError, Rejection};
+pub use crate::error::{Reason, Rejection, TaskError};
 pub use crate::layer::PoolLayer;
 pub use crate::pool::{Cancelled, Pool, PoolStats, cancelled, checkpoint, is_cancelled};
 pub use crate::pools::Pools;

@@ -37,7 +37,7 @@ impl TaskOptions {
     }
 
     /// A task that is still queued at its deadline never starts, and its caller gets
-    /// [`DeadlineExceeded`](crate::Cause::DeadlineExceeded). One that runs learns of it from
+    /// [`DeadlineExceeded`](crate::Reason::DeadlineExceeded). One that runs learns of it from
     /// [`checkpoint`](crate::checkpoint).
     pub const fn deadline(mut self, deadline: Deadline) -> Self {
         self.deadline = Some(deadline);

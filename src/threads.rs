@@ -1,7 +1,7 @@
 //! Starts the threads of this crate, and gives them their `nice` value.
 //!
 //! Linux keeps that value for each thread, and a new thread has that of the one that starts it. Workers start threads:
-//! those of other pools, and the timers'; so may a thread that a job has started. So where a pool has a value of its own,
+//! those of other pools, and the timers'; so may a thread that a task has started. So where a pool has a value of its own,
 //! every start is left to a thread that has the process's.
 
 use std::io;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_offload::Cause;
+use tower_offload::Reason;
 use tower_offload::admission::{
     Admission, Admitted, Discipline, Key, Limit, Offer, Outcome, Priority, Settings, Timestamp,
 };
@@ -33,7 +33,7 @@ fn queue(
     now: Timestamp,
     offer: Offer,
     task: &'static str,
-) -> Result<(), Cause> {
+) -> Result<(), Reason> {
     let Admitted::Queued(key) = admission.offer(now, offer, &mut Vec::new())? else { panic!("it should wait") };
     admission.store(key, task);
     Ok(())
@@ -120,12 +120,15 @@ fn a_full_queue_makes_room_for_a_higher_level_only() {
     for (level, task) in [(Priority::Low, "old"), (Priority::Low, "new"), (Priority::Normal, "normal")] {
         queue(&mut admission, START, at(level), task).unwrap();
     }
-    assert_eq!(queue(&mut admission, START, at(Priority::Low), "low"), Err(Cause::QueueFull));
+    assert_eq!(queue(&mut admission, START, at(Priority::Low), "low"), Err(Reason::QueueFull));
     let Ok(Admitted::Queued(key)) = admission.offer(START, at(Priority::High), &mut evicted) else {
         panic!("there is room")
     };
     admission.store(key, "high");
-    assert_eq!(evicted.iter().map(|evicted| (evicted.task, evicted.cause)).collect::<Vec<_>>(), [("new", Cause::Shed)]);
+    assert_eq!(
+        evicted.iter().map(|evicted| (evicted.task, evicted.reason)).collect::<Vec<_>>(),
+        [("new", Reason::Shed)]
+    );
     let counts = admission.snapshot().counts;
     assert_eq!((counts.shed, counts.rejected), (1, 1));
 }
@@ -137,7 +140,7 @@ fn a_caller_with_little_in_the_queue_gets_room_from_the_one_with_most() {
     for _ in 0..100 {
         queue(&mut admission, START, by(1), "busy").unwrap();
     }
-    assert_eq!(queue(&mut admission, START, by(1), "busy"), Err(Cause::QueueFull));
+    assert_eq!(queue(&mut admission, START, by(1), "busy"), Err(Reason::QueueFull));
     assert_eq!(queue(&mut admission, START, by(2), "quiet"), Ok(()));
     assert_eq!(admission.snapshot().counts.shed, 1);
 }
@@ -157,11 +160,11 @@ fn a_task_ends_at_its_deadline_or_at_the_queue_timeout_whichever_is_first() {
     admission.expire(after(99), &mut evicted);
     assert_eq!(admission.next_expiry(), Some(after(100)));
     admission.expire(after(100), &mut evicted);
-    let ends: Vec<_> = evicted.iter().map(|evicted| (evicted.task, evicted.cause)).collect();
-    let timeout = Cause::QueueTimeout;
-    assert_eq!(ends, [("deadline", Cause::DeadlineExceeded), ("timeout", timeout), ("late deadline", timeout)]);
+    let ends: Vec<_> = evicted.iter().map(|evicted| (evicted.task, evicted.reason)).collect();
+    let timeout = Reason::QueueTimeout;
+    assert_eq!(ends, [("deadline", Reason::DeadlineExceeded), ("timeout", timeout), ("late deadline", timeout)]);
     let past = Offer { deadline: Some(after(100)), ..Offer::default() };
-    assert_eq!(admission.offer(after(100), past, &mut evicted), Err(Cause::DeadlineExceeded));
+    assert_eq!(admission.offer(after(100), past, &mut evicted), Err(Reason::DeadlineExceeded));
     assert_eq!(admission.snapshot().counts.expired, 4);
 }
 
@@ -278,7 +281,7 @@ fn tasks_within_the_limit_that_wait_for_somebody_to_start_them_take_no_place_in_
     for task in 0..4 {
         assert_eq!(offer(&mut admission, task), Ok(()), "three are within the limit, and one waits");
     }
-    assert_eq!(offer(&mut admission, 4), Err(Cause::QueueFull));
+    assert_eq!(offer(&mut admission, 4), Err(Reason::QueueFull));
     assert_eq!((admission.takeable(), admission.snapshot().queued), (3, 4));
     let order: Vec<_> = std::iter::from_fn(|| admission.take(START, &mut Vec::new()).map(|taken| taken.task)).collect();
     assert_eq!(order, [0, 1, 2], "in turn, up to the limit");
@@ -364,20 +367,20 @@ fn every_way_to_end_is_counted_once_and_under_its_own_name() {
         assert!(admission.finish(START, key, outcome, None));
         assert_eq!(results(&admission), [(name, 1)]);
     }
-    let causes = [
-        (Cause::QueueFull, "rejected"),
-        (Cause::QueueTimeout, "expired"),
-        (Cause::Shed, "shed"),
-        (Cause::DeadlineExceeded, "expired"),
-        (Cause::Draining, "rejected"),
-        (Cause::NoWorkers, "rejected"),
-        (Cause::CutOff, "cancelled"),
-        (Cause::BadHeader, "rejected"),
+    let reasons = [
+        (Reason::QueueFull, "rejected"),
+        (Reason::QueueTimeout, "expired"),
+        (Reason::Shed, "shed"),
+        (Reason::DeadlineExceeded, "expired"),
+        (Reason::Draining, "rejected"),
+        (Reason::NoWorkers, "rejected"),
+        (Reason::CutOff, "cancelled"),
+        (Reason::BadHeader, "rejected"),
     ];
-    for (cause, name) in causes {
+    for (reason, name) in reasons {
         let mut admission = Admission::<()>::new(Settings::fixed(1), 1);
-        admission.count_rejected(cause);
-        assert_eq!((results(&admission), admission.submitted()), (vec![(name, 1)], 1), "{cause:?}");
+        admission.count_rejected(reason);
+        assert_eq!((results(&admission), admission.submitted()), (vec![(name, 1)], 1), "{reason:?}");
     }
 }
 
@@ -431,8 +434,8 @@ fn of_many_tasks_past_their_time_none_starts() {
             admission.has_takeable().then(|| admission.take(after(100), &mut evicted).map(|taken| taken.task))
         });
         assert_eq!(taken.flatten().collect::<Vec<_>>(), ["in time"]);
-        let cause = if deadline.is_some() { Cause::DeadlineExceeded } else { Cause::QueueTimeout };
-        assert_eq!((evicted.len(), evicted.iter().all(|evicted| evicted.cause == cause)), (50, true));
+        let reason = if deadline.is_some() { Reason::DeadlineExceeded } else { Reason::QueueTimeout };
+        assert_eq!((evicted.len(), evicted.iter().all(|evicted| evicted.reason == reason)), (50, true));
     }
 }
 
@@ -470,8 +473,8 @@ fn a_queue_full_of_late_tasks_has_room_once_they_are_told() {
     }
     let mut evicted = Vec::new();
     assert!(matches!(admission.offer(after(100), at(Priority::High), &mut evicted), Ok(Admitted::Queued(_))));
-    let ends: Vec<_> = evicted.iter().map(|evicted| (evicted.task, evicted.cause)).collect();
-    assert_eq!(ends, [("late", Cause::QueueTimeout), ("too", Cause::QueueTimeout)]);
+    let ends: Vec<_> = evicted.iter().map(|evicted| (evicted.task, evicted.reason)).collect();
+    assert_eq!(ends, [("late", Reason::QueueTimeout), ("too", Reason::QueueTimeout)]);
     assert_eq!(admission.snapshot().queued, 1);
 }
 
@@ -496,7 +499,7 @@ fn flooded_and_answered(discipline: Discipline, leave: bool, cancelled: bool) ->
                     waiting.push_back((step, key));
                 }
                 Ok(Admitted::InFlight(key)) => running = Some((key, step)),
-                Err(cause) => assert_eq!(cause, Cause::QueueFull),
+                Err(reason) => assert_eq!(reason, Reason::QueueFull),
             }
         }
         while leave && waiting.front().is_some_and(|(since, _)| since + 10 <= step) {
@@ -602,14 +605,14 @@ fn a_queued_task_can_ride_in_the_permit_of_another() {
 #[test]
 fn a_task_for_which_the_queue_has_no_room_can_ride() {
     let (mut admission, _) = busy(Settings::fixed(1).with_capacity(0));
-    assert_eq!(admission.offer(START, Offer::default(), &mut Vec::new()), Err(Cause::QueueFull));
+    assert_eq!(admission.offer(START, Offer::default(), &mut Vec::new()), Err(Reason::QueueFull));
     let key = admission.offer_riding(START, Offer::default()).unwrap();
     assert_eq!((admission.snapshot().in_flight, admission.snapshot().permits), (2, 1));
     assert_all_counted(&admission);
     let late = Offer { deadline: Some(START), ..Offer::default() };
-    assert_eq!(admission.offer_riding(START, late), Err(Cause::DeadlineExceeded));
+    assert_eq!(admission.offer_riding(START, late), Err(Reason::DeadlineExceeded));
     admission.drain();
-    assert_eq!(admission.offer_riding(START, Offer::default()), Err(Cause::Draining));
+    assert_eq!(admission.offer_riding(START, Offer::default()), Err(Reason::Draining));
     assert!(admission.finish(START, key, Outcome::Ok, None));
     assert_all_counted(&admission);
 }
@@ -624,11 +627,11 @@ fn a_patient_task_waits_however_long_it_takes() {
     assert_eq!(admission.expiry_of(START, patient()), Timestamp::from_nanos(u64::MAX));
     assert_eq!(admission.next_expiry(), Some(after(300)), "its own deadline holds");
     assert!(!admission.has_room());
-    assert_eq!(queue(&mut admission, START, at(Priority::Critical), "critical"), Err(Cause::QueueFull));
+    assert_eq!(queue(&mut admission, START, at(Priority::Critical), "critical"), Err(Reason::QueueFull));
     let mut evicted = Vec::new();
     admission.expire(after(300), &mut evicted);
-    let ends: Vec<_> = evicted.iter().map(|evicted| (evicted.task, evicted.cause)).collect();
-    assert_eq!(ends, [("with a deadline", Cause::DeadlineExceeded)]);
+    let ends: Vec<_> = evicted.iter().map(|evicted| (evicted.task, evicted.reason)).collect();
+    assert_eq!(ends, [("with a deadline", Reason::DeadlineExceeded)]);
     assert!(admission.has_room() && admission.next_expiry().is_none());
     assert_eq!(turn(&mut admission, &mut key, after(1_000_000)), "patient");
 }
@@ -651,9 +654,9 @@ fn a_full_queue_has_room_for_nobody_although_a_lower_task_would_give_way() {
     queue(&mut admission, START, at(Priority::Low), "low").unwrap();
     assert!(!admission.has_room());
     let low = Offer { level: Priority::Low, ..patient() };
-    assert_eq!(queue(&mut admission, START, low, "low as well"), Err(Cause::QueueFull));
+    assert_eq!(queue(&mut admission, START, low, "low as well"), Err(Reason::QueueFull));
     queue(&mut admission, START, patient(), "patient").unwrap();
-    admission.evict_all(Cause::NoWorkers, &mut Vec::new());
+    admission.evict_all(Reason::NoWorkers, &mut Vec::new());
     assert!(admission.has_room());
 }
 
@@ -683,7 +686,7 @@ fn who_is_evicted_is_told_when_to_come_again() {
         turn(&mut admission, &mut key, after(step * 100));
     }
     let mut evicted = Vec::new();
-    admission.evict_all(Cause::NoWorkers, &mut evicted);
+    admission.evict_all(Reason::NoWorkers, &mut evicted);
     let first = evicted[0].retry_after;
     assert!((900..1_650).contains(&first.as_millis()), "{first:?}: up to eleven tasks of 100 ms");
 }

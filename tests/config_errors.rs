@@ -48,7 +48,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "zero workers",
         "performance:\n  thread_pools:\n    io_workers: 50\n    cpu_workers: 0 # none\n",
-        "<yaml>:4:18: performance.thread_pools.cpu_workers: 0 workers could never run a job; give a number from 1 to 4096, or `auto`",
+        "<yaml>:4:18: performance.thread_pools.cpu_workers: 0 workers could never run a task; give a number from 1 to 4096, or `auto`",
     ),
     (
         "negative workers",
@@ -173,7 +173,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "zero concurrency",
         "performance:\n  thread_pools:\n    cpu: {concurrency: 0}\n",
-        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: a limit of 0 would admit no job; give a number from 1 to 1000000, `adaptive`, or bounds such as `{min: 2, max: 64}`",
+        "<yaml>:3:24: performance.thread_pools.cpu.concurrency: a limit of 0 would admit no task; give a number from 1 to 1000000, `adaptive`, or bounds such as `{min: 2, max: 64}`",
     ),
     (
         "absurd queue",
@@ -353,12 +353,12 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "zero bound, whose order says nothing",
         "performance:\n  thread_pools:\n    cpu: {concurrency: {min: 99, max: 0}}\n",
-        "<yaml>:3:39: performance.thread_pools.cpu.concurrency.max: a limit of 0 would admit no job; give a number from 1 to 1000000",
+        "<yaml>:3:39: performance.thread_pools.cpu.concurrency.max: a limit of 0 would admit no task; give a number from 1 to 1000000",
     ),
     (
         "zero least limit",
         "performance:\n  thread_pools:\n    cpu: {concurrency: {min: 0, max: 4}}\n",
-        "<yaml>:3:30: performance.thread_pools.cpu.concurrency.min: a limit of 0 would admit no job; give a number from 1 to 1000000",
+        "<yaml>:3:30: performance.thread_pools.cpu.concurrency.min: a limit of 0 would admit no task; give a number from 1 to 1000000",
     ),
     (
         "negative bound",

@@ -519,7 +519,7 @@ fn values_built_in_code_obey_the_same_rules() {
         error.to_string(),
         "performance.thread_pools.Thumbs: \"Thumbs\" is no name for a pool; use a lower-case letter, then lower-case \
          letters, digits, `_` and `-`\n\
-         performance.thread_pools.Thumbs.workers: 0 workers could never run a job; give a number from 1 to 4096, or \
+         performance.thread_pools.Thumbs.workers: 0 workers could never run a task; give a number from 1 to 4096, or \
          `auto`\n\
          performance.thread_pools.Thumbs.queue_timeout: 0 is no time at all; give a time from 1ms to 24h, such as \
          `30` (seconds) or `250ms`\n\
@@ -540,7 +540,7 @@ fn settings_for_overload_built_in_code_obey_the_same_rules() {
     for (pool, expected) in [
         (
             PoolConfig::new(1).concurrency(0),
-            "concurrency: a limit of 0 would admit no job; give a number from 1 to 1000000, `adaptive`, or bounds \
+            "concurrency: a limit of 0 would admit no task; give a number from 1 to 1000000, `adaptive`, or bounds \
              such as `{min: 2, max: 64}`",
         ),
         (
@@ -551,7 +551,7 @@ fn settings_for_overload_built_in_code_obey_the_same_rules() {
         ),
         (
             PoolConfig::new(1).adaptive_concurrency(0..=few),
-            "concurrency.min: a limit of 0 would admit no job; give a number from 1 to 1000000",
+            "concurrency.min: a limit of 0 would admit no task; give a number from 1 to 1000000",
         ),
         (
             PoolConfig::new(1).adaptive_concurrency(few..=many),

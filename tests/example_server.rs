@@ -100,14 +100,14 @@ async fn each_request_runs_once_in_the_pool_that_is_named_for_it() {
 
     let metrics = client.get("/metrics").await;
     assert!(metrics.header("content-type").starts_with("text/plain"));
-    for (pool, jobs) in [("io", 1), ("cpu", 2), ("db", 3), ("embedding", 4), ("inference", 5)] {
+    for (pool, tasks) in [("io", 1), ("cpu", 2), ("db", 3), ("embedding", 4), ("inference", 5)] {
         let mut sum = 0;
-        for line in metrics.text().lines().filter(|line| line.starts_with("workload_pool_jobs_total{")) {
+        for line in metrics.text().lines().filter(|line| line.starts_with("workload_pool_tasks_total{")) {
             if line.contains(&format!("pool=\"{pool}\"")) {
                 sum += line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap();
             }
         }
-        assert_eq!(sum, jobs, "pool {pool}:\n{}", metrics.text());
+        assert_eq!(sum, tasks, "pool {pool}:\n{}", metrics.text());
     }
 
     let pools = client.get("/health/thread-pools").await.ok();

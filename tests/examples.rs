@@ -122,7 +122,7 @@ fn a_refused_request_is_retried_until_it_runs_once() {
             "square: 16",
             "square: 25",
             "each ran once: 5 runs; some were refused first: true",
-            "after 1 run: pool `cpu` gave no answer: the job panicked",
+            "after 1 run: pool `cpu` gave no answer: the task panicked",
         ]
     );
 }
@@ -134,7 +134,7 @@ fn closures_print_what_they_did() {
     let starts = [
         "lines in Cargo.toml: ",
         "largest prime factor: 6857",
-        "no news after 10 ms; the job goes on",
+        "no news after 10 ms; the task goes on",
         "then: good news",
         "sum: 500000500000",
         "a future on offload-io-",

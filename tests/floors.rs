@@ -83,7 +83,7 @@ fn a_file_of_the_pool_imports_from_files_above_it_in_the_table() {
 fn imports_are_found_wherever_they_are() {
     let module = ["pool", "task"].map(String::from);
     let text = "use std::fmt;\nuse super::{\n    local, worker::{self, run},\n};\n// use crate::no::comment;\n\
-        fn f() { let x = crate::error::Cause::Shed; super::super::terms::g(x) }\n\
+        fn f() { let x = crate::error::Reason::Shed; super::super::terms::g(x) }\n\
         use crate::{a, b::c};\n#[cfg(test)]\nmod tests {\n    use crate::no::test;\n}\n";
     let found: Vec<_> =
         imports(&module, text).into_iter().map(|import| (import.line, import.path.join("::"))).collect();
@@ -91,7 +91,7 @@ fn imports_are_found_wherever_they_are() {
         (2, "pool::local"),
         (2, "pool::worker::self"),
         (2, "pool::worker::run"),
-        (6, "error::Cause::Shed"),
+        (6, "error::Reason::Shed"),
         (6, "terms::g"),
         (7, "a"),
         (7, "b::c"),

@@ -33,7 +33,7 @@ impl Prometheus {
     fn start(folder: &Folder, target: SocketAddr) -> Self {
         let config = json!({
             "global": { "scrape_interval": "250ms", "scrape_timeout": "250ms" },
-            "scrape_configs": [{ "job_name": "example", "static_configs": [{ "targets": [target.to_string()] }] }],
+            "scrape_configs": [{ "task_name": "example", "static_configs": [{ "targets": [target.to_string()] }] }],
         });
         // JSON is YAML.
         std::fs::write(folder.path("prometheus.yml"), config.to_string()).unwrap();
@@ -109,17 +109,17 @@ async fn prometheus_sees_the_pools_under_load() {
     prometheus.until("up{job=\"example\"}", |up| up == 1.0).await;
 
     let clients = load(&example);
-    prometheus.until("workload_pool_workers_busy{pool=\"cpu\"}", |busy| busy > 0.0).await;
+    prometheus.until("workload_pool_workers_active{pool=\"cpu\"}", |busy| busy > 0.0).await;
     prometheus.until("workload_pool_utilization_ratio{pool=\"cpu\"}", |ratio| ratio > 0.0 && ratio <= 1.0).await;
-    prometheus.until("workload_pool_jobs_total{pool=\"cpu\",result=\"ok\"}", |jobs| jobs > 10.0).await;
-    prometheus.until("workload_pool_run_seconds_count{pool=\"cpu\"}", |jobs| jobs > 10.0).await;
+    prometheus.until("workload_pool_tasks_total{pool=\"cpu\",result=\"ok\"}", |tasks| tasks > 10.0).await;
+    prometheus.until("workload_pool_run_seconds_count{pool=\"cpu\"}", |tasks| tasks > 10.0).await;
     let median = "histogram_quantile(0.5, rate(workload_pool_run_seconds_bucket{pool=\"cpu\"}[2s]))";
     prometheus.until(median, |seconds| seconds > 0.000_1 && seconds < 10.0).await;
-    prometheus.until("workload_pool_queue_wait_seconds_count{pool=\"db\"}", |jobs| jobs > 10.0).await;
+    prometheus.until("workload_pool_queue_wait_seconds_count{pool=\"db\"}", |tasks| tasks > 10.0).await;
 
     // In each scrape, what was submitted is accounted for.
-    let rest = "workload_pool_jobs_submitted_total \
-        - on(pool) sum by(pool)(workload_pool_jobs_total) \
+    let rest = "workload_pool_tasks_submitted_total \
+        - on(pool) sum by(pool)(workload_pool_tasks_total) \
         - on(pool) workload_pool_queue_depth - on(pool) workload_pool_in_flight";
     for _ in 0..20 {
         let answer = prometheus.client.try_get(&format!("/api/v1/query?query={}", encoded(rest))).await.unwrap().json();
@@ -130,8 +130,8 @@ async fn prometheus_sees_the_pools_under_load() {
     }
 
     drop(clients);
-    assert_eq!(prometheus.until("workload_pool_workers_busy", |busy| busy == 0.0).await, 5);
-    assert_eq!(prometheus.until("workload_pool_in_flight", |jobs| jobs == 0.0).await, 5);
+    assert_eq!(prometheus.until("workload_pool_workers_active", |busy| busy == 0.0).await, 5);
+    assert_eq!(prometheus.until("workload_pool_in_flight", |tasks| tasks == 0.0).await, 5);
     example.stop().await;
 }
 

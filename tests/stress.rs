@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_offload::{Cause, Deadline, JobError, PoolConfig, PoolLayer, PoolStats, Pools, Priority, Rejection};
+use tower_offload::{Deadline, PoolConfig, PoolLayer, PoolStats, Pools, Priority, Reason, Rejection, TaskError};
 
 const CLIENTS: u64 = 2_000;
 /// Workers, limit, and how many may wait.
@@ -48,17 +48,17 @@ impl Random {
     }
 }
 
-/// What the jobs of a round have in common.
+/// What the tasks of a round have in common.
 #[derive(Default)]
 struct Watch {
     in_flight: [AtomicUsize; 2],
-    /// Jobs that began, ended by themselves, and whose captured value was dropped.
+    /// Tasks that began, ended by themselves, and whose captured value was dropped.
     began: AtomicU64,
     ended: AtomicU64,
     dropped: AtomicU64,
 }
 
-/// Counts the drop of what a job captured: once for each, whatever becomes of the job.
+/// Counts the drop of what a task captured: once for each, whatever becomes of the task.
 struct Captured(Arc<Watch>);
 
 impl Drop for Captured {
@@ -67,14 +67,14 @@ impl Drop for Captured {
     }
 }
 
-/// The time a job's poll takes is its own; the limit is held from its first poll to its end.
+/// The time a task's poll takes is its own; the limit is held from its first poll to its end.
 struct InFlight(Arc<Watch>, usize);
 
 impl InFlight {
     fn enter(watch: &Arc<Watch>, pool: usize) -> Self {
         watch.began.fetch_add(1, Ordering::SeqCst);
         let now = watch.in_flight[pool].fetch_add(1, Ordering::SeqCst) + 1;
-        assert!(now <= SIZES[pool].1, "{now} jobs are in flight in `{}`", POOLS[pool]);
+        assert!(now <= SIZES[pool].1, "{now} tasks are in flight in `{}`", POOLS[pool]);
         Self(watch.clone(), pool)
     }
 }
@@ -118,7 +118,7 @@ enum Answer {
     /// Of a service.
     Error,
     Panicked,
-    Refused(Cause),
+    Refused(Reason),
     /// It left without one.
     Left,
 }
@@ -142,8 +142,8 @@ async fn yield_once() {
     .await;
 }
 
-/// What a client's job does, and whether it fails.
-async fn job(captured: Captured, pool: usize, deed: u64, seed: u64) -> Result<(), ()> {
+/// What a client's task does, and whether it fails.
+async fn task(captured: Captured, pool: usize, deed: u64, seed: u64) -> Result<(), ()> {
     let watch = captured.0.clone();
     let in_flight = InFlight::enter(&watch, pool);
     let mut random = Random(seed | 1);
@@ -188,12 +188,12 @@ fn service(
 ) -> impl Service<Request<Ticket>, Response = Response<Answer>, Error = Failed, Future: Send> + Clone + Send + use<> {
     let handler = service_fn(|request: Request<Ticket>| async {
         let Ticket { captured, pool, deed, seed, .. } = request.into_body();
-        job(captured, pool, deed, seed).await.map(|()| Response::new(Answer::Value)).map_err(|()| Failed)
+        task(captured, pool, deed, seed).await.map(|()| Response::new(Answer::Value)).map_err(|()| Failed)
     });
     let rejected = |rejection: Rejection| {
-        Response::new(match rejection.cause() {
-            Cause::Panicked => Answer::Panicked,
-            cause => Answer::Refused(cause),
+        Response::new(match rejection.reason() {
+            Reason::Panicked => Answer::Panicked,
+            reason => Answer::Refused(reason),
         })
     };
     PoolLayer::by(pools, |request: &Request<Ticket>| Some(POOLS[request.body().pool]))
@@ -225,7 +225,7 @@ fn client(pools: &Pools, watch: &Arc<Watch>, mut random: Random, clients: u64) -
         let (deed, seed) = (random.below(6), random.below(u64::MAX));
         let way = random.below(3);
         if way == 0 {
-            let work = job(captured, pool, deed, seed);
+            let work = task(captured, pool, deed, seed);
             let answer = match pools.submit_to_pool(POOLS[pool], work) {
                 Ok(handle) if random.below(4) == 0 => {
                     handle.cancel();
@@ -240,7 +240,7 @@ fn client(pools: &Pools, watch: &Arc<Watch>, mut random: Random, clients: u64) -
             *answers.entry(answer).or_default() += 1;
         } else {
             let mut future: Waiting = if way == 1 {
-                let (pools, work) = (pools.clone(), job(captured, pool, deed, seed));
+                let (pools, work) = (pools.clone(), task(captured, pool, deed, seed));
                 Box::pin(async move { answer(pools.run_in_pool(POOLS[pool], work).await) })
             } else {
                 let caller = Some(random.below(9)).filter(|caller| *caller > 0);
@@ -276,12 +276,12 @@ fn settle(waiting: &mut Vec<(u64, Waiting)>, answers: &mut HashMap<Answer, u64>)
     }
 }
 
-fn answer(result: Result<Result<(), ()>, JobError>) -> Answer {
+fn answer(result: Result<Result<(), ()>, TaskError>) -> Answer {
     match result {
         Ok(Ok(())) => Answer::Value,
         Ok(Err(())) => Answer::Failure,
-        Err(JobError::Panicked(_)) => Answer::Panicked,
-        Err(JobError::Rejected(rejection) | JobError::CutOff(rejection)) => Answer::Refused(rejection.cause()),
+        Err(TaskError::Panicked(_)) => Answer::Panicked,
+        Err(TaskError::Rejected(rejection) | TaskError::CutOff(rejection)) => Answer::Refused(rejection.reason()),
         Err(other) => panic!("{other}"),
     }
 }
@@ -365,7 +365,7 @@ fn round(seed: u64) -> Tally {
     until("no worker is left", || pools.stats().iter().all(|pool| pool.workers == 0) && threads("offload") == 0);
 
     let of = |answer| answers.get(&answer).copied().unwrap_or_default();
-    let refused = |cause| of(Answer::Refused(cause));
+    let refused = |reason| of(Answer::Refused(reason));
     let mut counted: HashMap<&str, u64> = HashMap::new();
     let mut submitted = 0;
     for pool in pools.stats() {
@@ -376,14 +376,14 @@ fn round(seed: u64) -> Tally {
     assert_eq!(answers.values().sum::<u64>(), CLIENTS, "{context}");
     assert_eq!(submitted, CLIENTS, "{context}");
     assert_eq!(counted.values().sum::<u64>(), CLIENTS, "{context}");
-    // A client that left may have left a job that then ended in any way; what was answered was counted as it was answered.
+    // A client that left may have left a task that then ended in any way; what was answered was counted as it was answered.
     let answered_as = [
         ("ok", of(Answer::Value) + of(Answer::Failure)),
         ("error", of(Answer::Error)),
         ("panicked", of(Answer::Panicked)),
-        ("shed", refused(Cause::Shed)),
-        ("expired", refused(Cause::QueueTimeout) + refused(Cause::DeadlineExceeded)),
-        ("rejected", refused(Cause::QueueFull) + refused(Cause::Draining)),
+        ("shed", refused(Reason::Shed)),
+        ("expired", refused(Reason::QueueTimeout) + refused(Reason::DeadlineExceeded)),
+        ("rejected", refused(Reason::QueueFull) + refused(Reason::Draining)),
         ("cancelled", 0),
     ];
     assert_eq!(counted.len(), answered_as.len(), "{context}");
@@ -393,8 +393,8 @@ fn round(seed: u64) -> Tally {
         unanswered += counted[result] - answered;
     }
     assert_eq!(unanswered, of(Answer::Left), "{context}");
-    // What a job captured was dropped once, whether it began or not; no job ended by itself that is not counted so.
-    // A client that leaves just as the timer gives its job up does not wait until the timer has dropped it.
+    // What a task captured was dropped once, whether it began or not; no task ended by itself that is not counted so.
+    // A client that leaves just as the timer gives its task up does not wait until the timer has dropped it.
     let start = Instant::now();
     while watch.dropped.load(Ordering::SeqCst) < CLIENTS && start.elapsed() < PATIENCE {
         thread::sleep(Duration::from_millis(1));
@@ -404,7 +404,7 @@ fn round(seed: u64) -> Tally {
     let by_themselves = counted["ok"] + counted["error"] + counted["panicked"];
     assert!(by_themselves <= ended && ended <= began, "{began} began, {ended} ended; {context}");
     assert!(watch.in_flight.iter().all(|now| now.load(Ordering::SeqCst) == 0), "{context}");
-    assert_eq!(Arc::strong_count(&watch), 1, "a job was kept: {context}");
+    assert_eq!(Arc::strong_count(&watch), 1, "a task was kept: {context}");
     drop(pools);
     // A queue's next moment may be a minute away.
     until("no timer is left", || threads("offload-timer") == 0);
@@ -458,7 +458,7 @@ fn nothing_is_lost_among_thousands_of_clients() {
         assert!(after < 2 * before, "the process grew from {before} kB to {after} kB");
     }
     // Everything that can become of a client became of some.
-    let refusals = [Cause::QueueFull, Cause::QueueTimeout, Cause::DeadlineExceeded, Cause::Shed, Cause::Draining];
+    let refusals = [Reason::QueueFull, Reason::QueueTimeout, Reason::DeadlineExceeded, Reason::Shed, Reason::Draining];
     let expected = [Answer::Value, Answer::Failure, Answer::Error, Answer::Panicked, Answer::Left];
     for answer in expected.into_iter().chain(refusals.map(Answer::Refused)) {
         assert!(sum.answers.contains_key(&answer), "no client was answered {answer:?}: {sum}");

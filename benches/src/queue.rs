@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use tower_offload::pool::JobHandle;
+use tower_offload::pool::TaskHandle;
 use tower_offload::{Cpu, Pools};
 
 use crate::harness::{Case, Column, Harness, Scenario, Target};
@@ -33,7 +33,7 @@ pub fn run(harness: &mut Harness) {
 
 /// Holds the only worker of a pool until it is released.
 struct Held {
-    task: JobHandle<()>,
+    task: TaskHandle<()>,
     release: mpsc::Sender<()>,
 }
 
@@ -74,10 +74,10 @@ fn costs(depth: usize, batches: usize, drains: usize) -> Vec<f64> {
             std::mem::swap(handle, &mut waiting[place]);
         }
         let began = Instant::now();
-        fresh.into_iter().for_each(JobHandle::cancel);
+        fresh.into_iter().for_each(TaskHandle::cancel);
         cancelling += began.elapsed();
     }
-    waiting.into_iter().for_each(JobHandle::cancel);
+    waiting.into_iter().for_each(TaskHandle::cancel);
     held.release();
     let taken: Vec<_> = (0..drains).map(|_| drain(&pools, depth)).collect();
     let taking: f64 = taken.iter().sum::<f64>() / taken.len() as f64;

@@ -77,7 +77,7 @@ fn span(request: &Request) -> Span {
     tracing::info_span!("request", method = %request.method(), path = request.uri().path())
 }
 
-/// Whoever answers with a fault of the server logs its cause, and the pools log their overload. That the answer is an
+/// Whoever answers with a fault of the server logs its reason, and the pools log their overload. That the answer is an
 /// error as well is news to nobody, and under overload it would be a line for each request.
 fn log_failure(failure: ServerErrorsFailureClass, latency: Duration, _span: &Span) {
     match failure {

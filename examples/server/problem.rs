@@ -31,9 +31,9 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// A fault of the server: the log gets the cause, the client does not.
-    pub(crate) fn internal(what: &str, cause: &dyn std::fmt::Display) -> Self {
-        tracing::error!("{what}: {cause}");
+    /// A fault of the server: the log gets the reason, the client does not.
+    pub(crate) fn internal(what: &str, reason: &dyn std::fmt::Display) -> Self {
+        tracing::error!("{what}: {reason}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, what)
     }
 }

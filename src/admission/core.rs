@@ -14,7 +14,7 @@ use super::random::Random;
 use super::settings::{Discipline, Offer, Settings};
 use super::slab::{Key, Slab, State};
 use super::timestamp::{Timestamp, nanos};
-use crate::error::Cause;
+use crate::error::Reason;
 
 /// How many late tasks one rule of a take ends at most, so that a long queue that is all late is not ended under one
 /// lock.
@@ -57,7 +57,7 @@ pub struct Evicted<T> {
     /// Its payload.
     pub task: T,
     /// Why it ended.
-    pub cause: Cause,
+    pub reason: Reason,
     /// When its caller should come again.
     pub retry_after: Duration,
 }
@@ -116,8 +116,8 @@ impl<T> Admission<T> {
     ///
     /// # Errors
     ///
-    /// The cause of a refusal; nothing is kept of the task but its count.
-    pub fn offer(&mut self, now: Timestamp, offer: Offer, evicted: &mut Vec<Evicted<T>>) -> Result<Admitted, Cause> {
+    /// The reason of a refusal; nothing is kept of the task but its count.
+    pub fn offer(&mut self, now: Timestamp, offer: Offer, evicted: &mut Vec<Evicted<T>>) -> Result<Admitted, Reason> {
         let may_start = self.queued == 0 && self.permits.in_use() < self.limiter.current();
         self.decide(now, offer, may_start, evicted)
     }
@@ -127,20 +127,20 @@ impl<T> Admission<T> {
     ///
     /// # Errors
     ///
-    /// The cause of a refusal; nothing is kept of the task but its count.
+    /// The reason of a refusal; nothing is kept of the task but its count.
     pub fn offer_to_wait(
         &mut self,
         now: Timestamp,
         offer: Offer,
         evicted: &mut Vec<Evicted<T>>,
-    ) -> Result<Admitted, Cause> {
+    ) -> Result<Admitted, Reason> {
         self.decide(now, offer, false, evicted)
     }
 
     /// Counts a task that was refused for another reason, and never offered.
-    pub fn count_rejected(&mut self, cause: Cause) {
+    pub fn count_rejected(&mut self, reason: Reason) {
         self.counts.submitted += 1;
-        self.counts.refused(cause);
+        self.counts.refused(reason);
     }
 
     /// Keeps the payload of a task that was just queued.
@@ -163,8 +163,8 @@ impl<T> Admission<T> {
             let run = self.run.value();
             let level = self.levels.turn(run)?;
             let index = self.levels.get(level).next(&self.slab, run)?;
-            if let Some(cause) = self.unfit(now, index) {
-                self.evict(index, cause, evicted);
+            if let Some(reason) = self.unfit(now, index) {
+                self.evict(index, reason, evicted);
                 continue;
             }
             let started = self.start(now, level, index);
@@ -213,11 +213,11 @@ impl<T> Admission<T> {
     ///
     /// # Errors
     ///
-    /// The cause of a refusal: the pool is draining, or the deadline has passed.
-    pub fn offer_riding(&mut self, now: Timestamp, offer: Offer) -> Result<Key, Cause> {
+    /// The reason of a refusal: the pool is draining, or the deadline has passed.
+    pub fn offer_riding(&mut self, now: Timestamp, offer: Offer) -> Result<Key, Reason> {
         self.pass(now);
         self.counts.submitted += 1;
-        self.refusal(now, offer).inspect_err(|&cause| self.counts.refused(cause))?;
+        self.refusal(now, offer).inspect_err(|&reason| self.counts.refused(reason))?;
         self.riding += 1;
         Ok(self.slab.insert(State::Riding, now, offer.level as u8))
     }
@@ -303,10 +303,10 @@ impl<T> Admission<T> {
         self.draining = true;
     }
 
-    /// Ends the waiting of every task, for `cause`.
-    pub fn evict_all(&mut self, cause: Cause, evicted: &mut Vec<Evicted<T>>) {
+    /// Ends the waiting of every task, for `reason`.
+    pub fn evict_all(&mut self, reason: Reason, evicted: &mut Vec<Evicted<T>>) {
         while let Some(index) = self.levels.any() {
-            self.evict(index, cause, evicted);
+            self.evict(index, reason, evicted);
         }
     }
 
@@ -387,15 +387,15 @@ impl<T> Admission<T> {
         offer: Offer,
         may_start: bool,
         evicted: &mut Vec<Evicted<T>>,
-    ) -> Result<Admitted, Cause> {
+    ) -> Result<Admitted, Reason> {
         self.pass(now);
         let placed = self.place(now, offer, may_start, evicted);
         // A task that comes back is counted when it comes again.
-        if placed == Err(Cause::QueueFull) && offer.comes_back() {
+        if placed == Err(Reason::QueueFull) && offer.comes_back() {
             return placed;
         }
         self.counts.submitted += 1;
-        placed.inspect_err(|&cause| self.counts.refused(cause))
+        placed.inspect_err(|&reason| self.counts.refused(reason))
     }
 
     /// Time passes: permits that are free while nothing waits make up for what was lost.
@@ -443,7 +443,7 @@ impl<T> Admission<T> {
         offer: Offer,
         may_start: bool,
         evicted: &mut Vec<Evicted<T>>,
-    ) -> Result<Admitted, Cause> {
+    ) -> Result<Admitted, Reason> {
         self.refusal(now, offer)?;
         if may_start {
             return Ok(Admitted::InFlight(self.start_at_once(now, offer)));
@@ -455,12 +455,12 @@ impl<T> Admission<T> {
     }
 
     /// Whether the task is refused however much room there is.
-    fn refusal(&self, now: Timestamp, offer: Offer) -> Result<(), Cause> {
+    fn refusal(&self, now: Timestamp, offer: Offer) -> Result<(), Reason> {
         if self.draining && !offer.accepted {
-            return Err(Cause::Draining);
+            return Err(Reason::Draining);
         }
         if offer.deadline.is_some_and(|deadline| deadline <= now) {
-            return Err(Cause::DeadlineExceeded);
+            return Err(Reason::DeadlineExceeded);
         }
         Ok(())
     }
@@ -512,7 +512,7 @@ impl<T> Admission<T> {
     }
 
     /// Ends what is due; failing that, sheds the newest of the lowest level below; failing that, of a busier caller.
-    fn make_room(&mut self, now: Timestamp, offer: Offer, evicted: &mut Vec<Evicted<T>>) -> Result<(), Cause> {
+    fn make_room(&mut self, now: Timestamp, offer: Offer, evicted: &mut Vec<Evicted<T>>) -> Result<(), Reason> {
         self.end_due(now, BATCH, evicted);
         if !self.is_full() {
             return Ok(());
@@ -522,9 +522,9 @@ impl<T> Admission<T> {
         let queue = self.levels.get(level);
         let Some(index) = below.or_else(|| queue.least_beside(&self.slab, offer.caller, run)) else {
             queue.overload.lost(run, limit);
-            return Err(Cause::QueueFull);
+            return Err(Reason::QueueFull);
         };
-        self.evict(index, Cause::Shed, evicted);
+        self.evict(index, Reason::Shed, evicted);
         Ok(())
     }
 
@@ -558,7 +558,7 @@ impl<T> Admission<T> {
         for _ in 0..BATCH {
             match self.levels.get(level).oldest() {
                 Some(index) if now.nanos_since(self.slab.at(index).since) > useless => {
-                    self.evict(index, Cause::Shed, evicted);
+                    self.evict(index, Reason::Shed, evicted);
                 }
                 _ => break,
             }
@@ -569,31 +569,31 @@ impl<T> Admission<T> {
     fn end_due(&mut self, now: Timestamp, most: usize, evicted: &mut Vec<Evicted<T>>) {
         for _ in 0..most {
             match self.next_due() {
-                Some((due, index, cause)) if due <= now => self.evict(index, cause, evicted),
+                Some((due, index, reason)) if due <= now => self.evict(index, reason, evicted),
                 _ => break,
             }
         }
     }
 
     /// Whose time is up first, and why.
-    fn next_due(&self) -> Option<(Timestamp, u32, Cause)> {
+    fn next_due(&self) -> Option<(Timestamp, u32, Reason)> {
         let oldest = self.levels.oldest();
         let timeouts = oldest.map(|index| (self.slab.at(index).since + self.settings.timeout, index));
-        let timeout = timeouts.min().map(|(due, index)| (due, index, Cause::QueueTimeout));
-        let deadline = self.deadlines.first().map(|(due, index)| (due, index, Cause::DeadlineExceeded));
+        let timeout = timeouts.min().map(|(due, index)| (due, index, Reason::QueueTimeout));
+        let deadline = self.deadlines.first().map(|(due, index)| (due, index, Reason::DeadlineExceeded));
         timeout.into_iter().chain(deadline).min_by_key(|(due, ..)| *due)
     }
 
     /// Why this task must not start.
-    fn unfit(&self, now: Timestamp, index: u32) -> Option<Cause> {
+    fn unfit(&self, now: Timestamp, index: u32) -> Option<Reason> {
         let slot = self.slab.at(index);
         if slot.task.is_none() {
-            return Some(Cause::CutOff);
+            return Some(Reason::CutOff);
         }
         if slot.deadline <= now {
-            return Some(Cause::DeadlineExceeded);
+            return Some(Reason::DeadlineExceeded);
         }
-        (self.timeout_of(slot.since, slot.patient) <= now).then_some(Cause::QueueTimeout)
+        (self.timeout_of(slot.since, slot.patient) <= now).then_some(Reason::QueueTimeout)
     }
 
     /// When the waiting of a task ends that was queued at this time, whatever its own deadline is.
@@ -601,18 +601,18 @@ impl<T> Admission<T> {
         if patient { Timestamp::MAX } else { since + self.settings.timeout }
     }
 
-    fn evict(&mut self, index: u32, cause: Cause, evicted: &mut Vec<Evicted<T>>) {
+    fn evict(&mut self, index: u32, reason: Reason, evicted: &mut Vec<Evicted<T>>) {
         let key = self.slab.key(index);
-        match cause {
-            Cause::DeadlineExceeded => self.lose(index, Some(self.slab.at(index).deadline)),
-            Cause::QueueTimeout | Cause::Shed => self.lose(index, None),
+        match reason {
+            Reason::DeadlineExceeded => self.lose(index, Some(self.slab.at(index).deadline)),
+            Reason::QueueTimeout | Reason::Shed => self.lose(index, None),
             _ => {}
         }
         self.unlink(index);
-        self.counts.refused(cause);
+        self.counts.refused(reason);
         let retry_after = self.retry_after(self.clock);
         // A payload is missing only if its caller panicked before it stored one.
-        evicted.extend(self.slab.remove(index).map(|task| Evicted { key, task, cause, retry_after }));
+        evicted.extend(self.slab.remove(index).map(|task| Evicted { key, task, reason, retry_after }));
     }
 
     /// Takes a task out of the queue; what becomes of its slot is the caller's.

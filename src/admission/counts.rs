@@ -1,6 +1,6 @@
 //! How tasks ended, counted once each, and the numbers of one instant.
 
-use crate::error::Cause;
+use crate::error::Reason;
 
 /// How a task that was in flight ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,12 +94,12 @@ impl Counts {
         } += 1;
     }
 
-    pub(super) fn refused(&mut self, cause: Cause) {
-        *match cause {
-            Cause::QueueTimeout | Cause::DeadlineExceeded => &mut self.expired,
-            Cause::Shed => &mut self.shed,
-            Cause::CutOff | Cause::Panicked => &mut self.cancelled,
-            Cause::QueueFull | Cause::Draining | Cause::NoWorkers | Cause::UnknownPool | Cause::BadHeader => {
+    pub(super) fn refused(&mut self, reason: Reason) {
+        *match reason {
+            Reason::QueueTimeout | Reason::DeadlineExceeded => &mut self.expired,
+            Reason::Shed => &mut self.shed,
+            Reason::CutOff | Reason::Panicked => &mut self.cancelled,
+            Reason::QueueFull | Reason::Draining | Reason::NoWorkers | Reason::UnknownPool | Reason::BadHeader => {
                 &mut self.rejected
             }
         } += 1;

@@ -4,7 +4,7 @@
 //! driven by a pool under its lock and by a simulator (`tests/sim`) through millions of events.
 //!
 //! ```
-//! use tower_offload::Cause;
+//! use tower_offload::Reason;
 //! use tower_offload::admission::{Admission, Timestamp, Offer, Outcome, Admitted, Settings};
 //!
 //! let mut admission = Admission::new(Settings::fixed(1).with_capacity(1), 42);
@@ -13,7 +13,7 @@
 //! let Ok(Admitted::InFlight(first)) = admission.offer(now, Offer::default(), &mut evicted) else { panic!() };
 //! let Ok(Admitted::Queued(second)) = admission.offer(now, Offer::default(), &mut evicted) else { panic!() };
 //! admission.store(second, "second");
-//! assert_eq!(admission.offer(now, Offer::default(), &mut evicted), Err(Cause::QueueFull));
+//! assert_eq!(admission.offer(now, Offer::default(), &mut evicted), Err(Reason::QueueFull));
 //!
 //! assert!(admission.finish(now, first, Outcome::Ok, None));
 //! assert_eq!(admission.take(now, &mut evicted).map(|taken| taken.task), Some("second"));

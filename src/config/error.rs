@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// It reads like a compiler's message, with as many of its parts as are known:
 ///
 /// ```text
-/// config.yaml:12:18: performance.thread_pools.cpu_workers: 0 workers could never run a job; give a number from 1 to 4096, or `auto`
+/// config.yaml:12:18: performance.thread_pools.cpu_workers: 0 workers could never run a task; give a number from 1 to 4096, or `auto`
 /// ```
 ///
 /// A file with several mistakes gives one error that shows them all, a line for each. The methods speak of the first;

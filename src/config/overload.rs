@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::rules;
 use super::span;
 
-/// How many jobs of a pool may be in flight at once.
+/// How many tasks of a pool may be in flight at once.
 ///
-/// More jobs than workers serve handlers that mostly await: a job that awaits is in flight but holds no worker.
+/// More tasks than workers serve handlers that mostly await: a task that awaits is in flight but holds no worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Concurrency {
@@ -17,7 +17,7 @@ pub enum Concurrency {
     Workers,
     /// This many. In YAML: `40`.
     Fixed(usize),
-    /// As many as the pool finds best by how long its jobs run, within these bounds. In YAML: `{min: 2, max: 64}`. A
+    /// As many as the pool finds best by how long its tasks run, within these bounds. In YAML: `{min: 2, max: 64}`. A
     /// `min` that is left out is 1, a `max` that is left out is the number of workers; `adaptive` leaves out both.
     Adaptive {
         /// Never fewer than this.
@@ -27,29 +27,29 @@ pub enum Concurrency {
     },
 }
 
-/// Which of a pool's queued jobs is next.
+/// Which of a pool's queued tasks is next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Queue {
-    /// The oldest, always. Under lasting overload every job then waits almost the whole queue timeout. In YAML: `fifo`.
+    /// The oldest, always. Under lasting overload every task then waits almost the whole queue timeout. In YAML: `fifo`.
     Fifo,
     /// The oldest. While more work is lost than the pool has room for, and most of what it does is for callers that have
-    /// left, the newest, and jobs are shed that have waited for half as long as callers do: some callers are told to
+    /// left, the newest, and tasks are shed that have waited for half as long as callers do: some callers are told to
     /// come back later, and the others are served in time. Below capacity it is `fifo`. In YAML: `adaptive`.
     #[default]
     Adaptive,
 }
 
-/// The wait above which a pool counts as late: 5 times the mean run time of its own jobs, within these bounds.
+/// The wait above which a pool counts as late: 5 times the mean run time of its own tasks, within these bounds.
 ///
 /// When every wait of a while is late, the pool shows itself as overloaded. In YAML: `{min: 5ms, max: 5s}`, or one time, such as `20ms`, for both bounds; a bound
 /// that is left out keeps its default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueTarget {
-    /// No wait up to this is late, however short the jobs are; 5 ms by default.
+    /// No wait up to this is late, however short the tasks are; 5 ms by default.
     pub min: Duration,
-    /// Every wait above this is late, however long the jobs are; 5 s by default.
+    /// Every wait above this is late, however long the tasks are; 5 s by default.
     pub max: Duration,
 }
 

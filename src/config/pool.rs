@@ -38,13 +38,13 @@ pub enum Workers {
 pub struct PoolConfig {
     /// The most threads that the pool starts.
     pub workers: Workers,
-    /// How many jobs may be in flight at once; as many as there are workers, if nothing is said.
+    /// How many tasks may be in flight at once; as many as there are workers, if nothing is said.
     pub concurrency: Concurrency,
-    /// The most jobs that wait. With 0, a job that finds the pool busy is refused at once.
+    /// The most tasks that wait. With 0, a task that finds the pool busy is refused at once.
     pub queue_capacity: usize,
-    /// The longest time that a job waits before it is refused.
+    /// The longest time that a task waits before it is refused.
     pub queue_timeout: Duration,
-    /// Which of the queued jobs is next.
+    /// Which of the queued tasks is next.
     pub queue: Queue,
     /// The wait above which the pool counts as late.
     pub queue_target: QueueTarget,
@@ -56,7 +56,7 @@ pub struct PoolConfig {
     /// The size of each worker's stack, in bytes, from 64 KiB to 1 GiB. If nothing is said, that of the standard library:
     /// 2 MiB, or what the environment variable `RUST_MIN_STACK` says.
     pub stack_size: Option<usize>,
-    /// The niceness of the pool's threads, from -20 (most urgent) to 19 (least); Linux only. A thread that a job starts
+    /// The niceness of the pool's threads, from -20 (most urgent) to 19 (least); Linux only. A thread that a task starts
     /// itself, one of `tokio::task::spawn_blocking` too, has it from there on, since Linux hands it down. Values below the
     /// process's own need a privilege. If nothing is said, that of the process.
     pub nice: Option<i32>,
@@ -160,35 +160,35 @@ impl PoolConfig {
         }
     }
 
-    /// Sets a fixed number as the most jobs in flight at once.
+    /// Sets a fixed number as the most tasks in flight at once.
     #[must_use]
     pub const fn concurrency(mut self, limit: usize) -> Self {
         self.concurrency = Concurrency::Fixed(limit);
         self
     }
 
-    /// Lets the pool find by itself how many jobs in flight are best, within these bounds.
+    /// Lets the pool find by itself how many tasks in flight are best, within these bounds.
     #[must_use]
     pub const fn adaptive_concurrency(mut self, bounds: RangeInclusive<usize>) -> Self {
         self.concurrency = Concurrency::Adaptive { min: *bounds.start(), max: *bounds.end() };
         self
     }
 
-    /// Sets the most jobs that wait.
+    /// Sets the most tasks that wait.
     #[must_use]
     pub const fn queue_capacity(mut self, capacity: usize) -> Self {
         self.queue_capacity = capacity;
         self
     }
 
-    /// Sets the longest time that a job waits.
+    /// Sets the longest time that a task waits.
     #[must_use]
     pub const fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.queue_timeout = timeout;
         self
     }
 
-    /// Sets which of the queued jobs is next.
+    /// Sets which of the queued tasks is next.
     #[must_use]
     pub const fn queue(mut self, queue: Queue) -> Self {
         self.queue = queue;
@@ -248,7 +248,7 @@ impl PoolConfig {
         self
     }
 
-    /// The most jobs that can ever be in flight at once, with the default resolved.
+    /// The most tasks that can ever be in flight at once, with the default resolved.
     #[must_use]
     pub fn concurrency_limit(&self) -> usize {
         match self.concurrency {

@@ -16,7 +16,7 @@ pub(crate) struct Count {
 }
 
 pub(crate) const WORKERS: Count =
-    Count { min: 1, max: 4096, zero: "0 workers could never run a job", or: ", or `auto`" };
+    Count { min: 1, max: 4096, zero: "0 workers could never run a task", or: ", or `auto`" };
 
 pub(crate) const SERVER_WORKERS: Count =
     Count { min: 1, max: 1024, zero: "0 threads could never serve a connection", or: ", or `auto`" };
@@ -27,7 +27,7 @@ pub(crate) const CONCURRENCY: Count =
     Count { or: ", `adaptive`, or bounds such as `{min: 2, max: 64}`", ..CONCURRENCY_BOUND };
 
 pub(crate) const CONCURRENCY_BOUND: Count =
-    Count { min: 1, max: 1_000_000, zero: "a limit of 0 would admit no job", or: "" };
+    Count { min: 1, max: 1_000_000, zero: "a limit of 0 would admit no task", or: "" };
 
 pub(crate) const QUEUE_CAPACITY: Count = Count { min: 0, max: 1_000_000, zero: "", or: "" };
 

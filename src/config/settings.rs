@@ -40,7 +40,7 @@ pub struct Config {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct General {
-    /// Whether jobs are logged and listed one by one, and the `/health/thread-pools` endpoints exist. Off by default.
+    /// Whether tasks are logged and listed one by one, and the `/health/thread-pools` endpoints exist. Off by default.
     pub verbose: bool,
 }
 
@@ -130,7 +130,7 @@ impl Config {
         self
     }
 
-    /// Sets whether jobs are logged and listed one by one.
+    /// Sets whether tasks are logged and listed one by one.
     #[must_use]
     pub fn verbose(mut self, verbose: bool) -> Self {
         self.general.verbose = verbose;

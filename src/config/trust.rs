@@ -23,7 +23,7 @@ use http::HeaderName;
 #[non_exhaustive]
 pub struct Trust {
     /// The header that says how much time is left for the request: `1.5` (seconds), or with a unit, `250ms`, `30s`,
-    /// `2m`. A job whose time is over never starts, and its caller is told so.
+    /// `2m`. A task whose time is over never starts, and its caller is told so.
     pub deadline: Option<HeaderName>,
     /// Whether the header `grpc-timeout`, which gRPC clients send with their deadline, is believed in the same way.
     pub grpc_timeout: bool,

@@ -11,7 +11,7 @@ use tower_service::Service;
 use super::call::BoxedCall;
 use super::options::Options;
 use crate::admission::Outcome;
-use crate::error::{Cause, JobError, Rejection};
+use crate::error::{Reason, Rejection, TaskError};
 use crate::pool::{Pending, Pool, Submission, TaskOptions};
 use crate::reject::{Http, OnReject, Protocol};
 use crate::shield::shielded;
@@ -134,14 +134,14 @@ fn poll_pending<T>(
 }
 
 /// The reason why a submitted request has no response.
-fn rejection(pool: &Workload, error: JobError, options: Options) -> Rejection {
+fn rejection(pool: &Workload, error: TaskError, options: Options) -> Rejection {
     match error {
-        JobError::Rejected(rejection) | JobError::CutOff(rejection) => rejection,
-        JobError::UnknownPool(unknown) => Rejection::new(unknown.name().clone(), Cause::UnknownPool, None),
-        JobError::Panicked(panic) if options.resume_panics => panic.resume(),
-        JobError::Panicked(panic) => {
+        TaskError::Rejected(rejection) | TaskError::CutOff(rejection) => rejection,
+        TaskError::UnknownPool(unknown) => Rejection::new(unknown.name().clone(), Reason::UnknownPool, None),
+        TaskError::Panicked(panic) if options.resume_panics => panic.resume(),
+        TaskError::Panicked(panic) => {
             shielded(|| tracing::error!(target: "tower_offload", %pool, "a handler panicked: {}", panic.message()));
-            Rejection::new(pool.clone(), Cause::Panicked, None)
+            Rejection::new(pool.clone(), Reason::Panicked, None)
         }
     }
 }

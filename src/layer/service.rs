@@ -10,7 +10,7 @@ use tower_service::Service;
 use super::call::Call;
 use super::future::{ResponseFuture, State};
 use super::options::Options;
-use crate::error::{Cause, Rejection};
+use crate::error::{Reason, Rejection};
 use crate::pool::TaskOptions;
 use crate::reject::{Http, OnReject, Protocol, Responses};
 use crate::select::{Select, Target};
@@ -73,7 +73,7 @@ where
         let pool = match selection.target {
             Target::Inline => return self.run_inline(request),
             Target::Pool(pool) => Ok(pool),
-            Target::Unknown(name) => Err(Rejection::new(name, Cause::UnknownPool, None)),
+            Target::Unknown(name) => Err(Rejection::new(name, Reason::UnknownPool, None)),
         };
         let hint = self.reject.hint(&request);
         let state = match pool.map(|pool| (self.protocol.terms(&mut request, pool.trust()), pool)) {
@@ -85,7 +85,7 @@ where
                 State::Chosen { pool, call: Some(call), options }
             }
             Ok((Err(bad), pool)) => {
-                let rejection = pool.count_rejected(Cause::BadHeader, || self.protocol.describe(&request));
+                let rejection = pool.count_rejected(Reason::BadHeader, || self.protocol.describe(&request));
                 State::Rejected { rejection: Some(rejection.with_detail(&bad)) }
             }
             Err(unknown) => State::Rejected { rejection: Some(unknown) },

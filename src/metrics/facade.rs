@@ -65,7 +65,7 @@ pub(crate) fn publish(reading: &Reading<'_>) {
     let gauges = [
         (names::WORKERS, count(reading.workers)),
         (names::WORKERS_MAX, count(reading.workers_max)),
-        (names::WORKERS_BUSY, count(reading.busy)),
+        (names::WORKERS_ACTIVE, count(reading.active)),
         (names::IN_FLIGHT, count(reading.in_flight)),
         (names::CONCURRENCY_LIMIT, count(reading.concurrency_limit)),
         (names::QUEUE_DEPTH, count(reading.queue_depth)),
@@ -78,7 +78,7 @@ pub(crate) fn publish(reading: &Reading<'_>) {
     }
     counter!(names::SUBMITTED, "pool" => pool.clone()).absolute(reading.counts.submitted);
     for (result, value) in reading.counts.by_result() {
-        counter!(names::JOBS, "pool" => pool.clone(), "result" => result).absolute(value);
+        counter!(names::TASKS, "pool" => pool.clone(), "result" => result).absolute(value);
     }
 }
 

@@ -2,19 +2,19 @@
 //!
 //! | metric | |
 //! |---|---|
-//! | `workload_pool_workers`, `_workers_max`, `_workers_busy` | threads that exist, that may exist, and that are polling a job |
-//! | `workload_pool_in_flight`, `_concurrency_limit` | jobs admitted and not ended; their limit |
-//! | `workload_pool_queue_depth`, `_queue_capacity` | queued jobs; their limit |
-//! | `workload_pool_utilization_ratio` | busy threads as a share of the threads that may exist |
+//! | `workload_pool_workers`, `_workers_max`, `_workers_active` | threads that exist, that may exist, and that are polling a task |
+//! | `workload_pool_in_flight`, `_concurrency_limit` | tasks admitted and not ended; their limit |
+//! | `workload_pool_queue_depth`, `_queue_capacity` | queued tasks; their limit |
+//! | `workload_pool_utilization_ratio` | active threads as a share of the threads that may exist |
 //! | `workload_pool_overloaded` | 1 while the minimum queue wait has exceeded the target for a whole interval (CoDel) |
 //! | `workload_pool_routes_unmatched` | routes of the settings to this pool that have matched no request yet; absent for a pool without routes |
-//! | `workload_pool_jobs_submitted_total` | all jobs |
-//! | `workload_pool_jobs_total` | jobs that ended, by the label `result`: the fields of [`Counts`] |
-//! | `workload_pool_queue_wait_seconds` | histogram: from submission to first poll, of the jobs that began |
+//! | `workload_pool_tasks_submitted_total` | all tasks |
+//! | `workload_pool_tasks_total` | tasks that ended, by the label `result`: the fields of [`Counts`] |
+//! | `workload_pool_queue_wait_seconds` | histogram: from submission to first poll, of the tasks that began |
 //! | `workload_pool_run_seconds` | histogram: from first poll to end, awaits included |
 //!
 //! Counters and gauges are set from one reading of the pool, so that in every scrape
-//! *submitted = Σ results + queued + in flight*. Only the two histograms are recorded for each job, through handles that
+//! *submitted = Σ results + queued + in flight*. Only the two histograms are recorded for each task, through handles that
 //! are resolved once for each pool.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,7 +55,7 @@ pub(crate) struct Reading<'a> {
     pub(crate) pool: &'a crate::workload::Workload,
     pub(crate) workers: usize,
     pub(crate) workers_max: usize,
-    pub(crate) busy: usize,
+    pub(crate) active: usize,
     pub(crate) in_flight: usize,
     pub(crate) concurrency_limit: usize,
     pub(crate) queue_depth: usize,

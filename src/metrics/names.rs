@@ -4,7 +4,7 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 pub(super) const WORKERS: &str = "workload_pool_workers";
 pub(super) const WORKERS_MAX: &str = "workload_pool_workers_max";
-pub(super) const WORKERS_BUSY: &str = "workload_pool_workers_busy";
+pub(super) const WORKERS_ACTIVE: &str = "workload_pool_workers_active";
 pub(super) const IN_FLIGHT: &str = "workload_pool_in_flight";
 pub(super) const CONCURRENCY_LIMIT: &str = "workload_pool_concurrency_limit";
 pub(super) const QUEUE_DEPTH: &str = "workload_pool_queue_depth";
@@ -12,8 +12,8 @@ pub(super) const QUEUE_CAPACITY: &str = "workload_pool_queue_capacity";
 pub(super) const UTILIZATION: &str = "workload_pool_utilization_ratio";
 pub(super) const OVERLOADED: &str = "workload_pool_overloaded";
 pub(super) const ROUTES_UNMATCHED: &str = "workload_pool_routes_unmatched";
-pub(super) const SUBMITTED: &str = "workload_pool_jobs_submitted_total";
-pub(super) const JOBS: &str = "workload_pool_jobs_total";
+pub(super) const SUBMITTED: &str = "workload_pool_tasks_submitted_total";
+pub(super) const TASKS: &str = "workload_pool_tasks_total";
 pub(super) const QUEUE_WAIT: &str = "workload_pool_queue_wait_seconds";
 pub(super) const RUN: &str = "workload_pool_run_seconds";
 
@@ -29,12 +29,12 @@ pub const DURATION_BUCKETS: &[f64] = &[
 pub(super) fn describe() {
     describe_gauge!(WORKERS, Unit::Count, "Threads of the pool");
     describe_gauge!(WORKERS_MAX, Unit::Count, "Threads the pool may have");
-    describe_gauge!(WORKERS_BUSY, Unit::Count, "Threads of the pool that are polling a job");
-    describe_gauge!(IN_FLIGHT, Unit::Count, "Jobs that were admitted and have not ended");
-    describe_gauge!(CONCURRENCY_LIMIT, Unit::Count, "Jobs that may be in flight at once");
-    describe_gauge!(QUEUE_DEPTH, Unit::Count, "Jobs that wait for a permit");
-    describe_gauge!(QUEUE_CAPACITY, Unit::Count, "Jobs that may wait for a permit");
-    describe_gauge!(UTILIZATION, "Busy threads as a share of the threads the pool may have");
+    describe_gauge!(WORKERS_ACTIVE, Unit::Count, "Threads of the pool that are polling a task");
+    describe_gauge!(IN_FLIGHT, Unit::Count, "Tasks that were admitted and have not ended");
+    describe_gauge!(CONCURRENCY_LIMIT, Unit::Count, "Tasks that may be in flight at once");
+    describe_gauge!(QUEUE_DEPTH, Unit::Count, "Tasks that wait for a permit");
+    describe_gauge!(QUEUE_CAPACITY, Unit::Count, "Tasks that may wait for a permit");
+    describe_gauge!(UTILIZATION, "Active threads as a share of the threads the pool may have");
     describe_gauge!(
         OVERLOADED,
         "1 while the minimum queue wait has exceeded the target for a whole interval, 0 otherwise"
@@ -44,12 +44,12 @@ pub(super) fn describe() {
         Unit::Count,
         "Routes of the settings to the pool that have matched no request yet"
     );
-    describe_counter!(SUBMITTED, Unit::Count, "Jobs that were submitted, whatever became of them");
-    describe_counter!(JOBS, Unit::Count, "Jobs that ended, by result");
+    describe_counter!(SUBMITTED, Unit::Count, "Tasks that were submitted, whatever became of them");
+    describe_counter!(TASKS, Unit::Count, "Tasks that ended, by result");
     describe_histogram!(
         QUEUE_WAIT,
         Unit::Seconds,
-        "Time from a job's submission to its first poll, of jobs that began"
+        "Time from a task's submission to its first poll, of tasks that began"
     );
-    describe_histogram!(RUN, Unit::Seconds, "Time from a job's first poll to its end, awaits included");
+    describe_histogram!(RUN, Unit::Seconds, "Time from a task's first poll to its end, awaits included");
 }

@@ -28,7 +28,7 @@ use super::allotment::{Allot, Report};
 use super::effects::Effects;
 use super::workers::{Awake, Wake, WorkerId, Workers};
 use crate::admission::{Admission, Admitted, Evicted, Key, Offer, Outcome, Settings, Snapshot, Timestamp};
-use crate::error::Cause;
+use crate::error::Reason;
 use crate::sync::{Mutex, MutexGuard, Thread, lock, park_timeout};
 
 /// How many woken tasks are polled in a row while a queued task could start. A pool of futures that are always ready, such
@@ -115,7 +115,7 @@ pub(crate) enum InPlace {
 pub(crate) struct Refused<T> {
     /// To be dropped without the lock.
     pub(crate) _task: T,
-    pub(crate) cause: Cause,
+    pub(crate) reason: Reason,
     pub(crate) retry_after: Duration,
 }
 
@@ -168,7 +168,7 @@ impl<T> Dispatch<T> {
         } else {
             state.admission.offer_to_wait(now, offer, &mut evicted)
         };
-        let rides = offer.rides && admitted == Err(Cause::QueueFull);
+        let rides = offer.rides && admitted == Err(Reason::QueueFull);
         let admitted = if rides { state.admission.offer_riding(now, offer).map(Admitted::InFlight) } else { admitted };
         let id = state.admission.submitted();
         let mut expiry = None;
@@ -189,7 +189,7 @@ impl<T> Dispatch<T> {
                 expiry = Some(state.admission.expiry_of(now, offer));
                 Ok(state.offered(None))
             }
-            Err(cause) => Err(Refused { _task: task, cause, retry_after: state.admission.retry_after(now) }),
+            Err(reason) => Err(Refused { _task: task, reason, retry_after: state.admission.retry_after(now) }),
         };
         let effects = state.effects(now, evicted, expiry);
         (offered, effects)
@@ -211,8 +211,8 @@ impl<T> Dispatch<T> {
     }
 
     /// Counts a task that is rejected whatever the state of the pool is.
-    pub(crate) fn count_rejected(&self, cause: Cause) {
-        self.lock().admission.count_rejected(cause);
+    pub(crate) fn count_rejected(&self, reason: Reason) {
+        self.lock().admission.count_rejected(reason);
     }
 
     /// A task in flight was woken.
@@ -342,7 +342,7 @@ impl<T> Dispatch<T> {
         let mut state = self.lock();
         state.workers.start_failed(now, worker);
         if state.workers.present == 0 {
-            state.admission.evict_all(Cause::NoWorkers, &mut evicted);
+            state.admission.evict_all(Reason::NoWorkers, &mut evicted);
             ready.extend(state.ready.drain(..));
             ready.append(&mut state.garbage);
         }
@@ -410,10 +410,10 @@ impl<T> Dispatch<T> {
     }
 
     /// Ends the waiting of every queued task.
-    pub(crate) fn evict_all(&self, now: Timestamp, cause: Cause) -> Effects<T> {
+    pub(crate) fn evict_all(&self, now: Timestamp, reason: Reason) -> Effects<T> {
         let mut evicted = Vec::new();
         let mut state = self.lock();
-        state.admission.evict_all(cause, &mut evicted);
+        state.admission.evict_all(reason, &mut evicted);
         state.effects(now, evicted, None)
     }
 

@@ -16,7 +16,7 @@ use super::runnable::TaskRef;
 use super::task::{Awaited, Caller};
 use super::{local, worker};
 use crate::admission::Outcome;
-use crate::error::{Cause, JobError, Rejection};
+use crate::error::{Reason, Rejection, TaskError};
 use crate::shield::shielded;
 use crate::sync::lock_std as lock;
 use crate::workload::Workload;
@@ -44,16 +44,16 @@ pub(crate) struct Pending<T> {
 /// # Ok(())
 /// # }
 /// ```
-pub struct JobHandle<T> {
+pub struct TaskHandle<T> {
     state: State<T>,
 }
 
 enum State<T> {
     Pending(Pending<T>),
     /// There are no pools: a task of the runtime.
-    Spawned(JoinHandle<Result<T, JobError>>, Workload),
+    Spawned(JoinHandle<Result<T, TaskError>>, Workload),
     /// The task ran where it was submitted.
-    Ended(Result<T, JobError>),
+    Ended(Result<T, TaskError>),
     Taken,
 }
 
@@ -79,7 +79,7 @@ impl<T> Pending<T> {
     /// What the caller gets if this is dropped now because the task's deadline has passed.
     pub(crate) fn too_late(&self) -> Rejection {
         let started = self.task.head().state.deadline_passed();
-        self.task.pool().rejection(Cause::DeadlineExceeded, Duration::ZERO).with_started(started)
+        self.task.pool().rejection(Reason::DeadlineExceeded, Duration::ZERO).with_started(started)
     }
 
     /// Lets the task go on without a caller.
@@ -111,7 +111,7 @@ impl<T> Pending<T> {
 }
 
 impl<T> Future for Pending<T> {
-    type Output = Result<T, JobError>;
+    type Output = Result<T, TaskError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         assert!(!self.done, "a task's result is taken once");
@@ -160,7 +160,7 @@ impl<T> Drop for Pending<T> {
                 head.state.end();
                 if let Some(log) = &head.log {
                     match late {
-                        true => log.log_refusal(pool.name(), Cause::DeadlineExceeded),
+                        true => log.log_refusal(pool.name(), Reason::DeadlineExceeded),
                         false => log.log_cancellation(pool.name(), None),
                     }
                 }
@@ -197,19 +197,19 @@ fn runnable<T>(task: &Arc<dyn Awaited<T>>) -> TaskRef {
     task.clone().runnable()
 }
 
-// === impl JobHandle ===
+// === impl TaskHandle ===
 
-impl<T> JobHandle<T> {
+impl<T> TaskHandle<T> {
     pub(crate) const fn pending(pending: Pending<T>) -> Self {
         Self { state: State::Pending(pending) }
     }
 
     /// A task that stands in for one of this pool.
-    pub(crate) const fn spawned(task: JoinHandle<Result<T, JobError>>, pool: Workload) -> Self {
+    pub(crate) const fn spawned(task: JoinHandle<Result<T, TaskError>>, pool: Workload) -> Self {
         Self { state: State::Spawned(task, pool) }
     }
 
-    pub(crate) const fn ended(result: Result<T, JobError>) -> Self {
+    pub(crate) const fn ended(result: Result<T, TaskError>) -> Self {
         Self { state: State::Ended(result) }
     }
 
@@ -226,7 +226,7 @@ impl<T> JobHandle<T> {
     /// # Panics
     ///
     /// If the handle was awaited before (`(&mut handle).await`) and gave the result then.
-    pub fn wait(mut self) -> Result<T, JobError> {
+    pub fn wait(mut self) -> Result<T, TaskError> {
         self.block_until(None).expect("without a limit there is an output")
     }
 
@@ -240,7 +240,7 @@ impl<T> JobHandle<T> {
     /// # Panics
     ///
     /// As [`wait`](Self::wait).
-    pub fn wait_timeout(mut self, limit: Duration) -> Result<Result<T, JobError>, Self> {
+    pub fn wait_timeout(mut self, limit: Duration) -> Result<Result<T, TaskError>, Self> {
         self.block_until(Instant::now().checked_add(limit)).ok_or(self)
     }
 
@@ -263,7 +263,7 @@ impl<T> JobHandle<T> {
         }
     }
 
-    fn block_until(&mut self, until: Option<Instant>) -> Option<Result<T, JobError>> {
+    fn block_until(&mut self, until: Option<Instant>) -> Option<Result<T, TaskError>> {
         let polled = std::future::poll_fn(|cx| {
             let polled = Pin::new(&mut *self).poll(cx);
             if polled.is_pending()
@@ -278,10 +278,10 @@ impl<T> JobHandle<T> {
     }
 }
 
-impl<T> Unpin for JobHandle<T> {}
+impl<T> Unpin for TaskHandle<T> {}
 
-impl<T> Future for JobHandle<T> {
-    type Output = Result<T, JobError>;
+impl<T> Future for TaskHandle<T> {
+    type Output = Result<T, TaskError>;
 
     /// # Panics
     ///
@@ -291,11 +291,11 @@ impl<T> Future for JobHandle<T> {
             State::Pending(pending) => ready!(Pin::new(pending).poll(cx)),
             State::Spawned(task, pool) => ready!(Pin::new(task).poll(cx)).unwrap_or_else(|_| {
                 // The task catches its own panics: its runtime has ended.
-                Err(JobError::from(Rejection::new(pool.clone(), Cause::CutOff, None)))
+                Err(TaskError::from(Rejection::new(pool.clone(), Reason::CutOff, None)))
             }),
             State::Ended(_) | State::Taken => match std::mem::replace(&mut self.state, State::Taken) {
                 State::Ended(result) => result,
-                _ => panic!("`JobHandle` polled after it gave its result"),
+                _ => panic!("`TaskHandle` polled after it gave its result"),
             },
         };
         self.state = State::Taken;
@@ -303,7 +303,7 @@ impl<T> Future for JobHandle<T> {
     }
 }
 
-impl<T> Drop for JobHandle<T> {
+impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
         if let State::Pending(pending) = &mut self.state {
             pending.detach();
@@ -311,9 +311,9 @@ impl<T> Drop for JobHandle<T> {
     }
 }
 
-impl<T> fmt::Debug for JobHandle<T> {
+impl<T> fmt::Debug for TaskHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobHandle").field("finished", &self.is_finished()).finish_non_exhaustive()
+        f.debug_struct("TaskHandle").field("finished", &self.is_finished()).finish_non_exhaustive()
     }
 }
 
@@ -376,16 +376,16 @@ mod tests {
         pool.submit_future(submission).map_err(|rejected| rejected.rejection).expect("there is room")
     }
 
-    /// A job that has begun, and ends when it is sent for.
+    /// A task that has begun, and ends when it is sent for.
     fn hold(pool: &Pool) -> (Pending<()>, Sender<()>) {
         let (release, held) = channel();
         let (begins, begun) = channel();
-        let job = submit(pool, async move {
+        let task = submit(pool, async move {
             begins.send(()).expect("the test waits for it");
             held.recv().expect("the test releases it");
         });
         begun.recv().expect("it begins");
-        (job, release)
+        (task, release)
     }
 
     /// A waker keeps its task in memory, and the task perhaps the handle.
@@ -403,9 +403,9 @@ mod tests {
         let (mut first, release) = hold(&pool);
         let mut second = submit(&pool, async {});
         assert!(!poll(&mut first, &caller) && !poll(&mut second, &other));
-        let second = JobHandle::pending(second);
+        let second = TaskHandle::pending(second);
         drop(second);
-        assert_eq!(Arc::strong_count(&other), 1, "the job is still queued");
+        assert_eq!(Arc::strong_count(&other), 1, "the task is still queued");
         release.send(()).expect("it waits for this");
         while !poll(&mut first, &caller) {
             thread::yield_now();
@@ -421,7 +421,7 @@ mod tests {
 
     /// However soon its caller leaves after that, and before the queue has noticed.
     #[test]
-    fn a_queued_job_that_was_said_to_be_too_late_counts_as_expired() {
+    fn a_queued_task_that_was_said_to_be_too_late_counts_as_expired() {
         let pool = pool();
         let (first, release) = hold(&pool);
         let [late, left] = [(); 2].map(|()| submit(&pool, async {}));
@@ -435,7 +435,7 @@ mod tests {
 
     /// Whoever hears `started: false` may send the request again.
     #[test]
-    fn a_job_that_was_said_not_to_have_started_never_does() {
+    fn a_task_that_was_said_not_to_have_started_never_does() {
         let pool = pool();
         let (first, release) = hold(&pool);
         assert!(first.too_late().started());
@@ -443,7 +443,7 @@ mod tests {
         assert!(!second.too_late().started());
         release.send(()).expect("it waits for this");
         block_on(first).expect("it ends by itself");
-        let Err(JobError::Rejected(rejection)) = block_on(second) else { panic!("it ran") };
-        assert_eq!((rejection.cause(), rejection.started()), (Cause::DeadlineExceeded, false));
+        let Err(TaskError::Rejected(rejection)) = block_on(second) else { panic!("it ran") };
+        assert_eq!((rejection.reason(), rejection.started()), (Reason::DeadlineExceeded, false));
     }
 }

@@ -47,7 +47,7 @@ mod worker;
 mod workers;
 
 pub use self::checkpoint::{Cancelled, cancelled, checkpoint, is_cancelled};
-pub use self::handle::JobHandle;
+pub use self::handle::TaskHandle;
 pub use self::stats::{ActiveTask, PoolStats};
 pub use self::submit::Pool;
 pub use crate::admission::Counts;

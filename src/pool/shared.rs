@@ -17,7 +17,7 @@ use crate::admission::{Settings, Timestamp};
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 use crate::config::Cores;
 use crate::config::Trust;
-use crate::error::{Cause, Rejection};
+use crate::error::{Reason, Rejection};
 use crate::timer::Earliest;
 use crate::workload::Workload;
 
@@ -122,11 +122,13 @@ impl Shared {
         self.plan.group.now()
     }
 
-    /// A rejection for `cause`, which says when to come again where that helps.
-    pub(super) fn rejection(&self, cause: Cause, retry_after: Duration) -> Rejection {
-        let helps =
-            matches!(cause, Cause::QueueFull | Cause::QueueTimeout | Cause::Shed | Cause::Draining | Cause::NoWorkers);
-        Rejection::new(self.name().clone(), cause, helps.then_some(retry_after))
+    /// A rejection for `reason`, which says when to come again where that helps.
+    pub(super) fn rejection(&self, reason: Reason, retry_after: Duration) -> Rejection {
+        let helps = matches!(
+            reason,
+            Reason::QueueFull | Reason::QueueTimeout | Reason::Shed | Reason::Draining | Reason::NoWorkers
+        );
+        Rejection::new(self.name().clone(), reason, helps.then_some(retry_after))
     }
 
     /// The pool's numbers and its running tasks.

@@ -18,35 +18,35 @@ pub struct PoolStats {
     pub workers: usize,
     /// Threads it may have.
     pub max_workers: usize,
-    /// Threads that are polling a job.
+    /// Threads that are polling a task.
     pub active_threads: usize,
-    /// Jobs within the limit that have not ended; more than `active_threads` where jobs await something, or where they
+    /// Tasks within the limit that have not ended; more than `active_threads` where tasks await something, or where they
     /// compute and there are fewer cores.
     pub in_flight: usize,
     /// Permits in use, which the limit bounds: fewer than `in_flight` where tasks run inside the permit of another.
     pub permits_in_use: usize,
-    /// Jobs that may be in flight at once.
+    /// Tasks that may be in flight at once.
     pub concurrency_limit: usize,
-    /// Jobs that wait for others to make room within the limit. More than `queue_capacity` only where an adaptive limit
+    /// Tasks that wait for others to make room within the limit. More than `queue_capacity` only where an adaptive limit
     /// has just fallen: those who have been let in are not sent away for that.
     pub queued_tasks: usize,
-    /// Jobs that may wait.
+    /// Tasks that may wait.
     pub queue_capacity: usize,
-    /// Whether even the best served jobs have been waiting too long for a while.
+    /// Whether even the best served tasks have been waiting too long for a while.
     pub overloaded: bool,
     /// Whether the pool takes nothing new, and finishes what it has.
     pub draining: bool,
-    /// How many jobs were submitted, and how they ended.
+    /// How many tasks were submitted, and how they ended.
     pub counts: Counts,
-    /// The jobs that run, oldest first. Kept only while `verbose` is on.
+    /// The tasks that run, oldest first. Kept only while `verbose` is on.
     pub active_tasks: Vec<ActiveTask>,
 }
 
-/// A job that has begun and not ended.
+/// A task that has begun and not ended.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ActiveTask {
-    /// Its number: the pool's first job is 1.
+    /// Its number: the pool's first task is 1.
     pub task_id: u64,
     /// The function, or the method and path of the request.
     pub function: String,
@@ -66,7 +66,7 @@ impl PoolStats {
             pool: &self.name,
             workers: self.workers,
             workers_max: self.max_workers,
-            busy: self.active_threads,
+            active: self.active_threads,
             in_flight: self.in_flight,
             concurrency_limit: self.concurrency_limit,
             queue_depth: self.queued_tasks,

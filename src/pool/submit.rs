@@ -17,7 +17,7 @@ use super::task_state::TaskState;
 use super::{local, publish, task_log, worker};
 use crate::admission::{Offer, Outcome};
 use crate::config::Trust;
-use crate::error::{Cause, Rejection};
+use crate::error::{Reason, Rejection};
 use crate::metrics::Turn;
 use crate::options::TaskOptions;
 use crate::shield::shielded;
@@ -147,17 +147,17 @@ impl Pool {
                 }
                 Ok(Pending::new(task))
             }
-            Err(Refused { cause, retry_after, .. }) => {
+            Err(Refused { reason, retry_after, .. }) => {
                 worker::perform(pool, effects);
                 worker::changed(pool);
-                let rejection = pool.rejection(cause, retry_after);
-                if cause == Cause::QueueFull && patient {
+                let rejection = pool.rejection(reason, retry_after);
+                if reason == Reason::QueueFull && patient {
                     let again = |future| Submission { future, options: asked, function, outcome_of, patient };
                     let submission = task.into_future().map(again);
                     return Err(Rejected { submission, rejection });
                 }
                 if let Some(log) = &task.head().log {
-                    task_log::log_refusal(pool.name(), cause, &log.function);
+                    task_log::log_refusal(pool.name(), reason, &log.function);
                 }
                 Err(Rejected { submission: None, rejection })
             }
@@ -174,14 +174,14 @@ impl Pool {
     }
 
     /// Counts a task that is rejected whatever the state of the pool is, and logs it.
-    pub(crate) fn count_rejected(&self, cause: Cause, function: impl FnOnce() -> String) -> Rejection {
+    pub(crate) fn count_rejected(&self, reason: Reason, function: impl FnOnce() -> String) -> Rejection {
         let pool = self.shared();
-        pool.dispatch.count_rejected(cause);
+        pool.dispatch.count_rejected(reason);
         if self.is_verbose() {
-            shielded(|| task_log::log_refusal(pool.name(), cause, &function()));
+            shielded(|| task_log::log_refusal(pool.name(), reason, &function()));
         }
         worker::changed(pool);
-        Rejection::new(pool.name().clone(), cause, None)
+        Rejection::new(pool.name().clone(), reason, None)
     }
 
     /// Rejects every further task; what is queued or in flight goes on.
@@ -207,7 +207,7 @@ impl Pool {
         let pool = self.shared();
         pool.cut_off.set.store(true, Ordering::Relaxed);
         pool.cut_off.notify.notify_waiters();
-        let effects = pool.dispatch.evict_all(pool.now(), Cause::Draining);
+        let effects = pool.dispatch.evict_all(pool.now(), Reason::Draining);
         let queued = effects.evicted.len() as u64;
         worker::perform(pool, effects);
         queued

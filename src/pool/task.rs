@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::task_state::Wakeup;
 use super::{local, worker};
 use crate::admission::{Outcome, Timestamp};
-use crate::error::{Cause, JobError, Panic, Rejection};
+use crate::error::{Panic, Reason, Rejection, TaskError};
 use crate::shield::{drop_payload, shielded};
 use crate::sync::lock_std as lock;
 
@@ -41,7 +41,7 @@ struct Work<F> {
 
 /// What the caller gets, and how to reach it.
 pub(super) struct Answer<T> {
-    pub(super) value: Option<Result<T, JobError>>,
+    pub(super) value: Option<Result<T, TaskError>>,
     pub(super) caller: Caller,
 }
 
@@ -89,18 +89,18 @@ where
     }
 
     /// The task does not start, or is not polled any more.
-    fn end_early(&self, work: &mut Work<F>, cause: Cause, outcome: Outcome) -> Polled {
+    fn end_early(&self, work: &mut Work<F>, reason: Reason, outcome: Outcome) -> Polled {
         work.drop_all();
-        let rejection = self.pool.rejection(cause, std::time::Duration::ZERO);
-        self.put(Err(JobError::from(rejection)));
+        let rejection = self.pool.rejection(reason, std::time::Duration::ZERO);
+        self.put(Err(TaskError::from(rejection)));
         if let Some(log) = &self.head.log {
-            match (work.began, cause) {
+            match (work.began, reason) {
                 (Some(began), _) => {
                     self.pool.running.ended(log);
                     log.log_cancellation(self.pool.name(), Some(self.pool.now().since(began)));
                 }
-                (None, Cause::CutOff) => log.log_cancellation(self.pool.name(), None),
-                (None, cause) => log.log_refusal(self.pool.name(), cause),
+                (None, Reason::CutOff) => log.log_cancellation(self.pool.name(), None),
+                (None, reason) => log.log_refusal(self.pool.name(), reason),
             }
         }
         Polled::Ended(outcome, work.began)
@@ -117,7 +117,7 @@ where
 
     /// Polls the future in the task's context; the value with which it ended. The future of a task that ended has been
     /// dropped.
-    fn poll_future(&self, work: &mut Work<F>, cx: &mut Context<'_>) -> Poll<(Result<F::Output, JobError>, Outcome)> {
+    fn poll_future(&self, work: &mut Work<F>, cx: &mut Context<'_>) -> Poll<(Result<F::Output, TaskError>, Outcome)> {
         let Work { future, context: Some(context), .. } = work else { return Poll::Pending };
         let mut ended = None;
         // What surrounds the poll is the application's as well: a subscriber may panic when a span is entered.
@@ -140,12 +140,12 @@ where
                 }
                 Poll::Ready((Ok(value), outcome))
             }
-            (None, Err(payload)) => Poll::Ready((Err(JobError::Panicked(Panic::new(payload))), Outcome::Panicked)),
+            (None, Err(payload)) => Poll::Ready((Err(TaskError::Panicked(Panic::new(payload))), Outcome::Panicked)),
         }
     }
 
     /// Keeps the answer for the caller; drops it, if there is none.
-    fn put(&self, value: Result<F::Output, JobError>) {
+    fn put(&self, value: Result<F::Output, TaskError>) {
         let mut answer = lock(&self.answer);
         if matches!(answer.caller, Caller::Waits(_)) {
             answer.value = Some(value);
@@ -208,10 +208,10 @@ where
         let mut held = lock(&self.work);
         let work = &mut *held;
         if begun.too_late {
-            return self.end_early(work, Cause::DeadlineExceeded, Outcome::Expired);
+            return self.end_early(work, Reason::DeadlineExceeded, Outcome::Expired);
         }
         if begun.caller_left {
-            return self.end_early(work, Cause::CutOff, Outcome::Cancelled);
+            return self.end_early(work, Reason::CutOff, Outcome::Cancelled);
         }
         if begun.first {
             self.begin(work, now);
@@ -227,7 +227,7 @@ where
         if let (Some(log), Some(began)) = (&self.head.log, work.began) {
             self.pool.running.ended(log);
             let failure = match &result {
-                Err(JobError::Panicked(panic)) => Some(panic.message()),
+                Err(TaskError::Panicked(panic)) => Some(panic.message()),
                 _ => None,
             };
             let ran = self.pool.now().since(began);
@@ -247,9 +247,9 @@ where
     fn reject(&self, rejection: Rejection) {
         // Before the caller knows, as at every other end.
         if let Some(log) = &self.head.log {
-            log.log_refusal(self.pool.name(), rejection.cause());
+            log.log_refusal(self.pool.name(), rejection.reason());
         }
-        self.put(Err(JobError::from(rejection)));
+        self.put(Err(TaskError::from(rejection)));
         self.publish();
     }
 
@@ -261,9 +261,9 @@ where
         let started = self.head.state.has_started();
         self.head.state.begin_poll()?;
         let work = &mut *lock(&self.work);
-        let (cause, outcome) =
-            if started { (Cause::CutOff, Outcome::Cancelled) } else { (Cause::NoWorkers, Outcome::Rejected) };
-        match self.end_early(work, cause, outcome) {
+        let (reason, outcome) =
+            if started { (Reason::CutOff, Outcome::Cancelled) } else { (Reason::NoWorkers, Outcome::Rejected) };
+        match self.end_early(work, reason, outcome) {
             Polled::Ended(outcome, began) => Some((outcome, began)),
             _ => None,
         }

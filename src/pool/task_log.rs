@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::runnable::LogEntry;
 use super::stats::ActiveTask;
 use crate::admission::{Outcome, Timestamp};
-use crate::error::Cause;
+use crate::error::Reason;
 use crate::shield::shielded;
 use crate::workload::Workload;
 
@@ -54,10 +54,10 @@ impl LogEntry {
     }
 
     /// It waited, and will not start.
-    pub(super) fn log_refusal(&self, pool: &Workload, cause: Cause) {
+    pub(super) fn log_refusal(&self, pool: &Workload, reason: Reason) {
         let task = self.id();
         shielded(|| {
-            tracing::warn!(target: "tower_offload", "ThreadPool[{pool}] Task #{task}: Given up in the queue: {cause}");
+            tracing::warn!(target: "tower_offload", "ThreadPool[{pool}] Task #{task}: Given up in the queue: {reason}");
         });
     }
 
@@ -91,8 +91,8 @@ impl LogEntry {
 }
 
 /// Logs a task that was refused before it had a number.
-pub(super) fn log_refusal(pool: &Workload, cause: Cause, function: &str) {
-    shielded(|| tracing::warn!(target: "tower_offload", %pool, reason = %cause, function, "a task was refused"));
+pub(super) fn log_refusal(pool: &Workload, reason: Reason, function: &str) {
+    shielded(|| tracing::warn!(target: "tower_offload", %pool, reason = %reason, function, "a task was refused"));
 }
 
 /// The name of a function or closure as the log shows it: without its path, and for a closure the function it stands in.
@@ -113,8 +113,8 @@ mod tests {
 
     #[test]
     fn a_closure_is_named_after_its_function() {
-        assert_eq!(short_name("app::jobs::process_data"), "process_data");
-        assert_eq!(short_name("app::jobs::process_data::{{closure}}"), "process_data");
+        assert_eq!(short_name("app::tasks::process_data"), "process_data");
+        assert_eq!(short_name("app::tasks::process_data::{{closure}}"), "process_data");
         assert_eq!(short_name("app::process<alloc::vec::Vec<u8>>::{{closure}}"), "process");
         assert_eq!(short_name("fn()"), "fn()");
     }

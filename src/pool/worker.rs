@@ -160,8 +160,8 @@ fn perform_all(pool: &Arc<Shared>, effects: Effects<TaskRef>) -> Vec<TaskRef> {
         pool.room.notify_one();
     }
     let mut discarded = garbage;
-    for Evicted { task, cause, retry_after, .. } in evicted {
-        task.reject(pool.rejection(cause, retry_after));
+    for Evicted { task, reason, retry_after, .. } in evicted {
+        task.reject(pool.rejection(reason, retry_after));
         discarded.push(task);
     }
     for waker in idle {

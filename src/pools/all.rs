@@ -43,9 +43,9 @@ use crate::workload::{PoolName, Workload};
 /// let parsed: Result<u32, _> = pools.run_in_pool("io", || "12x".parse::<u32>()).await?;
 /// assert!(parsed.is_err());
 ///
-/// // A panic stays in its job, and comes back as an error.
+/// // A panic stays in its task, and comes back as an error.
 /// let failed = pools.run_in_pool("cpu", || -> u32 { panic!("no such picture") }).await;
-/// assert_eq!(failed.unwrap_err().to_string(), "the job panicked: no such picture");
+/// assert_eq!(failed.unwrap_err().to_string(), "the task panicked: no such picture");
 ///
 /// // Futures run in a pool as well: each poll happens on one of its workers.
 /// let answer = pools.run_in_pool("io", async { 42 }).await?;
@@ -69,7 +69,7 @@ struct All {
 }
 
 impl Pools {
-    /// The pools of the settings. No thread starts before there is a job for it.
+    /// The pools of the settings. No thread starts before there is a task for it.
     ///
     /// # Errors
     ///
@@ -109,13 +109,13 @@ impl Pools {
         PoolsBuilder::default()
     }
 
-    /// No pools: every job runs where it stands, on the thread that awaits it, whatever the name of its pool. For code
+    /// No pools: every task runs where it stands, on the thread that awaits it, whatever the name of its pool. For code
     /// that must also work without them. [`get`](Self::get) finds none. (A future that is given to
     /// [`submit_to_pool`](Self::submit_to_pool) inside of a Tokio runtime is awaited by nobody yet, and is spawned there.)
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), tower_offload::JobError> {
+    /// # async fn main() -> Result<(), tower_offload::TaskError> {
     /// let pools = tower_offload::Pools::disabled();
     /// let here = std::thread::current().id();
     /// assert_eq!(pools.run_in_pool("cpu", || std::thread::current().id()).await?, here);
@@ -134,7 +134,7 @@ impl Pools {
         self.all.disabled
     }
 
-    /// Whether jobs are logged and listed one by one.
+    /// Whether tasks are logged and listed one by one.
     #[must_use]
     pub fn is_verbose(&self) -> bool {
         self.all.verbose
@@ -179,7 +179,7 @@ impl Pools {
         &self.all.drain
     }
 
-    /// The pool to run in, or none if the job runs where it stands.
+    /// The pool to run in, or none if the task runs where it stands.
     pub(super) fn choose(&self, name: impl PoolName) -> Result<Option<Pool>, UnknownPool> {
         if self.is_disabled() { Ok(None) } else { self.get(name).cloned().map(Some) }
     }

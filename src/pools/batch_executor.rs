@@ -1,4 +1,4 @@
-//! A batch: many jobs in one pool, of which only so many are submitted at once.
+//! A batch: many tasks in one pool, of which only so many are submitted at once.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::Semaphore;
 
-use super::{IntoJob, Pools, run};
-use crate::error::{JobError, UnknownPool};
+use super::{IntoTask, Pools, run};
+use crate::error::{TaskError, UnknownPool};
 use crate::pool::Pool;
 use crate::workload::PoolName;
 
-/// Runs jobs in a pool, at most so many of this batch at once. Cheap to clone; every clone is the same batch.
+/// Runs tasks in a pool, at most so many of this batch at once. Cheap to clone; every clone is the same batch.
 ///
 /// ```
 /// use tower_offload::{Inference, Pools};
@@ -35,7 +35,7 @@ pub struct BatchExecutor {
 }
 
 impl Pools {
-    /// A batch that has at most `max_concurrent` of its jobs in the pool, queued or in flight, at once; 0 counts as 1.
+    /// A batch that has at most `max_concurrent` of its tasks in the pool, queued or in flight, at once; 0 counts as 1.
     ///
     /// # Errors
     ///
@@ -55,31 +55,31 @@ impl BatchExecutor {
     /// # Errors
     ///
     /// As of [`Pools::run_in_pool`].
-    pub fn run<J, Kind>(&self, job: J) -> impl Future<Output = Result<J::Output, JobError>> + Send + use<J, Kind>
+    pub fn run<J, Kind>(&self, task: J) -> impl Future<Output = Result<J::Output, TaskError>> + Send + use<J, Kind>
     where
-        J: IntoJob<Kind>,
+        J: IntoTask<Kind>,
     {
         let Self { pool, slots, .. } = self.clone();
         async move {
             // A task of the pool may be one of this batch: it would wait for the slot that it has.
             let nested = pool.as_ref().is_some_and(Pool::is_current);
             let slot = if nested { None } else { Some(slots.acquire_owned().await) };
-            let result = run::run_patiently(pool, job).await;
+            let result = run::run_patiently(pool, task).await;
             drop(slot);
             result
         }
     }
 
-    /// Runs all jobs of an iterator, and gives their results in its order. One that fails does not stop the others.
+    /// Runs all tasks of an iterator, and gives their results in its order. One that fails does not stop the others.
     ///
-    /// The iterator is asked for a job only when there is a place for it. Dropping the future cancels what is left.
-    pub async fn run_all<J, Kind>(&self, jobs: impl IntoIterator<Item = J>) -> Vec<Result<J::Output, JobError>>
+    /// The iterator is asked for a task only when there is a place for it. Dropping the future cancels what is left.
+    pub async fn run_all<J, Kind>(&self, tasks: impl IntoIterator<Item = J>) -> Vec<Result<J::Output, TaskError>>
     where
-        J: IntoJob<Kind>,
+        J: IntoTask<Kind>,
     {
-        let numbered = jobs.into_iter().enumerate();
-        let run = |(index, job)| {
-            let run = self.run(job);
+        let numbered = tasks.into_iter().enumerate();
+        let run = |(index, task)| {
+            let run = self.run(task);
             async move { (index, run.await) }
         };
         let mut ended = stream::iter(numbered).map(run).buffer_unordered(self.most);
@@ -90,6 +90,6 @@ impl BatchExecutor {
             }
             results[index] = Some(result);
         }
-        results.into_iter().map(|result: Option<_>| result.expect("every job of the batch has ended")).collect()
+        results.into_iter().map(|result: Option<_>| result.expect("every task of the batch has ended")).collect()
     }
 }

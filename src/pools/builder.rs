@@ -70,7 +70,7 @@ impl PoolsBuilder {
         self
     }
 
-    /// Sets whether jobs are logged and listed one by one, and whether the endpoints that show them exist.
+    /// Sets whether tasks are logged and listed one by one, and whether the endpoints that show them exist.
     #[must_use]
     pub fn verbose(mut self, verbose: bool) -> Self {
         self.config = self.config.verbose(verbose);
@@ -131,7 +131,7 @@ impl PoolsBuilder {
         self
     }
 
-    /// Makes the pools. No thread starts before there is a job for it.
+    /// Makes the pools. No thread starts before there is a task for it.
     ///
     /// # Errors
     ///

@@ -7,9 +7,9 @@ use std::task::Poll;
 
 use tokio::runtime::Handle;
 
-use super::{IntoJob, Pools};
-use crate::error::{JobError, Panic, Rejection, UnknownPool};
-use crate::pool::{JobHandle, Pending, Pool, Rejected, Submission, TaskOptions, always_ok, name_of};
+use super::{IntoTask, Pools};
+use crate::error::{Panic, Rejection, TaskError, UnknownPool};
+use crate::pool::{Pending, Pool, Rejected, Submission, TaskHandle, TaskOptions, always_ok, name_of};
 use crate::workload::PoolName;
 
 impl Pools {
@@ -28,56 +28,56 @@ impl Pools {
     /// | what is dropped | a task that is queued | a task that runs |
     /// |---|---|---|
     /// | the future of `run_in_pool` | leaves the queue and never starts | a future is dropped at its next await; a closure goes on, and [`checkpoint`](crate::checkpoint) tells it |
-    /// | the [`JobHandle`] of `submit_to_pool` | starts in its turn | goes on |
+    /// | the [`TaskHandle`] of `submit_to_pool` | starts in its turn | goes on |
     ///
     /// So `tokio::time::timeout(limit, pools.run_in_pool(Cpu, task))` gives the task up at the limit. A
     /// [`deadline`](TaskOptions::deadline) does so too, and a nested task inherits it.
     ///
     /// # Errors
     ///
-    /// If the pool is unknown, refuses the job or cannot finish it, or if the job panics.
+    /// If the pool is unknown, refuses the task or cannot finish it, or if the task panics.
     pub fn run_in_pool<N, J, Kind>(
         &self,
         pool: N,
-        job: J,
-    ) -> impl Future<Output = Result<J::Output, JobError>> + Send + use<N, J, Kind>
+        task: J,
+    ) -> impl Future<Output = Result<J::Output, TaskError>> + Send + use<N, J, Kind>
     where
         N: PoolName,
-        J: IntoJob<Kind>,
+        J: IntoTask<Kind>,
     {
-        run(self.choose(pool), job)
+        run(self.choose(pool), task)
     }
 
     /// Submits a closure or a future to a pool at once, and gives a handle that can be awaited *or* waited for by code
-    /// that blocks. Dropping the handle lets the job go on.
+    /// that blocks. Dropping the handle lets the task go on.
     ///
-    /// A pool under overload sheds jobs that wait too long (see [`Queue`](crate::config::Queue)). For a backlog of many jobs, use a
+    /// A pool under overload sheds tasks that wait too long (see [`Queue`](crate::config::Queue)). For a backlog of many tasks, use a
     /// [batch](Self::batch_executor), which holds them outside of the pool, or give the pool `queue: fifo`.
     ///
-    /// A job that calls this for its own pool has run the inner one to its end when this returns: it would otherwise need
+    /// A task that calls this for its own pool has run the inner one to its end when this returns: it would otherwise need
     /// a second place in the pool, and might wait for itself. So an inner future must not wait for what its submitter
     /// does later; where it is to, await [`run_in_pool`](Self::run_in_pool) beside that instead.
     ///
-    /// A job of [disabled](Self::disabled) pools has run to its end when this returns; except that a future, if this is
+    /// A task of [disabled](Self::disabled) pools has run to its end when this returns; except that a future, if this is
     /// called in a Tokio runtime, is spawned there.
     ///
     /// # Errors
     ///
-    /// If the pool is unknown, or refuses the job.
-    pub fn submit_to_pool<J, Kind>(&self, pool: impl PoolName, job: J) -> Result<JobHandle<J::Output>, JobError>
+    /// If the pool is unknown, or refuses the task.
+    pub fn submit_to_pool<J, Kind>(&self, pool: impl PoolName, task: J) -> Result<TaskHandle<J::Output>, TaskError>
     where
-        J: IntoJob<Kind>,
+        J: IntoTask<Kind>,
     {
         // Polled on a thread of the runtime, a future may need that thread to come to its end.
         if self.is_disabled()
             && J::IS_FUTURE
             && let Ok(runtime) = Handle::try_current()
         {
-            return Ok(JobHandle::spawned(runtime.spawn(run_here(job.into_job())), pool.to_workload()));
+            return Ok(TaskHandle::spawned(runtime.spawn(run_here(task.into_task())), pool.to_workload()));
         }
         match self.choose(pool)? {
-            Some(pool) => pool.submit(job),
-            None => Ok(JobHandle::ended(crate::pool::block_on(run_here(job.into_job())))),
+            Some(pool) => pool.submit(task),
+            None => Ok(TaskHandle::ended(crate::pool::block_on(run_here(task.into_task())))),
         }
     }
 }
@@ -100,11 +100,11 @@ impl Pool {
     /// # Errors
     ///
     /// If the pool rejects the task or cannot finish it, or if the task panics.
-    pub fn run<J, Kind>(&self, job: J) -> impl Future<Output = Result<J::Output, JobError>> + Send + use<J, Kind>
+    pub fn run<J, Kind>(&self, task: J) -> impl Future<Output = Result<J::Output, TaskError>> + Send + use<J, Kind>
     where
-        J: IntoJob<Kind>,
+        J: IntoTask<Kind>,
     {
-        self.run_with(TaskOptions::new(), job)
+        self.run_with(TaskOptions::new(), task)
     }
 
     /// The same with options.
@@ -115,13 +115,13 @@ impl Pool {
     pub fn run_with<J, Kind>(
         &self,
         options: TaskOptions,
-        job: J,
-    ) -> impl Future<Output = Result<J::Output, JobError>> + Send + use<J, Kind>
+        task: J,
+    ) -> impl Future<Output = Result<J::Output, TaskError>> + Send + use<J, Kind>
     where
-        J: IntoJob<Kind>,
+        J: IntoTask<Kind>,
     {
         let pool = self.clone();
-        async move { submit(&pool, options, job)?.await }
+        async move { submit(&pool, options, task)?.await }
     }
 
     /// Submits a closure or a future to this pool at once, as [`Pools::submit_to_pool`] does.
@@ -129,11 +129,11 @@ impl Pool {
     /// # Errors
     ///
     /// If the pool rejects the task.
-    pub fn submit<J, Kind>(&self, job: J) -> Result<JobHandle<J::Output>, JobError>
+    pub fn submit<J, Kind>(&self, task: J) -> Result<TaskHandle<J::Output>, TaskError>
     where
-        J: IntoJob<Kind>,
+        J: IntoTask<Kind>,
     {
-        self.submit_with(TaskOptions::new(), job)
+        self.submit_with(TaskOptions::new(), task)
     }
 
     /// The same with options.
@@ -141,50 +141,50 @@ impl Pool {
     /// # Errors
     ///
     /// If the pool rejects the task.
-    pub fn submit_with<J, Kind>(&self, options: TaskOptions, job: J) -> Result<JobHandle<J::Output>, JobError>
+    pub fn submit_with<J, Kind>(&self, options: TaskOptions, task: J) -> Result<TaskHandle<J::Output>, TaskError>
     where
-        J: IntoJob<Kind>,
+        J: IntoTask<Kind>,
     {
-        Ok(JobHandle::pending(submit(self, options, job)?))
+        Ok(TaskHandle::pending(submit(self, options, task)?))
     }
 }
 
-fn submit<J, Kind>(pool: &Pool, options: TaskOptions, job: J) -> Result<Pending<J::Output>, Rejection>
+fn submit<J, Kind>(pool: &Pool, options: TaskOptions, task: J) -> Result<Pending<J::Output>, Rejection>
 where
-    J: IntoJob<Kind>,
+    J: IntoTask<Kind>,
 {
-    pool.submit_future(submission(options, job, false)).map_err(|rejected| rejected.rejection)
+    pool.submit_future(submission(options, task, false)).map_err(|rejected| rejected.rejection)
 }
 
 fn submission<J, Kind>(
     options: TaskOptions,
-    job: J,
+    task: J,
     patient: bool,
 ) -> Submission<J::Future, impl Fn() -> String + use<J, Kind>>
 where
-    J: IntoJob<Kind>,
+    J: IntoTask<Kind>,
 {
-    Submission { future: job.into_job(), options, function: name_of::<J>, outcome_of: always_ok, patient }
+    Submission { future: task.into_task(), options, function: name_of::<J>, outcome_of: always_ok, patient }
 }
 
-/// Runs a job where it stands, or in the pool if there is one.
-async fn run<J, Kind>(pool: Result<Option<Pool>, UnknownPool>, job: J) -> Result<J::Output, JobError>
+/// Runs a task where it stands, or in the pool if there is one.
+async fn run<J, Kind>(pool: Result<Option<Pool>, UnknownPool>, task: J) -> Result<J::Output, TaskError>
 where
-    J: IntoJob<Kind>,
+    J: IntoTask<Kind>,
 {
     match pool? {
-        Some(pool) => submit(&pool, TaskOptions::new(), job)?.await,
-        None => run_here(job.into_job()).await,
+        Some(pool) => submit(&pool, TaskOptions::new(), task)?.await,
+        None => run_here(task.into_task()).await,
     }
 }
 
 /// Runs a task that waits until the pool has room for it, and is never shed.
-pub(super) async fn run_patiently<J, Kind>(pool: Option<Pool>, job: J) -> Result<J::Output, JobError>
+pub(super) async fn run_patiently<J, Kind>(pool: Option<Pool>, task: J) -> Result<J::Output, TaskError>
 where
-    J: IntoJob<Kind>,
+    J: IntoTask<Kind>,
 {
-    let Some(pool) = pool else { return run_here(job.into_job()).await };
-    let mut submission = submission(TaskOptions::new(), job, true);
+    let Some(pool) = pool else { return run_here(task.into_task()).await };
+    let mut submission = submission(TaskOptions::new(), task, true);
     loop {
         match pool.submit_future(submission) {
             Ok(pending) => return pending.await,
@@ -197,12 +197,12 @@ where
     }
 }
 
-/// Runs a job where it stands; its panic is an error as it would be in a pool.
-async fn run_here<F: Future>(job: F) -> Result<F::Output, JobError> {
-    let mut future = pin!(job);
+/// Runs a task where it stands; its panic is an error as it would be in a pool.
+async fn run_here<F: Future>(task: F) -> Result<F::Output, TaskError> {
+    let mut future = pin!(task);
     std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(polled) => polled.map(Ok),
-        Err(payload) => Poll::Ready(Err(JobError::Panicked(Panic::new(payload)))),
+        Err(payload) => Poll::Ready(Err(TaskError::Panicked(Panic::new(payload)))),
     })
     .await
 }

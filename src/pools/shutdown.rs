@@ -1,4 +1,4 @@
-//! The end: pools stop taking jobs and finish what they have, up to a deadline.
+//! The end: pools stop taking tasks and finish what they have, up to a deadline.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -28,19 +28,19 @@ pub struct DrainReport {
 pub struct PoolDrain {
     /// The pool.
     pub pool: Workload,
-    /// Jobs that were queued or in flight when the shutdown began, and ended in time, however they did.
+    /// Tasks that were queued or in flight when the shutdown began, and ended in time, however they did.
     pub finished: u64,
-    /// Jobs that were still queued at the deadline: they never started, and their callers were told so.
+    /// Tasks that were still queued at the deadline: they never started, and their callers were told so.
     pub given_up: u64,
-    /// Jobs that were still in flight at the deadline.
+    /// Tasks that were still in flight at the deadline.
     pub cut_off: u64,
 }
 
 impl Pools {
-    /// Stops taking jobs at once, and finishes those that are queued or in flight, for at most `deadline` from here on.
+    /// Stops taking tasks at once, and finishes those that are queued or in flight, for at most `deadline` from here on.
     ///
-    /// Every job that comes after this call, even before what it returns is awaited, is refused as
-    /// [draining](crate::Cause::Draining). At the deadline the queued jobs are given up; what is in flight cannot be
+    /// Every task that comes after this call, even before what it returns is awaited, is refused as
+    /// [draining](crate::Reason::Draining). At the deadline the queued tasks are given up; what is in flight cannot be
     /// interrupted and goes on for as long as the process lives. The threads end when they find nothing to do. If this
     /// future is dropped, the pools go on draining without a deadline.
     ///
@@ -124,25 +124,25 @@ async fn first_of(limit: impl Future<Output = ()>, work: impl Future<Output = ()
 // === impl DrainReport ===
 
 impl DrainReport {
-    /// Jobs that ended in time, over all pools.
+    /// Tasks that ended in time, over all pools.
     #[must_use]
     pub fn finished(&self) -> u64 {
         self.pools.iter().map(|pool| pool.finished).sum()
     }
 
-    /// Jobs that were still queued at the deadline and never started, over all pools.
+    /// Tasks that were still queued at the deadline and never started, over all pools.
     #[must_use]
     pub fn given_up(&self) -> u64 {
         self.pools.iter().map(|pool| pool.given_up).sum()
     }
 
-    /// Jobs that were still in flight at the deadline, over all pools.
+    /// Tasks that were still in flight at the deadline, over all pools.
     #[must_use]
     pub fn cut_off(&self) -> u64 {
         self.pools.iter().map(|pool| pool.cut_off).sum()
     }
 
-    /// Jobs that did not end in time: those given up and those cut off, over all pools.
+    /// Tasks that did not end in time: those given up and those cut off, over all pools.
     #[must_use]
     pub fn unfinished(&self) -> u64 {
         self.given_up() + self.cut_off()
@@ -152,7 +152,7 @@ impl DrainReport {
 impl fmt::Display for DrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (finished, unfinished) = (self.finished(), self.unfinished());
-        write!(f, "{finished} jobs finished and {unfinished} unfinished in {:.3}s", self.took.as_secs_f64())?;
+        write!(f, "{finished} tasks finished and {unfinished} unfinished in {:.3}s", self.took.as_secs_f64())?;
         for pool in self.pools.iter().filter(|pool| pool.given_up + pool.cut_off > 0) {
             write!(f, "; pool `{}`: {} never started, {} in flight", pool.pool, pool.given_up, pool.cut_off)?;
         }

@@ -7,15 +7,15 @@ use http::header::CONTENT_TYPE;
 use serde_json::json;
 
 use super::format::problem;
-use crate::error::{Cause, JobError, Panic, Rejection, UnknownPool};
+use crate::error::{Panic, Reason, Rejection, TaskError, UnknownPool};
 
 /// The problem document that a [`PoolLayer`](crate::PoolLayer) would answer with.
 ///
 /// ```
 /// use axum::{Router, extract::State, routing::get};
-/// use tower_offload::{Cpu, JobError, Pools};
+/// use tower_offload::{Cpu, TaskError, Pools};
 ///
-/// async fn hash(State(pools): State<Pools>) -> Result<String, JobError> {
+/// async fn hash(State(pools): State<Pools>) -> Result<String, TaskError> {
 ///     let hash = pools.run_in_pool(Cpu, || 6 * 7).await?;
 ///     Ok(hash.to_string())
 /// }
@@ -33,7 +33,7 @@ impl IntoResponse for Rejection {
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl IntoResponse for UnknownPool {
     fn into_response(self) -> Response {
-        Rejection::new(self.name().clone(), Cause::UnknownPool, None).into_response()
+        Rejection::new(self.name().clone(), Reason::UnknownPool, None).into_response()
     }
 }
 
@@ -46,8 +46,8 @@ impl IntoResponse for Panic {
             "type": "about:blank",
             "title": status.canonical_reason(),
             "status": status.as_u16(),
-            "detail": "the job panicked",
-            "reason": Cause::Panicked.as_str(),
+            "detail": "the task panicked",
+            "reason": Reason::Panicked.as_str(),
             "started": true,
         });
         (status, [(CONTENT_TYPE, "application/problem+json")], document.to_string()).into_response()
@@ -56,7 +56,7 @@ impl IntoResponse for Panic {
 
 /// The response of the error inside.
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
-impl IntoResponse for JobError {
+impl IntoResponse for TaskError {
     fn into_response(self) -> Response {
         match self {
             Self::Rejected(rejection) | Self::CutOff(rejection) => rejection.into_response(),

@@ -5,7 +5,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSF
 use http::{HeaderValue, Request, Response, Version};
 use serde_json::json;
 
-use super::cause::answer_to;
+use super::reason::answer_to;
 use super::retry_after;
 use crate::body::{BodyRead, FullBody};
 use crate::error::Rejection;
@@ -78,7 +78,7 @@ pub(super) fn problem(rejection: &Rejection) -> Response<FullBody> {
         "status": status.as_u16(),
         "detail": rejection.to_string(),
         "pool": rejection.pool().as_str(),
-        "reason": rejection.cause().as_str(),
+        "reason": rejection.reason().as_str(),
         "started": rejection.started(),
     });
     let mut response = Response::new(FullBody::from(document.to_string()));
@@ -95,7 +95,7 @@ fn grpc_status(rejection: &Rejection) -> Response<FullBody> {
     let mut response = Response::new(FullBody::from(Bytes::new()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(answer_to(rejection.cause()).1 as u16));
+    headers.insert("grpc-status", HeaderValue::from(answer_to(rejection.reason()).1 as u16));
     let message = HeaderValue::try_from(percent_encoded(&rejection.to_string()));
     headers.insert("grpc-message", message.expect("percent-encoded text is visible ASCII"));
     if let Some(wait) = rejection.retry_after() {

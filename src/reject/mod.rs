@@ -54,13 +54,13 @@
 #[cfg(feature = "axum")]
 mod axum;
 mod body;
-mod cause;
 mod errors;
 mod format;
 mod function;
 mod http;
 mod on_reject;
 mod protocol;
+mod reason;
 mod responses;
 mod retry_after;
 mod same_body;

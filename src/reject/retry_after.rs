@@ -34,7 +34,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::error::Cause;
+    use crate::error::Reason;
     use crate::workload::Workload;
 
     #[test]
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn rejections_of_one_moment_are_told_different_seconds() {
         for wait in [0, 20, 1000, 1500, 60_000] {
-            let rejection = Rejection::new(Workload::CPU, Cause::QueueFull, Some(Duration::from_millis(wait)));
+            let rejection = Rejection::new(Workload::CPU, Reason::QueueFull, Some(Duration::from_millis(wait)));
             let told: BTreeSet<_> = (0..67).map(|_| rejection.retry_after_seconds()).collect();
             assert!(told.len() >= 2, "{wait} ms: {told:?}");
         }

@@ -3,9 +3,9 @@
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-use super::cause::{GrpcCode, answer_to};
+use super::reason::{GrpcCode, answer_to};
 use super::retry_after::{GRPC_PUSHBACK, millis};
-use crate::error::{Cause, JobError, Rejection, UnknownPool};
+use crate::error::{Reason, Rejection, TaskError, UnknownPool};
 
 /// The status that a [`PoolLayer`](crate::PoolLayer) would answer with.
 ///
@@ -26,7 +26,7 @@ impl From<Rejection> for Status {
         if let Some(wait) = rejection.retry_after() {
             metadata.insert(GRPC_PUSHBACK, millis(wait).into());
         }
-        Self::with_metadata(code(answer_to(rejection.cause()).1), rejection.to_string(), metadata)
+        Self::with_metadata(code(answer_to(rejection.reason()).1), rejection.to_string(), metadata)
     }
 }
 
@@ -34,18 +34,18 @@ impl From<Rejection> for Status {
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 impl From<UnknownPool> for Status {
     fn from(unknown: UnknownPool) -> Self {
-        Rejection::new(unknown.name().clone(), Cause::UnknownPool, None).into()
+        Rejection::new(unknown.name().clone(), Reason::UnknownPool, None).into()
     }
 }
 
 /// The status of the error inside. A panic is `INTERNAL`, without its message.
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
-impl From<JobError> for Status {
-    fn from(error: JobError) -> Self {
+impl From<TaskError> for Status {
+    fn from(error: TaskError) -> Self {
         match error {
-            JobError::Rejected(rejection) | JobError::CutOff(rejection) => rejection.into(),
-            JobError::Panicked(_) => Self::internal("the job panicked"),
-            JobError::UnknownPool(unknown) => unknown.into(),
+            TaskError::Rejected(rejection) | TaskError::CutOff(rejection) => rejection.into(),
+            TaskError::Panicked(_) => Self::internal("the task panicked"),
+            TaskError::UnknownPool(unknown) => unknown.into(),
         }
     }
 }

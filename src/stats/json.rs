@@ -32,7 +32,7 @@ pub(super) fn readiness(draining: bool, ready_by: &[PoolStats]) -> (bool, Value)
 }
 
 fn pool(stats: &PoolStats) -> Value {
-    let jobs: Map<_, _> = stats.counts.by_result().map(|(name, count)| (name.to_owned(), json!(count))).collect();
+    let tasks: Map<_, _> = stats.counts.by_result().map(|(name, count)| (name.to_owned(), json!(count))).collect();
     json!({
         "max_workers": stats.max_workers,
         "workers": stats.workers,
@@ -45,7 +45,7 @@ fn pool(stats: &PoolStats) -> Value {
         "draining": stats.draining,
         "utilization_percent": tenths(stats.utilization() * 100.0),
         "submitted": stats.counts.submitted,
-        "results": jobs,
+        "results": tasks,
         "active_tasks": stats.active_tasks.iter().map(task).collect::<Vec<_>>(),
     })
 }

@@ -82,7 +82,7 @@ async fn steps_of_the_wall_clock_change_nothing() {
     server.stop().await;
 }
 
-/// A job that waits too long is still told so, in its time.
+/// A task that waits too long is still told so, in its time.
 async fn times_out(client: &Client) {
     let hashes: Vec<_> = (0..200)
         .map(|_| {

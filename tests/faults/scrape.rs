@@ -33,7 +33,7 @@ fn assert_adds_up(series: &BTreeMap<String, f64>) {
             of_name.map(|(_, value)| value).sum()
         };
         let (submitted, accounted): (f64, f64) =
-            (of("jobs_submitted_total"), of("jobs_total") + of("queue_depth") + of("in_flight"));
+            (of("tasks_submitted_total"), of("tasks_total") + of("queue_depth") + of("in_flight"));
         assert_eq!(submitted, accounted, "pool {pool}: {series:#?}");
     }
 }
@@ -57,7 +57,7 @@ async fn a_scrape_of_a_full_pool_is_answered_and_exact() {
                 let series = scrape(&client).await;
                 assert_adds_up(&series);
                 let of_db = |name: &str| series[&format!("workload_pool_{name}{{pool=\"db\"}}")];
-                let numbers = ["jobs_submitted_total", "in_flight", "queue_depth", "utilization_ratio"].map(of_db);
+                let numbers = ["tasks_submitted_total", "in_flight", "queue_depth", "utilization_ratio"].map(of_db);
                 assert_eq!(numbers, [30.0, 1.0, 10.0, 1.0]);
                 client.get("/health/thread-pools").await.ok();
                 client.get("/health").await.ok();
@@ -78,7 +78,7 @@ async fn a_scrape_of_a_full_pool_is_answered_and_exact() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_scrape_adds_up_while_jobs_come_wait_end_and_are_refused() {
+async fn every_scrape_adds_up_while_tasks_come_wait_end_and_are_refused() {
     let folder = folder_with("cpu", "{workers: 2, queue_capacity: 3}");
     configure(&folder, "db", "{workers: 2, queue_capacity: 3}");
     let server = Example::start(&folder).await;
@@ -97,7 +97,7 @@ async fn every_scrape_adds_up_while_jobs_come_wait_end_and_are_refused() {
     }
     let client = server.client();
     until_pool(&client, "cpu", "some are refused", |cpu| cpu["results"]["rejected"] != 0).await;
-    let before = scrape(&client).await["workload_pool_jobs_total{pool=\"cpu\",result=\"ok\"}"];
+    let before = scrape(&client).await["workload_pool_tasks_total{pool=\"cpu\",result=\"ok\"}"];
     for _ in 0..100 {
         assert_adds_up(&scrape(&client).await);
     }

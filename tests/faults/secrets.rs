@@ -130,7 +130,7 @@ async fn whatever_clients_ask_for_no_series_comes_of_it() {
     let folder = Folder::new();
     let server = Example::start(&folder).await;
     let client = server.client();
-    // Histograms begin with their first job.
+    // Histograms begin with their first task.
     client.get("/files/greeting.txt").await;
     let before: Vec<_> = scrape(&client).await.into_keys().collect();
     for number in 0..50 {

@@ -83,7 +83,7 @@ pub(crate) async fn until_pool(client: &Client, name: &str, what: &str, holds: i
     }
 }
 
-/// Whether nothing is queued or in flight, and every job that was submitted is accounted for.
+/// Whether nothing is queued or in flight, and every task that was submitted is accounted for.
 pub(crate) fn at_rest(pool: &Value) -> bool {
     (&pool["queued_tasks"], &pool["in_flight"]) == (&0.into(), &0.into()) && pool["submitted"] == ended(pool)
 }

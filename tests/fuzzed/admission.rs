@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tower_offload::Cause;
+use tower_offload::Reason;
 use tower_offload::admission::{
     Admission, Admitted, Bounds, Discipline, Evicted, Key, Limit, Offer, Outcome, Priority, Settings, Timestamp,
 };
@@ -35,7 +35,7 @@ pub(crate) enum Call {
     Back(u64),
     Limit(usize),
     Drain,
-    EvictAll(Cause),
+    EvictAll(Reason),
 }
 
 pub(crate) const OUTCOMES: [Outcome; 6] =
@@ -109,9 +109,9 @@ fn decode_call(kind: u8, next: &mut impl FnMut() -> usize) -> Call {
         29 => Call::Back(next() as u64 % 4),
         30 => Call::Limit(next() % 16),
         _ => match next() % 4 {
-            0 => Call::EvictAll(Cause::NoWorkers),
-            1 => Call::EvictAll(Cause::CutOff),
-            2 => Call::EvictAll(Cause::Draining),
+            0 => Call::EvictAll(Reason::NoWorkers),
+            1 => Call::EvictAll(Reason::CutOff),
+            2 => Call::EvictAll(Reason::Draining),
             _ => Call::Drain,
         },
     }
@@ -205,9 +205,9 @@ impl Model {
                 self.draining = true;
                 self.admission.drain();
             }
-            Call::EvictAll(cause) => {
-                self.admission.evict_all(cause, &mut self.evicted);
-                assert!(self.evicted.iter().all(|evicted| evicted.cause == cause), "each is told this cause");
+            Call::EvictAll(reason) => {
+                self.admission.evict_all(reason, &mut self.evicted);
+                assert!(self.evicted.iter().all(|evicted| evicted.reason == reason), "each is told this reason");
                 self.answer_evicted();
                 assert!(!self.tasks.iter().any(|task| matches!(task, Known::Queued { .. })), "nothing waits any more");
             }
@@ -246,15 +246,15 @@ impl Model {
                     level,
                 }
             }
-            Err(cause) => {
+            Err(reason) => {
                 let expected = match deadline {
-                    _ if self.draining => Cause::Draining,
-                    Some(0) => Cause::DeadlineExceeded,
-                    _ => Cause::QueueFull,
+                    _ if self.draining => Reason::Draining,
+                    Some(0) => Reason::DeadlineExceeded,
+                    _ => Reason::QueueFull,
                 };
-                assert_eq!(cause, expected);
+                assert_eq!(reason, expected);
                 let places = before.capacity + before.limit.saturating_sub(before.permits);
-                assert!(cause != Cause::QueueFull || before.queued >= places, "there was room");
+                assert!(reason != Reason::QueueFull || before.queued >= places, "there was room");
                 Known::Answered
             }
         };
@@ -262,7 +262,7 @@ impl Model {
         let in_time = deadline != Some(0);
         assert!(!had_room || self.draining || !in_time || known != Known::Answered, "there was room");
         // A patient task that finds the queue full is not counted: it is offered again.
-        if !(patient && offered == Err(Cause::QueueFull)) {
+        if !(patient && offered == Err(Reason::QueueFull)) {
             self.tasks.push(known);
         }
     }
@@ -276,8 +276,8 @@ impl Model {
                 self.keys.insert(id, key);
                 Known::Riding
             }
-            Err(cause) => {
-                assert_eq!(cause, if self.draining { Cause::Draining } else { Cause::DeadlineExceeded });
+            Err(reason) => {
+                assert_eq!(reason, if self.draining { Reason::Draining } else { Reason::DeadlineExceeded });
                 Known::Answered
             }
         };
@@ -300,7 +300,7 @@ impl Model {
         let takeable = self.admission.has_takeable();
         assert_eq!(takeable, before.queued > 0 && before.permits < before.limit);
         let taken = self.admission.take(now, &mut self.evicted);
-        let shed = self.evicted.iter().any(|evicted| evicted.cause == Cause::Shed);
+        let shed = self.evicted.iter().any(|evicted| evicted.reason == Reason::Shed);
         assert!(!shed || self.admission.takeable() == 0, "none is shed for which a permit is free");
         let given_up = !self.evicted.is_empty();
         self.answer_evicted();
@@ -347,7 +347,7 @@ impl Model {
     fn answer_evicted(&mut self) {
         for evicted in self.evicted.drain(..) {
             let Known::Queued { until, .. } = self.tasks[evicted.task] else { panic!("one answer each") };
-            let late = matches!(evicted.cause, Cause::DeadlineExceeded | Cause::QueueTimeout);
+            let late = matches!(evicted.reason, Reason::DeadlineExceeded | Reason::QueueTimeout);
             assert!(!late || until <= self.now, "nobody is late before the time");
             assert_eq!(self.keys[&evicted.task], evicted.key);
             self.tasks[evicted.task] = Known::Answered;
@@ -391,7 +391,7 @@ impl Model {
         self.latest = self.now;
         self.call(Call::Expire);
         // Those that wait for ever are cut off.
-        self.call(Call::EvictAll(Cause::CutOff));
+        self.call(Call::EvictAll(Reason::CutOff));
         for id in 0..self.tasks.len() {
             self.finish(id, Outcome::Ok, Some(1));
         }

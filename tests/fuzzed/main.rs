@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tower_offload::Cause;
+use tower_offload::Reason;
 use tower_offload::admission::{Bounds, Discipline, Limit, Settings};
 
 use self::admission::{Call, OUTCOMES};
@@ -85,7 +85,7 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         1 => (0..3_u64).prop_map(Call::Back),
         1 => Just(Call::Pass(3_600_000)),
         5 => Just(Call::Drain),
-        10 => Just(Call::EvictAll(Cause::NoWorkers)),
+        10 => Just(Call::EvictAll(Reason::NoWorkers)),
     ];
     proptest::collection::vec(call, 1..400)
 }
@@ -188,7 +188,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_job_is_in_one_place_and_answered_once(settings in settings(), calls in calls(), seed: u64) {
+    fn every_task_is_in_one_place_and_answered_once(settings in settings(), calls in calls(), seed: u64) {
         admission::check(settings, seed, calls);
     }
 

@@ -148,7 +148,7 @@ async fn a_full_pool_is_resource_exhausted_and_a_panic_internal() {
     let gate = Gate::new();
     let client = around_the_server(&pools, &gate).await;
     let panicked = in_time(client.clone().factor(factor(13))).await.unwrap_err();
-    assert_eq!((panicked.code(), panicked.message()), (Code::Internal, "pool `cpu` gave no answer: the job panicked"));
+    assert_eq!((panicked.code(), panicked.message()), (Code::Internal, "pool `cpu` gave no answer: the task panicked"));
 
     let mut holding = client.clone();
     let held = tokio::spawn(async move { holding.factor(factor(17)).await });

@@ -334,7 +334,7 @@ async fn websockets_upgrade_through_the_layer() {
     assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
     // The key and its answer are the example of RFC 6455.
     assert!(head.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
-    // A text frame of five bytes, with a mask of zeros; the socket's own task is not a job of the pool.
+    // A text frame of five bytes, with a mask of zeros; the socket's own task is not a task of the pool.
     stream.write_all(b"\x81\x85\0\0\0\0hello").await.unwrap();
     assert_eq!(read_until(&mut stream, b"inline").await, b"\x81\x10hello cpu inline");
     let stats = crate::fixtures::stats_of(&pools, "cpu");

@@ -13,7 +13,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_offload::config::Trust;
 use tower_offload::error::OffloadError;
 use tower_offload::reject::{BadHeader, OnReject, Protocol, ResponseFormat, Terms};
-use tower_offload::{Cause, Cpu, Deadline, Io, PoolConfig, PoolLayer, Pools, Priority, Rejection};
+use tower_offload::{Cpu, Deadline, Io, PoolConfig, PoolLayer, Pools, Priority, Reason, Rejection};
 
 use crate::fixtures::{Gate, answer, get, in_time, json, locator, pools_of, request, stats_of, until};
 use crate::rejections::standing;
@@ -32,7 +32,7 @@ impl<B, E> OnReject<Request<B>, Response<String>, E> for Bare {
     }
 
     fn reject(&self, format: ResponseFormat, rejection: Rejection) -> Result<Response<String>, E> {
-        Ok(format.respond(&rejection).map(|_| format!("bare: {}", rejection.cause())))
+        Ok(format.respond(&rejection).map(|_| format!("bare: {}", rejection.reason())))
     }
 
     fn pass(&self, response: Response<String>) -> Response<String> {
@@ -77,7 +77,7 @@ async fn typed_errors_of_an_http_service_keep_them_too() {
     let pools = pools_of(1, 1);
     let layer = PoolLayer::<Cpu>::new(&pools).errors();
     let told = layer.layer(locator()).oneshot(late()).await.unwrap_err();
-    assert!(matches!(told, OffloadError::Rejected(rejection) if rejection.cause() == Cause::DeadlineExceeded));
+    assert!(matches!(told, OffloadError::Rejected(rejection) if rejection.reason() == Reason::DeadlineExceeded));
     let failing = service_fn(|_: Request<String>| async {
         let mut response = Response::new(String::new());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -97,7 +97,7 @@ async fn typed_errors_of_an_http_service_keep_them_too() {
     until(|| stats_of(&pools, "cpu").queued_tasks == 1).await;
     let normal = tokio::spawn(layer.layer(locator()).oneshot(request("GET", "/normal")));
     let shed = in_time(low).await.unwrap().unwrap_err();
-    assert!(matches!(shed, OffloadError::Rejected(rejection) if rejection.cause() == Cause::Shed));
+    assert!(matches!(shed, OffloadError::Rejected(rejection) if rejection.reason() == Reason::Shed));
     gate.open(1);
     assert_eq!(in_time(normal).await.unwrap().unwrap().body(), "cpu");
 }
@@ -194,21 +194,21 @@ async fn every_answer_over_http_1_closes_a_connection_whose_body_is_unread() {
 #[tokio::test]
 async fn handlers_return_rejections_as_axum_responses() {
     use axum::extract::State;
-    use tower_offload::JobError;
+    use tower_offload::TaskError;
 
-    async fn full(State(pools): State<Pools>) -> Result<String, JobError> {
+    async fn full(State(pools): State<Pools>) -> Result<String, TaskError> {
         let ran = pools.run_in_pool(Cpu, || "ran").await?;
         Ok(ran.to_owned())
     }
-    async fn panics(State(pools): State<Pools>) -> Result<String, JobError> {
+    async fn panics(State(pools): State<Pools>) -> Result<String, TaskError> {
         let never = pools.run_in_pool(Io, || -> u8 { panic!("the password is swordfish") }).await?;
         Ok(never.to_string())
     }
-    async fn unknown(State(pools): State<Pools>) -> Result<String, JobError> {
+    async fn unknown(State(pools): State<Pools>) -> Result<String, TaskError> {
         Ok(pools.get("cpus")?.name().to_string())
     }
     async fn rejection() -> Result<String, Rejection> {
-        Err(Rejection::new(tower_offload::Workload::CPU, Cause::QueueFull, Some(Duration::from_secs(3))))
+        Err(Rejection::new(tower_offload::Workload::CPU, Reason::QueueFull, Some(Duration::from_secs(3))))
     }
     let pools = pools_of(1, 0);
     let gate = Gate::new();
@@ -247,27 +247,27 @@ async fn handlers_return_rejections_as_axum_responses() {
 #[tokio::test]
 async fn rejections_are_grpc_statuses_with_a_pushback() {
     use tonic::{Code, Status};
-    use tower_offload::JobError;
+    use tower_offload::TaskError;
 
-    let rejection = |cause| Rejection::new(tower_offload::Workload::CPU, cause, Some(Duration::from_millis(1500)));
-    let status = Status::from(rejection(Cause::QueueFull));
+    let rejection = |reason| Rejection::new(tower_offload::Workload::CPU, reason, Some(Duration::from_millis(1500)));
+    let status = Status::from(rejection(Reason::QueueFull));
     assert_eq!(
         (status.code(), status.message()),
         (Code::ResourceExhausted, "pool `cpu` gave no answer: its queue is full")
     );
     assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "1500");
-    for (cause, code) in [
-        (Cause::Draining, Code::Unavailable),
-        (Cause::DeadlineExceeded, Code::DeadlineExceeded),
-        (Cause::BadHeader, Code::InvalidArgument),
-        (Cause::CutOff, Code::Internal),
+    for (reason, code) in [
+        (Reason::Draining, Code::Unavailable),
+        (Reason::DeadlineExceeded, Code::DeadlineExceeded),
+        (Reason::BadHeader, Code::InvalidArgument),
+        (Reason::CutOff, Code::Internal),
     ] {
-        assert_eq!(Status::from(JobError::from(rejection(cause))).code(), code);
+        assert_eq!(Status::from(TaskError::from(rejection(reason))).code(), code);
     }
     let pools = pools_of(1, 1);
     let panicked = pools.run_in_pool(Cpu, || panic!("the password is swordfish")).await.unwrap_err();
     let status = Status::from(panicked);
-    assert_eq!((status.code(), status.message()), (Code::Internal, "the job panicked"));
+    assert_eq!((status.code(), status.message()), (Code::Internal, "the task panicked"));
     let unknown: Status = pools.get("cpus").unwrap_err().into();
     assert_eq!(unknown.code(), Code::Internal);
 }

@@ -37,7 +37,7 @@ async fn the_layer_nearest_to_the_handler_chooses_where_pools_differ() {
 }
 
 #[tokio::test]
-async fn a_handler_runs_jobs_of_its_own_pool_and_of_others() {
+async fn a_handler_runs_tasks_of_its_own_pool_and_of_others() {
     let pools = pools_of(1, 0);
     let inside = pools.clone();
     let handler = async move || {

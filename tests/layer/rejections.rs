@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_offload::error::OffloadError;
 use tower_offload::reject::OnReject;
-use tower_offload::{Cause, Cpu, PoolConfig, PoolLayer, Pools, Rejection, Workload};
+use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools, Reason, Rejection, Workload};
 
 use crate::fixtures::{Gate, TextService, answer, in_time, json, locator, pools_of, request, stats_of};
 
@@ -26,7 +26,7 @@ pub(crate) fn standing(gate: &Gate) -> impl TextService + use<> {
     })
 }
 
-/// A job of the pool `cpu` that stands at the gate, once it is there.
+/// A task of the pool `cpu` that stands at the gate, once it is there.
 async fn hold_cpu(pools: &Pools, gate: &Gate) -> JoinHandle<Response<String>> {
     let holder = tokio::spawn(answer(PoolLayer::<Cpu>::new(pools).layer(standing(gate)), request("GET", "/held")));
     gate.arrived(1).await;
@@ -248,7 +248,7 @@ async fn a_grpc_message_is_percent_encoded() {
 #[tokio::test]
 async fn the_users_function_answers_instead() {
     let layer = PoolLayer::by_extension(&Pools::default()).reject_with(|rejection: Rejection| {
-        let mut response = Response::new(format!("sorry: {}", rejection.cause()));
+        let mut response = Response::new(format!("sorry: {}", rejection.reason()));
         *response.status_mut() = StatusCode::IM_A_TEAPOT;
         response
     });
@@ -297,7 +297,7 @@ async fn an_answer_of_the_users_can_depend_on_the_request() {
         }
 
         fn reject(&self, path: String, rejection: Rejection) -> Result<Response<String>, E> {
-            Ok(Response::new(format!("{path}: {}", rejection.cause())))
+            Ok(Response::new(format!("{path}: {}", rejection.reason())))
         }
 
         fn pass(&self, response: Response<String>) -> Response<String> {
@@ -337,7 +337,7 @@ async fn a_service_without_http_gets_typed_errors() {
     let own = service.clone().oneshot("twelve").await.unwrap_err();
     assert!(matches!(&own, OffloadError::Inner(error) if error.to_string() == "invalid digit found in string"));
     let panicked = service.clone().oneshot("panic").await.unwrap_err();
-    assert!(matches!(panicked, OffloadError::Rejected(rejection) if rejection.cause() == Cause::Panicked));
+    assert!(matches!(panicked, OffloadError::Rejected(rejection) if rejection.reason() == Reason::Panicked));
 
     let holder = tokio::spawn(service.clone().oneshot("hold"));
     gate.arrived(1).await;
@@ -345,14 +345,14 @@ async fn a_service_without_http_gets_typed_errors() {
     let full = service.clone().oneshot("12").await.unwrap_err();
     assert_eq!(full.to_string(), "pool `cpu` gave no answer: its queue is full");
     let OffloadError::Rejected(rejection) = full else { panic!("the pool is full") };
-    assert_eq!((rejection.cause(), rejection.started()), (Cause::QueueFull, false));
+    assert_eq!((rejection.reason(), rejection.started()), (Reason::QueueFull, false));
     assert!(rejection.retry_after().is_some());
     gate.open(1);
     assert!(holder.await.unwrap().is_err(), "`hold` is no number");
 
     in_time(pools.shutdown(Duration::from_secs(60))).await;
     let late = service.oneshot("12").await.unwrap_err();
-    assert!(matches!(late, OffloadError::Rejected(rejection) if rejection.cause() == Cause::Draining));
+    assert!(matches!(late, OffloadError::Rejected(rejection) if rejection.reason() == Reason::Draining));
     let counts = stats_of(&pools, "cpu").counts;
     assert_eq!((counts.ok, counts.error, counts.panicked, counts.rejected), (1, 2, 1, 2));
 }

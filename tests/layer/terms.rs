@@ -94,7 +94,7 @@ async fn headers_are_believed_however_rejections_are_answered() {
     let late = || with_header("x-timeout", "0");
     layer().layer(service_fn(never::<String>)).oneshot(late()).await.unwrap();
     layer().same_body().layer(service_fn(never::<axum::body::Body>)).oneshot(late()).await.unwrap();
-    let with = layer().reject_with(|rejection: Rejection| Response::new(rejection.cause().to_string()));
+    let with = layer().reject_with(|rejection: Rejection| Response::new(rejection.reason().to_string()));
     with.layer(service_fn(never::<String>)).oneshot(late()).await.unwrap();
     let counts = stats_of(&pools, "cpu").counts;
     assert_eq!((counts.expired, counts.panicked), (3, 0), "{counts:?}");

@@ -1,43 +1,43 @@
-//! Jobs that await: they give their worker back, and go ahead of the queue when they are woken.
+//! Tasks that await: they give their worker back, and go ahead of the queue when they are woken.
 
 use std::sync::mpsc;
 
 use tokio::sync::oneshot;
-use tower_offload::pool::JobHandle;
+use tower_offload::pool::TaskHandle;
 use tower_offload::{PoolConfig, Pools};
 
 use crate::support::{Gate, Held, PATIENCE, end_of, hold, pools, stats, until};
 
-/// A job in flight that awaits; it then says so.
-fn awaiting(pools: &Pools, name: &str) -> (JobHandle<std::thread::ThreadId>, oneshot::Sender<()>) {
+/// A task in flight that awaits; it then says so.
+fn awaiting(pools: &Pools, name: &str) -> (TaskHandle<std::thread::ThreadId>, oneshot::Sender<()>) {
     let begun = Gate::default();
     let begins = begun.clone();
     let (wake, woken) = oneshot::channel();
-    let job = async move {
+    let task = async move {
         begins.open();
         woken.await.unwrap();
         std::thread::current().id()
     };
-    let handle = pools.submit_to_pool(name, job).unwrap();
+    let handle = pools.submit_to_pool(name, task).unwrap();
     begun.wait();
     (handle, wake)
 }
 
 #[test]
-fn a_job_that_awaits_gives_its_worker_to_others() {
+fn a_task_that_awaits_gives_its_worker_to_others() {
     let pools = pools("many", PoolConfig::new(1).concurrency(100));
-    let jobs: Vec<_> = (0..99).map(|_| awaiting(&pools, "many")).collect();
+    let tasks: Vec<_> = (0..99).map(|_| awaiting(&pools, "many")).collect();
     let numbers = stats(&pools, "many");
     assert_eq!((numbers.in_flight, numbers.workers), (99, 1));
     assert_eq!(end_of(pools.submit_to_pool("many", || 1).unwrap()).unwrap(), 1);
-    for (handle, wake) in jobs {
+    for (handle, wake) in tasks {
         wake.send(()).unwrap();
         end_of(handle).unwrap();
     }
 }
 
 #[test]
-fn with_a_limit_of_one_a_job_that_awaits_keeps_the_next_one_waiting() {
+fn with_a_limit_of_one_a_task_that_awaits_keeps_the_next_one_waiting() {
     let pools = pools("one", PoolConfig::new(2).concurrency(1));
     let (first, wake) = awaiting(&pools, "one");
     let second = pools.submit_to_pool("one", || ()).unwrap();
@@ -51,23 +51,23 @@ fn with_a_limit_of_one_a_job_that_awaits_keeps_the_next_one_waiting() {
 }
 
 #[test]
-fn a_woken_job_is_polled_before_the_first_of_the_queue() {
+fn a_woken_task_is_polled_before_the_first_of_the_queue() {
     let pools = pools("first", PoolConfig::new(1).concurrency(2));
     let (sender, receiver) = mpsc::channel();
     let (wake, woken) = oneshot::channel::<()>();
     let begun = Gate::default();
     let (begins, tells) = (begun.clone(), sender.clone());
-    let job = async move {
+    let task = async move {
         begins.open();
         woken.await.unwrap();
         tells.send("woken").unwrap();
     };
-    let woken = pools.submit_to_pool("first", job).unwrap();
+    let woken = pools.submit_to_pool("first", task).unwrap();
     begun.wait();
     let held = hold(&pools, "first", 1);
     let queued = pools.submit_to_pool("first", move || sender.send("queued").unwrap()).unwrap();
     wake.send(()).unwrap();
-    // The held job ends on the one worker, and takes what comes next under the same lock.
+    // The held task ends on the one worker, and takes what comes next under the same lock.
     held.into_iter().for_each(Held::release);
     end_of(woken).unwrap();
     end_of(queued).unwrap();
@@ -76,14 +76,14 @@ fn a_woken_job_is_polled_before_the_first_of_the_queue() {
 
 /// What a runtime with a slot for the task it will run next does wrong: the task waits for as long as its waker blocks.
 #[test]
-fn a_job_that_wakes_another_and_then_blocks_does_not_hold_it_up() {
+fn a_task_that_wakes_another_and_then_blocks_does_not_hold_it_up() {
     let pools = pools("wtb", PoolConfig::new(2));
     for _ in 0..50 {
         let (other, wake) = awaiting(&pools, "wtb");
         let waker = pools.submit_to_pool("wtb", move || {
             wake.send(()).unwrap();
             let here = std::thread::current().id();
-            let there = other.wait_timeout(PATIENCE).expect("the woken job waits for this one").unwrap();
+            let there = other.wait_timeout(PATIENCE).expect("the woken task waits for this one").unwrap();
             assert_ne!(here, there);
         });
         end_of(waker.unwrap()).unwrap();
@@ -91,23 +91,23 @@ fn a_job_that_wakes_another_and_then_blocks_does_not_hold_it_up() {
 }
 
 #[test]
-fn a_job_that_yields_again_and_again_ends() {
+fn a_task_that_yields_again_and_again_ends() {
     let pools = pools("yield", PoolConfig::new(1).concurrency(3));
-    let jobs: Vec<_> = (0..3)
+    let tasks: Vec<_> = (0..3)
         .map(|_| {
-            let job = async {
+            let task = async {
                 for _ in 0..1_000 {
                     tokio::task::yield_now().await;
                 }
             };
-            pools.submit_to_pool("yield", job).unwrap()
+            pools.submit_to_pool("yield", task).unwrap()
         })
         .collect();
-    jobs.into_iter().for_each(|job| end_of(job).unwrap());
+    tasks.into_iter().for_each(|task| end_of(task).unwrap());
 }
 
 #[test]
-fn timers_and_tasks_of_the_submitters_runtime_work_in_a_job() {
+fn timers_and_tasks_of_the_submitters_runtime_work_in_a_task() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let pools = pools("timer", PoolConfig::new(1));
     let sum = runtime.block_on(pools.run_in_pool("timer", async {

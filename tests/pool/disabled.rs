@@ -18,7 +18,7 @@ fn a_future_of_disabled_pools_does_not_hold_up_the_runtime_it_needs() {
         let slept = pools.submit_to_pool("cpu", tokio::time::sleep(Duration::from_millis(1))).unwrap();
         slept.await.unwrap();
         let panicked = pools.submit_to_pool("cpu", async { panic!("still an error") }).unwrap();
-        assert_eq!(panicked.await.unwrap_err().to_string(), "the job panicked: still an error");
+        assert_eq!(panicked.await.unwrap_err().to_string(), "the task panicked: still an error");
         let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
         pools.submit_to_pool("cpu", receiver).unwrap().cancel();
         tokio::task::yield_now().await;
@@ -26,11 +26,11 @@ fn a_future_of_disabled_pools_does_not_hold_up_the_runtime_it_needs() {
     });
     assert!(cancelled);
     drop(runtime);
-    assert_eq!(late.wait().unwrap_err().to_string(), "pool `cpu` gave no answer: the job was cut off");
+    assert_eq!(late.wait().unwrap_err().to_string(), "pool `cpu` gave no answer: the task was cut off");
 }
 
 #[test]
-fn disabled_pools_run_every_job_on_the_thread_that_asks() {
+fn disabled_pools_run_every_task_on_the_thread_that_asks() {
     let pools = Pools::disabled();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let here = thread::current().id();
@@ -42,7 +42,7 @@ fn disabled_pools_run_every_job_on_the_thread_that_asks() {
         });
         assert_eq!(slept.await.unwrap(), here);
         let panicked = pools.run_in_pool("cpu", || -> u8 { panic!("still an error") }).await.unwrap_err();
-        assert_eq!(panicked.to_string(), "the job panicked: still an error");
+        assert_eq!(panicked.to_string(), "the task panicked: still an error");
         let batch = pools.batch_executor("inference", 2).unwrap();
         let all = batch.run_all((0..9).map(|number| move || (number, thread::current().id()))).await;
         assert!(all.into_iter().enumerate().all(|(index, result)| result.unwrap() == (index, here)));

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use tower_offload::pools::{DrainReport, PoolDrain};
-use tower_offload::{Cause, JobError, PoolConfig, Pools};
+use tower_offload::{PoolConfig, Pools, Reason, TaskError};
 
 use crate::support::{Held, PATIENCE, end_of, hold, pools, stats, threads_of, until};
 
@@ -39,9 +39,9 @@ fn of<'a>(report: &'a DrainReport, pool: &str) -> &'a PoolDrain {
     report.pools.iter().find(|drain| drain.pool.as_str() == pool).unwrap()
 }
 
-fn cause<T: std::fmt::Debug>(result: Result<T, JobError>) -> Cause {
+fn reason<T: std::fmt::Debug>(result: Result<T, TaskError>) -> Reason {
     match result {
-        Err(JobError::Rejected(rejection)) => rejection.cause(),
+        Err(TaskError::Rejected(rejection)) => rejection.reason(),
         other => panic!("{other:?}"),
     }
 }
@@ -52,7 +52,7 @@ fn a_drain_refuses_what_is_new_and_finishes_what_it_has() {
     let held = hold(&pools, "drain", 1);
     let queued: Vec<_> = (0..10).map(|number| pools.submit_to_pool("drain", move || number).unwrap()).collect();
     let shutdown = pools.shutdown(PATIENCE);
-    assert_eq!(cause(pools.submit_to_pool("drain", || ())), Cause::Draining, "before it is awaited");
+    assert_eq!(reason(pools.submit_to_pool("drain", || ())), Reason::Draining, "before it is awaited");
     let mut shutdown = tokio_test::task::spawn(shutdown);
     tokio_test::assert_pending!(shutdown.poll());
     assert_eq!(stats(&pools, "drain").queued_tasks, 10);
@@ -81,8 +81,8 @@ fn at_the_deadline_the_queue_is_given_up_and_what_runs_is_told_of() {
     assert!(report.to_string().contains("pool `dead`: 5 never started, 2 in flight"), "{report}");
     for handle in queued {
         let error = end_of(handle).unwrap_err();
-        assert!(matches!(&error, JobError::Rejected(rejection) if !rejection.started()), "{error}");
-        assert_eq!(cause::<()>(Err(error)), Cause::Draining);
+        assert!(matches!(&error, TaskError::Rejected(rejection) if !rejection.started()), "{error}");
+        assert_eq!(reason::<()>(Err(error)), Reason::Draining);
     }
     // What is in flight goes on, and its caller is answered.
     held.into_iter().for_each(Held::release);
@@ -122,14 +122,14 @@ fn a_shutdown_that_is_dropped_leaves_the_pools_draining() {
     let mut shutdown = tokio_test::task::spawn(pools.shutdown(PATIENCE));
     tokio_test::assert_pending!(shutdown.poll());
     drop(shutdown);
-    assert_eq!(cause(pools.submit_to_pool("lost", || ())), Cause::Draining);
+    assert_eq!(reason(pools.submit_to_pool("lost", || ())), Reason::Draining);
     held.into_iter().for_each(Held::release);
     assert_eq!(end_of(queued).unwrap(), 5);
 }
 
-/// A job in flight may be woken long after the pool was told to end.
+/// A task in flight may be woken long after the pool was told to end.
 #[test]
-fn a_job_cut_off_by_a_shutdown_still_ends_when_it_is_woken() {
+fn a_task_cut_off_by_a_shutdown_still_ends_when_it_is_woken() {
     let pools = pools("woken", PoolConfig::new(1));
     let (wake, woken) = tokio::sync::oneshot::channel::<u8>();
     let handle = pools.submit_to_pool("woken", async { woken.await.unwrap() }).unwrap();
@@ -154,7 +154,7 @@ fn a_drain_in_the_middle_of_submissions_loses_none() {
                         match pools.submit_to_pool("race", || ()).and_then(end_of) {
                             Ok(()) => ran += 1,
                             Err(error) => {
-                                assert_eq!(cause::<()>(Err(error)), Cause::Draining);
+                                assert_eq!(reason::<()>(Err(error)), Reason::Draining);
                                 refused += 1;
                             }
                         }

@@ -40,7 +40,7 @@ fn a_handle_can_be_awaited() {
 }
 
 #[test]
-fn a_finished_job_says_so_before_its_value_is_taken() {
+fn a_finished_task_says_so_before_its_value_is_taken() {
     let pools = pools("done", PoolConfig::new(1));
     let handle = pools.submit_to_pool("done", || 3).unwrap();
     until("it has ended", || handle.is_finished());
@@ -60,7 +60,7 @@ fn a_wake_up_is_not_lost_while_a_future_blocks_the_waiting_thread() {
         answers.open();
     });
     let mut polls = 0;
-    let job = poll_fn(move |cx| {
+    let task = poll_fn(move |cx| {
         polls += 1;
         if polls == 2 {
             return Poll::Ready(());
@@ -75,14 +75,14 @@ fn a_wake_up_is_not_lost_while_a_future_blocks_the_waiting_thread() {
     let (sender, receiver) = std::sync::mpsc::channel();
     thread::spawn(move || {
         // A disabled pool runs the future on the thread that submits it.
-        Pools::disabled().submit_to_pool("any", job).unwrap().wait().unwrap();
+        Pools::disabled().submit_to_pool("any", task).unwrap().wait().unwrap();
         sender.send(()).unwrap();
     });
     receiver.recv_timeout(PATIENCE).expect("the waiting thread sleeps for ever");
     waker.join().unwrap();
 }
 
-/// Callers leave at every moment of a job's life.
+/// Callers leave at every moment of a task's life.
 #[test]
 fn callers_that_leave_at_any_moment_lose_no_permit() {
     let pools = pools("leave", PoolConfig::new(2).queue_capacity(100_000));
@@ -90,11 +90,11 @@ fn callers_that_leave_at_any_moment_lose_no_permit() {
     let rounds = 4_000;
     for round in 0..rounds {
         let ran = ran.clone();
-        let job = async move {
+        let task = async move {
             tokio::task::yield_now().await;
             ran.fetch_add(1, Ordering::Relaxed);
         };
-        let mut future = Box::pin(pools.run_in_pool("leave", job));
+        let mut future = Box::pin(pools.run_in_pool("leave", task));
         let mut cx = std::task::Context::from_waker(Waker::noop());
         let first = Pin::new(&mut future).poll(&mut cx);
         for _ in 0..round % 50 {
@@ -121,7 +121,7 @@ fn dropping_the_last_handle_never_blocks_and_what_is_queued_runs() {
     let all = pools("last", PoolConfig::new(1));
     let held = hold(&all, "last", 1);
     let handles: Vec<_> = (0..50).map(|number| all.submit_to_pool("last", move || number).unwrap()).collect();
-    // If this waited for the jobs, it would wait for ever: they are held.
+    // If this waited for the tasks, it would wait for ever: they are held.
     drop(all);
     held.into_iter().for_each(Held::release);
     for (number, handle) in handles.into_iter().enumerate() {
@@ -131,7 +131,7 @@ fn dropping_the_last_handle_never_blocks_and_what_is_queued_runs() {
 }
 
 #[test]
-fn the_last_handle_may_be_dropped_by_a_job_of_the_pool() {
+fn the_last_handle_may_be_dropped_by_a_task_of_the_pool() {
     for _ in 0..50 {
         let all = pools("suic", PoolConfig::new(2));
         let begun = Gate::default();
@@ -159,7 +159,7 @@ fn idle_workers_of_a_dropped_pool_end_at_once() {
 }
 
 #[test]
-fn a_job_that_awaits_is_finished_after_the_last_handle_is_gone() {
+fn a_task_that_awaits_is_finished_after_the_last_handle_is_gone() {
     let all = pools("after", PoolConfig::new(1));
     let (wake, woken) = tokio::sync::oneshot::channel::<u8>();
     let begun = Gate::default();

@@ -53,7 +53,7 @@ fn a_hook_that_does_not_call_or_panics_harms_no_pool() {
     let panics = |_: &mut dyn FnMut()| panic!("the hook panics");
     let panics = Pools::builder().pool("panics", PoolConfig::new(1)).context(move || panics).build().unwrap();
     let error = end_of(panics.submit_to_pool("panics", || 1).unwrap()).unwrap_err();
-    assert_eq!(error.to_string(), "the job panicked: the hook panics");
+    assert_eq!(error.to_string(), "the task panicked: the hook panics");
     until("its place is free", || stats(&panics, "panics").in_flight == 0);
 }
 

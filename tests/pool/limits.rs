@@ -3,34 +3,34 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
-use tower_offload::{Cause, JobError, PoolConfig};
+use tower_offload::{PoolConfig, Reason, TaskError};
 
 use crate::support::{check_numbers, end_of, hold, pools, stats};
 
-fn cause<T: std::fmt::Debug>(result: Result<T, JobError>) -> Cause {
-    match result.expect_err("the job was refused") {
-        JobError::Rejected(rejection) => rejection.cause(),
+fn reason<T: std::fmt::Debug>(result: Result<T, TaskError>) -> Reason {
+    match result.expect_err("the task was refused") {
+        TaskError::Rejected(rejection) => rejection.reason(),
         other => panic!("{other}"),
     }
 }
 
 #[test]
-fn no_more_jobs_are_in_flight_than_the_limit_and_no_more_wait_than_the_capacity() {
+fn no_more_tasks_are_in_flight_than_the_limit_and_no_more_wait_than_the_capacity() {
     let pools = pools("tight", PoolConfig::new(3).concurrency(2).queue_capacity(4));
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut rejected = 0;
     let mut handles = Vec::new();
     for _ in 0..2_000 {
         let (now, most) = (now.clone(), most.clone());
-        let job = move || {
+        let task = move || {
             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             std::thread::yield_now();
             now.fetch_sub(1, Ordering::SeqCst);
         };
-        match pools.submit_to_pool("tight", job) {
+        match pools.submit_to_pool("tight", task) {
             Ok(handle) => handles.push(handle),
             Err(error) => {
-                assert_eq!(cause::<()>(Err(error)), Cause::QueueFull);
+                assert_eq!(reason::<()>(Err(error)), Reason::QueueFull);
                 rejected += 1;
             }
         }
@@ -51,8 +51,8 @@ fn of_fifty_clients_exactly_the_excess_is_refused() {
     let (admitted, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     assert_eq!((admitted.len(), refused.len()), (2, 48));
     for refusal in refused {
-        let JobError::Rejected(rejection) = refusal.unwrap_err() else { panic!("it is a rejection") };
-        assert_eq!((rejection.cause(), rejection.started()), (Cause::QueueFull, false));
+        let TaskError::Rejected(rejection) = refusal.unwrap_err() else { panic!("it is a rejection") };
+        assert_eq!((rejection.reason(), rejection.started()), (Reason::QueueFull, false));
         assert!(rejection.retry_after().is_some());
     }
     held.into_iter().for_each(crate::support::Held::release);
@@ -65,14 +65,14 @@ fn a_pool_without_a_queue_refuses_what_it_cannot_start() {
     let pools = pools("none", PoolConfig::new(1).queue_capacity(0));
     for _ in 0..100 {
         let held = hold(&pools, "none", 1);
-        assert_eq!(cause(pools.submit_to_pool("none", || ()).map(drop)), Cause::QueueFull);
+        assert_eq!(reason(pools.submit_to_pool("none", || ()).map(drop)), Reason::QueueFull);
         // Who has the answer finds the place free.
         held.into_iter().for_each(crate::support::Held::release);
     }
 }
 
 #[test]
-fn jobs_start_in_the_order_in_which_they_came() {
+fn tasks_start_in_the_order_in_which_they_came() {
     let pools = pools("fifo", PoolConfig::new(1));
     let held = hold(&pools, "fifo", 1);
     let (sender, receiver) = mpsc::channel();
@@ -96,6 +96,6 @@ fn a_full_pool_does_not_hold_up_another() {
         .unwrap();
     let held = hold(&pools, "full", 1);
     assert_eq!(end_of(pools.submit_to_pool("free", || 7).unwrap()).unwrap(), 7);
-    assert_eq!(cause(pools.submit_to_pool("full", || ()).map(drop)), Cause::QueueFull);
+    assert_eq!(reason(pools.submit_to_pool("full", || ()).map(drop)), Reason::QueueFull);
     held.into_iter().for_each(crate::support::Held::release);
 }

@@ -8,7 +8,7 @@ use tracing::subscriber::with_default;
 use crate::children::in_child;
 use crate::support::{Gate, Held, Log, end_of, hold, stats, until, until_at_rest};
 
-/// Runs `scene` with a subscriber of its own, which jobs carry to their workers.
+/// Runs `scene` with a subscriber of its own, which tasks carry to their workers.
 fn logged(scene: impl FnOnce(&Log)) -> Vec<String> {
     let log = Log::default();
     with_default(log.subscriber(), || scene(&log));
@@ -193,11 +193,11 @@ fn without_verbose_nothing_is_logged_or_listed() {
 }
 
 #[test]
-fn a_job_runs_in_the_span_it_was_submitted_in() {
+fn a_task_runs_in_the_span_it_was_submitted_in() {
     let pools = crate::support::pools("span", PoolConfig::new(1));
     let lines = logged(|_| {
         let _span = tracing::info_span!("request", id = 7).entered();
-        end_of(pools.submit_to_pool("span", || tracing::info!("in the job")).unwrap()).unwrap();
+        end_of(pools.submit_to_pool("span", || tracing::info!("in the task")).unwrap()).unwrap();
     });
     assert_eq!(lines.len(), 1);
     assert!(lines[0].starts_with(" INFO request{id=7}: "), "{lines:?}");

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use tower_offload::pool::TaskOptions;
-use tower_offload::{Cancelled, Cause, Deadline, JobError, PoolConfig, Pools, checkpoint, is_cancelled};
+use tower_offload::{Cancelled, Deadline, PoolConfig, Pools, Reason, TaskError, checkpoint, is_cancelled};
 
 use crate::support::{Gate, Held, PATIENCE, end_of, hold, pools, stats, until};
 
@@ -150,8 +150,8 @@ fn a_task_in_flight_may_submit_to_the_pools_while_they_drain() {
     begun.wait();
     let mut shutdown = tokio_test::task::spawn(pools.shutdown(PATIENCE));
     tokio_test::assert_pending!(shutdown.poll());
-    let Err(JobError::Rejected(rejection)) = pools.submit_to_pool("other", || 4) else { panic!("it drains") };
-    assert_eq!(rejection.cause(), Cause::Draining);
+    let Err(TaskError::Rejected(rejection)) = pools.submit_to_pool("other", || 4) else { panic!("it drains") };
+    assert_eq!(rejection.reason(), Reason::Draining);
     gate.open();
     assert_eq!(end_of(task.unwrap()).unwrap(), 3);
     until("it has ended", || shutdown.is_woken());
@@ -183,6 +183,6 @@ fn a_nested_task_inherits_the_deadline_unless_it_is_independent() {
     });
     let (inherits, alone, late) = end_of(task.unwrap()).unwrap();
     assert_eq!((inherits, alone), (Cancelled::DeadlinePassed, false));
-    let JobError::Rejected(late) = late else { panic!("{late}") };
-    assert_eq!(late.cause(), Cause::DeadlineExceeded);
+    let TaskError::Rejected(late) = late else { panic!("{late}") };
+    assert_eq!(late.reason(), Reason::DeadlineExceeded);
 }

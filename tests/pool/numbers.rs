@@ -20,12 +20,12 @@ fn the_numbers_agree_at_every_instant_under_load() {
                 while !stop.load(Ordering::Relaxed) {
                     let handles: Vec<_> = (0..4)
                         .map(|number| {
-                            let job = async move {
+                            let task = async move {
                                 if number == client {
                                     tokio::task::yield_now().await;
                                 }
                             };
-                            pools.submit_to_pool("law", job)
+                            pools.submit_to_pool("law", task)
                         })
                         .collect();
                     answers += handles.len() as u64;

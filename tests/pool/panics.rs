@@ -86,7 +86,7 @@ fn a_panic_whose_value_panics_as_it_is_dropped_harms_nobody() {
     until("it has ended", || unclaimed.is_finished());
     drop(unclaimed);
     let error = end_of(pools.submit_to_pool("panic", || panic_any(Bomb)).unwrap()).unwrap_err();
-    assert_eq!(error.to_string(), "the job panicked: a panic payload that is not a string");
+    assert_eq!(error.to_string(), "the task panicked: a panic payload that is not a string");
     // Nor the caller, who has the error but no interest in the value.
     drop(error);
     drop(end_of(Pools::disabled().submit_to_pool("any", || panic_any(Bomb)).unwrap()).unwrap_err());
@@ -97,15 +97,15 @@ fn a_panic_whose_value_panics_as_it_is_dropped_harms_nobody() {
 fn the_value_of_a_panic_can_be_taken_and_resumed() {
     let pools = pools("resume", PoolConfig::new(2));
     let fails = || end_of(pools.submit_to_pool("resume", || panic_any(7_u8)).unwrap()).unwrap_err();
-    let tower_offload::JobError::Panicked(panic) = fails() else { panic!("it panicked") };
+    let tower_offload::TaskError::Panicked(panic) = fails() else { panic!("it panicked") };
     assert_eq!(*panic.into_payload().downcast::<u8>().unwrap(), 7);
-    let tower_offload::JobError::Panicked(panic) = fails() else { panic!("it panicked") };
+    let tower_offload::TaskError::Panicked(panic) = fails() else { panic!("it panicked") };
     let resumed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| panic.resume()));
     assert_eq!(*resumed.unwrap_err().downcast::<u8>().unwrap(), 7);
 }
 
 #[test]
-fn a_drain_whose_waker_panics_loses_no_job() {
+fn a_drain_whose_waker_panics_loses_no_task() {
     struct Panics;
     impl Wake for Panics {
         fn wake(self: Arc<Self>) {
@@ -166,7 +166,7 @@ fn a_subscriber_that_panics_harms_no_pool() {
         for number in 0..10 {
             assert_eq!(end_of(pools.submit_to_pool("log", move || number).unwrap()).unwrap(), number);
         }
-        // A span travels with the job: to enter it fails the job, to close it fails nothing.
+        // A span travels with the task: to enter it fails the task, to close it fails nothing.
         let span = std::mem::ManuallyDrop::new(tracing::info_span!("request"));
         let entered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| span.enter()));
         assert!(entered.is_err());
@@ -186,7 +186,7 @@ impl<S: Subscriber> Layer<S> for PanicsInPools {
 }
 
 #[test]
-fn a_job_whose_span_cannot_be_entered_fails_and_what_it_holds_is_dropped_without_harm() {
+fn a_task_whose_span_cannot_be_entered_fails_and_what_it_holds_is_dropped_without_harm() {
     struct Dropped(Gate, Bomb);
     impl Drop for Dropped {
         fn drop(&mut self) {
@@ -199,7 +199,7 @@ fn a_job_whose_span_cannot_be_entered_fails_and_what_it_holds_is_dropped_without
         let _span = tracing::info_span!("request").entered();
         let value = Dropped(dropped.clone(), Bomb);
         let error = end_of(pools.submit_to_pool("span", move || drop(value)).unwrap()).unwrap_err();
-        assert_eq!(error.to_string(), "the job panicked: the subscriber panics at a span");
+        assert_eq!(error.to_string(), "the task panicked: the subscriber panics at a span");
     });
     dropped.wait();
     assert_eq!(stats(&pools, "span").counts.panicked, 1);

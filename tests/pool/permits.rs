@@ -1,4 +1,4 @@
-//! A permit comes home however its job ends: it finishes, panics, or its caller leaves, early or late.
+//! A permit comes home however its task ends: it finishes, panics, or its caller leaves, early or late.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ fn ten_thousand_panics_leave_every_worker_alive_and_every_number_exact() {
         (0..10_000).map(|_| pools.submit_to_pool("panic", || -> u8 { panic!("one of many") }).unwrap()).collect();
     held.into_iter().for_each(Held::release);
     for handle in handles {
-        assert_eq!(end_of(handle).unwrap_err().to_string(), "the job panicked: one of many");
+        assert_eq!(end_of(handle).unwrap_err().to_string(), "the task panicked: one of many");
     }
     until_at_rest(&pools, "panic");
     let stats = stats(&pools, "panic");
@@ -43,18 +43,18 @@ fn ten_thousand_panics_leave_every_worker_alive_and_every_number_exact() {
 }
 
 #[test]
-fn dropping_a_queued_job_frees_its_place_at_once_and_it_never_starts() {
+fn dropping_a_queued_task_frees_its_place_at_once_and_it_never_starts() {
     let pools = pools("leave", PoolConfig::new(1).queue_capacity(1));
     let held = hold(&pools, "leave", 1);
     let started = Arc::new(AtomicBool::new(false));
     for round in 1..=100 {
         let dropped = Gate::default();
         let (values, started) = (Dropped(dropped.clone()), started.clone());
-        let job = move || {
+        let task = move || {
             started.store(true, Ordering::SeqCst);
             drop(values);
         };
-        let mut task = tokio_test::task::spawn(pools.run_in_pool("leave", job));
+        let mut task = tokio_test::task::spawn(pools.run_in_pool("leave", task));
         assert_pending!(task.poll());
         assert_eq!(stats(&pools, "leave").queued_tasks, 1);
         drop(task);
@@ -69,17 +69,17 @@ fn dropping_a_queued_job_frees_its_place_at_once_and_it_never_starts() {
 }
 
 #[test]
-fn dropping_a_job_that_awaits_drops_its_future_and_brings_the_permit_home() {
+fn dropping_a_task_that_awaits_drops_its_future_and_brings_the_permit_home() {
     let pools = pools("await", PoolConfig::new(1).queue_capacity(0));
     for round in 1..=100 {
         let (begun, dropped) = (Gate::default(), Gate::default());
         let (begins, value) = (begun.clone(), Dropped(dropped.clone()));
-        let job = async move {
+        let task = async move {
             let _value = value;
             begins.open();
             pending::<()>().await;
         };
-        let mut task = tokio_test::task::spawn(pools.run_in_pool("await", job));
+        let mut task = tokio_test::task::spawn(pools.run_in_pool("await", task));
         assert_pending!(task.poll());
         begun.wait();
         assert_eq!(stats(&pools, "await").in_flight, 1);
@@ -91,15 +91,15 @@ fn dropping_a_job_that_awaits_drops_its_future_and_brings_the_permit_home() {
 }
 
 #[test]
-fn a_blocking_job_whose_caller_left_counts_until_it_ends() {
+fn a_blocking_task_whose_caller_left_counts_until_it_ends() {
     let pools = pools("block", PoolConfig::new(1).queue_capacity(0));
     let (gate, begun) = (Gate::default(), Gate::default());
     let (holds, begins) = (gate.clone(), begun.clone());
-    let job = move || {
+    let task = move || {
         begins.open();
         holds.wait();
     };
-    let mut task = tokio_test::task::spawn(pools.run_in_pool("block", job));
+    let mut task = tokio_test::task::spawn(pools.run_in_pool("block", task));
     assert_pending!(task.poll());
     begun.wait();
     drop(task);

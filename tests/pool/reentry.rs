@@ -14,14 +14,14 @@ use crate::support::{Gate, end_of, pools, stats, until};
 fn a_pool_of_one_worker_does_not_deadlock_on_itself() {
     let pools = pools("self", PoolConfig::new(1).queue_capacity(0));
     let inner = pools.clone();
-    let job = move || {
+    let task = move || {
         let here = thread::current().id();
         let closure = inner.submit_to_pool("self", || thread::current().id()).unwrap().wait().unwrap();
         let future = inner.submit_to_pool("self", async { thread::current().id() }).unwrap().wait().unwrap();
         assert!(inner.get("self").unwrap().is_current());
         assert_eq!((closure, future), (here, here));
     };
-    end_of(pools.submit_to_pool("self", job).unwrap()).unwrap();
+    end_of(pools.submit_to_pool("self", task).unwrap()).unwrap();
     assert_eq!(stats(&pools, "self").counts.ok, 3, "the inner tasks count as tasks");
     assert!(!pools.get("self").unwrap().is_current());
 }
@@ -30,33 +30,33 @@ fn a_pool_of_one_worker_does_not_deadlock_on_itself() {
 fn a_future_in_its_own_pool_awaits_inline() {
     let pools = pools("inner", PoolConfig::new(1).queue_capacity(0));
     let inner = pools.clone();
-    let job = async move {
+    let task = async move {
         let batch = inner.batch_executor("inner", 2).unwrap();
         let one = inner.run_in_pool("inner", || 1).await.unwrap();
         let two = inner.run_in_pool("inner", async { 2 }).await.unwrap();
-        let panicked = inner.run_in_pool("inner", || -> u8 { panic!("in the inner job") }).await.unwrap_err();
+        let panicked = inner.run_in_pool("inner", || -> u8 { panic!("in the inner task") }).await.unwrap_err();
         assert!(panicked.is_panic());
         let rest: i32 = batch.run_all([3, 4].map(|number| move || number)).await.into_iter().map(Result::unwrap).sum();
         one + two + rest
     };
-    assert_eq!(end_of(pools.submit_to_pool("inner", job).unwrap()).unwrap(), 10);
+    assert_eq!(end_of(pools.submit_to_pool("inner", task).unwrap()).unwrap(), 10);
 }
 
 #[test]
-fn a_job_may_wait_for_another_pool() {
+fn a_task_may_wait_for_another_pool() {
     let pools = Pools::builder().pool("outer", PoolConfig::new(1)).pool("other", PoolConfig::new(1)).build().unwrap();
     let inner = pools.clone();
-    let job = move || inner.submit_to_pool("other", || 5).unwrap().wait().unwrap();
-    assert_eq!(end_of(pools.submit_to_pool("outer", job).unwrap()).unwrap(), 5);
+    let task = move || inner.submit_to_pool("other", || 5).unwrap().wait().unwrap();
+    assert_eq!(end_of(pools.submit_to_pool("outer", task).unwrap()).unwrap(), 5);
 }
 
 #[test]
 fn pools_of_the_same_name_are_not_taken_for_each_other() {
     let one = pools("same", PoolConfig::new(1));
     let two = pools("same", PoolConfig::new(1));
-    let job = move || two.submit_to_pool("same", || thread::current().id()).unwrap().wait().unwrap();
+    let task = move || two.submit_to_pool("same", || thread::current().id()).unwrap().wait().unwrap();
     let here = thread::current().id();
-    let there = end_of(one.submit_to_pool("same", move || (thread::current().id(), job())).unwrap()).unwrap();
+    let there = end_of(one.submit_to_pool("same", move || (thread::current().id(), task())).unwrap()).unwrap();
     assert_ne!(there.0, there.1);
     assert_ne!(there.1, here);
 }

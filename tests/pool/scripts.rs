@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 use tokio::sync::oneshot;
-use tower_offload::pool::JobHandle;
-use tower_offload::{Cause, JobError, PoolConfig, Pools};
+use tower_offload::pool::TaskHandle;
+use tower_offload::{PoolConfig, Pools, Reason, TaskError};
 
 use crate::support::{check_numbers, end_of, pools, stats, until};
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Submit,
-    /// The job in flight of this place, modulo how many there are, ends so.
+    /// The task in flight of this place, modulo how many there are, ends so.
     End(usize, Ending),
     LeaveQueued(usize),
     LeaveInFlight(usize),
@@ -26,7 +26,7 @@ enum Ending {
 }
 
 struct Running {
-    handle: JobHandle<u8>,
+    handle: TaskHandle<u8>,
     end: oneshot::Sender<Ending>,
 }
 
@@ -50,7 +50,7 @@ impl Model {
             Step::Submit => self.submit(pools),
             Step::End(place, ending) if !self.in_flight.is_empty() => {
                 let Running { handle, end } = self.in_flight.remove(place % self.in_flight.len());
-                end.send(ending).expect("the job awaits this");
+                end.send(ending).expect("the task awaits this");
                 self.check_end(end_of(handle), ending);
                 self.promote();
             }
@@ -79,23 +79,23 @@ impl Model {
 
     fn submit(&mut self, pools: &Pools) {
         let (end, ended) = oneshot::channel();
-        let job = async move {
-            match ended.await.expect("the script ends every job or leaves it") {
+        let task = async move {
+            match ended.await.expect("the script ends every task or leaves it") {
                 Ending::Value => 1,
                 Ending::Panic => std::panic::resume_unwind(Box::new("by the script")),
             }
         };
         let fits = self.in_flight.len() < self.limit || self.queued.len() < self.capacity;
-        match pools.submit_to_pool("script", job) {
+        match pools.submit_to_pool("script", task) {
             Ok(handle) => {
-                assert!(fits && !self.draining, "a job was admitted that should not have been");
+                assert!(fits && !self.draining, "a task was admitted that should not have been");
                 self.queued.push_back(Running { handle, end });
                 self.promote();
             }
             Err(error) => {
-                let JobError::Rejected(rejection) = error else { panic!("{error}") };
-                assert_eq!(rejection.cause(), if self.draining { Cause::Draining } else { Cause::QueueFull });
-                assert!(self.draining || !fits, "a job was refused that had a place");
+                let TaskError::Rejected(rejection) = error else { panic!("{error}") };
+                assert_eq!(rejection.reason(), if self.draining { Reason::Draining } else { Reason::QueueFull });
+                assert!(self.draining || !fits, "a task was refused that had a place");
                 self.rejected += 1;
             }
         }
@@ -109,7 +109,7 @@ impl Model {
         }
     }
 
-    fn check_end(&mut self, result: Result<u8, JobError>, ending: Ending) {
+    fn check_end(&mut self, result: Result<u8, TaskError>, ending: Ending) {
         match ending {
             Ending::Value => {
                 assert_eq!(result.unwrap(), 1);
@@ -160,7 +160,7 @@ proptest! {
         };
         for step in steps {
             model.step(&pools, step);
-            // What a job in flight leaves behind is put away by a worker, soon.
+            // What a task in flight leaves behind is put away by a worker, soon.
             until("the numbers are the model's", || model.agrees_with(&pools));
         }
         while !model.in_flight.is_empty() {

@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::mpsc::{Sender, channel};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tower_offload::{Cause, JobError, PoolConfig};
+use tower_offload::{PoolConfig, Reason, TaskError};
 
 use crate::children::in_child;
 use crate::support::{Held, Log, end_of, hold, pools, stats, until, until_at_rest, until_others_sleep};
@@ -47,18 +47,18 @@ impl Drop for NoThreads {
     }
 }
 
-fn cause<T>(result: Result<T, JobError>) -> Cause {
+fn reason<T>(result: Result<T, TaskError>) -> Reason {
     match result {
-        Err(JobError::Rejected(rejection)) => rejection.cause(),
+        Err(TaskError::Rejected(rejection)) => rejection.reason(),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it ran"),
     }
 }
 
 #[test]
-fn without_any_worker_a_job_is_an_error_and_not_a_hang() {
+fn without_any_worker_a_task_is_an_error_and_not_a_hang() {
     in_child(
-        "starting::without_any_worker_a_job_is_an_error_and_not_a_hang",
+        "starting::without_any_worker_a_task_is_an_error_and_not_a_hang",
         |_| {},
         || {
             let log = Log::of_process();
@@ -66,7 +66,7 @@ fn without_any_worker_a_job_is_an_error_and_not_a_hang() {
             let no_threads = NoThreads::begin();
             // More than once: the second one finds that a start has just failed.
             for _ in 0..5 {
-                assert_eq!(cause(end_of(pools.submit_to_pool("none", || ()).unwrap())), Cause::NoWorkers);
+                assert_eq!(reason(end_of(pools.submit_to_pool("none", || ()).unwrap())), Reason::NoWorkers);
             }
             let numbers = stats(&pools, "none");
             assert_eq!((numbers.workers, numbers.in_flight, numbers.queued_tasks), (0, 0, 0));
@@ -79,22 +79,22 @@ fn without_any_worker_a_job_is_an_error_and_not_a_hang() {
 }
 
 #[test]
-fn a_job_that_has_begun_is_not_said_to_be_safe_to_run_again() {
+fn a_task_that_has_begun_is_not_said_to_be_safe_to_run_again() {
     in_child(
-        "starting::a_job_that_has_begun_is_not_said_to_be_safe_to_run_again",
+        "starting::a_task_that_has_begun_is_not_said_to_be_safe_to_run_again",
         |_| {},
         || {
             let pools = pools("begun", PoolConfig::new(1).keep_alive(std::time::Duration::from_millis(5)));
             let (wake, woken) = tokio::sync::oneshot::channel::<()>();
             let handle = pools.submit_to_pool("begun", woken).unwrap();
-            until("the job awaits, and its worker has ended", || {
+            until("the task awaits, and its worker has ended", || {
                 let numbers = stats(&pools, "begun");
                 (numbers.workers, numbers.in_flight) == (0, 1)
             });
             let _no_threads = NoThreads::begin();
             wake.send(()).unwrap();
-            let Err(JobError::CutOff(rejection)) = end_of(handle) else { panic!("there is nobody to finish it") };
-            assert_eq!((rejection.cause(), rejection.started()), (Cause::CutOff, true));
+            let Err(TaskError::CutOff(rejection)) = end_of(handle) else { panic!("there is nobody to finish it") };
+            assert_eq!((rejection.reason(), rejection.started()), (Reason::CutOff, true));
             assert_eq!(stats(&pools, "begun").counts.cancelled, 1);
         },
     );
@@ -123,13 +123,13 @@ fn a_pool_goes_on_with_the_workers_it_has() {
 }
 
 #[test]
-fn a_job_that_found_no_thread_starts_once_one_can_be_had_though_nothing_else_happens() {
+fn a_task_that_found_no_thread_starts_once_one_can_be_had_though_nothing_else_happens() {
     in_child(
-        "starting::a_job_that_found_no_thread_starts_once_one_can_be_had_though_nothing_else_happens",
+        "starting::a_task_that_found_no_thread_starts_once_one_can_be_had_though_nothing_else_happens",
         |_| {},
         || {
             let pools = pools("late", PoolConfig::new(2));
-            // Two jobs that block; the second finds no thread.
+            // Two tasks that block; the second finds no thread.
             let held = hold(&pools, "late", 1);
             let no_threads = NoThreads::begin();
             let (sender, receiver) = std::sync::mpsc::channel();
@@ -153,13 +153,13 @@ fn a_timer_that_could_not_be_started_is_there_once_threads_can_be_had() {
             let timeout = std::time::Duration::from_millis(5);
             let pools = pools("timer", PoolConfig::new(1).queue_timeout(timeout));
             let no_threads = NoThreads::begin();
-            assert_eq!(cause(end_of(pools.submit_to_pool("timer", || ()).unwrap())), Cause::NoWorkers);
+            assert_eq!(reason(end_of(pools.submit_to_pool("timer", || ()).unwrap())), Reason::NoWorkers);
             // Once for each of the two.
             assert!((1..=2).contains(&log.lines_with("a helper thread could not be started").len()));
             drop(no_threads);
             let held = hold(&pools, "timer", 1);
             let late = pools.submit_to_pool("timer", || ()).unwrap();
-            assert_eq!(cause(end_of(late)), Cause::QueueTimeout);
+            assert_eq!(reason(end_of(late)), Reason::QueueTimeout);
             held.into_iter().for_each(Held::release);
         },
     );

@@ -1,4 +1,4 @@
-//! What the tests have in common: gates to hold jobs at, bounded waiting, and a look at the process's threads.
+//! What the tests have in common: gates to hold tasks at, bounded waiting, and a look at the process's threads.
 
 use std::fs;
 use std::io::{self, Write};
@@ -6,15 +6,15 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tower_offload::pool::JobHandle;
-use tower_offload::{JobError, PoolConfig, PoolStats, Pools};
+use tower_offload::pool::TaskHandle;
+use tower_offload::{PoolConfig, PoolStats, Pools, TaskError};
 use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How long a test waits for what must happen. It only ever passes when a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Jobs wait at it until it is opened.
+/// Tasks wait at it until it is opened.
 #[derive(Clone, Default)]
 pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
@@ -31,14 +31,14 @@ impl Gate {
     }
 }
 
-/// A job that holds its worker.
+/// A task that holds its worker.
 pub(crate) struct Held {
-    handle: JobHandle<()>,
+    handle: TaskHandle<()>,
     gate: Gate,
 }
 
 impl Held {
-    /// Lets the job go, and waits for its end.
+    /// Lets the task go, and waits for its end.
     pub(crate) fn release(self) {
         self.gate.open();
         end_of(self.handle).unwrap();
@@ -54,9 +54,9 @@ pub(crate) fn stats(pools: &Pools, name: &str) -> PoolStats {
     pools.get(name).unwrap().stats()
 }
 
-/// Fills so many workers with a job each, that has begun when this returns.
-pub(crate) fn hold(pools: &Pools, name: &str, jobs: usize) -> Vec<Held> {
-    (0..jobs)
+/// Fills so many workers with a task each, that has begun when this returns.
+pub(crate) fn hold(pools: &Pools, name: &str, tasks: usize) -> Vec<Held> {
+    (0..tasks)
         .map(|_| {
             let (gate, begun) = (Gate::default(), Gate::default());
             let handle = {
@@ -73,8 +73,8 @@ pub(crate) fn hold(pools: &Pools, name: &str, jobs: usize) -> Vec<Held> {
         .collect()
 }
 
-pub(crate) fn end_of<T>(handle: JobHandle<T>) -> Result<T, JobError> {
-    handle.wait_timeout(PATIENCE).expect("the job did not end")
+pub(crate) fn end_of<T>(handle: TaskHandle<T>) -> Result<T, TaskError> {
+    handle.wait_timeout(PATIENCE).expect("the task did not end")
 }
 
 /// Waits until something is so that must become so.

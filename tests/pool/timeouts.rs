@@ -2,20 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use tower_offload::{Cause, JobError, PoolConfig, Pools};
+use tower_offload::{PoolConfig, Pools, Reason, TaskError};
 
 use crate::children::in_child;
 use crate::support::{Gate, Held, end_of, hold, pools, stats, until};
 
-fn expired(result: Result<(), JobError>) {
-    let Err(JobError::Rejected(rejection)) = result else { panic!("{result:?}") };
-    assert_eq!((rejection.cause(), rejection.started()), (Cause::QueueTimeout, false));
+fn expired(result: Result<(), TaskError>) {
+    let Err(TaskError::Rejected(rejection)) = result else { panic!("{result:?}") };
+    assert_eq!((rejection.reason(), rejection.started()), (Reason::QueueTimeout, false));
     assert!(rejection.retry_after().is_some_and(|wait| !wait.is_zero()), "when to come again: {rejection:?}");
 }
 
 /// There is no Tokio runtime in this test.
 #[test]
-fn a_late_job_is_answered_while_every_worker_is_blocked() {
+fn a_late_task_is_answered_while_every_worker_is_blocked() {
     let timeout = Duration::from_millis(60);
     let pools = pools("late", PoolConfig::new(2).queue_timeout(timeout));
     let held = hold(&pools, "late", 2);
@@ -31,7 +31,7 @@ fn a_late_job_is_answered_while_every_worker_is_blocked() {
 
 /// What a late task holds is dropped by a worker of its pool.
 #[test]
-fn a_late_job_whose_destructor_blocks_does_not_hold_up_the_time_of_another_pool() {
+fn a_late_task_whose_destructor_blocks_does_not_hold_up_the_time_of_another_pool() {
     struct Blocks(Gate, Gate);
     impl Drop for Blocks {
         fn drop(&mut self) {
@@ -54,9 +54,9 @@ fn a_late_job_whose_destructor_blocks_does_not_hold_up_the_time_of_another_pool(
     held.into_iter().flatten().for_each(Held::release);
 }
 
-/// The timer is set for the oldest job; those that come later have their turn too.
+/// The timer is set for the oldest task; those that come later have their turn too.
 #[test]
-fn each_job_has_its_own_time() {
+fn each_task_has_its_own_time() {
     let pools = pools("own", PoolConfig::new(1).queue_timeout(Duration::from_millis(40)));
     let held = hold(&pools, "own", 1);
     for round in 1..=5 {
@@ -70,11 +70,11 @@ fn each_job_has_its_own_time() {
 }
 
 #[test]
-fn a_job_that_got_its_permit_in_time_is_not_timed_out_while_it_runs() {
+fn a_task_that_got_its_permit_in_time_is_not_timed_out_while_it_runs() {
     let timeout = Duration::from_millis(20);
     let pools = pools("run", PoolConfig::new(1).queue_timeout(timeout));
     let held = hold(&pools, "run", 1);
-    // Its own time passes, and that of a job behind it, while it runs.
+    // Its own time passes, and that of a task behind it, while it runs.
     expired(end_of(pools.submit_to_pool("run", || panic!("it never starts")).unwrap()));
     held.into_iter().for_each(Held::release);
     let counts = stats(&pools, "run").counts;

@@ -45,7 +45,7 @@ fn the_worker_that_slept_last_is_woken_first() {
 }
 
 #[test]
-fn workers_start_as_jobs_need_them_and_never_more_than_the_pool_may_have() {
+fn workers_start_as_tasks_need_them_and_never_more_than_the_pool_may_have() {
     let pools = pools("grow", PoolConfig::new(3));
     let mut all = Vec::new();
     for workers in 1..=3 {
@@ -67,11 +67,11 @@ fn a_worker_is_named_after_its_pool_and_its_seat() {
             let named = Gate::default();
             let (sender, receiver) = std::sync::mpsc::channel();
             let holds = named.clone();
-            let job = move || {
+            let task = move || {
                 sender.send(thread::current().name().unwrap().to_owned()).unwrap();
                 holds.wait();
             };
-            let handle = pools.submit_to_pool("thumbnails", job).unwrap();
+            let handle = pools.submit_to_pool("thumbnails", task).unwrap();
             let name = receiver.recv().unwrap();
             (name, named, handle)
         })
@@ -98,7 +98,7 @@ fn idle_workers_end_and_come_back_when_they_are_needed() {
 
 /// Workers end and are called at the same moments, over and over.
 #[test]
-fn no_job_is_lost_between_a_worker_that_ends_and_one_that_starts() {
+fn no_task_is_lost_between_a_worker_that_ends_and_one_that_starts() {
     let pools = pools("tiny", PoolConfig::new(2).keep_alive(Duration::from_millis(1)));
     for round in 0..600_u64 {
         // From none to three times the time after which an idle worker ends.
@@ -205,18 +205,18 @@ fn a_nice_value_that_may_not_be_set_stops_the_start() {
     );
 }
 
-/// Keeps a core busy until `stop`, in short jobs that each bring the next.
-fn compute(pools: &Pools, name: &'static str, jobs: usize, stop: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
-    (0..jobs)
+/// Keeps a core busy until `stop`, in short tasks that each bring the next.
+fn compute(pools: &Pools, name: &'static str, tasks: usize, stop: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
+    (0..tasks)
         .map(|_| {
             let (pools, stop) = (pools.clone(), stop.clone());
             thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let job = || {
+                    let task = || {
                         let begun = Instant::now();
                         while begun.elapsed() < Duration::from_millis(1) {}
                     };
-                    end_of(pools.submit_to_pool(name, job).unwrap()).unwrap();
+                    end_of(pools.submit_to_pool(name, task).unwrap()).unwrap();
                 }
             })
         })
@@ -238,17 +238,17 @@ fn workers_that_compute_are_no_more_than_the_cores_and_others_come_when_they_blo
         let stats = stats(&pools, "level");
         stats.in_flight + stats.queued_tasks > cores && stats.active_threads <= cores
     });
-    // As many jobs that block as the pool has workers, all at once, behind those that compute.
+    // As many tasks that block as the pool has workers, all at once, behind those that compute.
     hold(&pools, "level", most).into_iter().for_each(Held::release);
     stop.store(true, Ordering::Relaxed);
     clients.into_iter().for_each(|client| client.join().unwrap());
 }
 
-/// The pool has learned that its jobs compute. Then long ones take every core: what runs and what waits looks the same
+/// The pool has learned that its tasks compute. Then long ones take every core: what runs and what waits looks the same
 /// as before.
 #[cfg(target_os = "linux")]
 #[test]
-fn jobs_that_block_find_workers_beside_long_ones_on_every_core() {
+fn tasks_that_block_find_workers_beside_long_ones_on_every_core() {
     let cores = thread::available_parallelism().unwrap().get();
     let most = 4 * cores;
     let pools = pools("long", PoolConfig::new(most).queue_target(PATIENCE..=PATIENCE));
@@ -266,12 +266,12 @@ fn jobs_that_block_find_workers_beside_long_ones_on_every_core() {
     let long: Vec<_> = (0..=cores)
         .map(|_| {
             let stop = stop.clone();
-            let job = move || {
+            let task = move || {
                 while !stop.load(Ordering::Relaxed) {
                     std::hint::spin_loop();
                 }
             };
-            pools.submit_to_pool("long", job).unwrap()
+            pools.submit_to_pool("long", task).unwrap()
         })
         .collect();
     hold(&pools, "long", most - long.len()).into_iter().for_each(Held::release);

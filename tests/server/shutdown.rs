@@ -246,25 +246,25 @@ async fn a_client_that_does_not_read_is_cut_off_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn jobs_that_no_request_waits_for_are_finished_after_the_connections() {
+async fn tasks_that_no_request_waits_for_are_finished_after_the_connections() {
     let pools = Pools::default();
     let (gate, mut keeper) = gate();
-    let job = pools.submit_to_pool("io", async move { gate.pass().await }).unwrap();
+    let task = pools.submit_to_pool("io", async move { gate.pass().await }).unwrap();
     keeper.entered().await;
     let mut server = TestServer::with_pools(hello(), &pools, |_| {}).await;
     server.stopped().await;
     keeper.open();
     let report = server.report().await;
-    soon(job).await.unwrap();
+    soon(task).await.unwrap();
     assert_eq!((report.pools.finished(), report.pools.cut_off()), (1, 0));
     assert!(report.is_complete());
 }
 
-/// Stops a server while one of its pools has a job that does not end, which is cut off.
-async fn cut_off_a_job() {
+/// Stops a server while one of its pools has a task that does not end, which is cut off.
+async fn cut_off_a_task() {
     let pools = Pools::default();
     let (gate, mut keeper) = gate();
-    let _job = pools.submit_to_pool("io", async move { gate.pass().await }).unwrap();
+    let _task = pools.submit_to_pool("io", async move { gate.pass().await }).unwrap();
     keeper.entered().await;
     let mut server = TestServer::with_pools(hello(), &pools, |config| config.server.shutdown_timeout = SHORT).await;
     server.stop();
@@ -274,15 +274,15 @@ async fn cut_off_a_job() {
 }
 
 #[tokio::test]
-async fn jobs_that_take_too_long_are_cut_off_and_reported() {
-    cut_off_a_job().await;
+async fn tasks_that_take_too_long_are_cut_off_and_reported() {
+    cut_off_a_task().await;
 }
 
 #[tokio::test]
-async fn the_second_trigger_does_not_wait_for_jobs_either() {
+async fn the_second_trigger_does_not_wait_for_tasks_either() {
     let pools = Pools::default();
     let (gate, mut keeper) = gate();
-    let _job = pools.submit_to_pool("io", async move { gate.pass().await }).unwrap();
+    let _task = pools.submit_to_pool("io", async move { gate.pass().await }).unwrap();
     keeper.entered().await;
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let other = pools.submit_to_pool("db", receiver).unwrap();
@@ -325,5 +325,5 @@ async fn the_deadline_holds_although_the_thread_that_keeps_the_time_is_held_up()
     let mut shutdown = pin!(others.shutdown(SHORT));
     assert!(shutdown.as_mut().poll(&mut Context::from_waker(&keeper)).is_pending());
     tokio::task::spawn_blocking(move || has_come.recv_timeout(FOR_EVER)).await.unwrap().expect("it rings");
-    cut_off_a_job().await;
+    cut_off_a_task().await;
 }

@@ -55,7 +55,7 @@ impl Config {
     /// let error = Config::from_yaml("performance:\n  thread_pools:\n    cpu_workers: 0\n").unwrap_err();
     /// assert_eq!(
     ///     error.to_string(),
-    ///     "<yaml>:3:18: performance.thread_pools.cpu_workers: 0 workers could never run a job; \
+    ///     "<yaml>:3:18: performance.thread_pools.cpu_workers: 0 workers could never run a task; \
     ///      give a number from 1 to 4096, or `auto`"
     /// );
     /// ```

@@ -9,7 +9,7 @@ use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 
 use crate::admission::{Key, Offer, Outcome, Settings, Timestamp};
-use crate::error::Cause;
+use crate::error::Reason;
 use crate::pool::active_limit::Sampled;
 use crate::pool::dispatch::{Admit, Dispatch, Ending, InPlace, Last, Offered, Refused};
 use crate::pool::effects::Effects;
@@ -184,7 +184,7 @@ impl Pool {
         })
     }
 
-    pub(super) fn submit(self: &Arc<Self>, body: Body) -> Result<TaskRef, Cause> {
+    pub(super) fn submit(self: &Arc<Self>, body: Body) -> Result<TaskRef, Reason> {
         self.offer(Offer::default(), Task::new(body))
     }
 
@@ -199,7 +199,7 @@ impl Pool {
         loop {
             match self.offer(Offer { patient: true, ..Offer::default() }, Task::new(body())) {
                 Ok(task) => return Some(task),
-                Err(Cause::QueueFull) => {}
+                Err(Reason::QueueFull) => {}
                 Err(_) => return None,
             }
             self.perform(self.dispatch.wait_for_room(NOW, true));
@@ -208,7 +208,7 @@ impl Pool {
         }
     }
 
-    fn offer(self: &Arc<Self>, offer: Offer, task: TaskRef) -> Result<TaskRef, Cause> {
+    fn offer(self: &Arc<Self>, offer: Offer, task: TaskRef) -> Result<TaskRef, Reason> {
         hold(&self.tasks).push(task.clone());
         let (offered, effects) = self.dispatch.offer(NOW, offer, task.clone());
         self.perform(effects);
@@ -219,7 +219,7 @@ impl Pool {
                 }
                 Ok(task)
             }
-            Err(Refused { cause, .. }) => Err(cause),
+            Err(Refused { reason, .. }) => Err(reason),
         }
     }
 

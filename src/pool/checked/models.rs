@@ -41,7 +41,7 @@ use loom::sync::atomic::AtomicBool;
 use loom::thread::{self, JoinHandle};
 
 use super::model::{Body, LATE, NOW, Plan, Pool, Slot, TaskRef, awaits, ends, meets, tells, waits_for, yields};
-use crate::error::Cause;
+use crate::error::Reason;
 use crate::pool::task_state::{TaskState, Wakeup};
 
 fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
@@ -298,7 +298,7 @@ fn a_queue_that_is_given_up_loses_no_task() {
             pool.submit(ends()).expect("there is room for three");
         }
         pool.drain();
-        pool.perform(pool.dispatch.evict_all(NOW, Cause::Draining));
+        pool.perform(pool.dispatch.evict_all(NOW, Reason::Draining));
         pool.wait_until_idle(0);
         pool.close_all(3);
     });
@@ -332,7 +332,7 @@ fn a_drain_waits_for_every_task_that_was_admitted() {
         pool.wait_until_idle(0);
         let ended = pool.ended.load(Relaxed);
         let admitted = join(submitter);
-        assert_eq!(pool.submit(ends()).err(), Some(Cause::Draining));
+        assert_eq!(pool.submit(ends()).err(), Some(Reason::Draining));
         assert_eq!(ended, usize::from(admitted), "the drain waits for the task, unless that was refused");
         pool.close(usize::from(admitted), 0);
     });

@@ -77,7 +77,7 @@ fn a_worker_tells_late_tasks_before_it_parks_and_takes_what_was_submitted_meanwh
         || LATE,
         |effects| {
             for evicted in effects.evicted {
-                assert_eq!((evicted.task.0, evicted.cause), ("late", Cause::QueueTimeout));
+                assert_eq!((evicted.task.0, evicted.reason), ("late", Reason::QueueTimeout));
                 told.set(told.get() + 1);
                 let effects = offer(&dispatch, LATE, ("third", &keys[2]));
                 assert!(matches!(effects.wake, Wake::Nobody), "the worker is awake, and will look again");

@@ -11,31 +11,31 @@ use self::sealed::Sealed;
 /// `Kind` tells the two apart, and is always inferred. There are no others.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot run in a pool",
-    note = "a job is a closure `FnOnce() -> T`, or a future; it and its value are `Send + 'static`"
+    note = "a task is a closure `FnOnce() -> T`, or a future; it and its value are `Send + 'static`"
 )]
-pub trait IntoJob<Kind>: Sealed<Kind> + Send + 'static {
-    /// The value of the job.
+pub trait IntoTask<Kind>: Sealed<Kind> + Send + 'static {
+    /// The value of the task.
     type Output: Send + 'static;
-    /// The job as a future.
+    /// The task as a future.
     type Future: Future<Output = Self::Output> + Unpin + Send + 'static;
 
-    /// The job as a future that does its work when it is polled.
-    fn into_job(self) -> Self::Future;
+    /// The task as a future that does its work when it is polled.
+    fn into_task(self) -> Self::Future;
 }
 
 mod sealed {
-    /// Keeps the trait of jobs to the kinds there are.
+    /// Keeps the trait of tasks to the kinds there are.
     pub trait Sealed<Kind> {
-        /// Whether the job is a future, and not a closure.
+        /// Whether the task is a future, and not a closure.
         const IS_FUTURE: bool;
     }
 }
 
-/// The [`Kind`](IntoJob) of closures.
+/// The [`Kind`](IntoTask) of closures.
 #[derive(Debug)]
 pub struct ClosureKind;
 
-/// The [`Kind`](IntoJob) of futures.
+/// The [`Kind`](IntoTask) of futures.
 #[derive(Debug)]
 pub struct FutureKind;
 
@@ -51,7 +51,7 @@ impl<F: Future> Sealed<FutureKind> for F {
     const IS_FUTURE: bool = true;
 }
 
-impl<F, T> IntoJob<ClosureKind> for F
+impl<F, T> IntoTask<ClosureKind> for F
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
@@ -59,12 +59,12 @@ where
     type Output = T;
     type Future = CallOnce<F>;
 
-    fn into_job(self) -> CallOnce<F> {
+    fn into_task(self) -> CallOnce<F> {
         CallOnce(Some(self))
     }
 }
 
-impl<F> IntoJob<FutureKind> for F
+impl<F> IntoTask<FutureKind> for F
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
@@ -72,7 +72,7 @@ where
     type Output = F::Output;
     type Future = Pin<Box<F>>;
 
-    fn into_job(self) -> Pin<Box<F>> {
+    fn into_task(self) -> Pin<Box<F>> {
         Box::pin(self)
     }
 }
@@ -84,7 +84,7 @@ impl<F: FnOnce() -> T, T> Future for CallOnce<F> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<T> {
-        let call = self.0.take().expect("a job is not polled after it has ended");
+        let call = self.0.take().expect("a task is not polled after it has ended");
         Poll::Ready(call())
     }
 }

@@ -1,0 +1,38 @@
+//! Reason → HTTP status and gRPC code, in one table.
+
+use http::StatusCode;
+
+use crate::error::{Reason, Rejection};
+
+/// The gRPC codes of rejections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GrpcCode {
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    ResourceExhausted = 8,
+    Internal = 13,
+    Unavailable = 14,
+}
+
+pub(super) const fn answer_to(reason: Reason) -> (StatusCode, GrpcCode) {
+    match reason {
+        Reason::QueueFull | Reason::QueueTimeout | Reason::Shed => {
+            (StatusCode::SERVICE_UNAVAILABLE, GrpcCode::ResourceExhausted)
+        }
+        Reason::Draining | Reason::NoWorkers => (StatusCode::SERVICE_UNAVAILABLE, GrpcCode::Unavailable),
+        Reason::BadHeader => (StatusCode::BAD_REQUEST, GrpcCode::InvalidArgument),
+        Reason::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, GrpcCode::DeadlineExceeded),
+        Reason::UnknownPool | Reason::Panicked | Reason::CutOff => {
+            (StatusCode::INTERNAL_SERVER_ERROR, GrpcCode::Internal)
+        }
+    }
+}
+
+impl Rejection {
+    /// The HTTP status of this rejection: 503 if trying again helps, 504 if a deadline passed, 400 for a header that cannot
+    /// be read, and 500 otherwise.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        answer_to(self.reason()).0
+    }
+}
