@@ -7,11 +7,13 @@ use std::task::{Context, Poll};
 use pin_project::pin_project;
 use tower_service::Service;
 
+use crate::pool::Boxed;
+
 /// A ready service and its request. Polling it calls the service, and then polls the future that the service returned.
 ///
 /// It is boxed from the beginning, so that moving it into a pool does not copy the request, and the caller's future does
 /// not keep room for it.
-pub(super) type BoxedCall<S, Req> = Pin<Box<Call<S, Req>>>;
+pub(super) type BoxedCall<S, Req> = Boxed<Call<S, Req>>;
 
 #[pin_project(project = CallProj)]
 pub(super) enum Call<S: Service<Req>, Req> {
@@ -25,7 +27,7 @@ pub(super) enum Call<S: Service<Req>, Req> {
 
 impl<S: Service<Req>, Req> Call<S, Req> {
     pub(super) fn boxed(service: S, request: Req) -> BoxedCall<S, Req> {
-        Box::pin(Self::Ready { call: Some((service, request)) })
+        Boxed::new(Self::Ready { call: Some((service, request)) })
     }
 
     pub(super) fn request(&self) -> Option<&Req> {

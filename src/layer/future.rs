@@ -83,7 +83,7 @@ where
         let answer = loop {
             let next = match this.state.as_mut().project() {
                 StateProj::Inline { future } => break Ok(ready!(future.poll(cx))),
-                StateProj::Here { call } => break Ok(ready!(call.as_mut().poll(cx))),
+                StateProj::Here { call } => break Ok(ready!(Pin::new(call).poll(cx))),
                 StateProj::Pending { pending, late } => {
                     match ready!(poll_pending(pending, late.as_mut(), *this.options, cx)) {
                         Ok(answer) => break Ok(answer),
@@ -160,7 +160,7 @@ where
     Req: Send + 'static,
     P: Protocol<Req, S::Response, S::Error>,
 {
-    let function = pool.is_verbose().then(|| call.request().map(|request| protocol.describe(request))).flatten();
+    let function = pool.is_verbose().then(|| call.get()?.request().map(|request| protocol.describe(request))).flatten();
     let submitted = pool.submit_future(Submission {
         future: call,
         options,

@@ -104,7 +104,7 @@ impl<T> Pending<T> {
                 state.awaited_on_worker();
             }
             if start_in_place(task) != InPlace::Ended {
-                worker::run_in_place(task.pool(), &runnable(task));
+                worker::run_in_place(task.pool(), runnable(task));
             }
         }
     }
@@ -119,11 +119,13 @@ impl<T> Future for Pending<T> {
         // A worker that waits for a task which is queued behind the one it polls would wait for itself.
         let waits_on_worker = !task.head().state.has_started() && local::is_worker_of(task.head().pool);
         if waits_on_worker && start_in_place(task) == InPlace::Queued {
-            worker::run_in_place(task.pool(), &runnable(task));
+            worker::run_in_place(task.pool(), runnable(task));
         }
-        let mut waker = Some(cx.waker().clone());
+        let state = &task.head().state;
+        // Cloned without the lock, and only if it is needed.
+        let mut waker = (!state.has_ended()).then(|| cx.waker().clone());
         let mut answer = lock(task.answer());
-        if task.head().state.has_ended()
+        if state.has_ended()
             && let Some(value) = answer.value.take()
         {
             drop(answer);
@@ -170,7 +172,7 @@ impl<T> Drop for Pending<T> {
             }
         }
         // It is in flight: a worker drops its future.
-        runnable(task).waker().wake();
+        runnable(task).wake();
     }
 }
 
@@ -355,7 +357,7 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;
-    use crate::pool::{Plan, Pool, Submission, TaskOptions, always_ok};
+    use crate::pool::{Boxed, Plan, Pool, Submission, TaskOptions, always_ok};
 
     fn pool() -> Pool {
         Pool::new(Plan::of_one_worker())
@@ -367,7 +369,7 @@ mod tests {
         F::Output: Send,
     {
         let submission = Submission {
-            future: Box::pin(future),
+            future: Boxed::new(future),
             options: TaskOptions::new(),
             function: String::new,
             outcome_of: always_ok,

@@ -36,10 +36,9 @@ pub(super) fn is_worker_of(pool: u64) -> bool {
 
 /// Polls a task once, as the current one of this thread.
 pub(super) fn poll(task: &TaskRef, now: Timestamp) -> Polled {
-    let waker = task.clone().waker();
     with(|local| local.polling.push(task.clone()));
-    let polled = task.poll(&waker, now);
-    // The last reference to it may be dropped here, and call code of the application.
+    let polled = task.clone().poll(now);
+    // Dropped without the borrow.
     let _task = with(|local| local.polling.pop());
     polled
 }

@@ -8,7 +8,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `task_state`, `thread_state`, `context`, `stats` | the state of one task; of one thread; what travels with a task; numbers |
+//! | `task_state`, `task_future`, `thread_state`, `context`, `stats` | the state of one task; what it polls; the state of one thread; what travels with a task; numbers |
 //! | `cores`, `allotment`, `active_limit`, `core_budget` | how many cores there are; those of one pool; how many of its workers may be awake; the cores of all pools |
 //! | `workers`, `effects`, `dispatch` | who is awake; what is put off; the lock |
 //! | `runnable`, `task_log`, `local` | a task of any type; its log; what a worker keeps in its thread |
@@ -38,6 +38,7 @@ mod shared;
 mod stats;
 mod submit;
 mod task;
+mod task_future;
 mod task_log;
 mod task_state;
 mod thread_state;
@@ -59,4 +60,5 @@ pub(crate) use self::handle::{Pending, block_on};
 pub(crate) use self::shared::{Hooks, Plan, WorkerHooks};
 pub(crate) use self::stats::ratio;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};
+pub(crate) use self::task_future::{Boxed, TaskFuture};
 pub(crate) use self::task_log::name_of;

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Waker;
 
 use tokio::sync::Notify;
 
@@ -22,16 +21,18 @@ pub(super) trait Runnable: Send + Sync {
     /// What is the same in all tasks.
     fn head(&self) -> &Head;
 
-    /// The task's waker. It keeps the task in memory.
-    fn waker(self: Arc<Self>) -> Waker;
+    /// Has the task polled again.
+    fn wake(self: Arc<Self>);
 
     /// Polls the task once, if nobody else does or did. `now` is the time of the call.
     ///
-    /// The future of a task that ended has been dropped, and so has its value where nobody waits for it.
-    fn poll(&self, waker: &Waker, now: Timestamp) -> Polled;
+    /// The content of a future that ended has been dropped, and so has its value where nobody waits for it.
+    fn poll(self: Arc<Self>, now: Timestamp) -> Polled;
 
     /// Lets the caller read the answer of a task that ended, and wakes it. To be called after the permit was released.
-    fn publish(&self);
+    ///
+    /// This reference is dropped before the caller is woken, so that the caller has the last one in most cases.
+    fn publish(self: Arc<Self>);
 
     /// Ends a queued task that never starts: its caller gets `rejection`, and is woken.
     fn reject(&self, rejection: Rejection);

@@ -1,7 +1,6 @@
 //! A handle to one pool, and the way of a task into it.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
@@ -13,6 +12,7 @@ use super::runnable::{Head, LogEntry, Runnable};
 use super::shared::{Plan, Shared};
 use super::stats::PoolStats;
 use super::task::Task;
+use super::task_future::TaskFuture;
 use super::task_state::TaskState;
 use super::{local, publish, task_log, worker};
 use crate::admission::{Offer, Outcome};
@@ -38,7 +38,7 @@ struct Open {
 }
 
 /// A future on its way into a pool.
-pub(crate) struct Submission<F: Future, L> {
+pub(crate) struct Submission<F: TaskFuture, L> {
     pub(crate) future: F,
     pub(crate) options: TaskOptions,
     /// The task's name in the log; called only if tasks are logged.
@@ -50,7 +50,7 @@ pub(crate) struct Submission<F: Future, L> {
 }
 
 /// Why a future did not come into the pool.
-pub(crate) struct Rejected<F: Future, L> {
+pub(crate) struct Rejected<F: TaskFuture, L> {
     /// What was submitted, if it is to be submitted again when the pool has room.
     pub(crate) submission: Option<Submission<F, L>>,
     pub(crate) rejection: Rejection,
@@ -102,7 +102,7 @@ impl Pool {
     /// A task of this pool that has no room for another one runs that one in place, up to its first await.
     pub(crate) fn submit_future<F, L>(&self, submission: Submission<F, L>) -> Result<Pending<F::Output>, Rejected<F, L>>
     where
-        F: Future + Unpin + Send + 'static,
+        F: TaskFuture,
         F::Output: Send + 'static,
         L: Fn() -> String,
     {
@@ -143,7 +143,7 @@ impl Pool {
                 worker::perform(pool, effects);
                 worker::changed(pool);
                 if let Some(riding) = riding {
-                    worker::run_in_place(pool, &riding);
+                    worker::run_in_place(pool, riding);
                 }
                 Ok(Pending::new(task))
             }

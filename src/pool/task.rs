@@ -4,16 +4,18 @@
 //! Its answer is written before the permit is released and can be read only afterwards, so a caller that has an answer
 //! finds the permit free, and a value that nobody waits for is dropped while the task still counts as in flight.
 
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
+
+use futures_util::task::{ArcWake, waker_ref};
 
 use super::context::TaskContext;
 use super::dispatch::Ending;
 use super::runnable::{CutOff, Head, Polled, Runnable, TaskRef};
 use super::shared::Shared;
+use super::task_future::TaskFuture;
 use super::task_state::Wakeup;
 use super::{local, worker};
 use crate::admission::{Outcome, Timestamp};
@@ -21,8 +23,8 @@ use crate::error::{Panic, Reason, Rejection, TaskError};
 use crate::shield::{drop_payload, shielded};
 use crate::sync::lock_std as lock;
 
-/// A future in a pool. `F` is a closure's future, which lies inline, or a pinned box.
-pub(super) struct Task<F: Future> {
+/// A future in a pool.
+pub(super) struct Task<F: TaskFuture> {
     head: Head,
     pool: Arc<Shared>,
     outcome_of: fn(&F::Output) -> Outcome,
@@ -32,7 +34,10 @@ pub(super) struct Task<F: Future> {
 
 /// What the workers have of a task.
 struct Work<F> {
+    /// `None` if the submitter has it back.
     future: Option<F>,
+    /// The content of the future was not dropped yet.
+    live: bool,
     /// Dropped when the task ends.
     context: Option<TaskContext>,
     /// The time of the first poll.
@@ -64,7 +69,7 @@ pub(super) trait Awaited<T>: Runnable {
 
 impl<F> Task<F>
 where
-    F: Future + Unpin + Send + 'static,
+    F: TaskFuture,
     F::Output: Send + 'static,
 {
     pub(super) fn new(
@@ -79,13 +84,15 @@ where
             pool,
             outcome_of,
             answer: Mutex::new(Answer { value: None, caller: Caller::Waits(None) }),
-            work: Mutex::new(Work { future: Some(future), context: Some(context), began: None }),
+            work: Mutex::new(Work { future: Some(future), live: true, context: Some(context), began: None }),
         })
     }
 
     /// Takes the future out of a task that was not admitted.
     pub(super) fn into_future(self: Arc<Self>) -> Option<F> {
-        lock(&self.work).future.take()
+        let mut work = lock(&self.work);
+        work.live = false;
+        work.future.take()
     }
 
     /// The task does not start, or is not polled any more.
@@ -118,16 +125,16 @@ where
     /// Polls the future in the task's context; the value with which it ended. The future of a task that ended has been
     /// dropped.
     fn poll_future(&self, work: &mut Work<F>, cx: &mut Context<'_>) -> Poll<(Result<F::Output, TaskError>, Outcome)> {
-        let Work { future, context: Some(context), .. } = work else { return Poll::Pending };
+        let Work { future: Some(future), context: Some(context), live, .. } = work else { return Poll::Pending };
         let mut ended = None;
         // What surrounds the poll is the application's as well: a subscriber may panic when a span is entered.
         let polled = catch_unwind(AssertUnwindSafe(|| {
             context.run(|| {
-                let polled = future.as_mut().map_or(Poll::Pending, |future| Pin::new(future).poll(cx));
-                if let Poll::Ready(value) = polled {
+                if let Poll::Ready(value) = Pin::new(&mut *future).poll(cx) {
                     let outcome = (self.outcome_of)(&value);
                     ended = Some((value, outcome));
-                    *future = None;
+                    *live = false;
+                    future.clear();
                 }
             });
         }));
@@ -155,28 +162,37 @@ where
         shielded(|| drop(value));
     }
 
-    /// Wakes the caller, if it waits.
-    fn wake_caller(&self) {
-        let waker = match &mut lock(&self.answer).caller {
+    /// The waker of the caller, if it waits.
+    fn take_waker(&self) -> Option<Waker> {
+        match &mut lock(&self.answer).caller {
             Caller::Waits(waker) => waker.take(),
             Caller::Gone => None,
-        };
-        if let Some(waker) = waker {
-            shielded(|| waker.wake());
         }
     }
 }
 
-impl<F> Work<F> {
-    /// Drops the future in the task's context, and without it, if a subscriber panics as the span is entered; then the
-    /// context.
+fn wake_caller(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        shielded(|| waker.wake());
+    }
+}
+
+impl<F: TaskFuture> Work<F> {
+    /// Drops the content of the future in the task's context, and without it, if a subscriber panics as the span is
+    /// entered; then the context.
     fn drop_all(&mut self) {
-        let Self { future, context, .. } = self;
-        if let (Some(context), true) = (&context, future.is_some()) {
-            shielded(|| context.run(|| drop(future.take())));
-            shielded(|| drop(future.take()));
+        let Some(context) = self.context.take() else { return };
+        if self.live {
+            shielded(|| context.run(|| self.clear()));
+            shielded(|| self.clear());
         }
-        shielded(|| drop(context.take()));
+        shielded(|| drop(context));
+    }
+
+    fn clear(&mut self) {
+        if let (Some(future), true) = (&mut self.future, std::mem::take(&mut self.live)) {
+            future.clear();
+        }
     }
 
     fn in_context(&self, call: impl FnOnce()) {
@@ -188,18 +204,18 @@ impl<F> Work<F> {
 
 impl<F> Runnable for Task<F>
 where
-    F: Future + Unpin + Send + 'static,
+    F: TaskFuture,
     F::Output: Send + 'static,
 {
     fn head(&self) -> &Head {
         &self.head
     }
 
-    fn waker(self: Arc<Self>) -> Waker {
-        Waker::from(self)
+    fn wake(self: Arc<Self>) {
+        ArcWake::wake(self);
     }
 
-    fn poll(&self, waker: &Waker, now: Timestamp) -> Polled {
+    fn poll(self: Arc<Self>, now: Timestamp) -> Polled {
         let state = &self.head.state;
         if self.head.deadline.is_some_and(|deadline| deadline <= now) && !state.has_started() {
             state.deadline_passed();
@@ -216,11 +232,11 @@ where
         if begun.first {
             self.begin(work, now);
         }
-        let Poll::Ready((result, outcome)) = self.poll_future(work, &mut Context::from_waker(waker)) else {
+        let Poll::Ready((result, outcome)) = self.poll_future(work, &mut Context::from_waker(&waker_ref(&self))) else {
             let wakeup = state.end_poll();
             drop(held);
             if wakeup == Wakeup::ScheduleAndTell {
-                self.wake_caller();
+                wake_caller(self.take_waker());
             }
             return if wakeup == Wakeup::Nothing { Polled::Pending } else { Polled::Woken };
         };
@@ -239,9 +255,11 @@ where
         Polled::Ended(outcome, work.began)
     }
 
-    fn publish(&self) {
+    fn publish(self: Arc<Self>) {
         self.head.state.end();
-        self.wake_caller();
+        let waker = self.take_waker();
+        drop(self);
+        wake_caller(waker);
     }
 
     fn reject(&self, rejection: Rejection) {
@@ -250,7 +268,8 @@ where
             log.log_refusal(self.pool.name(), rejection.reason());
         }
         self.put(Err(TaskError::from(rejection)));
-        self.publish();
+        self.head.state.end();
+        wake_caller(self.take_waker());
     }
 
     fn discard(&self) {
@@ -276,7 +295,7 @@ where
 
 impl<F> Awaited<F::Output> for Task<F>
 where
-    F: Future + Unpin + Send + 'static,
+    F: TaskFuture,
     F::Output: Send + 'static,
 {
     fn pool(&self) -> &Arc<Shared> {
@@ -292,29 +311,24 @@ where
     }
 }
 
-impl<F> Wake for Task<F>
+impl<F> ArcWake for Task<F>
 where
-    F: Future + Unpin + Send + 'static,
+    F: TaskFuture,
     F::Output: Send + 'static,
 {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        let wakeup = self.head.state.wake();
+    fn wake_by_ref(this: &Arc<Self>) {
+        let wakeup = this.head.state.wake();
         if wakeup != Wakeup::Nothing {
-            let task: TaskRef = self.clone();
-            worker::ready(&self.pool, task);
+            worker::ready(&this.pool, this.clone());
         }
         if wakeup == Wakeup::ScheduleAndTell {
-            self.wake_caller();
+            wake_caller(this.take_waker());
         }
     }
 }
 
 /// A task that nobody can wake any more, or that was never admitted.
-impl<F: Future> Drop for Task<F> {
+impl<F: TaskFuture> Drop for Task<F> {
     fn drop(&mut self) {
         let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner);
         work.drop_all();

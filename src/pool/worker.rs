@@ -14,7 +14,7 @@ use super::effects::Effects;
 use super::group::Member;
 use super::local;
 use super::publish;
-use super::runnable::{Polled, Runnable, TaskRef};
+use super::runnable::{Polled, TaskRef};
 use super::sampler;
 use super::shared::Shared;
 use super::workers::{Wake, WorkerId};
@@ -32,10 +32,14 @@ fn run(pool: &Arc<Shared>, worker: WorkerId) {
         let polled = local::poll(&task, now);
         let now = pool.now();
         next = match polled {
-            Polled::Ended(outcome, began) => release(pool, worker, now, &task, outcome, began),
-            Polled::Pending => self::next(pool, worker, now, Last::Pending, None),
+            Polled::Ended(outcome, began) => release(pool, worker, now, task, outcome, began),
             Polled::Woken => self::next(pool, worker, now, Last::Woken(task), None),
-            Polled::Stale => self::next(pool, worker, now, Last::Stale, None),
+            Polled::Pending | Polled::Stale => {
+                // It may be the last reference, to a task that nobody can wake. It is not kept while the worker parks.
+                shielded(|| drop(task));
+                let last = if matches!(polled, Polled::Pending) { Last::Pending } else { Last::Stale };
+                self::next(pool, worker, now, last, None)
+            }
         };
     }
     if let Some(hook) = &pool.plan.hooks.worker.on_stop {
@@ -49,7 +53,7 @@ fn release(
     pool: &Arc<Shared>,
     worker: WorkerId,
     now: Timestamp,
-    task: &TaskRef,
+    task: TaskRef,
     outcome: Outcome,
     began: Option<Timestamp>,
 ) -> Option<(TaskRef, Timestamp)> {
@@ -70,7 +74,7 @@ fn next(
     worker: WorkerId,
     now: Timestamp,
     last: Last<TaskRef>,
-    ended: Option<&TaskRef>,
+    ended: Option<TaskRef>,
 ) -> Option<(TaskRef, Timestamp)> {
     let (next, effects) = pool.dispatch.next(worker, now, last);
     if let Some(task) = ended {
@@ -87,16 +91,16 @@ fn next(
 }
 
 /// Polls a task of this thread's own pool on behalf of the one that waits for it, and releases its permit if it ends.
-pub(super) fn run_in_place(pool: &Arc<Shared>, task: &TaskRef) {
-    match local::poll(task, pool.now()) {
-        Polled::Ended(outcome, began) => end(pool, &**task, outcome, began),
-        Polled::Woken => ready(pool, task.clone()),
+pub(super) fn run_in_place(pool: &Arc<Shared>, task: TaskRef) {
+    match local::poll(&task, pool.now()) {
+        Polled::Ended(outcome, began) => end(pool, task, outcome, began),
+        Polled::Woken => ready(pool, task),
         Polled::Pending | Polled::Stale => {}
     }
 }
 
 /// Releases the permit of a task that ended outside of a worker's loop, and tells its caller.
-pub(super) fn end(pool: &Arc<Shared>, task: &dyn Runnable, outcome: Outcome, began: Option<Timestamp>) {
+pub(super) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Option<Timestamp>) {
     let now = pool.now();
     let ran = began.map(|began| now.since(began));
     if let Some(key) = task.head().key() {
@@ -118,6 +122,9 @@ pub(super) fn ready(pool: &Arc<Shared>, task: TaskRef) {
 
 /// Performs what was put off until the lock was released, on a thread that is not the pool's worker.
 pub(super) fn perform(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
+    if effects.is_empty() {
+        return;
+    }
     let evicted = perform_all(pool, effects);
     if evicted.is_empty() {
         return;
@@ -217,7 +224,7 @@ fn start(pool: &Arc<Shared>, worker: WorkerId) {
     perform_on_worker(pool, effects);
     for task in tasks {
         match task.abandon() {
-            Some((outcome, began)) => end(pool, &*task, outcome, began),
+            Some((outcome, began)) => end(pool, task, outcome, began),
             // It had ended already, and waited to be dropped.
             None => task.discard(),
         }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use self::sealed::Sealed;
+use crate::pool::{Boxed, TaskFuture};
 
 /// A closure or a future that can run in a pool.
 ///
@@ -17,7 +18,7 @@ pub trait IntoTask<Kind>: Sealed<Kind> + Send + 'static {
     /// The value of the task.
     type Output: Send + 'static;
     /// The task as a future.
-    type Future: Future<Output = Self::Output> + Unpin + Send + 'static;
+    type Future: TaskFuture<Output = Self::Output>;
 
     /// The task as a future that does its work when it is polled.
     fn into_task(self) -> Self::Future;
@@ -70,10 +71,10 @@ where
     F::Output: Send + 'static,
 {
     type Output = F::Output;
-    type Future = Pin<Box<F>>;
+    type Future = Boxed<F>;
 
-    fn into_task(self) -> Pin<Box<F>> {
-        Box::pin(self)
+    fn into_task(self) -> Boxed<F> {
+        Boxed::new(self)
     }
 }
 
@@ -86,5 +87,15 @@ impl<F: FnOnce() -> T, T> Future for CallOnce<F> {
     fn poll(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<T> {
         let call = self.0.take().expect("a task is not polled after it has ended");
         Poll::Ready(call())
+    }
+}
+
+impl<F, T> TaskFuture for CallOnce<F>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    fn clear(&mut self) {
+        self.0 = None;
     }
 }
