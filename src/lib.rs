@@ -22,22 +22,16 @@
 //!     .nest_service("/health/thread-pools", StatsService::new(&pools));
 //! ```
 //!
-//! # A request's way
+//! # The way of a request
 //!
-//! ```text
-//!  connection's task (Tokio)                          pool                      worker (OS thread)
-//!  ─────────────────────────                          ────                      ──────────────────
-//!  PoolService::call ── select ──┐
-//!  ResponseFuture::poll ── submit ──► admission: permit now ───► ready ──────────► call the handler,
-//!        ▲                            │      or queue ─────────► (a permit is free) poll its future
-//!        │                            └──── or reject                                │
-//!        │◄──────────── rejection ──────────┘                                        │
-//!        │◄──────────────────────── response, and the permit comes home ◄────────────┘
-//! ```
+#![doc = include_str!("../docs/way.svg")]
 //!
-//! A worker that polls a future to `Pending` gives the thread to the next task; a task that is woken goes ahead of the
-//! queue. Handlers see the Tokio runtime they were submitted from, so timers, sockets and `tokio::spawn` work, and they
-//! may block as they like: no runtime thread ever runs them.
+//! If a worker's poll of a task returns `Pending`, the worker takes the next task. A woken task goes ahead of the queue, up to
+//! eight times in a row while a queued task could start. Handlers see the Tokio runtime that they were submitted from, so
+//! timers, sockets and `tokio::spawn` work. They may block: no thread of that runtime runs them.
+//!
+//! A task that submits another task to its own pool queues like any other. A worker that waits for such a task, while it is
+//! still queued, runs it in place. So a pool never waits for itself.
 //!
 //! # Where to look
 //!
@@ -46,12 +40,12 @@
 //! | wrapping a service, and what runs where | [`PoolLayer`] |
 //! | choosing the pool: by type, route, extension, closure | [`PoolLayer`], [`select`] |
 //! | what a rejected caller gets | [`reject`], [`error`] |
-//! | overload: deadlines, priorities, fairness | [`terms`], [`config::Queue`], [`config::Trust`] |
+//! | deadlines, priorities, callers | [`terms`], [`config::Trust`] |
 //! | closures, futures and batches without HTTP | [`Pools::run_in_pool`], [`Pools::submit_to_pool`], [`pools::BatchExecutor`] |
 //! | settings, from YAML or in code | [`Config`], [`PoolConfig`], [`Pools::builder`] |
 //! | numbers: JSON, log, Prometheus | [`stats`], [`Pools::log_current_status`], `metrics` |
 //! | a server with a graceful shutdown | `server::serve` |
-//! | the order of layers; tests of an application | `docs::layers`, `docs::testing` |
+//! | pages on single subjects | `docs`: configuration, metrics, overload, deployment, shutdown, layers, testing, troubleshooting, migrating, costs, evidence |
 //!
 //! # Features
 //!
@@ -66,22 +60,20 @@
 //!
 //! # Limits
 //!
-//! - Blocking or computing code cannot be interrupted. If its client leaves, it runs to its end, and counts against the
-//!   limit until then.
-//! - A task of pool A that blocks on a task of pool B, which blocks on A, waits for a worker it holds itself. Submitting
-//!   to the pool one is in runs inline; longer circles end with the queue timeout, unless the task that is waited for has
-//!   begun.
-//! - On Linux, tasks that compute for long on every core leave the other tasks of their pool few workers, also those that
-//!   would only block: give the two kinds separate pools. Tasks that are in flight and wait for a worker are not subject to the
-//!   queue's timeout and order.
-//! - The body of a response and the tasks that a handler spawns run outside the pool: `ServeDir`, for example, opens a file
+//! - Code that blocks or computes cannot be interrupted. If its client leaves, it runs to its end, and counts against the
+//!   limit until then. [`checkpoint`] tells it that its result is of no use any more.
+//! - Tasks of two pools that wait for each other (A for B, and B for A) may wait for a worker that they hold themselves. A task
+//!   that is still queued then ends this at its queue timeout. Tasks of one pool may wait for each other.
+//! - On Linux, tasks that compute for long on every core leave few workers to the other tasks of their pool, even to those
+//!   that would only block. Give the two kinds separate pools. Elsewhere the state of threads is not known: a pool computes with
+//!   as many threads as it has workers.
+//! - A task that has a permit and waits for a worker has left the queue. The queue timeout does not apply to it any more; its
+//!   deadline does.
+//! - The body of a response, and the tasks that a handler spawns, run outside the pool. `ServeDir`, for example, opens a file
 //!   in its pool and reads it on Tokio's blocking threads.
-//! - Tasks that are ready again, because they were woken, go before the queue: as many of them as there are workers that
-//!   yield without an end keep others waiting.
 //! - Pools of the same name in one process, of two [`Pools`], write to the same metrics. Give them different names.
-//! - A [`Waker`](std::task::Waker) that panics ends the process if it belongs to the caller of a task. The wakers of Tokio
-//!   and of the standard library do not panic.
 //! - Under `tokio::time::pause`, Tokio considers a runtime that waits for a pool idle, and advances its clock.
+//! - Pools that were used before a `fork` do not work in the child; pools that were not, do.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "__internals")]
@@ -131,10 +123,36 @@ pub use crate::workload::{Cpu, Db, Embedding, Inference, Io, Marker, Workload};
 /// Pages on single subjects.
 #[cfg(any(doc, doctest))]
 pub mod docs {
-    #[doc = include_str!("../docs/layers.md")]
-    pub mod layers {}
-    #[doc = include_str!("../docs/testing.md")]
-    pub mod testing {}
+    /// Each page is a file of `docs/`. Its links to other pages are to files; here the same links lead to modules.
+    macro_rules! pages {
+        ($($name:ident: $file:literal, $summary:literal;)*) => {$(
+            #[doc = $summary]
+            #[doc = ""]
+            #[doc = "[configuration]: crate::docs::configuration"]
+            #[doc = "[deployment]: crate::docs::deployment"]
+            #[doc = "[layers]: crate::docs::layers"]
+            #[doc = "[metrics]: crate::docs::metrics"]
+            #[doc = "[overload]: crate::docs::overload"]
+            #[doc = "[shutdown]: crate::docs::shutdown"]
+            #[doc = ""]
+            #[doc = include_str!($file)]
+            pub mod $name {}
+        )*};
+    }
+
+    pages! {
+        configuration: "../docs/configuration.md", "Every key of the settings: default, values and effect.";
+        metrics: "../docs/metrics.md", "Every metric, the JSON, and queries for Prometheus.";
+        overload: "../docs/overload.md", "What a pool does with more work than it can do, and what its callers get.";
+        deployment: "../docs/deployment.md", "Behind proxies and balancers, in containers, under Kubernetes and systemd.";
+        shutdown: "../docs/shutdown.md", "Graceful shutdown and restarts, with `server::serve`, `axum::serve` and tonic.";
+        layers: "../docs/layers.md", "In which order `PoolLayer` goes with other layers.";
+        testing: "../docs/testing.md", "How to test handlers that run in pools.";
+        troubleshooting: "../docs/troubleshooting.md", "Symptoms, what causes them, and what to do.";
+        migrating: "../docs/migrating.md", "From `spawn_blocking`, rayon, Python's executors, and tower's limits.";
+        costs: "../docs/costs.md", "What offloading costs in time, memory and threads.";
+        evidence: "../docs/evidence.md", "What the crate has been put through, and how to do it again.";
+    }
 }
 
 /// The examples of the README.
