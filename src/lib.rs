@@ -45,7 +45,7 @@
 //! | settings, from YAML or in code | [`Config`], [`PoolConfig`], [`Pools::builder`] |
 //! | numbers: JSON, log, Prometheus | [`stats`], [`Pools::log_current_status`], `metrics` |
 //! | a server with a graceful shutdown | `server::serve` |
-//! | pages on single subjects | `docs`: configuration, metrics, overload, deployment, shutdown, layers, testing, troubleshooting, migrating, costs, evidence |
+//! | pages on single subjects | [`docs`]: configuration, metrics, overload, deployment, shutdown, layers, testing, troubleshooting, migrating, costs, evidence |
 //!
 //! # Features
 //!
