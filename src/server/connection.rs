@@ -9,9 +9,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulConnection;
@@ -21,7 +18,7 @@ use tracing::debug;
 
 use super::activity::{Action, Due, Stage, Timeouts};
 use super::connections::{Connection, Order, Registration, Side};
-use super::requests::{Requests, Tasks};
+use super::requests::{HttpService, Requests, Tasks};
 use super::socket::Socket;
 
 /// How many requests a client may have in flight on one HTTP/2 connection.
@@ -51,16 +48,11 @@ struct Driver<'a> {
 }
 
 /// Serves one connection to its end. An upgraded one then belongs to the application.
-pub(super) async fn serve<Io, A, S, B>(io: Io, peer: A, registration: Registration, timeouts: Timeouts, service: S)
+pub(super) async fn serve<Io, A, S>(io: Io, peer: A, registration: Registration, timeouts: Timeouts, service: S)
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Clone + Send + Sync + 'static,
-    S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    S: HttpService,
 {
     let connection = Arc::clone(&registration.connection);
     let socket = Socket::new(io, registration);
@@ -190,7 +182,9 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
+    use http::{Request, Response};
     use http_body_util::Full;
+    use hyper::body::Incoming;
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
 

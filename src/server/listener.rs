@@ -12,6 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
+use super::error::ServeError;
+use crate::config::Config;
 use crate::shield::shielded;
 
 /// How long to wait after an accept that failed for lack of resources.
@@ -85,6 +87,37 @@ pub trait Listener: Send + 'static {
     fn local_addr(&self) -> io::Result<Self::Addr>;
 }
 
+/// What a [`Server`](super::Server) may accept connections from: a [`Listener`], or the address of the settings.
+pub trait Bind: Send {
+    /// The listener.
+    type Listener: Listener;
+
+    /// Begins to listen, if it does not yet.
+    fn bind(self, config: &Config) -> impl Future<Output = Result<Self::Listener, ServeError>> + Send;
+}
+
+impl<L: Listener> Bind for L {
+    type Listener = L;
+
+    async fn bind(self, _: &Config) -> Result<L, ServeError> {
+        Ok(self)
+    }
+}
+
+/// Stands for `server.host` and `server.port` in a [`Server`](super::Server) that has no listener of the application's.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Configured;
+
+impl Bind for Configured {
+    type Listener = TcpListener;
+
+    async fn bind(self, config: &Config) -> Result<TcpListener, ServeError> {
+        let address = config.server.address();
+        TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })
+    }
+}
+
 /// Sets `TCP_NODELAY` and TCP keep-alive on every connection: a peer that vanished without a word is noticed after 90
 /// s.
 impl Listener for TcpListener {
@@ -92,15 +125,10 @@ impl Listener for TcpListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        loop {
-            match Self::accept(self).await {
-                Ok((stream, peer)) => {
-                    configure(&stream);
-                    return (stream, peer);
-                }
-                Err(error) => back_off(&error).await,
-            }
-        }
+        let listener = &*self;
+        let (stream, peer) = retry(|| listener.accept()).await;
+        configure(&stream);
+        (stream, peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -114,12 +142,9 @@ impl Listener for tokio::net::UnixListener {
     type Addr = std::os::unix::net::SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            match Self::accept(self).await {
-                Ok((stream, peer)) => return (stream, peer.into()),
-                Err(error) => back_off(&error).await,
-            }
-        }
+        let listener = &*self;
+        let (stream, peer) = retry(|| listener.accept()).await;
+        (stream, peer.into())
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -135,6 +160,16 @@ fn configure(stream: &TcpStream) {
     let set = stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keep_alive));
     if let Err(error) = set {
         shielded(|| debug!(target: "tower_offload", %error, "cannot set TCP_NODELAY or TCP keep-alive"));
+    }
+}
+
+/// Accepts until it succeeds.
+async fn retry<F: Future<Output = io::Result<T>>, T>(accept: impl Fn() -> F) -> T {
+    loop {
+        match accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => back_off(&error).await,
+        }
     }
 }
 

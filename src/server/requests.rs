@@ -1,5 +1,6 @@
 //! Counts the requests in flight on one connection, each from its header to the last byte of its response.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,10 +11,39 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
 use pin_project::pin_project;
 
 use super::connections::{Connection, Order};
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A Tower service that answers HTTP requests, such as an axum `Router` or a tonic `Routes`.
+///
+/// Every service with these bounds implements it.
+pub trait HttpService:
+    tower_service::Service<
+        Request<Incoming>,
+        Response = Response<<Self as HttpService>::Body>,
+        Error: Into<BoxError>,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + 'static
+{
+    /// The body of its responses.
+    type Body: Body<Data: Send, Error: Into<BoxError>> + Send + 'static;
+}
+
+impl<S, B> HttpService for S
+where
+    S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    type Body = B;
+}
 
 /// The address of a request's peer: an extension of every request that the server serves.
 ///
@@ -96,14 +126,14 @@ impl<S, A> Requests<S, A> {
     }
 }
 
-impl<S, A, B> hyper::service::Service<Request<Incoming>> for Requests<S, A>
+impl<S, A> hyper::service::Service<Request<Incoming>> for Requests<S, A>
 where
-    S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone,
+    S: HttpService,
     A: Clone + Send + Sync + 'static,
 {
-    type Response = Response<CountedBody<B>>;
+    type Response = Response<CountedBody<S::Body>>;
     type Error = S::Error;
-    type Future = CountedFuture<<TowerToHyperService<S> as hyper::service::Service<Request<Incoming>>>::Future>;
+    type Future = CountedFuture<TowerToHyperServiceFuture<S, Request<Incoming>>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer.clone());

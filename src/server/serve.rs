@@ -1,14 +1,9 @@
 //! `Server`: from the listener to the shutdown report.
 
-use std::error::Error;
 use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
-use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
-use tokio::net::TcpListener;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
@@ -17,7 +12,8 @@ use super::activity::Timeouts;
 use super::connection;
 use super::connections::{Connections, Order};
 use super::error::ServeError;
-use super::listener::Listener;
+use super::listener::{Bind, Configured, Listener};
+use super::requests::HttpService;
 use super::runtime;
 use super::shutdown::{Shutdown, ShutdownReport, Trigger, Triggers};
 use crate::config::Config;
@@ -69,11 +65,6 @@ pub struct Server<L = Configured> {
     cut_off_on: Option<Trigger>,
 }
 
-/// Stands for the address of the settings in a [`Server`] that got no [`listener`](Server::listener).
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Configured;
-
 /// Serves `service` on `server.host` and `server.port` until SIGTERM or Ctrl-C; then finishes the requests in flight,
 /// drains the pools, and reports. SIGHUP ends the process at once, as by default. See the [module](super).
 ///
@@ -82,15 +73,7 @@ pub struct Configured;
 ///
 /// # Panics
 /// Outside a Tokio runtime that has its I/O and time drivers enabled.
-pub async fn serve<S, B>(service: S, pools: &Pools, config: &Config) -> Result<ShutdownReport, ServeError>
-where
-    S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
+pub async fn serve<S: HttpService>(service: S, pools: &Pools, config: &Config) -> Result<ShutdownReport, ServeError> {
     Server::new(config, pools).serve(service).await
 }
 
@@ -105,28 +88,6 @@ impl Server {
     pub fn listener<L: Listener>(self, listener: L) -> Server<L> {
         let Self { config, pools, listener: Configured, shutdown_on, cut_off_on } = self;
         Server { config, pools, listener, shutdown_on, cut_off_on }
-    }
-
-    /// Serves `service` until the shutdown is done. Dropping the future cuts everything off.
-    ///
-    /// # Errors
-    /// The settings are wrong, the address could not be listened on, or the signals could not be listened to.
-    ///
-    /// # Panics
-    /// Outside a Tokio runtime that has its I/O and time drivers enabled.
-    pub async fn serve<S, B>(self, service: S) -> Result<ShutdownReport, ServeError>
-    where
-        S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Error: Into<Box<dyn Error + Send + Sync>>,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        self.config.validate().map_err(ServeError::Config)?;
-        let address = self.config.server.address();
-        let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
-        self.listener(listener).serve(service).await
     }
 }
 
@@ -144,25 +105,18 @@ impl<L> Server<L> {
     }
 }
 
-impl<L: Listener> Server<L> {
+impl<L: Bind> Server<L> {
     /// Serves `service` until the shutdown is done. Dropping the future cuts everything off.
     ///
     /// # Errors
-    /// The settings are wrong, or the signals could not be listened to.
+    /// The settings are wrong, the address could not be listened on, or the signals could not be listened to.
     ///
     /// # Panics
     /// Outside a Tokio runtime that has its I/O and time drivers enabled.
-    pub async fn serve<S, B>(self, service: S) -> Result<ShutdownReport, ServeError>
-    where
-        S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Error: Into<Box<dyn Error + Send + Sync>>,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let Self { config, pools, mut listener, shutdown_on, cut_off_on } = self;
+    pub async fn serve<S: HttpService>(self, service: S) -> Result<ShutdownReport, ServeError> {
+        let Self { config, pools, listener, shutdown_on, cut_off_on } = self;
         config.validate().map_err(ServeError::Config)?;
+        let mut listener = listener.bind(&config).await?;
         let mut triggers = Triggers::new(shutdown_on, cut_off_on).map_err(ServeError::Signals)?;
         if let Ok(address) = listener.local_addr() {
             shielded(|| info!(target: "tower_offload", ?address, "listening"));

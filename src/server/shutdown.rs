@@ -6,6 +6,8 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::Fuse;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -15,6 +17,9 @@ use crate::shield::shielded;
 
 /// How long after the first signal another one counts as the same. Some supervisors send theirs twice.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
+/// What begins a shutdown that no signal begins.
+const APPLICATION: &str = "the application";
 
 /// How a server ended: what was finished, and what was cut off.
 #[derive(Clone, Debug)]
@@ -35,8 +40,8 @@ pub struct ShutdownReport {
 /// The events that begin a shutdown, and those that end it early.
 pub(super) struct Triggers {
     signals: Option<Signals>,
-    shutdown: Option<Trigger>,
-    cut_off: Option<Trigger>,
+    shutdown: Fuse<Trigger>,
+    cut_off: Fuse<Trigger>,
 }
 
 /// The beginning of a shutdown.
@@ -75,6 +80,9 @@ impl Triggers {
     /// Listens to the signals of the operating system from here on, unless the application has a trigger.
     pub(super) fn new(shutdown: Option<Trigger>, cut_off: Option<Trigger>) -> io::Result<Self> {
         let signals = if shutdown.is_none() { Some(Signals::listen()?) } else { None };
+        // A trigger that does not exist never completes, and one that has completed does not complete again.
+        let [shutdown, cut_off] =
+            [shutdown, cut_off].map(|trigger| trigger.map_or_else(Fuse::terminated, Trigger::fuse));
         Ok(Self { signals, shutdown, cut_off })
     }
 
@@ -83,8 +91,8 @@ impl Triggers {
         let Self { signals, shutdown, cut_off } = self;
         let (by, at_once) = tokio::select! {
             by = signal(signals) => (by, false),
-            by = application(shutdown) => (by, false),
-            by = application(cut_off) => (by, true),
+            () = shutdown => (APPLICATION, false),
+            () = cut_off => (APPLICATION, true),
         };
         Shutdown { by, begun: Instant::now(), at_once }
     }
@@ -98,7 +106,7 @@ impl Triggers {
         loop {
             let by = tokio::select! {
                 by = signal(signals) => by,
-                by = application(cut_off) => return by,
+                () = &mut *cut_off => return APPLICATION,
             };
             if first.begun.elapsed() >= SAME_SIGNAL || (by == CTRL_C && interrupted) {
                 return by;
@@ -114,13 +122,4 @@ async fn signal(signals: &mut Option<Signals>) -> &'static str {
         Some(signals) => signals.next().await,
         None => pending().await,
     }
-}
-
-async fn application(trigger: &mut Option<Trigger>) -> &'static str {
-    match trigger {
-        Some(future) => future.await,
-        None => return pending().await,
-    }
-    *trigger = None;
-    "the application"
 }

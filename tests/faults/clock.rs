@@ -1,7 +1,6 @@
-//! Steps of the wall clock: nothing that the server does goes by it.
+//! Steps of the wall clock do not affect the server.
 //!
-//! Needs libfaketime, and is ignored unless asked for. That the library itself never asks for the wall clock, clippy
-//! sees: `clippy.toml` disallows it.
+//! The test needs libfaketime, so it is ignored by default. In the library, `clippy.toml` disallows the wall clock.
 
 use std::path::PathBuf;
 
@@ -11,14 +10,14 @@ use serde_json::json;
 use crate::process::{Client, Example};
 use crate::support::{HeldNotes, Raw, assert_well, configure, count_notes, folder_with, get, until_pool};
 
-/// The library that shows a program another time, where Debian and others have it.
+/// The path of libfaketime, as Debian and other distributions install it.
 fn libfaketime() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path()).chain(["/usr/lib".into()]);
     let mut libraries = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
     libraries.find(|library| library.exists()).expect("libfaketime is installed")
 }
 
-/// The time that the server takes it to be, to the hour: SQLite asks for it at each note.
+/// The wall clock of the server, to the hour. SQLite stores it with each note.
 async fn hour(client: &Client) -> String {
     let created = client.post("/v1/notes", &json!({ "text": "what time is it" })).await;
     assert_eq!(created.status, StatusCode::CREATED, "{created:?}");
@@ -34,7 +33,7 @@ async fn steps_of_the_wall_clock_change_nothing() {
     folder.configure(&folder.config().replace("keep_alive_timeout: 30", "keep_alive_timeout: 50"));
     let clock = folder.path("clock");
     let set = |time: &str| {
-        // Renamed into place: the server must not read half a time.
+        // The rename is atomic, so the server never reads half of a time.
         std::fs::write(folder.path("clock.new"), time).unwrap();
         std::fs::rename(folder.path("clock.new"), &clock).unwrap();
     };
@@ -53,7 +52,7 @@ async fn steps_of_the_wall_clock_change_nothing() {
         ("2037-12-31 23:00:00", "2037-12-31T23"),
         ("1980-01-01 00:00:00", "1980-01-01T00"),
     ] {
-        // A request in flight, one that waits, and a connection that idles, while the clock steps.
+        // A request in flight, a queued request, and an idle connection while the clock steps.
         let held = HeldNotes::hold(&folder);
         let write = || {
             let client = client.clone();
@@ -82,7 +81,7 @@ async fn steps_of_the_wall_clock_change_nothing() {
     server.stop().await;
 }
 
-/// A task that waits too long is still told so, in its time.
+/// A task that waits too long still gets its queue timeout.
 async fn times_out(client: &Client) {
     let hashes: Vec<_> = (0..200)
         .map(|_| {

@@ -1,4 +1,4 @@
-//! File descriptors used up: whoever is connected is answered, and everything works again when there are some.
+//! A server without free file descriptors answers the clients that are connected, and recovers when some are free.
 
 use rustix::process::{Resource, getrlimit};
 use serde_json::json;
@@ -16,19 +16,19 @@ async fn a_server_without_descriptors_answers_whoever_is_connected_and_recovers(
     assert_eq!(connection.exchange(&note).await.0, 201);
 
     limit(server.id(), Resource::Nofile, Some(0));
-    // What needs no descriptor goes on.
+    // Requests that need no descriptor are served.
     assert_eq!(connection.exchange(get("/health")).await.0, 200);
     assert_eq!(connection.exchange(&hash).await.0, 200);
     assert_eq!(connection.exchange(&note).await.0, 201);
     assert_eq!(connection.exchange(get("/metrics")).await.0, 200);
-    // What needs one is told so, without a word of where the database and the files are.
+    // Requests that need one get a 500 that does not show where the database and the files are.
     for path in ["/v1/notes/1", "/v1/notes?q=note", "/files/greeting.txt"] {
         let (status, body) = connection.exchange(get(path)).await;
         assert_eq!(status, 500, "{path}: {body}");
         let folder = folder.path("").display().to_string();
         assert!(!body.contains(&folder) && !body.contains("notes.db"), "{path}: {body}");
     }
-    // Who comes now waits, and is served as soon as there is a descriptor.
+    // New connections wait in the backlog, and are served once a descriptor is free.
     let mut waiting = Vec::new();
     for _ in 0..20 {
         let mut connection = Raw::connect(server.address()).await;

@@ -1,4 +1,4 @@
-//! Connections of which the client has closed its half.
+//! Connections whose client has closed its sending side.
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt;

@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame, as no well-behaved client would write it.
+//! HTTP/2 frames in any order, also in orders that no correct client sends.
 
 use std::net::SocketAddr;
 
@@ -31,7 +31,7 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
-/// A frame's bytes.
+/// The bytes of one frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
@@ -46,17 +46,17 @@ pub(crate) fn get(path: &str) -> Vec<u8> {
 /// The header block of `POST path` with a body in JSON.
 pub(crate) fn post(path: &str) -> Vec<u8> {
     let mut block = get(path);
-    // `:method POST` has index 3, and `content-type` 31, of which 15 stand in the first byte.
+    // `:method POST` has index 3. `content-type` has index 31, of which the first byte holds 15.
     block[0] = 0x83;
     [&block, &[0x0f, 31 - 15, 16][..], b"application/json"].concat()
 }
 
-/// A literal header field whose name has an index, and which is not to be remembered.
+/// A literal header field with an indexed name, without indexing of the field.
 fn literal(name: u8, value: &str) -> Vec<u8> {
     [&[name, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat()
 }
 
-/// A connection on which both sides have said their settings.
+/// A connection on which both sides have exchanged their settings.
 pub(crate) async fn connect(address: SocketAddr) -> Raw {
     let mut connection = Raw::connect(address).await;
     connection.send([PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await;
@@ -80,7 +80,8 @@ pub(crate) async fn read(connection: &mut Raw) -> Option<Frame> {
     Some(Frame { kind: head[3], flags: head[4], payload })
 }
 
-/// Sends a ping and waits for its answer: the server has read everything before. Gives what came until then.
+/// Sends a ping and waits for its answer, so the server has read all frames before it. Returns the frames before the
+/// answer.
 pub(crate) async fn ping(connection: &mut Raw) -> Vec<Frame> {
     connection.send(frame(PING, 0, 0, b"all read")).await;
     let mut before = Vec::new();
@@ -93,7 +94,7 @@ pub(crate) async fn ping(connection: &mut Raw) -> Vec<Frame> {
     panic!("the connection is over");
 }
 
-/// The error code with which the server says farewell, or `None` if it closes without a word.
+/// The error code of the server's GOAWAY, or `None` if the server closes without one.
 pub(crate) async fn farewell(connection: &mut Raw) -> Option<u32> {
     let mut code = None;
     while let Some(frame) = read(connection).await {

@@ -1,4 +1,4 @@
-//! A server that is killed in the middle of its writes: what it acknowledged is there, and nothing is there in half.
+//! A server that is killed while it writes: every acknowledged note is in the database, and no note is incomplete.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::process::{Example, Folder};
 
 const WRITERS: usize = 8;
 
-/// Note `number`. Every fourth is longer than a page of the database, up to the longest that there may be.
+/// The text of note `number`. Every fourth is longer than a database page, and the longest has the maximum length.
 fn text(number: usize) -> String {
     let length = if number.is_multiple_of(4) { number * 7919 % 60_000 } else { number % 300 };
     format!("first{number} {}last{number}", "word ".repeat(length / 5))
@@ -24,7 +24,7 @@ fn number_of(text: &str) -> usize {
 async fn after_a_kill_every_acknowledged_note_is_there_and_none_is_half() {
     let folder = Folder::new();
     let mut acknowledged = HashMap::new();
-    // Each round kills the server somewhere else in its life.
+    // Each round kills the server at another moment.
     for (round, acknowledgements) in [1, 7, 30, 90].into_iter().enumerate() {
         let mut server = Example::start(&folder).await;
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -49,19 +49,19 @@ async fn after_a_kill_every_acknowledged_note_is_there_and_none_is_half() {
         }
         check(&folder, &acknowledged);
     }
-    // The next server takes the database as it is, and goes on.
+    // The next server opens the database as the killed one left it.
     let server = Example::start(&folder).await;
     let created = server.client().post("/v1/notes", &json!({ "text": text(1) })).await;
     assert_eq!(created.status, StatusCode::CREATED);
     server.stop().await;
 }
 
-/// Looks into the database itself, which the dead server left as it was.
+/// Reads the database file that the killed server left behind.
 fn check(folder: &Folder, acknowledged: &HashMap<i64, usize>) {
     let database = Connection::open(folder.path("notes.db")).unwrap();
     let integrity: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(integrity, "ok");
-    // The words of the search are those of the notes, neither more nor less.
+    // The search index has exactly the words of the notes.
     database.execute_batch("INSERT INTO notes_words (notes_words, rank) VALUES ('integrity-check', 1)").unwrap();
 
     let mut statement = database.prepare("SELECT id, text FROM notes").unwrap();
@@ -73,7 +73,7 @@ fn check(folder: &Folder, acknowledged: &HashMap<i64, usize>) {
     for (id, number) in acknowledged {
         assert_eq!(notes.get(id), Some(&text(*number)), "note {id} was acknowledged");
     }
-    // What was written and not acknowledged was in flight: at most one of each writer in each round.
+    // A note that is in the database but was not acknowledged was in flight: at most one for each writer and round.
     let unacknowledged = notes.len() - acknowledged.len();
     let rounds = acknowledged.values().map(|number| number / 1_000_000).max().unwrap() + 1;
     assert!(unacknowledged <= rounds * WRITERS, "{unacknowledged} notes were written in vain");

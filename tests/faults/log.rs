@@ -1,4 +1,4 @@
-//! What the log says of requests that are refused and of faults, and how often.
+//! The log has one line for each kind of refused request or fault, and no more.
 
 use http::StatusCode;
 
@@ -23,7 +23,7 @@ async fn a_refused_request_is_no_error_of_the_server() {
     drop(connection);
     server.stop().await;
     let log = std::fs::read_to_string(log).unwrap();
-    // As words: the digits of a time may be any.
+    // Compared word by word, because a time may contain any digits.
     let said = log.split([' ', '=', ':', '\n']).any(|word| ["ERROR", "503"].contains(&word));
     assert!(!said, "{log}");
 }

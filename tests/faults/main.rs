@@ -1,6 +1,6 @@
-//! The example server while things go wrong around it: it is killed, starved of threads and descriptors, and asked by
-//! clients that are slow, half gone, hostile or many. Nothing that was acknowledged is lost, everybody else is served,
-//! and once it is over nothing is left behind.
+//! The example server under faults: it is killed, it runs out of threads and descriptors, and its clients are slow, half
+//! closed, hostile or many. Acknowledged writes survive, other clients are served meanwhile, and afterwards every pool is
+//! at rest.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "the functions that tests share are tests too")]

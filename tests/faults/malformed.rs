@@ -1,5 +1,5 @@
-//! Requests that are oversized, malformed or contradict themselves: each is refused, none takes a place in a pool unless
-//! it is whole, and the server goes on.
+//! Oversized, malformed and contradictory requests. The server refuses each of them, submits none to a pool unless it is
+//! complete, and keeps serving.
 
 use std::convert::Infallible;
 
@@ -13,10 +13,10 @@ use crate::support::{
     PATIENCE, Raw, assert_well, at_rest, count_notes, get, post, soon, speak_http2, status, status_of, until_pool,
 };
 
-/// The statuses that the server answers these bytes with, which are one request and perhaps more.
+/// The statuses of the server's responses to these bytes, which are one request or more.
 async fn answers(server: &Example, bytes: &[u8]) -> Vec<u16> {
     let mut connection = Raw::connect(server.address()).await;
-    // The server may close before it has read all of it.
+    // The server may close the connection before it has read all of it.
     let _ = soon(connection.stream.write_all(bytes)).await;
     let (first, _) = connection.answer().await;
     let _ = connection.stream.shutdown().await;
@@ -29,7 +29,7 @@ fn with_headers(headers: &str) -> String {
     format!("GET /health HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n")
 }
 
-/// A note sent with these headers in place of its length.
+/// A request that writes a note, with these headers instead of a `content-length`.
 fn note(headers: &str, body: &str) -> String {
     format!("POST /v1/notes HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}\r\n{body}")
 }
@@ -74,7 +74,7 @@ async fn malformed_http1_is_refused_and_reaches_no_handler() {
         (note("transfer-encoding: chunked\r\n", "ffffffffffffffffff\r\n{}\r\n0\r\n\r\n"), &[400]),
         (note("transfer-encoding: chunked\r\n", "2\r\n{}xx0\r\n\r\n"), &[400]),
         (note("transfer-encoding: chunked\r\n", &format!("2;{long}\r\n{{}}\r\n0\r\n\r\n")), &[400]),
-        // Both: it is served by its chunks, which are no JSON, and what comes after them is not taken for a request.
+        // Both: the chunks count. They are not JSON, and the bytes after them are not a second request.
         (note(&format!("content-length: {}\r\ntransfer-encoding: chunked\r\n", smuggled.len()), &smuggled), &[400]),
     ] {
         let shown = format!("{:?}", &request[..request.len().min(120)]);
@@ -93,11 +93,11 @@ async fn bodies_that_are_too_large_or_no_json_are_refused() {
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
     let deep = "[".repeat(100_000);
     for (request, expected) in [
-        // Too large: announced, in chunks, and announced as more than anybody has.
+        // Too large: by `content-length`, in chunks, and with an absurd `content-length`.
         (post("/v1/notes", &"x".repeat(300_000)).into_bytes(), 413),
         (note("transfer-encoding: chunked\r\n", &chunk.repeat(5)).into_bytes(), 413),
         (note(&format!("content-length: {}\r\n", 1_u64 << 60), "x").into_bytes(), 413),
-        // No JSON, or none that is meant.
+        // Not JSON, or JSON of another shape.
         (post("/v1/notes", "").into_bytes(), 400),
         (post("/v1/notes", "\0").into_bytes(), 400),
         (post("/v1/notes", &deep).into_bytes(), 422),
@@ -129,7 +129,7 @@ async fn malformed_http2_ends_its_own_connection_and_no_other() {
     let mut other = http2::connect(server.address()).await;
     let request = http2::get("/health");
     let headers = |stream, block: &[u8]| http2::frame(HEADERS, END_STREAM | END_HEADERS, stream, block);
-    // A field whose name is twice as long as it says, so that the rest is garbage.
+    // A field with a wrong length, which makes the rest garbage.
     let garbage = [&request[..], &[0x00, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]].concat();
     for (what, bytes) in [
         ("a frame larger than allowed", http2::frame(DATA, 0, 1, &[0; 20_000])),
@@ -169,7 +169,7 @@ async fn malformed_http2_ends_its_own_connection_and_no_other() {
         let mut connection = http2::connect(server.address()).await;
         let _ = soon(connection.stream.write_all(&bytes)).await;
         if what == "settings without an end" {
-            // Each is answered while the client reads: this is slow, and harms nobody but the client.
+            // The server acknowledges each of them. That is slow, and harms only this client.
             http2::ping(&mut connection).await;
             drop(connection);
         } else {
@@ -184,14 +184,14 @@ async fn malformed_http2_ends_its_own_connection_and_no_other() {
     server.stop().await;
 }
 
-/// Headers that HTTP/2 compresses well may still be too large.
+/// Headers that are small on the wire may be too large when decompressed.
 #[tokio::test]
 async fn http2_headers_that_are_too_large_once_unpacked_are_refused() {
     let folder = Folder::new();
     let server = Example::start(&folder).await;
     let before = status_of(server.id(), "VmHWM");
     let mut connection = http2::connect(server.address()).await;
-    // One field of 4,000 bytes goes into the table, and is then named 12,000 times by its index: 48 MB, were each a copy.
+    // A field of 4,000 bytes enters the table, and its index then appears 12,000 times. As copies they would take 48 MB.
     let value = [b'y'; 4000];
     let field = [&[0x40, 1, b'x', 0x7f, 0xa1, 0x1e][..], &value].concat();
     let block = [http2::get("/v1/notes?q=a"), field, vec![0xbe; 12_000]].concat();
@@ -230,7 +230,7 @@ async fn http2_bodies_that_are_too_large_are_refused_however_long_they_go_on() {
         let response = soon(client.send_request(crate::support::note(body))).await.unwrap();
         assert_eq!(response.status(), 413);
     }
-    // The client was told to stop; what else it sends on this connection is served.
+    // The server made the client stop. It still serves other streams of this connection.
     assert_eq!(soon(ended.recv()).await, None);
     let whole = crate::support::note(Body::from("{\"text\": \"whole\"}"));
     assert_eq!(soon(client.send_request(whole)).await.unwrap().status(), 201);

@@ -1,9 +1,9 @@
-//! SECURITY.md names the tests that hold its promises; each promise must have one, and each must be a test that runs.
+//! Each promise of SECURITY.md names the tests that check it, and each of these tests must exist and run.
 
 use std::collections::HashSet;
 use std::path::Path;
 
-/// The names of the tests in a folder's sources, other than those that are ignored.
+/// Collects the names of the tests in a folder, without ignored ones.
 fn tests(folder: &Path, names: &mut HashSet<String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -15,7 +15,7 @@ fn tests(folder: &Path, names: &mut HashSet<String>) {
     }
 }
 
-/// The names of the functions that stand below an attribute which makes them tests; within `proptest!` they have one too.
+/// The names of the functions below a test attribute. Functions in `proptest!` have one as well.
 fn tests_of(source: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut is_test = false;
@@ -27,14 +27,14 @@ fn tests_of(source: &str) -> Vec<String> {
             names.extend(is_test.then(|| name.to_owned()));
             is_test = false;
         } else {
-            // Other attributes and comments may stand between.
+            // Other attributes and comments may stand between the two.
             is_test &= (line.starts_with("#[") && !line.starts_with("#[ignore")) || line.starts_with("//");
         }
     }
     names
 }
 
-/// The rows of the tables of a text, each with the table's header.
+/// The rows of all tables of a text, each with the header of its table.
 fn rows(text: &str) -> Vec<(&str, &str)> {
     let mut header = None;
     let mut rows = Vec::new();

@@ -1,4 +1,4 @@
-//! HTTP/2 streams that are opened and reset by the thousand: "rapid reset", CVE-2023-44487.
+//! Thousands of HTTP/2 streams that are opened and reset at once: "rapid reset", CVE-2023-44487.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use crate::support::{HeldNotes, Raw, assert_well, at_rest, count_notes, ended, f
 /// The error code ENHANCE_YOUR_CALM.
 const CALM: u32 = 11;
 
-/// Opens stream `number` of a connection, counted from 0, with a request for a note.
+/// Opens stream `number` of a connection, counted from 0, with a request that reads a note.
 fn open(number: u32) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, 2 * number + 1, &get("/v1/notes/1"))
 }
@@ -20,7 +20,7 @@ fn reset(number: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, 2 * number + 1, &CANCEL)
 }
 
-/// A server whose only worker for notes is held by a request of the connection.
+/// A server whose only worker for notes is blocked by a request on the returned connection.
 async fn with_held_pool() -> (Folder, Example, HeldNotes, Raw) {
     let folder = folder_with("db", "{workers: 1, queue_capacity: 1000}");
     let server = Example::start(&folder).await;
@@ -31,13 +31,13 @@ async fn with_held_pool() -> (Folder, Example, HeldNotes, Raw) {
     (folder, server, held, holder)
 }
 
-/// What waits when it is reset leaves the queue, each time, and never runs.
+/// A request that is reset while it is queued leaves the queue and never runs.
 #[tokio::test]
 async fn two_thousand_requests_that_are_reset_in_the_queue_leave_nothing_there() {
     let (_folder, server, held, mut holder) = with_held_pool().await;
     let client = server.client();
     for round in 0..10 {
-        // A server may say farewell to whom it finds too restless, but none of these was faster than it.
+        // h2 closes a connection that resets more streams than the server has accepted. Here the server has accepted all.
         let mut connection = connect(server.address()).await;
         let streams = 0..200;
         connection.send(streams.clone().flat_map(open).collect::<Vec<_>>()).await;
@@ -58,7 +58,7 @@ async fn two_thousand_requests_that_are_reset_in_the_queue_leave_nothing_there()
     server.stop().await;
 }
 
-/// Streams that are reset in the same breath: the server ends such a connection, and serves the others.
+/// The server closes a connection that resets its streams at once, and serves the others.
 #[tokio::test]
 async fn who_resets_faster_than_the_server_accepts_is_sent_away_and_nobody_else_notices() {
     let (_folder, server, held, mut holder) = with_held_pool().await;
@@ -66,10 +66,10 @@ async fn who_resets_faster_than_the_server_accepts_is_sent_away_and_nobody_else_
     for _ in 0..5 {
         let mut connection = connect(server.address()).await;
         let flood: Vec<_> = (0..4000).flat_map(|number| [open(number), reset(number)].concat()).collect();
-        // The server may close before it has read all of it.
+        // The server may close the connection before it has read all of the flood.
         let _ = tokio::io::AsyncWriteExt::write_all(&mut connection.stream, &flood).await;
         client.get("/health").await.ok();
-        // The farewell itself may be lost, where the connection was reset because of what was still unread.
+        // The GOAWAY may be lost: unread bytes make the kernel reset the connection.
         let farewell = farewell(&mut connection).await;
         assert!(matches!(farewell, Some(CALM) | None), "{farewell:?}");
     }
@@ -83,7 +83,7 @@ async fn who_resets_faster_than_the_server_accepts_is_sent_away_and_nobody_else_
     server.stop().await;
 }
 
-/// A handler that blocks cannot be stopped: it keeps its place until it ends, and then gives it back.
+/// A blocking handler cannot be interrupted. It keeps its permit until it ends, and then releases it.
 #[tokio::test]
 async fn requests_that_are_reset_in_flight_give_their_places_back_as_they_end() {
     let folder = folder_with("db", "{workers: 4, queue_capacity: 0}");

@@ -1,4 +1,4 @@
-//! Scrapes while pools are full: they wait for no pool, add up, and take no place from anybody.
+//! Scrapes while pools are full: they do not wait for a pool, they add up, and they use no permit.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::process::{Client, Example};
 use crate::support::{HeldNotes, assert_well, configure, count_notes, folder_with, until_pool};
 
-/// The value of each series of the pools, by its name with its labels.
+/// The value of each series of the pools, by name and labels.
 pub(crate) async fn scrape(client: &Client) -> BTreeMap<String, f64> {
     let answer = client.get("/metrics").await;
     assert_eq!(answer.status, StatusCode::OK);
@@ -101,7 +101,7 @@ async fn every_scrape_adds_up_while_tasks_come_wait_end_and_are_refused() {
     for _ in 0..100 {
         assert_adds_up(&scrape(&client).await);
     }
-    // The load went on meanwhile: the scrapes did not stop it.
+    // The load continued meanwhile, so the scrapes did not block it.
     let done = until_pool(&client, "cpu", "hashes are made", |cpu| cpu["results"]["ok"].as_f64().unwrap() > before);
     done.await;
     load.shutdown().await;

@@ -1,4 +1,4 @@
-//! What the endpoints, the answers and the log show, and what they do not.
+//! Endpoints, responses and the log show no secrets of a request.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::scrape::scrape;
 use crate::support::{HeldNotes, Raw, configure, folder_with, get, until_pool};
 use crate::terminated::stuck;
 
-/// A server whose log goes to a file.
+/// A server that logs to a file.
 pub(crate) async fn logged(folder: &Folder) -> (Example, PathBuf) {
     let log = folder.path("log");
     let file = std::fs::File::create(&log).unwrap();
@@ -63,7 +63,7 @@ async fn no_endpoint_answer_or_log_shows_a_query_a_header_or_a_body() {
     server.stop().await;
     let log = std::fs::read_to_string(log).unwrap();
 
-    // They show what is to be seen: the method and the path.
+    // The log shows the method and the path.
     assert!(stats.contains("POST /v1/notes\""), "{stats}");
     assert!(log.contains("Submitting 'POST /v1/notes'") && log.contains("'POST /v1/notes' running for"), "{log}");
     for shown in [refusal, stats, metrics, ready, answers, log] {
@@ -91,7 +91,7 @@ async fn without_verbose_strangers_see_readiness_and_numbers_and_no_task() {
     assert!(!log.contains("notes"), "{log}");
 }
 
-/// The metrics are those of the pools, and their labels are the pools' names, the results and the bounds of histograms.
+/// All metrics belong to the pools. Their labels are pool names, results and the bounds of histograms.
 fn assert_only_pools_and_results(metrics: &str) {
     let series = || metrics.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     assert!(series().all(|line| line.starts_with("workload_pool_")), "{metrics}");
@@ -130,7 +130,7 @@ async fn whatever_clients_ask_for_no_series_comes_of_it() {
     let folder = Folder::new();
     let server = Example::start(&folder).await;
     let client = server.client();
-    // Histograms begin with their first task.
+    // A histogram appears with its first task.
     client.get("/files/greeting.txt").await;
     let before: Vec<_> = scrape(&client).await.into_keys().collect();
     for number in 0..50 {

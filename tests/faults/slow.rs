@@ -1,4 +1,4 @@
-//! Clients that send or read slowly, or not at all: they hold no pool's permit, and no memory.
+//! Clients that send or read slowly, or not at all. They hold no permit of a pool and little memory.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -31,15 +31,15 @@ async fn clients_that_send_half_a_body_hold_no_place_in_a_pool() {
                  content-length: {length}\r\nexpect: 100-continue\r\n\r\n"
             ))
             .await;
-        // The server says this when it begins to wait for the body.
+        // The server sends this status when it begins to read the body.
         assert_eq!(status(&connection.head().await), 100);
         connection.send(first).await;
         slow.push(connection);
     }
     assert_eq!(pool(&client, "cpu").await["submitted"], 0);
-    // The pool's only worker is there for whoever sent everything.
+    // The only worker of the pool is free for a request whose body is complete.
     client.post("/v1/hash", &json!({ "password": "x" })).await.ok();
-    // Half of them leave; the others finish after all.
+    // Half of the clients leave, the others finish their bodies.
     let patient = slow.split_off(25);
     drop(slow);
     for mut connection in patient {
@@ -51,7 +51,7 @@ async fn clients_that_send_half_a_body_hold_no_place_in_a_pool() {
     server.stop().await;
 }
 
-/// The example server gives each body ten seconds, so this takes as long.
+/// The example server has a timeout of 10 s for each body, so this test takes 10 s.
 #[tokio::test]
 async fn a_body_that_trickles_is_refused_in_time_and_its_connection_closed() {
     let folder = Folder::new();
@@ -79,7 +79,7 @@ async fn trickle_over_http1(server: &Example) {
     };
     let mut answer = Vec::new();
     tokio::select! {
-        // Whoever goes on writing may find the connection reset.
+        // A client that keeps writing may see a reset.
         _ = soon(read.read_to_end(&mut answer)) => {}
         () = trickle => {}
     }
@@ -87,7 +87,7 @@ async fn trickle_over_http1(server: &Example) {
     assert!(status(&answer) == 408 && answer.contains("connection: close\r\n"), "{answer}");
 }
 
-/// The stream is closed; the connection serves others.
+/// The server closes the stream, and still serves other streams of the connection.
 async fn trickle_over_http2(server: &Example) {
     let (mut client, _connection) = speak_http2(Raw::connect(server.address()).await.stream, |_| {}).await;
     let (sends, mut ended) = tokio::sync::mpsc::channel::<()>(1);
@@ -101,10 +101,10 @@ async fn trickle_over_http2(server: &Example) {
     assert_eq!(soon(client.send_request(note(Body::from("{}")))).await.unwrap().status(), 422);
 }
 
-/// More than the sockets' buffers hold, many times over.
+/// Many times the size of the sockets' buffers.
 const LARGE: u64 = 64 << 20;
 
-/// The memory that the server may take for a response that nobody reads, in kB.
+/// The memory that the server may use for each unread response, in kB.
 const PER_RESPONSE: u64 = 1024;
 
 /// A server with one worker for files and no queue, and a large file.
@@ -126,7 +126,7 @@ async fn clients_that_do_not_read_hold_no_place_in_a_pool_and_no_memory() {
         socket.set_recv_buffer_size(4096).unwrap();
         let mut connection = Raw { stream: soon(socket.connect(server.address())).await.unwrap() };
         connection.send(get("/files/large")).await;
-        // The head comes after the permit is home, so that the pool has a place for the next one.
+        // The pool releases the permit before it sends the head, so it has room for the next request.
         assert_eq!(status(&connection.head().await), 200);
         slow.push(connection);
     }

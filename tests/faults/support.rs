@@ -1,4 +1,4 @@
-//! What the tests of faults have in common: pools that are held, numbers that are waited for, and raw connections.
+//! The functions that these tests share: blocked pools, polls of the stats endpoint, and raw connections.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use tokio::time::timeout;
 
 use crate::process::{Client, Example, Folder};
 
-/// No step takes as long; a test that hangs ends with this.
+/// Far longer than any step takes. A test that waits this long hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A folder whose server has pool `name` in its long form, `settings` between braces.
+/// A folder with settings in which pool `name` has the long form `settings`, in braces.
 pub(crate) fn folder_with(name: &str, settings: &str) -> Folder {
     let folder = Folder::new();
     configure(&folder, name, settings);
@@ -36,10 +36,9 @@ pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     timeout(PATIENCE, future).await.expect("this must not take for ever")
 }
 
-/// Keeps every note from being written, until it is dropped: requests that write one stay in flight.
+/// Locks the database until it is dropped. Requests that write a note stay in flight meanwhile.
 ///
-/// They give up by themselves after the five seconds for which SQLite waits; what a test does meanwhile takes
-/// milliseconds.
+/// Such a request fails after 5 s, which is SQLite's busy timeout. The steps of a test take milliseconds.
 pub(crate) struct HeldNotes {
     database: rusqlite::Connection,
 }
@@ -59,18 +58,18 @@ impl Drop for HeldNotes {
     }
 }
 
-/// How many notes are in the database.
+/// The number of notes in the database.
 pub(crate) fn count_notes(folder: &Folder) -> u64 {
     let database = rusqlite::Connection::open(folder.path("notes.db")).unwrap();
     database.query_row("SELECT count(*) FROM notes", [], |row| row.get::<_, u32>(0)).unwrap().into()
 }
 
-/// What the stats endpoint shows of one pool.
+/// One pool in the answer of the stats endpoint.
 pub(crate) async fn pool(client: &Client, name: &str) -> Value {
     client.get("/health/thread-pools").await.ok()["pools"][name].clone()
 }
 
-/// Waits until what the stats endpoint shows of a pool is as `holds` wants it.
+/// Waits until `holds` accepts the pool that the stats endpoint shows, and returns that pool.
 pub(crate) async fn until_pool(client: &Client, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     let start = Instant::now();
     loop {
@@ -93,7 +92,7 @@ pub(crate) fn ended(pool: &Value) -> u64 {
     pool["results"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
 }
 
-/// Changes a limit of a running process, and leaves the upper bound, so that it can be raised again.
+/// Changes the soft limit of a running process. The hard limit stays, so the soft limit can be raised again.
 pub(crate) fn limit(process: Pid, resource: Resource, current: Option<u64>) {
     let maximum = getrlimit(resource).maximum;
     prlimit(Some(process), resource, Rlimit { current, maximum }).unwrap();
@@ -107,7 +106,7 @@ pub(crate) fn status_of(process: Pid, name: &str) -> u64 {
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// A connection that is spoken to in bytes.
+/// A connection for raw bytes.
 pub(crate) struct Raw {
     pub(crate) stream: TcpStream,
 }
@@ -121,7 +120,7 @@ impl Raw {
         soon(self.stream.write_all(bytes.as_ref())).await.unwrap();
     }
 
-    /// Reads one response whose body has a length; gives its status and its body.
+    /// Reads one response with a `content-length`, and returns its status and its body.
     pub(crate) async fn answer(&mut self) -> (u16, String) {
         let head = self.head().await;
         let length = head.to_ascii_lowercase();
@@ -148,7 +147,7 @@ impl Raw {
         self.answer().await
     }
 
-    /// What comes until the server closes the connection, or resets it.
+    /// Reads until the server closes or resets the connection.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         let _ = soon(self.stream.read_to_end(&mut rest)).await;
@@ -156,7 +155,7 @@ impl Raw {
     }
 }
 
-/// A client that speaks HTTP/2 on this connection, and the task that does so.
+/// An HTTP/2 client on this connection, and the task that drives it.
 pub(crate) async fn speak_http2(
     stream: TcpStream,
     configure: impl FnOnce(&mut http2::Builder<TokioExecutor>),
@@ -167,7 +166,7 @@ pub(crate) async fn speak_http2(
     (client, tokio::spawn(connection))
 }
 
-/// A note for HTTP/2, of any body.
+/// A request that writes a note over HTTP/2, with any body.
 pub(crate) fn note(body: Body) -> http::Request<Body> {
     let request = http::Request::post("http://localhost/v1/notes").header("content-type", "application/json");
     request.body(body).unwrap()
@@ -189,7 +188,7 @@ pub(crate) fn post(path: &str, body: &str) -> String {
     )
 }
 
-/// The server is well: each pool is at rest, and does its work.
+/// Checks that each pool is at rest and still serves requests.
 pub(crate) async fn assert_well(server: &Example) {
     let client = server.client();
     client.get("/health").await.ok();

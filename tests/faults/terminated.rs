@@ -20,8 +20,9 @@ use crate::support::{
 
 const CLIENTS: usize = 60;
 
-/// Writes notes on one connection after the other as long as the server is ready, or all on the same until the server
-/// closes it; adds up the notes that were acknowledged. A connection may close before an answer begins, never within one.
+/// Writes notes while the server is ready, each on a new connection; with `keep_alive`, all on one connection until the
+/// server closes it. Counts the notes that the server acknowledged. The server may close a connection before a response,
+/// but not within one.
 async fn write_notes(address: SocketAddr, keep_alive: bool, acknowledged: Arc<AtomicU64>, unready: Arc<AtomicBool>) {
     let request = post("/v1/notes", &json!({ "text": "a note" }).to_string());
     while !unready.load(Ordering::Relaxed) {
@@ -32,7 +33,7 @@ async fn write_notes(address: SocketAddr, keep_alive: bool, acknowledged: Arc<At
             let sent = tokio::io::AsyncWriteExt::write_all(&mut connection.stream, request.as_bytes()).await;
             match soon(connection.stream.read(&mut first)).await {
                 Ok(1) => sent.unwrap(),
-                // A connection that was made brings an answer to its first request.
+                // The first request of each connection must be answered.
                 closed if !keep_alive => panic!("closed without an answer: {closed:?}"),
                 _ => return,
             }
@@ -48,15 +49,15 @@ async fn write_notes(address: SocketAddr, keep_alive: bool, acknowledged: Arc<At
     }
 }
 
-/// Asks for readiness, as a balancer does, until it fails.
+/// Checks readiness repeatedly, as a balancer does, until it fails.
 async fn probe(address: SocketAddr, unready: Arc<AtomicBool>) {
     let ready = async || Raw::connect(address).await.exchange(get("/health/thread-pools/ready")).await;
     while ready().await.0 == 200 {}
     unready.store(true, Ordering::Relaxed);
 }
 
-/// The same over HTTP/2, some at once on each connection. What comes after the server's farewell is refused, and may be
-/// tried again on another connection; what it answers, it answers whole.
+/// The same over HTTP/2, with four requests at once on each connection. The server refuses requests that arrive after
+/// its GOAWAY. Every response that it begins must be complete.
 async fn write_notes_over_http2(address: SocketAddr, acknowledged: Arc<AtomicU64>, ending: Arc<AtomicBool>) {
     while let Ok(stream) = TcpStream::connect(address).await {
         let (client, _connection) = speak_http2(stream, |_| {}).await;
@@ -82,13 +83,13 @@ async fn write_notes_over_http2(address: SocketAddr, acknowledged: Arc<AtomicU64
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sigterm_under_load_loses_no_accepted_request() {
-    // However long the machine takes, none is shed.
+    // No request is shed, even on a loaded machine.
     let folder = folder_with("db", "{workers: 25, queue: fifo}");
-    // Far longer than a client takes to notice.
+    // Far longer than the clients take to see that readiness fails.
     folder.configure(&folder.config().replace("shutdown_delay: 0", "shutdown_delay: 3"));
     let mut server = Example::start(&folder).await;
     let address = server.address();
-    // Of those who make a connection for each request, those who keep theirs, and those who speak HTTP/2.
+    // Clients of three kinds: a connection for each request, one connection for all requests, and HTTP/2.
     let acknowledged: [Arc<AtomicU64>; 3] = Default::default();
     let ending = Arc::new(AtomicBool::new(false));
     let unready = Arc::new(AtomicBool::new(false));
@@ -116,12 +117,12 @@ async fn a_sigterm_under_load_loses_no_accepted_request() {
     })
     .await;
     assert_eq!(server.exit_code().await, Some(0));
-    // Every note that was written was acknowledged, and the other way around.
+    // The database has exactly the notes that the server acknowledged.
     let acknowledged: u64 = acknowledged.iter().map(|acknowledged| acknowledged.load(Ordering::Relaxed)).sum();
     assert_eq!(acknowledged, count_notes(&folder));
 }
 
-/// A request whose handler never ends: it opens a pipe that nobody writes to.
+/// A request whose handler never ends, because it opens a pipe without a writer.
 pub(crate) async fn stuck(folder: &Folder, server: &Example) -> Raw {
     let made = std::process::Command::new("mkfifo").arg(folder.path("files/stuck")).status().unwrap();
     assert!(made.success());
@@ -138,7 +139,7 @@ async fn a_second_sigterm_ends_a_server_whose_handler_never_does() {
     let mut connection = stuck(&folder, &server).await;
     server.terminate();
     server.closed_its_port().await;
-    // Before that it would count as the same signal.
+    // A signal within the first second counts as the first one.
     tokio::time::sleep(Duration::from_secs(1)).await;
     server.terminate();
     assert_eq!(server.exit_code().await, Some(0));
@@ -156,7 +157,7 @@ async fn a_server_whose_handler_never_ends_does_so_at_the_end_of_its_time() {
     assert_eq!(connection.rest().await, b"", "there was no answer to give");
 }
 
-/// As where the log goes through a pipe, and Ctrl-C ends both of its ends.
+/// The log goes through a pipe whose reader Ctrl-C has ended, too.
 #[tokio::test]
 async fn a_sigterm_answers_what_is_in_flight_although_nobody_reads_the_log_any_more() {
     let folder = Folder::new();

@@ -1,4 +1,4 @@
-//! Threads that cannot be started: requests are refused at once, or served by the threads that there are.
+//! Threads that cannot be started: requests are rejected at once, or served by the threads that exist.
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
@@ -11,10 +11,10 @@ use serde_json::json;
 use crate::process::{Example, Folder, program};
 use crate::support::{HeldNotes, assert_well, at_rest, count_notes, until_pool};
 
-/// The user that the server runs as where this test is root, whom no limit of processes binds. It need not exist.
+/// The user ID of the server if the test runs as root, because root has no limit of processes. The user need not exist.
 const USER: u32 = 61_847;
 
-/// A server that can be refused threads.
+/// A server that the test can keep from starting threads.
 struct Limited {
     server: Example,
     root: bool,
@@ -27,11 +27,11 @@ impl Limited {
         Self { server, root }
     }
 
-    /// From here on the system refuses the server each further thread, or no longer does.
+    /// Makes the system refuse new threads to the server, or allow them again.
     fn refuse_threads(&self, refuse: bool) {
         let before = getrlimit(Resource::Nproc).current.map_or("unlimited".into(), |limit| limit.to_string());
         let limit = if refuse { "1".to_owned() } else { before };
-        // A process changes the limits of its own user's, so this is done by one.
+        // A process may only change the limits of processes of the same user, so a child process with the server's user does it.
         let mut prlimit = Command::new("prlimit");
         prlimit.arg(format!("--nproc={limit}:")).arg(format!("--pid={}", self.server.id().as_raw_nonzero()));
         if self.root {
@@ -43,7 +43,7 @@ impl Limited {
 
 /// Starts the server as a user that is not root.
 async fn start_as_user(folder: &Folder) -> Example {
-    // Everything that it needs lies in its folder: the user may not be able to reach the project's.
+    // The folder has all files that the server needs, because this user may not be able to read the project.
     let ours = folder.path("server");
     if std::fs::hard_link(program(), &ours).is_err() {
         std::fs::copy(program(), &ours).unwrap();

@@ -1,4 +1,4 @@
-//! Connections that reach their maximum age are closed, and no request is lost by it.
+//! The server closes connections that reach their maximum age, and no request is lost.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const AGE: Duration = Duration::from_secs(600);
 const KEEP_ALIVE: Duration = Duration::from_secs(3600);
 const WORK: Duration = Duration::from_secs(7);
 
-/// A server in virtual time whose handler works for some seconds.
+/// A server in virtual time. Its handler takes some seconds.
 fn start() -> Memory {
     let app = Router::new().route(
         "/",
@@ -36,7 +36,7 @@ fn start() -> Memory {
     memory
 }
 
-/// The age, 10% more or less, and the request in flight.
+/// Asserts that a connection closed at its maximum age, give or take 10%, plus the time of a request in flight.
 fn assert_aged(age: Duration) {
     assert!((AGE.mul_f64(0.9)..=AGE.mul_f64(1.1) + WORK).contains(&age), "{age:?}");
 }
@@ -86,7 +86,7 @@ async fn an_http2_connection_finishes_its_streams_after_its_age() {
                 assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
                 answered += 1;
             }
-            // It was never sent.
+            // hyper's client did not send this request.
             Err(error) => assert!(error.is_canceled() || error.is_closed(), "{error:?}"),
         }
     }

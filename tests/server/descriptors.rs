@@ -1,4 +1,4 @@
-//! A server that runs out of file descriptors goes on with those it has.
+//! A server without free file descriptors serves its open connections, and accepts again when one is free.
 #![cfg(target_os = "linux")]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,12 +11,12 @@ use tower_offload::{Config, Pools, server};
 use crate::harness::{FOR_EVER, hello};
 
 const CHILD: &str = "TOWER_OFFLOAD_TEST_DESCRIPTORS";
-/// How many descriptors the child may have, its own dozen included.
+/// The descriptor limit of the child process. It needs about twelve for itself.
 const LIMIT: usize = 40;
 const WARNING: &str = "cannot accept connections for now";
 const AGAIN: &str = "still cannot accept connections";
 
-/// The child's side: not a test by itself.
+/// Runs in the child process only.
 #[test]
 fn serve_until_killed() {
     if std::env::var_os(CHILD).is_none() {
@@ -34,7 +34,7 @@ fn serve_until_killed() {
     server::runtime(&config).unwrap().block_on(server::serve(hello(), &Pools::default(), &config)).unwrap();
 }
 
-/// A process that does not outlive the test, however it ends.
+/// Kills its process when it is dropped.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -72,18 +72,18 @@ fn running_out_of_descriptors_is_survived_and_said_once() {
 
     let mut first = TcpStream::connect(&address).unwrap();
     exchange(&mut first);
-    // These wait in the backlog, all but the first few.
+    // Most of these wait in the backlog.
     let crowd: Vec<_> = (0..2 * LIMIT).map(|_| TcpStream::connect(&address).unwrap()).collect();
     lines.find(|line| line.contains(WARNING)).unwrap();
     exchange(&mut first);
-    // It does not spin: nothing closes, so it tries again ten times a second.
+    // The server does not spin: while no connection closes, it tries to accept ten times a second.
     let starved = Instant::now();
     for _ in 0..5 {
         lines.find(|line| line.contains(AGAIN)).unwrap();
     }
     assert!(starved.elapsed() >= Duration::from_millis(250), "five attempts in {:?}", starved.elapsed());
     drop(crowd);
-    // The server works through the backlog, a few at a time.
+    // The server accepts the backlog, a few connections at a time.
     exchange(&mut TcpStream::connect(&address).unwrap());
     exchange(&mut first);
     child.0.kill().unwrap();

@@ -1,4 +1,4 @@
-//! HTTP/2's flow control: bodies that are not read keep no other request of their connection from being served.
+//! HTTP/2 flow control: unread bodies do not block the other requests of their connection.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -18,10 +18,10 @@ use crate::harness::{TestServer, gate, soon};
 
 /// The window of each stream.
 const WINDOW: usize = 256 << 10;
-/// How many bodies are left unread.
+/// The number of bodies that no handler reads.
 const HELD: usize = 40;
 
-/// A body as long as the window of its stream. hyper asks for the next part once it has sent the last.
+/// A body as long as the window of its stream. hyper polls for the next frame once it has sent the last one.
 struct Upload {
     left: usize,
     sent: mpsc::UnboundedSender<()>,

@@ -1,4 +1,4 @@
-//! Pools and `fork`: threads do not survive it, so pools start theirs in the child.
+//! Pools and `fork`: threads do not survive a fork, so the pools start their threads in the child.
 #![cfg(unix)]
 
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use crate::process::Process;
 
 const CHILD: &str = "TOWER_OFFLOAD_TEST_FORK";
 
-/// The child's side, not a test: it makes pools, forks, and uses them in the fork.
+/// Runs in the child process only. Makes pools, forks, and uses the pools in the fork.
 #[test]
 fn fork_and_use_pools() {
     if std::env::var_os(CHILD).is_none() {

@@ -1,4 +1,4 @@
-//! A server under test, and the clients that try it.
+//! The server of these tests, its clients, and a gate that holds its handlers.
 
 use std::future::pending;
 use std::io;
@@ -19,10 +19,10 @@ use tokio::task::JoinHandle;
 use tower_offload::server::{Listener, Server, ShutdownReport};
 use tower_offload::{Config, Pools};
 
-/// Far longer than anything here takes, also on a busy machine: whoever waits this long waits for ever.
+/// Far longer than any step takes, even on a loaded machine. A test that waits this long hangs.
 pub(crate) const FOR_EVER: Duration = Duration::from_secs(60);
 
-/// For a timeout that is meant to pass.
+/// The value of a timeout that a test lets pass.
 pub(crate) const SHORT: Duration = Duration::from_millis(200);
 
 pub(crate) struct TestServer {
@@ -60,8 +60,8 @@ impl TestServer {
         self.stop.take().expect("stopped once").send(()).expect("the server runs");
     }
 
-    /// Begins the shutdown, and waits until the connections know. The app must serve `/` with `hello`, and one more
-    /// connection will be finished.
+    /// Begins the shutdown, and waits until the connections have their order to finish. The app must answer `/` with
+    /// `hello`. The report counts one more finished connection.
     pub(crate) async fn stopped(&mut self) {
         let mut idle = self.connect().await;
         exchange(&mut idle).await;
@@ -93,7 +93,7 @@ impl TestServer {
         (client, tokio::spawn(connection))
     }
 
-    /// Waits until the server takes no connections any more.
+    /// Waits until the server refuses new connections.
     pub(crate) async fn refuses(&self) {
         soon(async {
             while TcpStream::connect(self.address).await.is_ok() {
@@ -104,14 +104,14 @@ impl TestServer {
     }
 }
 
-/// Completes on a message; a sender that is dropped says nothing.
+/// Completes when the message arrives. A dropped sender does not complete it.
 async fn triggered(receiver: oneshot::Receiver<()>) {
     if receiver.await.is_err() {
         pending::<()>().await;
     }
 }
 
-/// A listener whose connections are in memory, so that its server can run in virtual time.
+/// A listener whose connections are in memory. Its server can run in virtual time.
 pub(crate) struct MemoryListener(mpsc::UnboundedReceiver<DuplexStream>);
 
 /// Connects to a [`MemoryListener`].
@@ -146,12 +146,22 @@ impl Listener for MemoryListener {
     }
 }
 
+/// A server with a request for `/gate` in flight, the connection of that request, and the keeper of the gate.
+pub(crate) async fn with_held_request(configure: impl FnOnce(&mut Config)) -> (TestServer, TcpStream, GateKeeper) {
+    let (gate, mut keeper) = gate();
+    let server = TestServer::start(app(&gate), configure).await;
+    let mut stream = server.connect().await;
+    send(&mut stream, "/gate").await;
+    keeper.entered().await;
+    (server, stream, keeper)
+}
+
 /// Fails a test that would hang.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(FOR_EVER, future).await.expect("this must not take for ever")
 }
 
-/// A gate before which handlers wait, and the test is told of each that does.
+/// A gate that holds handlers until the test opens it, and reports each handler that arrives.
 #[derive(Clone)]
 pub(crate) struct Gate {
     entered: mpsc::UnboundedSender<()>,
@@ -186,8 +196,8 @@ impl GateKeeper {
     }
 }
 
-/// `/` answers at once, `/gate` when the gate is open, `/stream` sends the first half of its body at once and the second
-/// when the gate is open.
+/// `/` answers at once, and `/gate` when the gate is open. `/stream` sends the first half of its body at once, and the
+/// second half when the gate is open.
 pub(crate) fn app(gate: &Gate) -> Router {
     let (for_gate, for_stream) = (gate.clone(), gate.clone());
     Router::new()
@@ -213,7 +223,7 @@ pub(crate) fn app(gate: &Gate) -> Router {
         )
 }
 
-/// An app that needs no gate.
+/// An app without a gate.
 pub(crate) fn hello() -> Router {
     Router::new().route("/", get(|| async { "hello" }))
 }
@@ -223,7 +233,7 @@ pub(crate) async fn send(stream: &mut (impl AsyncWrite + Unpin), path: &str) {
     soon(stream.write_all(request.as_bytes())).await.unwrap();
 }
 
-/// Reads until the text so far ends with `end`, and returns it.
+/// Reads until the text ends with `end`, and returns the text.
 pub(crate) async fn read_to(stream: &mut (impl AsyncRead + Unpin), end: &str) -> String {
     let mut text = Vec::new();
     while !text.ends_with(end.as_bytes()) {
@@ -241,7 +251,7 @@ pub(crate) async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin))
     read_to(stream, "\r\n\r\nhello").await
 }
 
-/// Waits until the server closes the connection, which must bring nothing more.
+/// Waits until the server closes the connection. No more bytes may arrive before that.
 pub(crate) async fn closed(stream: &mut (impl AsyncRead + Unpin)) {
     let mut rest = Vec::new();
     match soon(stream.read_to_end(&mut rest)).await {

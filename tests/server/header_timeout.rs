@@ -1,4 +1,4 @@
-//! A request's header must be complete in time.
+//! The server closes a connection whose request header is not complete in time.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ async fn a_client_that_sends_nothing_is_closed() {
     let connected = Instant::now();
     closed(&mut server.connect().await).await;
     let took = connected.elapsed();
-    // It has 5 s to answer the farewell; the rest is for a machine that is busy.
+    // The client has 5 s to close its side. The other 15 s are for a loaded machine.
     assert!(took >= SHORT && took < SHORT + Duration::from_secs(20), "closed after {took:?}");
 }
 
@@ -67,11 +67,11 @@ async fn a_client_that_trickles_a_later_header_is_closed() {
     trickle(&mut stream).await;
 }
 
-/// Sends half of an HTTP/2 header, and perhaps more of it byte by byte, until the server closes the connection.
+/// Sends half of an HTTP/2 header and, if `trickles`, more of it byte by byte, until the server closes the connection.
 async fn send_half_a_header(stream: &mut TcpStream, trickles: bool) {
     let (mut read, mut write) = stream.split();
     write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-    // A HEADERS frame of stream 1 that neither ends the header nor comes whole.
+    // The beginning of a HEADERS frame of stream 1, without END_HEADERS.
     write.write_all(b"\0\x3f\xff\x01\0\0\0\0\x01\x82").await.unwrap();
     let trickle = async {
         while trickles && write.write_all(b"\x86").await.is_ok() {
@@ -81,13 +81,13 @@ async fn send_half_a_header(stream: &mut TcpStream, trickles: bool) {
     };
     let mut farewell = Vec::new();
     tokio::select! {
-        // Whoever goes on writing may find the connection reset.
+        // A client that keeps writing may see a reset.
         _ = soon(read.read_to_end(&mut farewell)) => {}
         () = trickle => {}
     }
 }
 
-/// HTTP/2 has no time for headers: what has come in half is no request, and the connection is as idle as before.
+/// HTTP/2 connections have no header timeout. An incomplete header is not a request, so the connection stays idle.
 #[tokio::test]
 async fn a_client_that_sends_half_an_http2_header_is_closed_as_idle() {
     let server = TestServer::start(hello(), |config| config.performance.keep_alive_timeout = SHORT).await;

@@ -1,4 +1,4 @@
-//! Idle connections are closed after the keep-alive timeout; busy ones are not.
+//! The server closes idle connections after the keep-alive timeout, and no connection that has a request in flight.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 
 use crate::harness::{SHORT, TestServer, app, closed, exchange, gate, hello, read_to, request, send, soon};
 
-/// Waits until the server has closed two idle connections, one after the other: each timeout has passed twice.
+/// Waits until the server has closed two idle connections, one after the other. Each timeout has then passed twice.
 async fn two_timeouts(server: &TestServer) {
     for _ in 0..2 {
         let mut idle = server.connect().await;

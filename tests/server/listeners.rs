@@ -1,4 +1,4 @@
-//! Listeners other than TCP's.
+//! Listeners other than that of TCP.
 #![cfg(unix)]
 
 use std::os::unix::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Shutdowns in the middle of load: every request that was accepted is answered.
+//! A shutdown under load: the server answers every request that it has accepted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use crate::harness::{TestServer, read_to, send, soon};
 
 const CLIENTS: usize = 200;
 
-/// Asks for readiness as a balancer does, until it fails.
+/// Checks readiness repeatedly, as a balancer does, until it fails.
 async fn probe(address: std::net::SocketAddr, counts: Arc<Counts>) {
     loop {
         let mut stream = TcpStream::connect(address).await.expect("readiness fails before the port closes");
@@ -33,7 +33,7 @@ struct Counts {
     answered: AtomicUsize,
 }
 
-/// A connection for each request, as long as the server is ready. Each must bring an answer.
+/// Sends each request on a new connection while the server is ready. Every request must be answered.
 async fn reconnect(address: std::net::SocketAddr, counts: Arc<Counts>) {
     while !counts.unready.load(Ordering::Relaxed) {
         let mut stream = TcpStream::connect(address).await.expect("the port is open while the server is ready");
@@ -50,7 +50,9 @@ async fn reconnect(address: std::net::SocketAddr, counts: Arc<Counts>) {
     }
 }
 
-/// One connection for all requests, until the server closes it. It may close it before a request, never within one.
+/// Sends all requests on one connection until the server closes it. The server may close it between two requests, but
+
+/// not within a response.
 async fn keep_alive(address: std::net::SocketAddr, counts: Arc<Counts>) {
     let Ok(mut stream) = TcpStream::connect(address).await else { return };
     loop {
@@ -86,7 +88,7 @@ async fn no_request_is_lost_if_clients_heed_readiness() {
             "done"
         }),
     );
-    // Far longer than a client takes to notice.
+    // Far longer than the clients take to see that readiness fails.
     let delay = Duration::from_secs(3);
     let mut server = TestServer::with_pools(app, &pools, |config| config.server.shutdown_delay = delay).await;
     let mut clients = JoinSet::new();
@@ -113,6 +115,6 @@ async fn no_request_is_lost_if_clients_heed_readiness() {
     .await;
     let report = server.report().await;
     assert!(report.is_complete() && report.took >= delay, "{report}");
-    // Every answer of a handler arrived, whichever way the connection was used.
+    // Every response that a handler made has arrived.
     assert_eq!(counts.handled.load(Ordering::Relaxed), counts.answered.load(Ordering::Relaxed));
 }

@@ -1,6 +1,6 @@
 //! `tower_offload::server` over real sockets on the loopback interface.
 
-// The helpers of tests are tests.
+// The functions that tests share are tests too.
 #![allow(clippy::unwrap_used)]
 
 mod age;

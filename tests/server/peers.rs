@@ -1,4 +1,4 @@
-//! Peers that vanish without a word are noticed.
+//! The server notices peers that vanish without closing their connection.
 
 use std::future::pending;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tower_offload::{Config, Io, PoolLayer, Pools};
 
 use crate::harness::{memory, soon};
 
-/// A client that sends a request and then nothing, not even the answers to pings.
+/// The client sends one request and then nothing more. It does not answer pings either.
 #[tokio::test(start_paused = true)]
 async fn an_http2_client_that_answers_no_ping_is_gone_within_half_a_minute_and_its_request_cancelled() {
     struct Cancelled(mpsc::UnboundedSender<()>);
@@ -38,7 +38,7 @@ async fn an_http2_client_that_answers_no_ping_is_gone_within_half_a_minute_and_i
 
     let mut client = memory.connect();
     client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0").await.unwrap();
-    // GET http://x/ as stream 1, complete.
+    // A whole request, GET http://x/, as stream 1.
     client.write_all(b"\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01x").await.unwrap();
     begins.recv().await.unwrap();
     let vanished = Instant::now();
@@ -51,7 +51,7 @@ async fn an_http2_client_that_answers_no_ping_is_gone_within_half_a_minute_and_i
     assert!(kinds.contains(&6), "no PING among {kinds:?}");
 }
 
-/// The kinds of these frames.
+/// The types of these HTTP/2 frames.
 fn kinds(mut frames: &[u8]) -> Vec<u8> {
     let mut kinds = Vec::new();
     while let [a, b, c, kind, rest @ ..] = frames {
@@ -61,7 +61,7 @@ fn kinds(mut frames: &[u8]) -> Vec<u8> {
     kinds
 }
 
-/// The kernel's table shows which timer runs for a socket: 02 is keep-alive's.
+/// The kernel's table shows which timer runs for each socket. 02 is the keep-alive timer.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn every_tcp_connection_has_keep_alive() {

@@ -1,17 +1,17 @@
-//! This test program as a child process.
+//! Runs this test program as a child process.
 #![cfg(unix)]
 
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
-/// A child process that runs one test of this program. It is killed with the value.
+/// A child process that runs one test of this program. Dropping the value kills the process.
 pub(crate) struct Process {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Process {
-    /// Runs the test `name`, which finds `variable` in its environment.
+    /// Runs the test `name`, with `variable` set in its environment.
     pub(crate) fn start(name: &str, variable: &str, stdin: Stdio) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture"])

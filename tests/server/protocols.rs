@@ -1,4 +1,4 @@
-//! What is served, and in which protocol.
+//! HTTP/1.1 and HTTP/2, any Tower service, and errors at the start.
 
 use std::convert::Infallible;
 

@@ -23,7 +23,7 @@ const CHILD: &str = "TOWER_OFFLOAD_TEST_RESTART";
 const CLIENTS: usize = 8;
 const RESTARTS: usize = 6;
 
-/// The child's side, not a test: it serves on the listener that is its standard input.
+/// Runs in the child process only. Serves on the listener that is the process's standard input.
 #[test]
 fn serve_on_an_inherited_listener() {
     if std::env::var_os(CHILD).is_none() {
@@ -35,7 +35,7 @@ fn serve_on_an_inherited_listener() {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let pools = Pools::default();
         let mut serving = pin!(Server::new(&config, &pools).listener(listener).serve(hello()));
-        // Its first poll listens to the signals, so none comes too early.
+        // The first poll registers the signal handlers, so a SIGTERM after this line begins a shutdown.
         let ended = poll_fn(|cx| Poll::Ready(serving.as_mut().poll(cx).is_ready())).await;
         assert!(!ended);
         println!("\nserving");
@@ -50,7 +50,7 @@ fn start(listener: &TcpListener) -> Process {
     process
 }
 
-/// One request on a new connection.
+/// Sends one request on a new connection.
 fn ask(address: SocketAddr) -> Result<(), String> {
     let mut stream = TcpStream::connect(address).map_err(|error| format!("connect: {error}"))?;
     stream.set_read_timeout(Some(FOR_EVER)).unwrap();
@@ -100,7 +100,7 @@ fn two_processes_on_one_socket_are_restarted_in_turn_and_no_request_fails() {
     }
 }
 
-/// A server that has ended leaves no option behind on the socket that the next one uses.
+/// A server that has ended leaves no socket option behind that would disturb the next server on the same socket.
 #[tokio::test]
 async fn the_next_server_serves_on_a_duplicate_of_the_listener() {
     let first = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -110,7 +110,7 @@ async fn the_next_server_serves_on_a_duplicate_of_the_listener() {
     let server = |listener| Server::new(&config, &pools).listener(tokio::net::TcpListener::from_std(listener).unwrap());
     assert!(soon(server(first).shutdown_on(async {}).serve(hello())).await.unwrap().is_complete());
     tokio::spawn(server(second).shutdown_on(std::future::pending()).serve(hello()));
-    // A SYN that is dropped is sent again after a second, and then after two more.
+    // The client's kernel repeats a SYN after 1 s, and again after 2 s more.
     let asked = tokio::task::spawn_blocking(move || ask(address));
     let answered = tokio::time::timeout(Duration::from_secs(10), asked).await;
     assert_eq!(answered.expect("the socket answers").unwrap(), Ok(()));

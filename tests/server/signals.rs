@@ -1,4 +1,4 @@
-//! The signals of the operating system, sent to a process of its own.
+//! Signals of the operating system, sent to a server in a child process.
 #![cfg(unix)]
 
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use crate::process::Process;
 
 const CHILD: &str = "TOWER_OFFLOAD_TEST_SIGNALS";
 
-/// The child's side: not a test by itself.
+/// Runs in the child process only.
 #[test]
 fn serve_until_a_signal() {
     if std::env::var_os(CHILD).is_none() {
@@ -40,7 +40,7 @@ fn serve_until_a_signal() {
                     }),
                 );
             let server = server::Server::new(&config, &Pools::default()).listener(listener);
-            // The server's first act is to listen to the signals, so once it answers it has.
+            // The server registers its signal handlers before it accepts, so they are registered once it answers.
             tokio::spawn(async move {
                 let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
                 crate::harness::send(&mut stream, "/ready").await;
@@ -80,7 +80,7 @@ fn each_signal_ends_an_idle_server() {
     }
 }
 
-/// A server whose request never ends, after its first signal.
+/// A server with a request that never ends, after its first signal.
 fn stuck_after(signal: &str) -> (Process, TcpStream, Instant) {
     let mut process = start();
     let address = process.says("address");
@@ -107,7 +107,7 @@ fn a_sigterm_a_second_after_the_first_ends_a_server_at_once() {
 
 #[test]
 fn a_sigterm_that_is_repeated_within_a_second_is_the_same_one() {
-    // On a busy machine a second may pass before the repetition, but in one try of many it will not.
+    // On a loaded machine, more than a second may pass before the repeated signal. One try of many is fast enough.
     for _ in 0..20 {
         let (mut process, stuck, signalled) = stuck_after("TERM");
         for _ in 0..3 {
@@ -117,7 +117,7 @@ fn a_sigterm_that_is_repeated_within_a_second_is_the_same_one() {
         if signalled.elapsed() > Duration::from_millis(700) {
             continue;
         }
-        // Long enough for a signal to arrive: the request is still in flight.
+        // The request stays in flight for longer than a signal takes to arrive.
         stuck.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let nothing = (&stuck).read(&mut [0]).unwrap_err();
         assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);

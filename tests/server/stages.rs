@@ -1,4 +1,4 @@
-//! The stages of a shutdown, most of them in virtual time: readiness, the delay, the timeout, and the announcement.
+//! The stages of a shutdown, mostly in virtual time: readiness, the delay, the timeout, and `Pools::draining`.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -28,7 +28,7 @@ struct Stages {
     served: JoinHandle<ShutdownReport>,
 }
 
-/// A server in memory. `/` says hello, `/stuck` never answers.
+/// A server in memory. `/` answers `hello`, `/stuck` never answers.
 fn start(pools: &Pools, delay: Duration) -> Stages {
     let app = Router::new()
         .route("/", get(|| async { "hello" }))
@@ -60,7 +60,7 @@ async fn ready(stream: &mut DuplexStream) -> bool {
     ready
 }
 
-/// Lets the server act on what happened, without time passing.
+/// Lets the server's tasks run, without an advance of virtual time.
 async fn settled() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -140,7 +140,7 @@ async fn draining_completes_with_the_signal_and_not_before() {
     assert_eq!(signalled.elapsed(), Duration::ZERO, "the delay comes after it");
     let task = pools.submit_to_pool("cpu", || ());
     drop(task.expect("the pools still take tasks"));
-    // Without an await: virtual time passes while a runtime waits for a worker.
+    // The loop does not await: Tokio would consider the runtime idle and advance the virtual time.
     while pools.get("cpu").unwrap().stats().in_flight > 0 {
         std::thread::yield_now();
     }
@@ -172,7 +172,7 @@ fn events(pools: &Pools) -> Router {
     Router::new().route("/", get(events))
 }
 
-/// "Well under a second" needs a machine that is not busy, so the best of a few tries counts.
+/// How soon a server must end. On a loaded machine a try can take longer, so the fastest of a few tries counts.
 const SOON: Duration = Duration::from_millis(500);
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn a_stream_of_events_that_ends_on_draining_lets_the_server_end_at_once() 
         send(&mut stream, "/").await;
         read_to(&mut stream, "hello\n\n\r\n").await;
         server.stop();
-        // The client does not close its side meanwhile.
+        // The client keeps its side open meanwhile.
         let report = server.report().await;
         assert!(report.is_complete(), "{report}");
         if report.took < SOON {

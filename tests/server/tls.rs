@@ -1,4 +1,4 @@
-//! TLS in front of the server: handshakes delay nobody, and HTTP/2 is chosen by ALPN.
+//! TLS: slow handshakes delay no other connection, and ALPN selects HTTP/2.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ async fn a_client_that_does_not_begin_its_handshake_delays_nobody() {
         [TcpStream::connect(tls.address).await.unwrap(), TcpStream::connect(tls.address).await.unwrap()].into();
     let mut quick = tls.connect().await;
     exchange(&mut quick).await;
-    // And they may begin whenever they like.
+    // The slow clients may still begin their handshakes.
     for slow in slow {
         exchange(&mut tls.handshake(slow).await).await;
     }

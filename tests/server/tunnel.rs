@@ -1,4 +1,4 @@
-//! Tunnels over HTTP/2: a connection is not idle while one is open, and idle once it has ended.
+//! Tunnels over HTTP/2: a connection is not idle while a tunnel is open, and is idle once the tunnel has ended.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -31,7 +31,7 @@ async fn upgrade(server: &TestServer) -> TcpStream {
     stream
 }
 
-/// Sends a text and reads it back. A client's frames are masked, here with zeros; the server's are not.
+/// Sends a text and reads it back. Frames of a client are masked, here with zeros; frames of a server are not.
 async fn echo(stream: &mut TcpStream, text: &str) {
     let length = u8::try_from(text.len()).unwrap();
     let frame = [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat();
