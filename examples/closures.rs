@@ -6,7 +6,6 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 use std::{fs, io};
@@ -77,25 +76,15 @@ async fn awaiting(pools: &Pools) -> Result<(), Box<dyn Error>> {
         Err(TaskError::Panicked(panic)) => println!("panic: {}", panic.message()),
         other => println!("unexpected: {other:?}"),
     }
-    let busy = pools.submit_to_pool("small", std::future::pending::<()>())?;
-    let refused = pools.run_in_pool("small", || ()).await.expect_err("its only place is taken");
-    println!("refused: {refused}");
-    busy.cancel();
+    let running = pools.submit_to_pool("small", std::future::pending::<()>())?;
+    let rejected = pools.run_in_pool("small", || ()).await.expect_err("the only worker is active");
+    println!("rejected: {rejected}");
+    running.cancel();
     println!("unknown: {}", pools.run_in_pool("cpus", || ()).await.expect_err("there is no such pool"));
     Ok(())
 }
 
-fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let pools = Pools::builder().pool("small", PoolConfig::new(1).queue_capacity(0)).build()?;
     blocking(&pools)?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(awaiting(&pools))

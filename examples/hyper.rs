@@ -7,7 +7,6 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::process::ExitCode;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -18,7 +17,7 @@ use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
 use tower_offload::{Cpu, PoolLayer, Pools};
 
-/// Counts the primes up to a limit: a second of pure computing, and no other connection waits for it.
+/// Counts the primes up to a limit. This computes for up to a second, and delays no other connection.
 async fn primes(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
     let limit = request.uri().path().strip_prefix("/primes/").and_then(|limit| limit.parse().ok());
     let Some(limit @ 0..=100_000_000) = limit else {
@@ -45,17 +44,7 @@ fn count_primes(limit: usize) -> usize {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let pools = Pools::default();
     let service = ServiceBuilder::new().layer(PoolLayer::<Cpu>::new(&pools)).service(service_fn(primes));
     let service = TowerToHyperService::new(service);

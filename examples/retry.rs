@@ -1,4 +1,4 @@
-//! Retries what a full pool refused before it started, and nothing else, by the `retry` of tower.
+//! Retries requests that a full pool rejected before they started, and no others, with tower's `retry`.
 //!
 //! ```sh
 //! cargo run --example retry
@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_offload::error::OffloadError;
 use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools};
 
-/// Tries a request again if it never started, up to so many times. A request that started may have had effects.
+/// Retries a request that never started, `attempts` times at most. A request that started may have had effects.
 #[derive(Clone)]
 struct NeverStarted {
     attempts: u32,
@@ -30,7 +29,7 @@ impl<Req: Clone, Res, E> Policy<Req, Res, OffloadError<E>> for NeverStarted {
             return None;
         }
         self.attempts -= 1;
-        // The example is impatient: a client would wait for the whole time.
+        // A client would wait for the whole time. This example waits for 20 ms at most.
         let wait = rejection.retry_after().unwrap_or_default();
         Some(Box::pin(tokio::time::sleep(wait.min(Duration::from_millis(20)))))
     }
@@ -50,18 +49,8 @@ async fn square(number: u32) -> Result<u32, BoxError> {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run() -> Result<(), BoxError> {
-    // One worker and no queue: of two requests at the same time, the second is refused.
+async fn main() -> Result<(), BoxError> {
+    // One worker and no queue: of two requests at the same time, the second is rejected.
     let pools = Pools::builder().pool(Cpu, PoolConfig::new(1).queue_capacity(0)).build()?;
     let service = ServiceBuilder::new()
         .retry(NeverStarted { attempts: 100 })
@@ -72,10 +61,10 @@ async fn run() -> Result<(), BoxError> {
     for request in requests.collect::<Vec<_>>() {
         println!("square: {}", request.await??);
     }
-    let refused = pools.get(Cpu)?.stats().counts.rejected;
-    println!("each ran once: {} runs; some were refused first: {}", RUNS.load(Ordering::Relaxed), refused > 0);
+    let rejected = pools.get(Cpu)?.stats().counts.rejected;
+    println!("each ran once: {} runs; some were rejected first: {}", RUNS.load(Ordering::Relaxed), rejected > 0);
 
-    // A panic has started, so it is not tried again.
+    // A task that panicked had started, so it is not retried.
     let before = RUNS.load(Ordering::Relaxed);
     let panicked = ask(service, 13).await.expect_err("it panics");
     println!("after {} run: {panicked}", RUNS.load(Ordering::Relaxed) - before);

@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::routing::{get, post};
@@ -42,33 +41,22 @@ async fn words(text: String) -> Json<Words> {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_env_filter("info,tower_http=debug").with_writer(std::io::stderr).init();
     let cpu = PoolConfig::auto().queue_capacity(256).queue_timeout(Duration::from_secs(2));
     let pools = Pools::builder().pool(Cpu, cpu).build()?;
 
     let layers = ServiceBuilder::new()
-        // The outermost one: it sees the wait in the queue and the rejections too. Its span goes with the request to
-        // the worker.
+        // Outermost: the trace includes the wait in the queue and the rejections. The worker enters its span.
         .layer(TraceLayer::new_for_http())
-        // Around the pool, so that the time in the queue counts. A request that runs out of time leaves the queue.
+        // Outside the pool: the timeout includes the wait in the queue, and a request that times out leaves the queue.
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_secs(5)))
-        // The innermost one: whatever stands below it runs on the pool's workers, the extractors of the handler too.
+        // Innermost: the handler and its extractors run on the pool's workers.
         .layer(PoolLayer::<Cpu>::new(&pools));
     let app = Router::new()
         .route("/words", post(words))
         .route_layer(layers)
-        // Added after the layers, and so outside of them: it answers however busy the pool is.
+        // Added after the layers, so it has none of them: it answers while the pool is full.
         .route("/health", get(async || "ok\n"));
 
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".to_owned());

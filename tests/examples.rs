@@ -121,7 +121,7 @@ fn a_refused_request_is_retried_until_it_runs_once() {
             "square: 9",
             "square: 16",
             "square: 25",
-            "each ran once: 5 runs; some were refused first: true",
+            "each ran once: 5 runs; some were rejected first: true",
             "after 1 run: pool `cpu` gave no answer: the task panicked",
         ]
     );
@@ -159,7 +159,7 @@ fn an_example_that_cannot_start_says_why_in_words() {
         let stderr = String::from_utf8(stderr).expect("it writes text");
         assert_eq!(status.code(), Some(1), "{name}: {stderr}");
         assert!(
-            stderr.starts_with("error: cannot listen on 1.2.3: ") && stderr.lines().count() == 1,
+            stderr.starts_with("Error: \"cannot listen on 1.2.3: ") && stderr.lines().count() == 1,
             "{name}: {stderr}"
         );
     }

@@ -5,13 +5,12 @@
 //! cargo run --release --example tonic -- ask 127.0.0.1:3000 9999999900000001
 //! ```
 
-// `tonic-prost-build` made it from `primes.proto`, which `protox` had read: no compiler of protocols is needed here.
+// Generated from `primes.proto` by `tonic-prost-build` and `protox`, so this example needs no `protoc`.
 #[rustfmt::skip]
 #[allow(unreachable_pub, missing_docs, clippy::all, reason = "the code is generated")]
 mod primes;
 
 use std::error::Error;
-use std::process::ExitCode;
 
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
@@ -25,7 +24,7 @@ use self::primes::primes_client::PrimesClient;
 use self::primes::primes_server::{Primes, PrimesServer};
 use self::primes::{FactorReply, FactorRequest, Prime, UpToRequest};
 
-/// Computes in its methods as if it had the thread to itself, which it has.
+/// Its methods compute on the thread that polls them, which is a worker of the pool.
 struct Computing;
 
 #[tonic::async_trait]
@@ -67,11 +66,11 @@ async fn serve(address: &str) -> Result<(), Box<dyn Error>> {
     println!("listening on http://{}", listener.local_addr()?);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<PrimesServer<Computing>>().await;
-    // Only this service runs in the pool. A full pool is RESOURCE_EXHAUSTED for its client, and a panic INTERNAL.
+    // Only this service runs in the pool. A full pool answers RESOURCE_EXHAUSTED, and a panic INTERNAL.
     let primes = PoolLayer::<Cpu>::new(&pools).named_layer(PrimesServer::new(Computing));
     Server::builder()
         .add_service(primes)
-        // The health service answers however full the pool is.
+        // Outside the pool: the health service answers while the pool is full.
         .add_service(health)
         .serve_with_incoming(TcpListenerStream::new(listener))
         .await?;
@@ -93,17 +92,7 @@ async fn ask(address: &str, number: u64) -> Result<(), Box<dyn Error>> {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => serve("127.0.0.1:3000").await,

@@ -13,6 +13,7 @@ mod descriptors;
 mod halves;
 mod http2;
 mod killed;
+mod leaks;
 mod log;
 mod malformed;
 mod names;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -118,4 +119,18 @@ async fn a_shutdown_finishes_what_came_over_tls() {
     closed(&mut active).await;
     let report = soon(tls.served).await.unwrap();
     assert_eq!((report.connections_finished, report.connections_cut_off), (2, 0));
+}
+
+/// The connection is young, so it has a second for its first request. The timeout of headers would be far longer.
+#[tokio::test]
+async fn a_handshake_that_stalls_does_not_hold_the_shutdown() {
+    let tls = start(|_| {}).await;
+    let mut stalled = TcpStream::connect(tls.address).await.unwrap();
+    // The beginning of a ClientHello.
+    stalled.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
+    exchange(&mut tls.connect().await).await;
+    tls.stop.send(()).unwrap();
+    closed(&mut stalled).await;
+    let report = soon(tls.served).await.unwrap();
+    assert_eq!(report.connections_cut_off, 0);
 }
