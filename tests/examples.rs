@@ -141,7 +141,7 @@ fn closures_print_what_they_did() {
         "batch: ",
         "own error: Err(NotFound)",
         "panic: a number: ParseIntError { kind: InvalidDigit }",
-        "refused: pool `small` gave no answer: its queue is full",
+        "rejected: pool `small` gave no answer: its queue is full",
         "unknown: there is no pool `cpus`; the pools are `cpu`, `db`, `embedding`, `inference`, `io`, `small`",
     ];
     assert_eq!(lines.len(), starts.len(), "{printed}");

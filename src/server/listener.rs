@@ -12,8 +12,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use super::error::ServeError;
-use crate::config::Config;
 use crate::shield::shielded;
 
 /// How long to wait after an accept that failed for lack of resources.
@@ -85,37 +83,6 @@ pub trait Listener: Send + 'static {
     /// # Errors
     /// The operating system does not tell.
     fn local_addr(&self) -> io::Result<Self::Addr>;
-}
-
-/// What a [`Server`](super::Server) may accept connections from: a [`Listener`], or the address of the settings.
-pub trait Bind: Send {
-    /// The listener.
-    type Listener: Listener;
-
-    /// Begins to listen, if it does not yet.
-    fn bind(self, config: &Config) -> impl Future<Output = Result<Self::Listener, ServeError>> + Send;
-}
-
-impl<L: Listener> Bind for L {
-    type Listener = L;
-
-    async fn bind(self, _: &Config) -> Result<L, ServeError> {
-        Ok(self)
-    }
-}
-
-/// Stands for `server.host` and `server.port` in a [`Server`](super::Server) that has no listener of the application's.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Configured;
-
-impl Bind for Configured {
-    type Listener = TcpListener;
-
-    async fn bind(self, config: &Config) -> Result<TcpListener, ServeError> {
-        let address = config.server.address();
-        TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })
-    }
 }
 
 /// Sets `TCP_NODELAY` and TCP keep-alive on every connection: a peer that vanished without a word is noticed after 90

@@ -102,10 +102,10 @@ mod socket;
 
 pub use self::error::ServeError;
 pub use self::handshake::{Handshake, HandshakeIo};
-pub use self::listener::{Configured, Listener};
+pub use self::listener::Listener;
 pub use self::requests::{HttpService, PeerAddr};
 pub use self::runtime::{Runtime, runtime};
-pub use self::serve::{Server, serve};
+pub use self::serve::{Configured, Server, serve};
 pub use self::shutdown::ShutdownReport;
 
 /// The examples of these pages are tests, too.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
@@ -12,7 +13,7 @@ use super::activity::Timeouts;
 use super::connection;
 use super::connections::{Connections, Order};
 use super::error::ServeError;
-use super::listener::{Bind, Configured, Listener};
+use super::listener::Listener;
 use super::requests::HttpService;
 use super::runtime;
 use super::shutdown::{Shutdown, ShutdownReport, Trigger, Triggers};
@@ -65,6 +66,11 @@ pub struct Server<L = Configured> {
     cut_off_on: Option<Trigger>,
 }
 
+/// Stands for the address of the settings in a [`Server`] that got no [`listener`](Server::listener).
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Configured;
+
 /// Serves `service` on `server.host` and `server.port` until SIGTERM or Ctrl-C; then finishes the requests in flight,
 /// drains the pools, and reports. SIGHUP ends the process at once, as by default. See the [module](super).
 ///
@@ -89,6 +95,20 @@ impl Server {
         let Self { config, pools, listener: Configured, shutdown_on, cut_off_on } = self;
         Server { config, pools, listener, shutdown_on, cut_off_on }
     }
+
+    /// Serves `service` until the shutdown is done. Dropping the future cuts everything off.
+    ///
+    /// # Errors
+    /// The settings are wrong, the address could not be listened on, or the signals could not be listened to.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime that has its I/O and time drivers enabled.
+    pub async fn serve<S: HttpService>(self, service: S) -> Result<ShutdownReport, ServeError> {
+        self.config.validate().map_err(ServeError::Config)?;
+        let address = self.config.server.address();
+        let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
+        self.listener(listener).serve(service).await
+    }
 }
 
 impl<L> Server<L> {
@@ -105,18 +125,17 @@ impl<L> Server<L> {
     }
 }
 
-impl<L: Bind> Server<L> {
+impl<L: Listener> Server<L> {
     /// Serves `service` until the shutdown is done. Dropping the future cuts everything off.
     ///
     /// # Errors
-    /// The settings are wrong, the address could not be listened on, or the signals could not be listened to.
+    /// The settings are wrong, or the signals could not be listened to.
     ///
     /// # Panics
     /// Outside a Tokio runtime that has its I/O and time drivers enabled.
     pub async fn serve<S: HttpService>(self, service: S) -> Result<ShutdownReport, ServeError> {
-        let Self { config, pools, listener, shutdown_on, cut_off_on } = self;
+        let Self { config, pools, mut listener, shutdown_on, cut_off_on } = self;
         config.validate().map_err(ServeError::Config)?;
-        let mut listener = listener.bind(&config).await?;
         let mut triggers = Triggers::new(shutdown_on, cut_off_on).map_err(ServeError::Signals)?;
         if let Ok(address) = listener.local_addr() {
             shielded(|| info!(target: "tower_offload", ?address, "listening"));
