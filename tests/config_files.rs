@@ -148,6 +148,66 @@ fn a_pool_without_trust_of_its_own_has_that_of_all_pools() {
     assert_eq!(Config::default().trust(expected.clone()).performance.trust, expected);
 }
 
+/// The pools of a file that lists them in no alphabetical order, and leaves out one built-in pool.
+const ORDERED: &str = "\
+performance:
+  thread_pools:
+    zip_workers: 2
+    db_workers: 5
+    archive: {workers: 1}
+    embedding: none
+    cpu: {workers: 3, queue_capacity: 7}
+";
+
+fn names(config: &Config) -> Vec<&str> {
+    config.performance.thread_pools.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+#[test]
+fn pools_keep_the_order_of_the_file_and_the_built_in_ones_that_it_does_not_name_follow() {
+    let config = Config::from_yaml(ORDERED).unwrap();
+    let order = ["zip", "db", "archive", "cpu", "io", "inference"];
+    assert_eq!(names(&config), order);
+    let written = config.to_yaml().unwrap();
+    assert_eq!(names(&Config::from_yaml(&written).unwrap()), order, "{written}");
+
+    let pools = Pools::new(&config).unwrap();
+    assert_eq!(pools.names().map(|name| name.as_str()).collect::<Vec<_>>(), order);
+    assert_eq!(pools.stats().iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(), order);
+    for name in order {
+        assert_eq!(pools.get(name).unwrap().name().as_str(), name);
+    }
+    assert_eq!(
+        pools.get("embedding").unwrap_err().to_string(),
+        "there is no pool `embedding`; the pools are `zip`, `db`, `archive`, `cpu`, `io`, `inference`"
+    );
+}
+
+#[tokio::test]
+async fn a_drain_is_reported_in_the_order_of_the_settings() {
+    let pools = Pools::new(&Config::from_yaml(ORDERED).unwrap()).unwrap();
+    let report = pools.shutdown(Duration::from_secs(30)).await;
+    let order: Vec<_> = report.pools.iter().map(|drain| drain.pool.as_str()).collect();
+    assert_eq!(order, ["zip", "db", "archive", "cpu", "io", "inference"]);
+}
+
+#[test]
+fn pools_added_in_code_follow_those_there_are() {
+    let config = Config::default().pool("zip", PoolConfig::new(1)).pool(Cpu, PoolConfig::new(2));
+    assert_eq!(names(&config), ["io", "cpu", "inference", "embedding", "db", "zip"]);
+    let config = config.without_built_in_pools().pool("archive", PoolConfig::new(1));
+    assert_eq!(names(&config), ["zip", "archive"]);
+    let other = Config::default().without_built_in_pools().pool("archive", PoolConfig::new(1));
+    assert_eq!(config, other.pool("zip", PoolConfig::new(1)), "the order is no difference");
+}
+
+#[test]
+fn a_mistake_in_a_route_lists_the_pools_in_the_order_of_the_file() {
+    let error = refused(&format!("{ORDERED}  routes:\n    /a: nowhere\n"));
+    let listed = "`zip`, `db`, `archive`, `cpu`, `io` and `inference`";
+    assert!(error.to_string().contains(listed), "{error}");
+}
+
 #[test]
 fn a_built_in_pool_that_nobody_uses_can_be_left_out() {
     let config =

@@ -132,7 +132,7 @@ prop_compose! {
         age in proptest::option::of(time()),
         host in any::<IpAddr>(),
         port in any::<u16>(),
-        pools in proptest::collection::btree_map(name(), pool(), 0..5),
+        pools in proptest::collection::hash_map(name(), pool(), 0..5),
         patterns in proptest::collection::vec((pattern(), any::<proptest::sample::Index>()), 0..6),
         app in proptest::option::of(proptest::collection::btree_map("[ -~]{0,6}", app(), 0..4)),
     ) -> Config {
@@ -172,7 +172,10 @@ proptest! {
     #[test]
     fn what_is_written_is_read_as_it_was(config in config()) {
         let text = config.to_yaml().unwrap();
-        prop_assert_eq!(Config::from_yaml(&text).map_err(|error| format!("{error}\n{text}")), Ok(config));
+        let read = Config::from_yaml(&text).map_err(|error| format!("{error}\n{text}"));
+        prop_assert_eq!(read.as_ref(), Ok(&config));
+        let names = |config: &Config| config.performance.thread_pools.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        prop_assert_eq!(read.as_ref().map(names), Ok(names(&config)));
     }
 
     #[test]

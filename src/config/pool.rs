@@ -1,6 +1,5 @@
 //! The settings of one pool, and of all of them by name.
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -70,9 +69,13 @@ pub struct PoolConfig {
 /// A name begins with a lower-case letter and has lower-case letters, digits, `_` and `-` after it, 32 characters at most;
 /// it cannot end in `_workers`. It becomes the label of the pool's metrics and, as in `offload-cpu-3`, part of its
 /// threads' names, of which Linux shows the first 15 characters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// The order of the settings is the order in which the pools appear everywhere: in JSON, in the log and in errors. A
+/// settings file lists its pools in this order; the built-in pools that it does not name follow. Two values with the same
+/// pools in another order are equal.
+#[derive(Clone, Debug)]
 pub struct ThreadPools {
-    pools: BTreeMap<Workload, PoolConfig>,
+    pools: Vec<(Workload, PoolConfig)>,
 }
 
 /// How many cores the pools share.
@@ -309,17 +312,20 @@ impl ThreadPools {
     /// The settings of one pool.
     #[must_use]
     pub fn get(&self, name: impl PoolName) -> Option<&PoolConfig> {
-        self.pools.get(name.pool_name())
+        self.position(name.pool_name()).map(|index| &self.pools[index].1)
     }
 
-    /// Adds a pool, or sets the one that has this name.
+    /// Sets the pool of this name where it stands, or adds it at the end.
     pub fn set(&mut self, name: impl PoolName, pool: PoolConfig) {
-        self.pools.insert(name.to_workload(), pool);
+        match self.position(name.pool_name()) {
+            Some(index) => self.pools[index].1 = pool,
+            None => self.pools.push((name.to_workload(), pool)),
+        }
     }
 
     /// Removes a pool, and returns its settings if there was one.
     pub fn remove(&mut self, name: impl PoolName) -> Option<PoolConfig> {
-        self.pools.remove(name.pool_name())
+        self.position(name.pool_name()).map(|index| self.pools.remove(index).1)
     }
 
     pub(super) fn remove_built_in(&mut self) {
@@ -328,8 +334,28 @@ impl ThreadPools {
         }
     }
 
-    /// All pools, ordered by name.
+    /// Puts the pools of these names before the others, in the order of the names.
+    #[cfg(feature = "config")]
+    pub(super) fn put_first(&mut self, names: &[&str]) {
+        // The sort is stable, so the others keep their order.
+        let place = |name: &Workload| names.iter().position(|first| *first == name.as_str()).unwrap_or(names.len());
+        self.pools.sort_by_key(|(name, _)| place(name));
+    }
+
+    /// All pools, in the order of the settings.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Workload, &PoolConfig)> {
-        self.pools.iter()
+        self.pools.iter().map(|(name, pool)| (name, pool))
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.pools.iter().position(|(known, _)| known.as_str() == name)
     }
 }
+
+impl PartialEq for ThreadPools {
+    fn eq(&self, other: &Self) -> bool {
+        self.pools.len() == other.pools.len() && self.iter().all(|(name, pool)| other.get(name) == Some(pool))
+    }
+}
+
+impl Eq for ThreadPools {}

@@ -61,4 +61,4 @@ pub(crate) use self::shared::{Hooks, Plan, WorkerHooks};
 pub(crate) use self::stats::ratio;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};
 pub(crate) use self::task_future::{Boxed, TaskFuture};
-pub(crate) use self::task_log::name_of;
+pub(crate) use self::task_log::{function_name, short_type_name};

@@ -1,6 +1,10 @@
 //! The log of single tasks, and the list of the running ones, kept while `verbose` is on.
+//!
+//! Each event has the fields `pool`, `task` (the task's number in its pool), `function` and, once the task has run,
+//! `seconds`; a rejection has `reason`.
 
 use std::collections::BTreeMap;
+use std::panic::Location;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,78 +48,159 @@ impl LogEntry {
     }
 
     pub(super) fn log_submission(&self, pool: &Workload, active: usize, queued: usize) {
-        let (task, function) = (self.id(), &self.function);
+        let (task, function) = (self.id(), self.function.as_str());
         shielded(|| {
             tracing::info!(
                 target: "tower_offload",
+                %pool, task, function,
                 "ThreadPool[{pool}] Task #{task}: Submitting '{function}' (active_threads={active}, queued={queued})"
             );
         });
     }
 
-    /// It waited, and will not start.
+    /// The pool rejected the task while it was queued.
     pub(super) fn log_refusal(&self, pool: &Workload, reason: Reason) {
-        let task = self.id();
+        let (task, function) = (self.id(), self.function.as_str());
         shielded(|| {
-            tracing::warn!(target: "tower_offload", "ThreadPool[{pool}] Task #{task}: Given up in the queue: {reason}");
+            tracing::warn!(
+                target: "tower_offload",
+                %pool, task, function, %reason,
+                "ThreadPool[{pool}] Task #{task}: Rejected in the queue: {reason}"
+            );
         });
     }
 
-    /// Its caller left: in the queue, or after it had run for a while.
+    /// The task's caller left. `ran` is the time since the task's first poll, if there was one.
     pub(super) fn log_cancellation(&self, pool: &Workload, ran: Option<Duration>) {
-        let task = self.id();
+        let (task, function) = (self.id(), self.function.as_str());
         shielded(|| match ran.map(|ran| ran.as_secs_f64()) {
-            Some(seconds) => {
-                tracing::info!(target: "tower_offload", "ThreadPool[{pool}] Task #{task}: Cancelled after {seconds:.3}s");
-            }
-            None => tracing::info!(target: "tower_offload", "ThreadPool[{pool}] Task #{task}: Cancelled in the queue"),
+            Some(seconds) => tracing::info!(
+                target: "tower_offload",
+                %pool, task, function, seconds,
+                "ThreadPool[{pool}] Task #{task}: Cancelled after {seconds:.3}s"
+            ),
+            None => tracing::info!(
+                target: "tower_offload",
+                %pool, task, function,
+                "ThreadPool[{pool}] Task #{task}: Cancelled in the queue"
+            ),
         });
     }
 
+    /// `ran` is the time since the task's first poll, and `failure` the message of a panic.
     pub(super) fn log_end(&self, pool: &Workload, ran: Duration, outcome: Outcome, failure: Option<&str>) {
-        let task = self.id();
+        let (task, function) = (self.id(), self.function.as_str());
         let seconds = ran.as_secs_f64();
         shielded(|| match (outcome, failure) {
-            (Outcome::Ok, _) => {
-                tracing::info!(target: "tower_offload", "ThreadPool[{pool}] Task #{task}: Completed in {seconds:.3}s");
-            }
+            (Outcome::Ok, _) => tracing::info!(
+                target: "tower_offload",
+                %pool, task, function, seconds,
+                "ThreadPool[{pool}] Task #{task}: Completed in {seconds:.3}s"
+            ),
             (_, Some(failure)) => tracing::warn!(
                 target: "tower_offload",
+                %pool, task, function, seconds,
                 "ThreadPool[{pool}] Task #{task}: Failed after {seconds:.3}s: {failure}"
             ),
-            (_, None) => {
-                tracing::warn!(target: "tower_offload", "ThreadPool[{pool}] Task #{task}: Failed after {seconds:.3}s");
-            }
+            (_, None) => tracing::warn!(
+                target: "tower_offload",
+                %pool, task, function, seconds,
+                "ThreadPool[{pool}] Task #{task}: Failed after {seconds:.3}s"
+            ),
         });
     }
 }
 
-/// Logs a task that was refused before it had a number.
+/// Logs a task that the pool rejected at once, before the task had a number.
 pub(super) fn log_refusal(pool: &Workload, reason: Reason, function: &str) {
-    shielded(|| tracing::warn!(target: "tower_offload", %pool, reason = %reason, function, "a task was refused"));
+    shielded(|| {
+        tracing::warn!(
+            target: "tower_offload",
+            %pool, function, %reason,
+            "ThreadPool[{pool}] Rejected '{function}': {reason}"
+        );
+    });
 }
 
-/// The name of a function or closure as the log shows it: without its path, and for a closure the function it stands in.
-pub(crate) fn name_of<F>() -> String {
-    short_name(std::any::type_name::<F>())
+/// The name of a task in the log. A function, or the future of an async function, has its own name; everything else, such
+/// as a closure or an async block, is called by the file and line that submitted it.
+///
+/// The name of an async block that stands directly in a function which is not async cannot be told from that of an async
+/// function's future: it is called by the function around it, except in `main`.
+pub(crate) fn function_name<F>(is_future: bool, submitted_at: &Location<'_>) -> String {
+    match named_function(std::any::type_name::<F>(), is_future) {
+        Some(name) => name,
+        None => format!("{}:{}", submitted_at.file(), submitted_at.line()),
+    }
 }
 
-fn short_name(full: &str) -> String {
-    // The path of generic arguments is of no interest, and would be taken for the function's own.
-    let path = full.split('<').next().unwrap_or(full);
-    let name = path.rsplit("::").find(|part| !part.is_empty() && !part.starts_with('{'));
-    name.unwrap_or(full).to_owned()
+/// The name of a type without its path.
+pub(crate) fn short_type_name<T>() -> String {
+    let path = without_generics(std::any::type_name::<T>());
+    path.rsplit("::").next().unwrap_or(&path).to_owned()
+}
+
+/// The name of the function whose type, or whose future's type, has this name.
+fn named_function(type_name: &str, is_future: bool) -> Option<String> {
+    let path = without_generics(type_name);
+    // The future of `async fn resize` is `resize::{{closure}}`.
+    let path = if is_future { path.strip_suffix("::{{closure}}")? } else { &path };
+    let name = path.rsplit("::").next()?;
+    let is_name = name.starts_with(|first: char| first == '_' || first.is_lowercase())
+        && name.chars().all(|letter| letter == '_' || letter.is_alphanumeric());
+    // A pointer such as `fn() -> core::ffi::c_int` ends like a path, too.
+    let is_function = is_name && !path.contains(['(', ' ']) && name != "main";
+    is_function.then(|| name.to_owned())
+}
+
+/// A path without what stands between `<` and `>`.
+fn without_generics(path: &str) -> String {
+    let (mut plain, mut depth, mut before) = (String::new(), 0_u32, ' ');
+    for letter in path.chars() {
+        match letter {
+            '<' => depth += 1,
+            '>' if before != '-' => depth = depth.saturating_sub(1),
+            _ if depth == 0 => plain.push(letter),
+            _ => {}
+        }
+        before = letter;
+    }
+    plain
 }
 
 #[cfg(test)]
 mod tests {
-    use super::short_name;
+    use super::named_function;
 
     #[test]
-    fn a_closure_is_named_after_its_function() {
-        assert_eq!(short_name("app::tasks::process_data"), "process_data");
-        assert_eq!(short_name("app::tasks::process_data::{{closure}}"), "process_data");
-        assert_eq!(short_name("app::process<alloc::vec::Vec<u8>>::{{closure}}"), "process");
-        assert_eq!(short_name("fn()"), "fn()");
+    fn functions_have_names() {
+        let named = |type_name| named_function(type_name, false);
+        assert_eq!(named("app::tasks::process_data").as_deref(), Some("process_data"));
+        assert_eq!(named("app::process<alloc::vec::Vec<fn() -> u8>>").as_deref(), Some("process"));
+        assert_eq!(named("<app::Picture as app::Shape>::area").as_deref(), Some("area"));
+    }
+
+    #[test]
+    fn futures_of_async_functions_have_names() {
+        let named = |type_name| named_function(type_name, true);
+        assert_eq!(named("app::resize::{{closure}}").as_deref(), Some("resize"));
+        assert_eq!(named("app::Store<u8>::load<alloc::string::String>::{{closure}}").as_deref(), Some("load"));
+    }
+
+    #[test]
+    fn nothing_else_has_a_name() {
+        let others = [
+            ("app::handler::{{closure}}", false),
+            ("app::handler<u8>::{{closure}}", false),
+            ("fn() -> core::ffi::c_int", false),
+            ("alloc::boxed::Box<dyn core::ops::function::FnOnce() -> u8>", false),
+            ("app::handler::{{closure}}::{{closure}}", true),
+            ("app::main::{{closure}}", true),
+            ("tokio::time::sleep::Sleep", true),
+            ("core::pin::Pin<alloc::boxed::Box<app::resize::{{closure}}>>", true),
+        ];
+        for (type_name, is_future) in others {
+            assert_eq!(named_function(type_name, is_future), None, "{type_name}");
+        }
     }
 }

@@ -59,8 +59,10 @@ pub struct Pools {
 }
 
 struct All {
-    /// Ordered by name.
+    /// In the order of the settings.
     pools: Vec<Pool>,
+    /// The indices of `pools`, ordered by the pools' names.
+    by_name: Vec<usize>,
     routes: Routes,
     verbose: bool,
     /// Everything runs where it stands.
@@ -99,8 +101,8 @@ impl Pools {
             let known = pools.iter().map(|pool| pool.name().clone()).collect();
             return Err(BuildError::UnknownPool(UnknownPool::new(name, known)));
         }
-        let (routes, drain) = (Routes::new(config.performance.routes.clone()), Drain::default());
-        Ok(Self { all: Arc::new(All { pools, routes, verbose, disabled: false, drain }) })
+        let routes = Routes::new(config.performance.routes.clone());
+        Ok(Self { all: Arc::new(All { routes, verbose, ..All::of(pools) }) })
     }
 
     /// Makes pools in code.
@@ -124,8 +126,7 @@ impl Pools {
     /// ```
     #[must_use]
     pub fn disabled() -> Self {
-        let (pools, routes, drain) = (Vec::new(), Routes::default(), Drain::default());
-        Self { all: Arc::new(All { pools, routes, verbose: false, disabled: true, drain }) }
+        Self { all: Arc::new(All { disabled: true, ..All::of(Vec::new()) }) }
     }
 
     /// Whether these are no pools at all; see [`disabled`](Self::disabled).
@@ -150,21 +151,22 @@ impl Pools {
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&Pool> {
-        let found = self.all.pools.binary_search_by(|pool| pool.name().as_str().cmp(name));
-        found.ok().map(|index| &self.all.pools[index])
+        let All { pools, by_name, .. } = &*self.all;
+        let found = by_name.binary_search_by(|&index| pools[index].name().as_str().cmp(name));
+        found.ok().map(|place| &pools[by_name[place]])
     }
 
-    /// All pools, ordered by name.
+    /// All pools, in the order of the settings.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Pool> {
         self.all.pools.iter()
     }
 
-    /// The names of the pools, in order.
+    /// The names of the pools, in the order of the settings.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &Workload> {
         self.iter().map(Pool::name)
     }
 
-    /// The numbers of every pool, each at one instant, ordered by name.
+    /// The numbers of every pool, each at one instant, in the order of the settings.
     #[must_use]
     pub fn stats(&self) -> Vec<PoolStats> {
         self.iter().map(Pool::stats).collect()
@@ -182,6 +184,14 @@ impl Pools {
     /// The pool to run in, or none if the task runs where it stands.
     pub(super) fn choose(&self, name: impl PoolName) -> Result<Option<Pool>, UnknownPool> {
         if self.is_disabled() { Ok(None) } else { self.get(name).cloned().map(Some) }
+    }
+}
+
+impl All {
+    fn of(pools: Vec<Pool>) -> Self {
+        let mut by_name: Vec<usize> = (0..pools.len()).collect();
+        by_name.sort_by_key(|&index| pools[index].name());
+        Self { pools, by_name, routes: Routes::default(), verbose: false, disabled: false, drain: Drain::default() }
     }
 }
 

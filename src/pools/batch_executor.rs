@@ -1,6 +1,7 @@
-//! A batch: many tasks in one pool, of which only so many are submitted at once.
+//! A batch: many tasks in one pool, of which a limited number is submitted at once.
 
 use std::future::Future;
+use std::panic::Location;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
@@ -11,7 +12,8 @@ use crate::error::{TaskError, UnknownPool};
 use crate::pool::Pool;
 use crate::workload::PoolName;
 
-/// Runs tasks in a pool, at most so many of this batch at once. Cheap to clone; every clone is the same batch.
+/// Runs many tasks in a pool, of which a limited number is in the pool at once. Cheap to clone; every clone is the same
+/// batch.
 ///
 /// ```
 /// use tower_offload::{Inference, Pools};
@@ -30,8 +32,8 @@ use crate::workload::PoolName;
 pub struct BatchExecutor {
     /// `None` where the pools are disabled.
     pool: Option<Pool>,
-    slots: Arc<Semaphore>,
-    most: usize,
+    permits: Arc<Semaphore>,
+    max_concurrent: usize,
 }
 
 impl Pools {
@@ -41,48 +43,77 @@ impl Pools {
     ///
     /// If there is no pool of this name.
     pub fn batch_executor(&self, pool: impl PoolName, max_concurrent: usize) -> Result<BatchExecutor, UnknownPool> {
-        let most = max_concurrent.clamp(1, Semaphore::MAX_PERMITS);
-        Ok(BatchExecutor { pool: self.choose(pool)?, slots: Arc::new(Semaphore::new(most)), most })
+        let max_concurrent = max_concurrent.clamp(1, Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(max_concurrent));
+        Ok(BatchExecutor { pool: self.choose(pool)?, permits, max_concurrent })
     }
 }
 
 impl BatchExecutor {
-    /// Runs one task of the batch: waits for its turn and for room in the pool, then does as [`Pools::run_in_pool`] does.
+    /// Runs one task of the batch. It waits until the batch has fewer than `max_concurrent` tasks in the pool and until the
+    /// pool has room, and then does as [`Pools::run_in_pool`] does.
     ///
-    /// A task of a batch is never lost to a full queue, to overload control or to the queue timeout: it waits. A task of the
-    /// pool that runs another one through the batch does not wait for a turn.
+    /// A task of a batch is never rejected because of a full queue, overload or the queue timeout: it waits. A task of the
+    /// pool that runs another one through the batch does not wait for the batch.
     ///
     /// # Errors
     ///
-    /// As of [`Pools::run_in_pool`].
+    /// If the pool drains, cannot start a worker or cannot finish the task, or if the task panics.
+    #[track_caller]
     pub fn run<J, Kind>(&self, task: J) -> impl Future<Output = Result<J::Output, TaskError>> + Send + use<J, Kind>
     where
         J: IntoTask<Kind>,
     {
-        let Self { pool, slots, .. } = self.clone();
+        self.run_from(task, Location::caller())
+    }
+
+    fn run_from<J, Kind>(
+        &self,
+        task: J,
+        submitted_at: &'static Location<'static>,
+    ) -> impl Future<Output = Result<J::Output, TaskError>> + Send + use<J, Kind>
+    where
+        J: IntoTask<Kind>,
+    {
+        let Self { pool, permits, .. } = self.clone();
         async move {
-            // A task of the pool may be one of this batch: it would wait for the slot that it has.
+            // A task of the pool may be one of this batch: it would wait for the permit that it has.
             let nested = pool.as_ref().is_some_and(Pool::is_current);
-            let slot = if nested { None } else { Some(slots.acquire_owned().await) };
-            let result = run::run_patiently(pool, task).await;
-            drop(slot);
+            let permit = if nested { None } else { Some(permits.acquire_owned().await) };
+            let result = run::run_patiently(pool, task, submitted_at).await;
+            drop(permit);
             result
         }
     }
 
-    /// Runs all tasks of an iterator, and gives their results in its order. One that fails does not stop the others.
+    /// Runs all tasks of an iterator, and returns their results in the same order. A task that fails does not stop the
+    /// others.
     ///
-    /// The iterator is asked for a task only when there is a place for it. Dropping the future cancels what is left.
-    pub async fn run_all<J, Kind>(&self, tasks: impl IntoIterator<Item = J>) -> Vec<Result<J::Output, TaskError>>
+    /// The iterator is asked for its next task only when the batch can run it. Dropping the future cancels the tasks that
+    /// have not ended.
+    #[track_caller]
+    pub fn run_all<J, Kind, I>(&self, tasks: I) -> impl Future<Output = Vec<Result<J::Output, TaskError>>>
+    where
+        J: IntoTask<Kind>,
+        I: IntoIterator<Item = J>,
+    {
+        self.run_all_from(tasks, Location::caller())
+    }
+
+    async fn run_all_from<J, Kind>(
+        &self,
+        tasks: impl IntoIterator<Item = J>,
+        submitted_at: &'static Location<'static>,
+    ) -> Vec<Result<J::Output, TaskError>>
     where
         J: IntoTask<Kind>,
     {
         let numbered = tasks.into_iter().enumerate();
         let run = |(index, task)| {
-            let run = self.run(task);
+            let run = self.run_from(task, submitted_at);
             async move { (index, run.await) }
         };
-        let mut ended = stream::iter(numbered).map(run).buffer_unordered(self.most);
+        let mut ended = stream::iter(numbered).map(run).buffer_unordered(self.max_concurrent);
         let mut results = Vec::new();
         while let Some((index, result)) = ended.next().await {
             if results.len() <= index {

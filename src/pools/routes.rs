@@ -68,9 +68,12 @@ impl Routes {
 
     /// Sets the gauge of each pool that a route leads to.
     pub(crate) fn publish(&self) {
-        let mut pools: Vec<&Workload> = self.all.iter().map(Route::pool).collect();
-        pools.sort_unstable();
-        pools.dedup();
+        let mut pools: Vec<&Workload> = Vec::new();
+        for pool in self.all.iter().map(Route::pool) {
+            if !pools.contains(&pool) {
+                pools.push(pool);
+            }
+        }
         for pool in pools {
             let unmatched = self.unmatched().filter(|route| route.pool() == pool).count();
             metrics::publish_routes(pool, unmatched);

@@ -1,7 +1,7 @@
 //! Closures and futures in a pool, without HTTP.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
@@ -9,33 +9,40 @@ use tokio::runtime::Handle;
 
 use super::{IntoTask, Pools};
 use crate::error::{Panic, Rejection, TaskError, UnknownPool};
-use crate::pool::{Pending, Pool, Rejected, Submission, TaskHandle, TaskOptions, always_ok, name_of};
+use crate::pool::{Pending, Pool, Rejected, Submission, TaskHandle, TaskOptions, always_ok, function_name};
 use crate::workload::PoolName;
 
 impl Pools {
-    /// Runs a closure or a future in a pool, and gives its value to whoever awaits.
+    /// Runs a closure or a future in a pool, and returns its value.
     ///
-    /// The task is submitted when the future is first polled. A closure that returns a future has made that future, and not
-    /// run it: pass the future itself, of an async function what calling it returns
-    /// (`run_in_pool(Cpu, resize(picture))`).
+    /// The task is submitted when the future is first polled. A closure that returns a future only makes that future: pass
+    /// the future itself, such as what an async function returns (`run_in_pool(Cpu, resize(picture))`).
+    ///
+    /// # Tasks within tasks
     ///
     /// A task that is submitted by another task inherits the deadline, the priority and the caller of its request;
-    /// [`Pool::run_with`] sets them. A task may call this for its own pool: the inner task queues like any other, and the
-    /// worker that polls this future runs an inner task in place that is still queued, so a pool never waits for itself.
+    /// [`Pool::run_with`] sets them. A task may submit to its own pool: the inner task queues like any other, and the worker
+    /// that polls this future runs the inner task in place if it is still queued. So a pool never waits for itself.
     ///
     /// # Cancellation
     ///
     /// | what is dropped | a task that is queued | a task that runs |
     /// |---|---|---|
-    /// | the future of `run_in_pool` | leaves the queue and never starts | a future is dropped at its next await; a closure goes on, and [`checkpoint`](crate::checkpoint) tells it |
-    /// | the [`TaskHandle`] of `submit_to_pool` | starts in its turn | goes on |
+    /// | the future of `run_in_pool` | leaves the queue and never starts | a future is dropped at its next await; a closure runs to its end, and [`checkpoint`](crate::checkpoint) tells it |
+    /// | the [`TaskHandle`] of `submit_to_pool` | starts in its turn | runs to its end |
     ///
-    /// So `tokio::time::timeout(limit, pools.run_in_pool(Cpu, task))` gives the task up at the limit. A
-    /// [`deadline`](TaskOptions::deadline) does so too, and a nested task inherits it.
+    /// So `tokio::time::timeout(limit, pools.run_in_pool(Cpu, task))` cancels the task at the limit. A
+    /// [`deadline`](TaskOptions::deadline) does so too, and nested tasks inherit it.
+    ///
+    /// # The task's name
+    ///
+    /// In the log and among the active tasks, a function and an async function have their own name. A closure or an async
+    /// block has none: it appears as the file and line of this call, such as `src/main.rs:42`.
     ///
     /// # Errors
     ///
-    /// If the pool is unknown, refuses the task or cannot finish it, or if the task panics.
+    /// If no pool has this name, if the pool rejects the task or cannot finish it, or if the task panics.
+    #[track_caller]
     pub fn run_in_pool<N, J, Kind>(
         &self,
         pool: N,
@@ -45,25 +52,28 @@ impl Pools {
         N: PoolName,
         J: IntoTask<Kind>,
     {
-        run(self.choose(pool), task)
+        run(self.choose(pool), task, Location::caller())
     }
 
-    /// Submits a closure or a future to a pool at once, and gives a handle that can be awaited *or* waited for by code
-    /// that blocks. Dropping the handle lets the task go on.
+    /// Submits a closure or a future to a pool at once, and returns a handle. Async code awaits the handle; code that may
+    /// block calls [`wait`](TaskHandle::wait). Dropping the handle does not cancel the task.
     ///
-    /// A pool under overload sheds tasks that wait too long (see [`Queue`](crate::config::Queue)). For a backlog of many tasks, use a
-    /// [batch](Self::batch_executor), which holds them outside of the pool, or give the pool `queue: fifo`.
+    /// An overloaded pool sheds tasks that wait too long (see [`Queue`](crate::config::Queue)). For a backlog of many tasks,
+    /// use a [batch](Self::batch_executor), whose tasks wait outside the pool, or give the pool `queue: fifo`.
     ///
-    /// A task that calls this for its own pool has run the inner one to its end when this returns: it would otherwise need
-    /// a second place in the pool, and might wait for itself. So an inner future must not wait for what its submitter
-    /// does later; where it is to, await [`run_in_pool`](Self::run_in_pool) beside that instead.
+    /// A task may submit to its own pool: the inner task queues like any other. If the worker of the outer task polls the
+    /// handle or waits for it while the inner task is still queued, it runs the inner task in place. If the queue has no
+    /// room, the inner task runs in place before this returns, up to its first await.
     ///
-    /// A task of [disabled](Self::disabled) pools has run to its end when this returns; except that a future, if this is
-    /// called in a Tokio runtime, is spawned there.
+    /// [Disabled](Self::disabled) pools run a task to its end before this returns; except that a future, if this is called
+    /// in a Tokio runtime, is spawned there.
+    ///
+    /// The task's name in the log is that of [`run_in_pool`](Self::run_in_pool#the-tasks-name).
     ///
     /// # Errors
     ///
-    /// If the pool is unknown, or refuses the task.
+    /// If no pool has this name, or if the pool rejects the task.
+    #[track_caller]
     pub fn submit_to_pool<J, Kind>(&self, pool: impl PoolName, task: J) -> Result<TaskHandle<J::Output>, TaskError>
     where
         J: IntoTask<Kind>,
@@ -100,6 +110,7 @@ impl Pool {
     /// # Errors
     ///
     /// If the pool rejects the task or cannot finish it, or if the task panics.
+    #[track_caller]
     pub fn run<J, Kind>(&self, task: J) -> impl Future<Output = Result<J::Output, TaskError>> + Send + use<J, Kind>
     where
         J: IntoTask<Kind>,
@@ -107,11 +118,24 @@ impl Pool {
         self.run_with(TaskOptions::new(), task)
     }
 
-    /// The same with options.
+    /// Runs a closure or a future in this pool with a deadline, a priority or a caller of its own.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_offload::{Cpu, Pools, Priority, pool::TaskOptions};
+    ///
+    /// let pools = Pools::default();
+    /// let options = TaskOptions::new().priority(Priority::Low);
+    /// assert_eq!(pools.get(Cpu)?.run_with(options, || 6 * 7).await?, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
     /// If the pool rejects the task or cannot finish it, or if the task panics.
+    #[track_caller]
     pub fn run_with<J, Kind>(
         &self,
         options: TaskOptions,
@@ -120,8 +144,8 @@ impl Pool {
     where
         J: IntoTask<Kind>,
     {
-        let pool = self.clone();
-        async move { submit(&pool, options, task)?.await }
+        let (pool, submitted_at) = (self.clone(), Location::caller());
+        async move { submit(&pool, options, task, submitted_at)?.await }
     }
 
     /// Submits a closure or a future to this pool at once, as [`Pools::submit_to_pool`] does.
@@ -129,6 +153,7 @@ impl Pool {
     /// # Errors
     ///
     /// If the pool rejects the task.
+    #[track_caller]
     pub fn submit<J, Kind>(&self, task: J) -> Result<TaskHandle<J::Output>, TaskError>
     where
         J: IntoTask<Kind>,
@@ -136,55 +161,71 @@ impl Pool {
         self.submit_with(TaskOptions::new(), task)
     }
 
-    /// The same with options.
+    /// Submits a closure or a future to this pool at once, with a deadline, a priority or a caller of its own.
     ///
     /// # Errors
     ///
     /// If the pool rejects the task.
+    #[track_caller]
     pub fn submit_with<J, Kind>(&self, options: TaskOptions, task: J) -> Result<TaskHandle<J::Output>, TaskError>
     where
         J: IntoTask<Kind>,
     {
-        Ok(TaskHandle::pending(submit(self, options, task)?))
+        Ok(TaskHandle::pending(submit(self, options, task, Location::caller())?))
     }
 }
 
-fn submit<J, Kind>(pool: &Pool, options: TaskOptions, task: J) -> Result<Pending<J::Output>, Rejection>
+fn submit<J, Kind>(
+    pool: &Pool,
+    options: TaskOptions,
+    task: J,
+    submitted_at: &'static Location<'static>,
+) -> Result<Pending<J::Output>, Rejection>
 where
     J: IntoTask<Kind>,
 {
-    pool.submit_future(submission(options, task, false)).map_err(|rejected| rejected.rejection)
+    pool.submit_future(submission(options, task, submitted_at, false)).map_err(|rejected| rejected.rejection)
 }
 
 fn submission<J, Kind>(
     options: TaskOptions,
     task: J,
+    submitted_at: &'static Location<'static>,
     patient: bool,
 ) -> Submission<J::Future, impl Fn() -> String + use<J, Kind>>
 where
     J: IntoTask<Kind>,
 {
-    Submission { future: task.into_task(), options, function: name_of::<J>, outcome_of: always_ok, patient }
+    let function = move || function_name::<J>(J::IS_FUTURE, submitted_at);
+    Submission { future: task.into_task(), options, function, outcome_of: always_ok, patient }
 }
 
-/// Runs a task where it stands, or in the pool if there is one.
-async fn run<J, Kind>(pool: Result<Option<Pool>, UnknownPool>, task: J) -> Result<J::Output, TaskError>
+/// Runs a task in the pool, or where it stands if there is no pool.
+async fn run<J, Kind>(
+    pool: Result<Option<Pool>, UnknownPool>,
+    task: J,
+    submitted_at: &'static Location<'static>,
+) -> Result<J::Output, TaskError>
 where
     J: IntoTask<Kind>,
 {
     match pool? {
-        Some(pool) => submit(&pool, TaskOptions::new(), task)?.await,
+        Some(pool) => submit(&pool, TaskOptions::new(), task, submitted_at)?.await,
         None => run_here(task.into_task()).await,
     }
 }
 
 /// Runs a task that waits until the pool has room for it, and is never shed.
-pub(super) async fn run_patiently<J, Kind>(pool: Option<Pool>, task: J) -> Result<J::Output, TaskError>
+pub(super) async fn run_patiently<J, Kind>(
+    pool: Option<Pool>,
+    task: J,
+    submitted_at: &'static Location<'static>,
+) -> Result<J::Output, TaskError>
 where
     J: IntoTask<Kind>,
 {
     let Some(pool) = pool else { return run_here(task.into_task()).await };
-    let mut submission = submission(TaskOptions::new(), task, true);
+    let mut submission = submission(TaskOptions::new(), task, submitted_at, true);
     loop {
         match pool.submit_future(submission) {
             Ok(pending) => return pending.await,

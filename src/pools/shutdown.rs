@@ -16,7 +16,7 @@ use crate::workload::Workload;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DrainReport {
-    /// Pool by pool, ordered by name.
+    /// Pool by pool, in the order of the settings.
     pub pools: Vec<PoolDrain>,
     /// How long it took.
     pub took: Duration,

@@ -57,7 +57,7 @@ pub trait Protocol<Req, Res, Err>: Clone + Send + Sync + 'static {
     /// The name of the request in the task log. By default its type.
     fn describe(&self, request: &Req) -> String {
         let _ = request;
-        crate::pool::name_of::<Req>()
+        crate::pool::short_type_name::<Req>()
     }
 
     /// Whether the request runs inline whatever the selector says, such as a health check. By default none does.

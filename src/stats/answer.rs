@@ -2,7 +2,8 @@
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::body::FullBody;
 
@@ -10,13 +11,9 @@ pub(super) fn ok(content_type: &'static str, body: String) -> Response<FullBody>
     answer(StatusCode::OK, content_type, body)
 }
 
-pub(super) fn json(document: &Value) -> Response<FullBody> {
-    ok("application/json", document.to_string())
-}
-
-/// `document` with a status of 503.
-pub(super) fn unavailable(document: &Value) -> Response<FullBody> {
-    answer(StatusCode::SERVICE_UNAVAILABLE, "application/json", document.to_string())
+pub(super) fn json(status: StatusCode, document: &impl Serialize) -> Response<FullBody> {
+    let text = serde_json::to_string(document).expect("its keys are strings, and its numbers are finite");
+    answer(status, "application/json", text)
 }
 
 pub(super) fn not_found() -> Response<FullBody> {

@@ -1,61 +1,124 @@
 //! The JSON of the stats endpoint.
+//!
+//! Its objects keep the order of their fields, and `pools` the order of the settings. `serde_json`'s own map would sort
+//! both, unless its feature `preserve_order` changed that for the whole application.
 
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
 
 use super::status::Totals;
 use crate::pool::{ActiveTask, PoolStats};
 
-pub(super) fn document(stats: &[PoolStats]) -> Value {
-    let totals = Totals::of(stats);
-    let pools: Map<_, _> = stats.iter().map(|stats| (stats.name.to_string(), pool(stats))).collect();
-    json!({
-        "summary": {
-            "total_workers": totals.max_workers,
-            "total_active": totals.active,
-            "total_queued": totals.queued,
-            "utilization_percent": tenths(totals.utilization() * 100.0),
-        },
-        "pools": pools,
-    })
+#[derive(Serialize)]
+pub(super) struct Document<'a> {
+    summary: Summary,
+    pools: InOrder<Vec<(&'a str, PoolNumbers<'a>)>>,
 }
 
-/// Whether the application is ready, and the JSON that says why not: it drains, or one of these pools is overloaded.
-pub(super) fn readiness(draining: bool, ready_by: &[PoolStats]) -> (bool, Value) {
-    let overloaded = ready_by.iter().filter(|stats| stats.overloaded);
-    let pools: Map<_, _> = overloaded.map(|stats| (stats.name.to_string(), json!("overloaded"))).collect();
-    let ready = !draining && pools.is_empty();
-    let mut document = json!({ "ready": ready, "pools": pools });
-    if draining {
-        document["reason"] = json!("draining");
+/// Why the application is not ready: it drains, or some of its pools are overloaded.
+#[derive(Serialize)]
+pub(super) struct Readiness<'a> {
+    pub(super) ready: bool,
+    pools: InOrder<Vec<(&'a str, &'static str)>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    total_workers: usize,
+    total_active: usize,
+    total_queued: usize,
+    utilization_percent: f64,
+}
+
+/// The first four fields and `active_tasks` come from this endpoint's predecessor, and keep their names.
+#[derive(Serialize)]
+struct PoolNumbers<'a> {
+    max_workers: usize,
+    active_threads: usize,
+    queued_tasks: usize,
+    active_tasks: Vec<TaskNumbers<'a>>,
+    workers: usize,
+    queue_capacity: usize,
+    in_flight: usize,
+    permits_in_use: usize,
+    concurrency_limit: usize,
+    overloaded: bool,
+    draining: bool,
+    utilization_percent: f64,
+    submitted: u64,
+    results: InOrder<Vec<(&'static str, u64)>>,
+}
+
+#[derive(Serialize)]
+struct TaskNumbers<'a> {
+    task_id: u64,
+    function: &'a str,
+    running_for_seconds: f64,
+}
+
+/// An object whose entries keep their order.
+struct InOrder<T>(T);
+
+impl<'a> Document<'a> {
+    pub(super) fn of(stats: &'a [PoolStats]) -> Self {
+        let totals = Totals::of(stats);
+        Self {
+            summary: Summary {
+                total_workers: totals.max_workers,
+                total_active: totals.active,
+                total_queued: totals.queued,
+                utilization_percent: tenths(totals.utilization() * 100.0),
+            },
+            pools: InOrder(stats.iter().map(|stats| (stats.name.as_str(), PoolNumbers::of(stats))).collect()),
+        }
     }
-    (ready, document)
 }
 
-fn pool(stats: &PoolStats) -> Value {
-    let tasks: Map<_, _> = stats.counts.by_result().map(|(name, count)| (name.to_owned(), json!(count))).collect();
-    json!({
-        "max_workers": stats.max_workers,
-        "workers": stats.workers,
-        "active_threads": stats.active_threads,
-        "queued_tasks": stats.queued_tasks,
-        "queue_capacity": stats.queue_capacity,
-        "in_flight": stats.in_flight,
-        "concurrency_limit": stats.concurrency_limit,
-        "overloaded": stats.overloaded,
-        "draining": stats.draining,
-        "utilization_percent": tenths(stats.utilization() * 100.0),
-        "submitted": stats.counts.submitted,
-        "results": tasks,
-        "active_tasks": stats.active_tasks.iter().map(task).collect::<Vec<_>>(),
-    })
+impl<'a> Readiness<'a> {
+    /// `ready_by` are the pools whose overload counts.
+    pub(super) fn of(draining: bool, ready_by: &'a [PoolStats]) -> Self {
+        let overloaded = ready_by.iter().filter(|stats| stats.overloaded);
+        let pools: Vec<_> = overloaded.map(|stats| (stats.name.as_str(), "overloaded")).collect();
+        Self { ready: !draining && pools.is_empty(), pools: InOrder(pools), reason: draining.then_some("draining") }
+    }
 }
 
-fn task(task: &ActiveTask) -> Value {
-    json!({
-        "task_id": task.task_id,
-        "function": task.function,
-        "running_for_seconds": thousandths(task.running_for.as_secs_f64()),
-    })
+impl<'a> PoolNumbers<'a> {
+    fn of(stats: &'a PoolStats) -> Self {
+        Self {
+            max_workers: stats.max_workers,
+            active_threads: stats.active_threads,
+            queued_tasks: stats.queued_tasks,
+            active_tasks: stats.active_tasks.iter().map(TaskNumbers::of).collect(),
+            workers: stats.workers,
+            queue_capacity: stats.queue_capacity,
+            in_flight: stats.in_flight,
+            permits_in_use: stats.permits_in_use,
+            concurrency_limit: stats.concurrency_limit,
+            overloaded: stats.overloaded,
+            draining: stats.draining,
+            utilization_percent: tenths(stats.utilization() * 100.0),
+            submitted: stats.counts.submitted,
+            results: InOrder(stats.counts.by_result().collect()),
+        }
+    }
+}
+
+impl<'a> TaskNumbers<'a> {
+    fn of(task: &'a ActiveTask) -> Self {
+        Self {
+            task_id: task.task_id,
+            function: &task.function,
+            running_for_seconds: thousandths(task.running_for.as_secs_f64()),
+        }
+    }
+}
+
+impl<V: Serialize> Serialize for InOrder<Vec<(&str, V)>> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
 }
 
 fn tenths(value: f64) -> f64 {

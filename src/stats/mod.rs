@@ -13,6 +13,8 @@ mod prometheus;
 mod publish;
 mod service;
 mod status;
+#[cfg(test)]
+mod tests;
 
 #[cfg(feature = "prometheus")]
 pub use self::prometheus::{InstallError, MetricsService};

@@ -5,10 +5,11 @@ use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use tower_service::Service;
 
-use super::{answer, json};
+use super::answer;
+use super::json::{Document, Readiness};
 use crate::body::FullBody;
 use crate::error::UnknownPool;
 use crate::pool::Pool;
@@ -86,11 +87,13 @@ impl StatsService {
         match (path, method) {
             ("/ready", &Method::GET | &Method::HEAD) => self.readiness(),
             ("/ready", _) => answer::method_not_allowed("GET, HEAD"),
-            ("" | "/", &Method::GET | &Method::HEAD) if verbose => answer::json(&json::document(&self.pools.stats())),
+            ("" | "/", &Method::GET | &Method::HEAD) if verbose => {
+                answer::json(StatusCode::OK, &Document::of(&self.pools.stats()))
+            }
             ("" | "/", _) if verbose => answer::method_not_allowed("GET, HEAD"),
             ("/log-status", &Method::POST) if verbose => {
                 self.pools.log_current_status();
-                answer::json(&serde_json::json!({ "status": "logged" }))
+                answer::json(StatusCode::OK, &serde_json::json!({ "status": "logged" }))
             }
             ("/log-status", _) if verbose => answer::method_not_allowed("POST"),
             _ => answer::not_found(),
@@ -99,10 +102,9 @@ impl StatsService {
 
     fn readiness(&self) -> Response<FullBody> {
         let stats: Vec<_> = self.ready_by.iter().map(Pool::stats).collect();
-        match json::readiness(self.pools.is_draining(), &stats) {
-            (true, document) => answer::json(&document),
-            (false, document) => answer::unavailable(&document),
-        }
+        let readiness = Readiness::of(self.pools.is_draining(), &stats);
+        let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        answer::json(status, &readiness)
     }
 }
 

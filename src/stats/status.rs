@@ -1,6 +1,6 @@
 //! The status block in the log: a row for each pool, its running tasks under it, and totals.
 
-use crate::pool::PoolStats;
+use crate::pool::{ActiveTask, PoolStats};
 use crate::pools::Pools;
 
 /// The sums over all pools.
@@ -11,9 +11,25 @@ pub(super) struct Totals {
     pub(super) queued: usize,
 }
 
+/// The width of the rules that frame the block.
+const WIDTH: usize = 60;
+
 impl Pools {
-    /// Logs the state of every pool: a row each with its busy workers and its queue, the running tasks under it (while
-    /// `verbose` is on), and totals.
+    /// Logs the state of every pool, in the order of the settings, as a block of lines.
+    ///
+    /// Each line is an event of its own at the level `INFO`, with the target `tower_offload`. The running tasks are listed
+    /// only while `verbose` is on.
+    ///
+    /// ```text
+    /// ThreadPoolManager Current Status:
+    /// ============================================================
+    ///   io           | Workers:   3/ 50 (  6.0%) | Queued:   0
+    ///   cpu          | Workers:   8/ 30 ( 26.7%) | Queued:   2
+    ///     └─ Task #45: heavy_computation (running for 1.2s)
+    /// ------------------------------------------------------------
+    ///   Total: 11 active threads, 2 queued tasks
+    /// ============================================================
+    /// ```
     pub fn log_current_status(&self) {
         for line in block(&self.stats()) {
             tracing::info!(target: "tower_offload", "{line}");
@@ -32,44 +48,32 @@ impl Totals {
         })
     }
 
-    /// Busy threads as a share of all that there may be, from 0 to 1.
+    /// Active threads as a share of all threads that the pools may have, from 0 to 1.
     pub(super) fn utilization(&self) -> f64 {
         crate::pool::ratio(self.active, self.max_workers)
     }
 }
 
-fn block(stats: &[PoolStats]) -> Vec<String> {
-    let mut lines = vec!["ThreadPool status:".to_owned()];
+pub(super) fn block(stats: &[PoolStats]) -> Vec<String> {
+    let (heavy, light) = ("=".repeat(WIDTH), "-".repeat(WIDTH));
+    let mut lines = vec!["ThreadPoolManager Current Status:".to_owned(), heavy.clone()];
     for pool in stats {
-        lines.push(row(
-            pool.name.as_str(),
-            pool.active_threads,
-            pool.max_workers,
-            pool.utilization(),
-            pool.queued_tasks,
-        ));
-        for task in &pool.active_tasks {
-            let seconds = task.running_for.as_secs_f64();
-            lines.push(format!("    Task #{}: '{}' running for {seconds:.3}s", task.task_id, task.function));
-        }
+        lines.push(row(pool));
+        lines.extend(pool.active_tasks.iter().map(task));
     }
     let totals = Totals::of(stats);
-    lines.push(row("total", totals.active, totals.max_workers, totals.utilization(), totals.queued));
+    let total = format!("  Total: {} active threads, {} queued tasks", totals.active, totals.queued);
+    lines.extend([light, total, heavy]);
     lines
 }
 
-fn row(name: &str, active: usize, most: usize, utilization: f64, queued: usize) -> String {
-    let percent = utilization * 100.0;
-    format!("  {name:<12} | Workers: {active:>3}/{most:>3} ({percent:>5.1}%) | Queued: {queued:>3}")
+fn row(pool: &PoolStats) -> String {
+    let PoolStats { name, active_threads: active, max_workers, queued_tasks: queued, .. } = pool;
+    let percent = pool.utilization() * 100.0;
+    format!("  {:<12} | Workers: {active:>3}/{max_workers:>3} ({percent:>5.1}%) | Queued: {queued:>3}", name.as_str())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::row;
-
-    #[test]
-    fn a_row_lines_up_with_the_others() {
-        assert_eq!(row("cpu", 8, 30, 8.0 / 30.0, 2), "  cpu          | Workers:   8/ 30 ( 26.7%) | Queued:   2");
-        assert_eq!(row("inference", 20, 20, 1.0, 999), "  inference    | Workers:  20/ 20 (100.0%) | Queued: 999");
-    }
+fn task(task: &ActiveTask) -> String {
+    let seconds = task.running_for.as_secs_f64();
+    format!("    └─ Task #{}: {} (running for {seconds:.1}s)", task.task_id, task.function)
 }

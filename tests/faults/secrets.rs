@@ -65,7 +65,7 @@ async fn no_endpoint_answer_or_log_shows_a_query_a_header_or_a_body() {
 
     // The log shows the method and the path.
     assert!(stats.contains("POST /v1/notes\""), "{stats}");
-    assert!(log.contains("Submitting 'POST /v1/notes'") && log.contains("'POST /v1/notes' running for"), "{log}");
+    assert!(log.contains("Submitting 'POST /v1/notes'") && log.contains(": POST /v1/notes (running for"), "{log}");
     for shown in [refusal, stats, metrics, ready, answers, log] {
         assert!(!shown.contains("secret"), "{shown}");
     }

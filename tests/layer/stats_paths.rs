@@ -1,8 +1,8 @@
-//! Where the stats endpoint can stand: nested at any depth, on a route, as a fallback, and by itself.
+//! The stats endpoint: where it can stand (nested at any depth, on a route, as a fallback, alone), and what it shows.
 
 use axum::Router;
 use http::StatusCode;
-use tower_offload::{Pools, StatsService};
+use tower_offload::{PoolConfig, Pools, StatsService};
 
 use crate::fixtures::{answer, request};
 
@@ -53,4 +53,17 @@ async fn it_finds_its_own_path_where_the_prefix_is_not_taken_off() {
 async fn nested_it_answers_with_and_without_its_own_path() {
     let app = Router::new().nest_service("/admin/pools", stats());
     answers_below(&app, "/admin/pools/health/thread-pools").await;
+}
+
+#[tokio::test]
+async fn pools_appear_in_the_order_of_the_settings() {
+    let names = ["zip", "db", "archive"];
+    let builder = Pools::builder().without_built_in_pools().verbose(true);
+    let builder = names.iter().fold(builder, |builder, name| builder.pool(*name, PoolConfig::new(1)));
+    let stats = StatsService::new(&builder.build().expect("the settings are valid"));
+    let app = Router::new().nest_service("/pools", stats);
+    let response = answer(app, request("GET", "/pools").map(axum::body::Body::from)).await;
+    let text = response.into_body();
+    let places = names.map(|name| text.find(&format!("\"{name}\":{{\"max_workers\":1,")).expect("each pool is shown"));
+    assert!(places.is_sorted(), "{text}");
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio_test::block_on;
+use tower_offload::pool::TaskOptions;
 use tower_offload::{PoolConfig, Pools};
 use tracing::subscriber::with_default;
 
@@ -23,38 +25,113 @@ fn process_data() -> u8 {
     1
 }
 
-/// `0.150s` becomes `#s`.
+async fn resize(picture: u8) -> u8 {
+    picture
+}
+
+/// `0.150s` becomes `#s`, and `seconds=0.1501234` becomes `seconds=#`.
 fn without_times(line: &str) -> String {
-    let Some(at) = ["Completed in ", "Failed after "].iter().find_map(|words| Some(line.find(words)? + words.len()))
-    else {
-        return line.to_owned();
-    };
-    let (before, rest) = line.split_at(at);
-    let (seconds, rest) = rest.split_once('s').unwrap();
-    assert!(seconds.parse::<f64>().is_ok() && seconds.split('.').nth(1).unwrap().len() == 3, "{line}");
-    format!("{before}#s{rest}")
+    let mut line = line.to_owned();
+    for (before, after, decimals) in
+        [("Completed in ", "s", Some(3)), ("after ", "s", Some(3)), (" seconds=", " ", None)]
+    {
+        let Some(start) = line.find(before).map(|at| at + before.len()) else { continue };
+        let end = line[start..].find(after).map_or(line.len(), |length| start + length);
+        let seconds = &line[start..end];
+        assert!(seconds.parse::<f64>().is_ok(), "{line}");
+        assert!(decimals.is_none() || decimals == seconds.split('.').nth(1).map(str::len), "{line}");
+        line.replace_range(start..end, "#");
+    }
+    line
 }
 
 #[test]
 fn every_task_is_logged_from_its_submission_to_its_end() {
     let pools = verbose("cpu", PoolConfig::new(2));
+    let mut line_of_closure = 0;
     let lines = logged(|log| {
         end_of(pools.submit_to_pool("cpu", process_data).unwrap()).unwrap();
         until_at_rest(&pools, "cpu");
+        line_of_closure = line!() + 1;
         end_of(pools.submit_to_pool("cpu", || -> u8 { panic!("no such picture") }).unwrap()).unwrap_err();
         until("the end is logged", || log.lines().len() == 4);
     });
     let lines: Vec<_> = lines.iter().map(|line| without_times(line)).collect();
-    let name = "every_task_is_logged_from_its_submission_to_its_end";
+    let closure = format!("{}:{line_of_closure}", file!());
     assert_eq!(
         lines,
         [
-            " INFO tower_offload: ThreadPool[cpu] Task #1: Submitting 'process_data' (active_threads=0, queued=0)",
-            " INFO tower_offload: ThreadPool[cpu] Task #1: Completed in #s",
-            &format!(" INFO tower_offload: ThreadPool[cpu] Task #2: Submitting '{name}' (active_threads=0, queued=0)"),
-            " WARN tower_offload: ThreadPool[cpu] Task #2: Failed after #s: no such picture",
+            " INFO tower_offload: ThreadPool[cpu] Task #1: Submitting 'process_data' (active_threads=0, queued=0) \
+             pool=cpu task=1 function=\"process_data\"",
+            " INFO tower_offload: ThreadPool[cpu] Task #1: Completed in #s \
+             pool=cpu task=1 function=\"process_data\" seconds=#",
+            &format!(
+                " INFO tower_offload: ThreadPool[cpu] Task #2: Submitting '{closure}' (active_threads=0, queued=0) \
+                 pool=cpu task=2 function=\"{closure}\""
+            ),
+            &format!(
+                " WARN tower_offload: ThreadPool[cpu] Task #2: Failed after #s: no such picture \
+                 pool=cpu task=2 function=\"{closure}\" seconds=#"
+            ),
         ]
     );
+}
+
+/// The names of the tasks that `scene` runs, as the log has them.
+fn functions(scene: impl FnOnce(&Pools)) -> Vec<String> {
+    let pools = verbose("named", PoolConfig::new(1));
+    let lines = logged(|_| scene(&pools));
+    let name = |line: &String| Some(line.split_once("Submitting '")?.1.split_once('\'')?.0.to_owned());
+    lines.iter().filter_map(name).collect()
+}
+
+#[test]
+fn functions_and_async_functions_have_their_names() {
+    let run = |pools: &Pools| {
+        end_of(pools.submit_to_pool("named", process_data).unwrap()).unwrap();
+        block_on(pools.run_in_pool("named", resize(1))).unwrap();
+    };
+    assert_eq!(functions(run), ["process_data", "resize"]);
+}
+
+/// However they are submitted.
+#[test]
+fn closures_and_async_blocks_are_called_by_the_line_that_submits_them() {
+    let first = line!() + 3;
+    let run = |pools: &Pools| {
+        let (pool, batch) = (pools.get("named").unwrap(), pools.batch_executor("named", 1).unwrap());
+        block_on(pools.run_in_pool("named", || 1)).unwrap();
+        block_on(pools.run_in_pool("named", async { 1 })).unwrap();
+        end_of(pools.submit_to_pool("named", || 1).unwrap()).unwrap();
+        block_on(pool.run(|| 1)).unwrap();
+        block_on(pool.run_with(TaskOptions::new(), || 1)).unwrap();
+        end_of(pool.submit(|| 1).unwrap()).unwrap();
+        end_of(pool.submit_with(TaskOptions::new(), async { 1 }).unwrap()).unwrap();
+        block_on(batch.run(|| 1)).unwrap();
+        block_on(batch.run_all([|| 1])).pop().unwrap().unwrap();
+        let boxed: Box<dyn FnOnce() -> u8 + Send> = Box::new(process_data);
+        block_on(pool.run(boxed)).unwrap();
+    };
+    let lines = (first..first + 9).chain([first + 10]);
+    let expected: Vec<_> = lines.map(|line| format!("{}:{line}", file!())).collect();
+    assert_eq!(functions(run), expected);
+}
+
+#[test]
+fn a_running_task_is_listed_by_the_line_that_submitted_it() {
+    let pools = verbose("listed", PoolConfig::new(1));
+    let (gate, begun) = (Gate::default(), Gate::default());
+    let (waits, begins) = (gate.clone(), begun.clone());
+    let task = move || {
+        begins.open();
+        waits.wait();
+    };
+    let task = pools.submit_to_pool("listed", task).unwrap();
+    let submitted_at = format!("{}:{}", file!(), line!() - 1);
+    begun.wait();
+    assert_eq!(stats(&pools, "listed").active_tasks[0].function, submitted_at);
+    gate.open();
+    end_of(task).unwrap();
 }
 
 #[test]
@@ -69,19 +146,21 @@ fn a_submission_says_how_busy_the_pool_is() {
     let submissions: Vec<_> = lines.iter().filter(|line| line.contains("Submitting 'process_data'")).collect();
     assert_eq!(
         submissions,
-        [" INFO tower_offload: ThreadPool[db] Task #3: Submitting 'process_data' (active_threads=2, queued=1)"]
+        [" INFO tower_offload: ThreadPool[db] Task #3: Submitting 'process_data' (active_threads=2, queued=1) \
+          pool=db task=3 function=\"process_data\""]
     );
 }
 
 #[test]
-fn a_task_that_is_refused_is_logged() {
+fn a_task_that_is_rejected_at_once_is_logged() {
     let pools = verbose("full", PoolConfig::new(1).queue_capacity(0));
     let lines = logged(|_| {
         let held = hold(&pools, "full", 1);
         pools.submit_to_pool("full", process_data).unwrap_err();
         held.into_iter().for_each(Held::release);
     });
-    let line = r#" WARN tower_offload: a task was refused pool=full reason=queue_full function="process_data""#;
+    let line = " WARN tower_offload: ThreadPool[full] Rejected 'process_data': queue_full \
+                pool=full function=\"process_data\" reason=queue_full";
     assert!(lines.iter().any(|other| other == line), "{lines:?}");
 }
 
@@ -93,8 +172,13 @@ fn a_task_whose_caller_leaves_is_logged() {
         pools.submit_to_pool("left", process_data).unwrap().cancel();
         held.into_iter().for_each(Held::release);
     });
-    let line = " INFO tower_offload: ThreadPool[left] Task #2: Cancelled in the queue";
+    let line = " INFO tower_offload: ThreadPool[left] Task #2: Cancelled in the queue \
+                pool=left task=2 function=\"process_data\"";
     assert!(lines.iter().any(|other| other == line), "{lines:?}");
+}
+
+async fn pending() {
+    std::future::pending().await
 }
 
 /// It is dropped by its worker, under the subscriber of the process.
@@ -106,19 +190,24 @@ fn a_task_that_is_dropped_in_flight_is_logged() {
         || {
             let log = Log::of_process();
             let pools = verbose("flight", PoolConfig::new(1));
-            let task = pools.submit_to_pool("flight", std::future::pending::<()>()).unwrap();
+            let task = pools.submit_to_pool("flight", pending()).unwrap();
             until("it awaits", || stats(&pools, "flight").active_tasks.len() == 1);
             task.cancel();
-            until("it was dropped", || !log.lines_with("Task #1: Cancelled after ").is_empty());
+            until("it was dropped", || !log.lines_with("Cancelled after").is_empty());
+            assert_eq!(
+                without_times(&log.lines_with("Cancelled after")[0]),
+                " INFO tower_offload: ThreadPool[flight] Task #1: Cancelled after #s \
+                 pool=flight task=1 function=\"pending\" seconds=#"
+            );
         },
     );
 }
 
 /// This line comes from the timer's thread, under the subscriber of the process.
 #[test]
-fn a_task_that_is_given_up_in_the_queue_is_logged() {
+fn a_task_that_is_rejected_in_the_queue_is_logged() {
     in_child(
-        "logging::a_task_that_is_given_up_in_the_queue_is_logged",
+        "logging::a_task_that_is_rejected_in_the_queue_is_logged",
         |_| {},
         || {
             let log = Log::of_process();
@@ -127,8 +216,9 @@ fn a_task_that_is_given_up_in_the_queue_is_logged() {
             end_of(pools.submit_to_pool("late", process_data).unwrap()).unwrap_err();
             held.into_iter().for_each(Held::release);
             assert_eq!(stats(&pools, "late").counts.expired, 1);
-            let line = " WARN tower_offload: ThreadPool[late] Task #2: Given up in the queue: queue_timeout";
-            assert_eq!(log.lines_with("Given up"), [line]);
+            let line = " WARN tower_offload: ThreadPool[late] Task #2: Rejected in the queue: queue_timeout \
+                        pool=late task=2 function=\"process_data\" reason=queue_timeout";
+            assert_eq!(log.lines_with("Rejected"), [line]);
         },
     );
 }
@@ -168,9 +258,11 @@ fn the_running_tasks_are_listed_oldest_first_and_only_while_they_run() {
     let waits = gate.clone();
     let queued = pools.submit_to_pool("tasks", move || waits.wait()).unwrap();
     let tasks = stats(&pools, "tasks").active_tasks;
+    let submitted_at = tasks[0].function.clone();
+    assert!(submitted_at.starts_with("tests/pool/support.rs:"), "{submitted_at}");
     assert_eq!(
         tasks.iter().map(|task| (task.task_id, task.function.as_str())).collect::<Vec<_>>(),
-        [(1, "hold"), (2, "hold"), (3, "hold")]
+        [(1, submitted_at.as_str()), (2, &submitted_at), (3, &submitted_at)]
     );
     assert!(tasks.windows(2).all(|pair| pair[0].running_for >= pair[1].running_for));
     held.into_iter().for_each(Held::release);

@@ -148,6 +148,7 @@ impl Reader {
     /// The pools, of which those in `routed` have routes.
     fn thread_pools(&mut self, section: &Entry<'_>, routed: &HashSet<&str>, pools: &mut ThreadPools) {
         let mut given: HashMap<&str, Entry<'_>> = HashMap::new();
+        let mut order = Vec::new();
         for entry in self.section(section) {
             if entry.name.contains('/') {
                 self.note(entry.key.at, &entry.path, hints::unknown_key(entry.name, &[]));
@@ -198,8 +199,10 @@ impl Reader {
                 self.pool(&entry, &mut pool, known.is_some());
             }
             pools.set(name, pool);
+            order.push(name);
             given.insert(name, entry);
         }
+        pools.put_first(&order);
     }
 
     fn workers_alone(&mut self, entry: &Entry<'_>, name: &str, target: &mut Workers) {

@@ -1,0 +1,105 @@
+//! The forms that operators and their scripts read: the status block and the JSON, to the letter.
+
+use std::time::Duration;
+
+use super::json::{Document, Readiness};
+use super::status::block;
+use crate::admission::Counts;
+use crate::pool::{ActiveTask, PoolStats};
+use crate::workload::Workload;
+
+fn pool(name: &'static str, active_threads: usize, max_workers: usize, queued_tasks: usize) -> PoolStats {
+    PoolStats {
+        name: Workload::from_static(name),
+        workers: active_threads + 1,
+        max_workers,
+        active_threads,
+        in_flight: active_threads,
+        permits_in_use: active_threads,
+        concurrency_limit: max_workers,
+        queued_tasks,
+        queue_capacity: 1000,
+        overloaded: queued_tasks > 0,
+        draining: false,
+        counts: Counts {
+            submitted: 40 + queued_tasks as u64 + active_threads as u64,
+            ok: 39,
+            shed: 1,
+            ..Counts::default()
+        },
+        active_tasks: Vec::new(),
+    }
+}
+
+/// Three pools that are not ordered by name, one of which runs a task.
+fn pools() -> [PoolStats; 3] {
+    let task = ActiveTask {
+        task_id: 45,
+        function: "heavy_computation".to_owned(),
+        running_for: Duration::from_micros(1_234_567),
+    };
+    let cpu = PoolStats { active_tasks: vec![task], ..pool("cpu", 8, 30, 2) };
+    [pool("io", 3, 50, 0), cpu, pool("inference", 3, 20, 0)]
+}
+
+#[test]
+fn the_status_block_is_this_line_by_line() {
+    assert_eq!(
+        block(&pools()),
+        [
+            "ThreadPoolManager Current Status:",
+            "============================================================",
+            "  io           | Workers:   3/ 50 (  6.0%) | Queued:   0",
+            "  cpu          | Workers:   8/ 30 ( 26.7%) | Queued:   2",
+            "    └─ Task #45: heavy_computation (running for 1.2s)",
+            "  inference    | Workers:   3/ 20 ( 15.0%) | Queued:   0",
+            "------------------------------------------------------------",
+            "  Total: 14 active threads, 2 queued tasks",
+            "============================================================",
+        ]
+    );
+}
+
+#[test]
+fn a_row_lines_up_with_the_others_when_its_pool_is_full() {
+    let rows = block(&[pool("io", 3, 50, 0), pool("inference", 20, 20, 999)]);
+    assert_eq!(rows[3], "  inference    | Workers:  20/ 20 (100.0%) | Queued: 999");
+    assert_eq!(rows[2].len(), rows[3].len());
+}
+
+#[test]
+fn the_json_is_this_to_the_letter() {
+    let pools = pools();
+    let numbers = |name: &str, active: usize, max: usize, queued: usize, percent: &str, tasks: &str| {
+        let (workers, submitted, overloaded) = (active + 1, 40 + queued + active, queued > 0);
+        format!(
+            r#""{name}":{{"max_workers":{max},"active_threads":{active},"queued_tasks":{queued},"active_tasks":[{tasks}],"#
+        ) + &format!(r#""workers":{workers},"queue_capacity":1000,"in_flight":{active},"permits_in_use":{active},"#)
+            + &format!(
+                r#""concurrency_limit":{max},"overloaded":{overloaded},"draining":false,"utilization_percent":{percent},"#
+            )
+            + &format!(
+                r#""submitted":{submitted},"results":{{"ok":39,"error":0,"panicked":0,"cancelled":0,"shed":1,"expired":0,"rejected":0}}}}"#
+            )
+    };
+    let task = r#"{"task_id":45,"function":"heavy_computation","running_for_seconds":1.235}"#;
+    let expected = [
+        r#"{"summary":{"total_workers":100,"total_active":14,"total_queued":2,"utilization_percent":14.0},"pools":{"#,
+        &numbers("io", 3, 50, 0, "6.0", ""),
+        ",",
+        &numbers("cpu", 8, 30, 2, "26.7", task),
+        ",",
+        &numbers("inference", 3, 20, 0, "15.0", ""),
+        "}}",
+    ];
+    assert_eq!(serde_json::to_string(&Document::of(&pools)).unwrap(), expected.concat());
+}
+
+#[test]
+fn readiness_lists_the_overloaded_pools_in_their_order() {
+    let stats = [pool("io", 1, 1, 1), pool("cpu", 1, 1, 0), pool("db", 1, 1, 1)];
+    let shown = |draining, stats| serde_json::to_string(&Readiness::of(draining, stats)).unwrap();
+    assert_eq!(shown(false, &stats), r#"{"ready":false,"pools":{"io":"overloaded","db":"overloaded"}}"#);
+    assert_eq!(shown(false, &stats[1..2]), r#"{"ready":true,"pools":{}}"#);
+    assert_eq!(shown(true, &[]), r#"{"ready":false,"pools":{},"reason":"draining"}"#);
+}
