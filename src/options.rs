@@ -1,12 +1,12 @@
-//! How a closure or a future runs in a pool: by when, how urgently, and on whose behalf.
+//! The options of one task: its deadline, its priority, and its caller.
 
 use crate::terms::{Caller, Deadline, Priority, Terms};
 
 /// The options of one task, for [`Pool::run_with`](crate::Pool::run_with) and
 /// [`Pool::submit_with`](crate::Pool::submit_with).
 ///
-/// A task that is submitted by another task of a pool inherits what is not set here: the deadline, the priority and the
-/// fairness key of the request that both belong to. [`independent`](Self::independent) turns that off.
+/// A task that is submitted by another task of a pool inherits the options that are not set here, because both belong to
+/// the same request. [`independent`](Self::independent) turns that off.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,39 +31,39 @@ pub struct TaskOptions {
 }
 
 impl TaskOptions {
-    /// Everything is inherited; outside of a pool's tasks: no deadline, [`Priority::Normal`] and no fairness key.
+    /// Options that are all inherited. Outside a pool's tasks: no deadline, [`Priority::Normal`] and no caller.
     pub const fn new() -> Self {
         Self { deadline: None, priority: None, caller: None, independent: false }
     }
 
-    /// A task that is still queued at its deadline never starts, and its caller gets
-    /// [`DeadlineExceeded`](crate::Reason::DeadlineExceeded). One that runs learns of it from
+    /// Sets the deadline. A task that is still queued then is rejected with
+    /// [`DeadlineExceeded`](crate::Reason::DeadlineExceeded); a running task learns of it from
     /// [`checkpoint`](crate::checkpoint).
     pub const fn deadline(mut self, deadline: Deadline) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// How important the task is beside the others of its pool.
+    /// Sets how important the task is among the tasks of its pool.
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// The caller, for fair queueing: tasks of different callers take turns, however many each has queued.
+    /// Sets the caller for fair queueing: tasks of different callers take turns, however many tasks each caller has queued.
     pub const fn caller(mut self, caller: Caller) -> Self {
         self.caller = Some(caller);
         self
     }
 
-    /// Nothing is inherited: the task belongs to no request.
+    /// Inherits nothing: the task does not belong to the request of the task that submits it.
     pub const fn independent(mut self) -> Self {
         self.independent = true;
         self
     }
 
-    /// What a request asks of its pool; what the layer chose for it goes first. The ordinary priority of `terms` counts as
-    /// not set.
+    /// The options of a request. The layer's choices take precedence over the request's terms. The normal priority in `terms`
+    /// counts as not set.
     pub(crate) fn of_request(terms: Terms, priority: Option<Priority>, caller: Option<Caller>) -> Self {
         let asked = Some(terms.priority).filter(|&priority| priority != Priority::default());
         Self {
@@ -74,7 +74,7 @@ impl TaskOptions {
         }
     }
 
-    /// Fills what is not set from the task that submits this one.
+    /// Takes the options that are not set from the task that submits this one.
     pub(crate) fn inherit(self, parent: &Self) -> Self {
         if self.independent {
             return self;

@@ -1,15 +1,15 @@
-//! Runs what belongs to the application where a panic of it must not harm the pool.
+//! Calls code of the application whose panic must not harm the pool.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Calls something of the application's, such as a destructor, a recorder or a subscriber; a panic of it is reported by the
-/// panic hook and ends here. A subscriber panics more easily than one thinks: when nobody reads what it writes any more.
+/// Calls code of the application, such as a destructor, a metrics recorder or a subscriber. The panic hook reports its panic,
+/// which ends here. A subscriber that writes to standard output panics, for example, when nobody reads that any more.
 pub(crate) fn shielded<T>(call: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(call)).map_err(drop_payload).ok()
 }
 
-/// Drops the value of a panic. It may itself panic when it is dropped; the value of that second panic is left alone.
+/// Drops the payload of a panic. If its destructor panics, the payload of that second panic is leaked.
 pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
     let second = catch_unwind(AssertUnwindSafe(|| drop(payload)));
     std::mem::forget(second);

@@ -1,4 +1,4 @@
-//! The lock and the parking that workers use: from `std`, or from loom and shuttle where those check the interleavings.
+//! The synchronization primitives of workers: those of `std`, or those of loom and shuttle in the models.
 
 #[cfg(not(any(tower_offload_loom, tower_offload_shuttle)))]
 mod imp {
@@ -13,12 +13,12 @@ mod imp {
     pub(crate) use loom::sync::{Mutex, MutexGuard};
     pub(crate) use loom::thread::{Thread, current};
 
-    /// Models have no clock: a worker there is woken or waits for ever.
+    /// Models have no clock: a parked worker waits until it is unparked.
     pub(crate) fn park_timeout(_limit: std::time::Duration) {
         loom::thread::park();
     }
 
-    /// What models need beside it.
+    /// Primitives for the models only.
     #[cfg(test)]
     pub(crate) mod checked {
         pub(crate) use loom::sync::Notify;
@@ -32,7 +32,7 @@ mod imp {
     pub(crate) use shuttle::sync::{Mutex, MutexGuard};
     pub(crate) use shuttle::thread::{Thread, current};
 
-    /// The same.
+    /// Models have no clock: a parked worker waits until it is unparked.
     pub(crate) fn park_timeout(_limit: std::time::Duration) {
         shuttle::thread::park();
     }
@@ -41,7 +41,7 @@ mod imp {
     pub(crate) mod checked {
         pub(crate) use shuttle::thread::{JoinHandle, spawn};
 
-        /// Loom's, which shuttle has not: one `notify` lets one `wait` return.
+        /// The counterpart of loom's `Notify`, which shuttle lacks: one `notify` lets one `wait` return.
         #[derive(Debug, Default)]
         pub(crate) struct Notify {
             told: shuttle::sync::Mutex<bool>,
@@ -70,12 +70,12 @@ mod imp {
 
 pub(crate) use self::imp::*;
 
-/// Locks, also after a panic under the lock: no user code runs under ours, so the value is whole.
+/// Locks a mutex, and ignores poisoning: no code of the application runs under our locks, so the value is consistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The same for a lock of the standard library, which no checker follows.
+/// The same for a mutex of the standard library, which the models do not check.
 pub(crate) fn lock_std<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -82,7 +82,7 @@ pub enum Priority {
     /// Ordinary requests.
     #[default]
     Normal,
-    /// Requests that can wait. They are slow while the pool is busy, and never starve.
+    /// Requests that can wait. They are slow while the pool is overloaded, and never starve.
     Low,
 }
 
@@ -113,7 +113,7 @@ pub struct Terms {
     pub caller: Option<Caller>,
 }
 
-/// The error of a text that names no [`Priority`].
+/// The error of a text that is not the name of a [`Priority`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownPriority(());
 
@@ -126,7 +126,7 @@ impl Deadline {
         Self(moment)
     }
 
-    /// The deadline at the end of `span` from now on. A span of more than a year is cut to a year.
+    /// The deadline after this time from now. A time of more than a year is shortened to a year.
     #[must_use]
     pub fn after(span: Duration) -> Self {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);

@@ -1,8 +1,8 @@
-//! Starts the threads of this crate, and gives them their `nice` value.
+//! Starts the threads of this crate, and sets their `nice` values.
 //!
-//! Linux keeps that value for each thread, and a new thread has that of the one that starts it. Workers start threads:
-//! those of other pools, and the timers'; so may a thread that a task has started. So where a pool has a value of its own,
-//! every start is left to a thread that has the process's.
+//! On Linux each thread has a `nice` value, and a new thread inherits it from the thread that starts it. Workers start
+//! threads of other pools and of the timers. So as soon as a pool sets a `nice` value, all threads are started by one thread
+//! that keeps the value of the process.
 
 use std::io;
 use std::sync::OnceLock;
@@ -13,32 +13,33 @@ use std::time::Duration;
 /// The time after a failed start during which no other thread is started.
 pub(crate) const START_BACKOFF: Duration = Duration::from_secs(1);
 
-/// What a thread does.
+/// The function that a thread runs.
 type Body = Box<dyn FnOnce() + Send>;
 
-/// A thread to be started, and where to say whether it was.
+/// A request to start a thread.
 struct Start {
     name: String,
     stack_size: Option<usize>,
     body: Body,
+    /// Receives the result.
     started: SyncSender<io::Result<()>>,
 }
 
-/// The way to the thread that starts others; there is one as soon as a pool has a `nice` value.
+/// The requests to the thread that starts the others. It exists as soon as a pool sets a `nice` value.
 static STARTER: OnceLock<Sender<Start>> = OnceLock::new();
 
 /// Starts a thread that has the `nice` value of the process.
 ///
 /// # Errors
-/// The system's, if it gives no further thread.
+/// The error of the operating system, if it cannot start another thread.
 pub(crate) fn start(name: String, stack_size: Option<usize>, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let Some(starter) = STARTER.get() else {
         return builder(name, stack_size).spawn(body).map(drop);
     };
-    let gone = || io::Error::other("the thread that starts others has ended");
+    let ended = || io::Error::other("the thread that starts others has ended");
     let (started, answer) = sync_channel(1);
-    starter.send(Start { name, stack_size, body: Box::new(body), started }).map_err(|_| gone())?;
-    answer.recv().map_err(|_| gone())?
+    starter.send(Start { name, stack_size, body: Box::new(body), started }).map_err(|_| ended())?;
+    answer.recv().map_err(|_| ended())?
 }
 
 fn builder(name: String, stack_size: Option<usize>) -> thread::Builder {
@@ -49,16 +50,16 @@ fn builder(name: String, stack_size: Option<usize>) -> thread::Builder {
     }
 }
 
-/// Gives the calling thread this `nice` value.
+/// Sets the `nice` value of the calling thread.
 ///
 /// # Errors
-/// The system's, where the value may not be set; `Unsupported` where threads have none of their own.
+/// The error of the operating system, if the process may not set this value.
 #[cfg(target_os = "linux")]
 pub(crate) fn renice(nice: i32) -> io::Result<()> {
     rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice).map_err(io::Error::from)
 }
 
-/// Gives the calling thread a `nice` value, which only Linux can.
+/// Only Linux has a `nice` value for each thread.
 ///
 /// # Errors
 /// `Unsupported`, always.
@@ -67,8 +68,11 @@ pub(crate) fn renice(_nice: i32) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "only Linux has a nice value for each thread"))
 }
 
-/// Whether a thread of this process may have this `nice` value, tried on a thread of its own. From here on, threads of
-/// this crate may have one.
+/// Checks that the process may set this `nice` value, by setting it on a new thread, and starts the thread that starts the
+/// others from then on.
+///
+/// # Errors
+/// The error of the operating system, if the process may not set this value.
 pub(crate) fn may_renice(nice: i32) -> io::Result<()> {
     let tried = thread::Builder::new().name("offload-nice".to_owned()).spawn(move || renice(nice))?.join();
     tried.unwrap_or_else(|_| Err(io::Error::other("the thread that tried it panicked")))?;
@@ -76,12 +80,12 @@ pub(crate) fn may_renice(nice: i32) -> io::Result<()> {
         let (starter, starts) = channel::<Start>();
         let run = move || {
             for Start { name, stack_size, body, started } in starts {
-                // Who asked waits for the answer.
+                // The requesting thread waits for the result, so sending cannot fail.
                 let _ = started.send(builder(name, stack_size).spawn(body).map(drop));
             }
         };
         thread::Builder::new().name("offload-starter".to_owned()).spawn(run)?;
-        // Of two at once one is enough: the other's thread ends with its sender.
+        // If two pools are built at the same time, the second thread ends when its sender is dropped here.
         let _ = STARTER.set(starter);
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Each broken configuration, with the exact words of its error.
+//! Wrong configurations, each with the exact text of its error.
 
 use tower_offload::Config;
 
@@ -153,7 +153,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "own pool without workers",
         "performance:\n  thread_pools:\n    thumbs: {nice: 3}\n",
-        "<yaml>:3:5: performance.thread_pools.thumbs: a pool of one's own needs `workers`; give a number from 1 to 4096, or `auto`",
+        "<yaml>:3:5: performance.thread_pools.thumbs: a pool that is not built in needs `workers`; give a number from 1 to 4096, or `auto`",
     ),
     (
         "bad pool name",
@@ -478,7 +478,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "a route to a built-in pool that is left out",
         "performance:\n  thread_pools: {db: none}\n  routes: {/notes: db}\n",
-        "<yaml>:3:20: performance.routes./notes: there is no pool `db`; the pools are `cpu`, `embedding`, `inference` and `io`",
+        "<yaml>:3:20: performance.routes./notes: there is no pool `db`; the pools are `io`, `cpu`, `inference` and `embedding`",
     ),
     (
         "no pool of one's own",
@@ -638,12 +638,12 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "unknown pool",
         "performance:\n  routes:\n    GET /a: cpuu\n",
-        "<yaml>:3:13: performance.routes.GET /a: there is no pool `cpuu`; the pools are `cpu`, `db`, `embedding`, `inference` and `io`",
+        "<yaml>:3:13: performance.routes.GET /a: there is no pool `cpuu`; the pools are `io`, `cpu`, `inference`, `embedding` and `db`",
     ),
     (
         "pool in route is a number",
         "performance:\n  routes:\n    GET /a: 3\n",
-        "<yaml>:3:13: performance.routes.GET /a: `3` is not the name of a pool; give one of `cpu`, `db`, `embedding`, `inference` and `io`",
+        "<yaml>:3:13: performance.routes.GET /a: `3` is not the name of a pool; give one of `io`, `cpu`, `inference`, `embedding` and `db`",
     ),
     (
         "routes as list",
@@ -1109,7 +1109,7 @@ fn a_pool_that_is_nearly_a_built_in_one_is_made_when_it_is_meant() {
         assert!(config.performance.thread_pools.get("cpus").is_some(), "{text}");
         let written = config.to_yaml().expect("what was read is valid");
         assert_eq!(Config::from_yaml(&written).expect(&written), config, "{written}");
-        // In code a name is what it says.
+        // In code, no other name can have been meant.
         let made = Config::default().pool("inferences", tower_offload::PoolConfig::new(2));
         let written = made.to_yaml().expect("the name is a good one");
         assert_eq!(Config::from_yaml(&written).expect(&written), made, "{written}");

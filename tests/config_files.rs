@@ -213,7 +213,7 @@ fn a_built_in_pool_that_nobody_uses_can_be_left_out() {
     let config =
         Config::from_yaml("performance:\n  thread_pools: {inference: none, embedding: none, db: none}\n").unwrap();
     let names = |config: &Config| Pools::new(config).unwrap().names().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(names(&config), ["cpu", "io"]);
+    assert_eq!(names(&config), ["io", "cpu"]);
     assert_eq!(Config::from_yaml(&config.to_yaml().unwrap()).unwrap(), config);
     let own = Config::default().pool("thumbnails", PoolConfig::new(1)).without_built_in_pools();
     assert_eq!(names(&own), ["thumbnails"]);
@@ -584,8 +584,8 @@ fn values_built_in_code_obey_the_same_rules() {
          performance.thread_pools.Thumbs.queue_timeout: 0 is no time at all; give a time from 1ms to 24h, such as \
          `30` (seconds) or `250ms`\n\
          performance.thread_pools.Thumbs.nice: 40 is more than 19; give a number from -20 to 19\n\
-         performance.routes.GET /a/{x}: there is no pool `nowhere`; the pools are `Thumbs`, `cpu`, `db`, \
-         `embedding`, `inference` and `io`\n\
+         performance.routes.GET /a/{x}: there is no pool `nowhere`; the pools are `io`, `cpu`, \
+         `inference`, `embedding`, `db` and `Thumbs`\n\
          performance.routes.GET /a/{y}: this is the same route as `GET /a/{x}`; keep one of the two"
     );
     assert_eq!(config.to_yaml().unwrap_err().to_string(), error.to_string());

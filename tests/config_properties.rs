@@ -1,4 +1,4 @@
-//! What holds for every configuration: what is written is read as it was.
+//! Properties of every configuration: what is written is read as it was.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The example server as its users meet it: the real program, asked over HTTP, stopped, killed and misconfigured.
+//! The example server as a program: asked over HTTP, stopped, killed and misconfigured.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
@@ -93,7 +93,7 @@ async fn each_request_runs_once_in_the_pool_that_is_named_for_it() {
     for _ in 0..5 {
         client.post("/v1/classify", &inputs).await.ok();
     }
-    // None of these has a handler, so none may take a place in a pool.
+    // None of these requests has a handler, so none may run in a pool.
     for path in ["/v1/hash", "/v1/embeddings", "/v1/classify", "/v1/none"] {
         assert!(client.get(path).await.status.is_client_error());
     }

@@ -1,5 +1,4 @@
-//! The example server's unit tests. Cargo builds examples with the tests, as programs that the other tests start; the
-//! tests inside them run from here.
+//! Runs the unit tests of the example server, which `cargo test` builds but does not run as part of the example.
 
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! Runs the small examples as a newcomer would: each is built, started, asked, and ended.
+//! Runs the small examples: each is built, started, sent requests, and stopped.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-/// A command that runs the example of this name, built as these tests are.
+/// A command that runs the example of this name, with the profile of these tests.
 fn example(name: &str) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--message-format=json", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -26,10 +26,10 @@ fn example(name: &str) -> Command {
     Command::new(executable.expect("an example has an executable"))
 }
 
-/// A server that ends with this value.
+/// A running server. Dropping the value ends it.
 struct Server {
     process: Child,
-    /// Without `http://`.
+    /// The address, without `http://`.
     address: String,
 }
 
@@ -142,7 +142,7 @@ fn closures_print_what_they_did() {
         "own error: Err(NotFound)",
         "panic: a number: ParseIntError { kind: InvalidDigit }",
         "rejected: pool `small` gave no answer: its queue is full",
-        "unknown: there is no pool `cpus`; the pools are `cpu`, `db`, `embedding`, `inference`, `io`, `small`",
+        "unknown: there is no pool `cpus`; the pools are `io`, `cpu`, `inference`, `embedding`, `db`, `small`",
     ];
     assert_eq!(lines.len(), starts.len(), "{printed}");
     for (line, start) in lines.iter().zip(starts) {

@@ -1,14 +1,14 @@
-//! Thousands of clients that finish, fail, panic, time out, are shed, leave while queued and leave in flight, with a
-//! shutdown in the middle: at the end every one was answered, and nothing is left behind.
+//! Thousands of clients whose tasks finish, fail, panic, time out, are shed, or are cancelled while queued or in flight, with
+//! a shutdown in the middle. At the end every client has its answer, and no task, thread or memory is left.
 //!
-//! They come through the layer, with priorities, deadlines and fairness, and without it. Bounded to some seconds; ten
-//! minutes are
+//! Some clients use the layer, with priorities, deadlines and fair queueing, and the others submit tasks directly. The test
+//! runs for some seconds; for ten minutes, run
 //!
 //! ```sh
 //! TOWER_OFFLOAD_STRESS_SECONDS=600 cargo test --release --all-features --test stress -- --nocapture
 //! ```
 //!
-//! `TOWER_OFFLOAD_STRESS_SEED` says with which seed it begins (1); each round has the next one.
+//! `TOWER_OFFLOAD_STRESS_SEED` sets the seed of the first round (1 by default); each round adds one to it.
 
 #![allow(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
 
@@ -28,11 +28,11 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_offload::{Deadline, PoolConfig, PoolLayer, PoolStats, Pools, Priority, Reason, Rejection, TaskError};
 
 const CLIENTS: u64 = 2_000;
-/// Workers, limit, and how many may wait.
+/// The workers, the concurrency limit and the queue capacity of each pool.
 const SIZES: [(usize, usize, usize); 2] = [(3, 6, 60), (2, 2, 8)];
 const POOLS: [&str; 2] = ["wide", "narrow"];
 const PATIENCE: Duration = Duration::from_secs(60);
-/// After so many rounds the process has the memory that it needs; after so many more it must not have twice as much.
+/// The memory of the process is measured after these rounds, and must not have doubled after the next ones.
 const SETTLING_ROUNDS: u64 = 5;
 const COMPARED_ROUNDS: u64 = 20;
 
@@ -48,17 +48,17 @@ impl Random {
     }
 }
 
-/// What the tasks of a round have in common.
+/// The counters that the tasks of a round share.
 #[derive(Default)]
 struct Watch {
     in_flight: [AtomicUsize; 2],
-    /// Tasks that began, ended by themselves, and whose captured value was dropped.
+    /// Tasks that began, that ran to their end, and whose captured value was dropped.
     began: AtomicU64,
     ended: AtomicU64,
     dropped: AtomicU64,
 }
 
-/// Counts the drop of what a task captured: once for each, whatever becomes of the task.
+/// A value that each task captures. It counts its drop, which must happen once for each task, with whatever result.
 struct Captured(Arc<Watch>);
 
 impl Drop for Captured {
@@ -67,7 +67,7 @@ impl Drop for Captured {
     }
 }
 
-/// The time a task's poll takes is its own; the limit is held from its first poll to its end.
+/// Counts a task as in flight from its first poll to its end, and checks the limit.
 struct InFlight(Arc<Watch>, usize);
 
 impl InFlight {
@@ -85,11 +85,11 @@ impl Drop for InFlight {
     }
 }
 
-/// What a client sends through the layer.
-struct Ticket {
+/// The body of a request through the layer.
+struct Work {
     captured: Captured,
     pool: usize,
-    deed: u64,
+    kind: u64,
     seed: u64,
     caller: Option<u64>,
 }
@@ -98,7 +98,7 @@ struct Ticket {
 #[derive(Debug)]
 struct Failed;
 
-/// What became of the clients of a round.
+/// The results of the clients of a round.
 #[derive(Default)]
 struct Tally {
     answers: HashMap<Answer, u64>,
@@ -113,17 +113,17 @@ type Waiting = Pin<Box<dyn Future<Output = Answer> + Send>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Answer {
     Value,
-    /// Of a closure or a future: for the pool, a value like any other.
+    /// An error that a closure or a future returned. For the pool it is a value.
     Failure,
-    /// Of a service.
+    /// An error that a service returned.
     Error,
     Panicked,
-    Refused(Reason),
-    /// It left without one.
+    Rejected(Reason),
+    /// None, because the client cancelled the task.
     Left,
 }
 
-fn busy(micros: u64) {
+fn spin(micros: u64) {
     let start = Instant::now();
     while start.elapsed() < Duration::from_micros(micros) {
         std::hint::spin_loop();
@@ -142,17 +142,17 @@ async fn yield_once() {
     .await;
 }
 
-/// What a client's task does, and whether it fails.
-async fn task(captured: Captured, pool: usize, deed: u64, seed: u64) -> Result<(), ()> {
+/// The task of a client: `kind` decides what it does, and whether it fails.
+async fn task(captured: Captured, pool: usize, kind: u64, seed: u64) -> Result<(), ()> {
     let watch = captured.0.clone();
     let in_flight = InFlight::enter(&watch, pool);
     let mut random = Random(seed | 1);
-    match deed {
-        0 => busy(random.below(50)),
+    match kind {
+        0 => spin(random.below(50)),
         1 => {
             for _ in 0..random.below(4) {
                 yield_once().await;
-                busy(random.below(20));
+                spin(random.below(20));
             }
         }
         2 => thread::sleep(Duration::from_micros(random.below(300))),
@@ -161,7 +161,7 @@ async fn task(captured: Captured, pool: usize, deed: u64, seed: u64) -> Result<(
             let micros = random.below(200);
             if micros.is_multiple_of(4) {
                 thread::spawn(move || {
-                    busy(micros);
+                    spin(micros);
                     let _ = wake.send(());
                 });
             } else {
@@ -179,32 +179,32 @@ async fn task(captured: Captured, pool: usize, deed: u64, seed: u64) -> Result<(
     }
     watch.ended.fetch_add(1, Ordering::SeqCst);
     drop((in_flight, captured));
-    if deed == 5 { Err(()) } else { Ok(()) }
+    if kind == 5 { Err(()) } else { Ok(()) }
 }
 
-/// A handler behind the layer, whose answers are those of the clients.
+/// A handler behind the layer, whose responses are the clients' answers.
 fn service(
     pools: &Pools,
-) -> impl Service<Request<Ticket>, Response = Response<Answer>, Error = Failed, Future: Send> + Clone + Send + use<> {
-    let handler = service_fn(|request: Request<Ticket>| async {
-        let Ticket { captured, pool, deed, seed, .. } = request.into_body();
-        task(captured, pool, deed, seed).await.map(|()| Response::new(Answer::Value)).map_err(|()| Failed)
+) -> impl Service<Request<Work>, Response = Response<Answer>, Error = Failed, Future: Send> + Clone + Send + use<> {
+    let handler = service_fn(|request: Request<Work>| async {
+        let Work { captured, pool, kind, seed, .. } = request.into_body();
+        task(captured, pool, kind, seed).await.map(|()| Response::new(Answer::Value)).map_err(|()| Failed)
     });
     let rejected = |rejection: Rejection| {
         Response::new(match rejection.reason() {
             Reason::Panicked => Answer::Panicked,
-            reason => Answer::Refused(reason),
+            reason => Answer::Rejected(reason),
         })
     };
-    PoolLayer::by(pools, |request: &Request<Ticket>| Some(POOLS[request.body().pool]))
-        .fair_by(|request: &Request<Ticket>| request.body().caller)
+    PoolLayer::by(pools, |request: &Request<Work>| Some(POOLS[request.body().pool]))
+        .fair_by(|request: &Request<Work>| request.body().caller)
         .reject_with(rejected)
         .layer(handler)
 }
 
-/// A request with a priority, sometimes with a deadline, sometimes on somebody's behalf.
-fn request(ticket: Ticket, random: &mut Random) -> Request<Ticket> {
-    let mut request = Request::new(ticket);
+/// A request with a priority, and sometimes with a deadline.
+fn request(work: Work, random: &mut Random) -> Request<Work> {
+    let mut request = Request::new(work);
     let priorities = [Priority::Critical, Priority::High, Priority::Normal, Priority::Low];
     request.extensions_mut().insert(priorities[usize::try_from(random.below(4)).unwrap()]);
     if random.below(4) == 0 {
@@ -213,7 +213,7 @@ fn request(ticket: Ticket, random: &mut Random) -> Request<Ticket> {
     request
 }
 
-/// Some clients, one after the other.
+/// Runs some clients one after the other.
 fn client(pools: &Pools, watch: &Arc<Watch>, mut random: Random, clients: u64) -> HashMap<Answer, u64> {
     let mut answers = HashMap::new();
     let mut waiting: Vec<(u64, Waiting)> = Vec::new();
@@ -222,10 +222,10 @@ fn client(pools: &Pools, watch: &Arc<Watch>, mut random: Random, clients: u64) -
     for _ in 0..clients {
         let pool = usize::try_from(random.below(2)).unwrap();
         let captured = Captured(watch.clone());
-        let (deed, seed) = (random.below(6), random.below(u64::MAX));
+        let (kind, seed) = (random.below(6), random.below(u64::MAX));
         let way = random.below(3);
         if way == 0 {
-            let work = task(captured, pool, deed, seed);
+            let work = task(captured, pool, kind, seed);
             let answer = match pools.submit_to_pool(POOLS[pool], work) {
                 Ok(handle) if random.below(4) == 0 => {
                     handle.cancel();
@@ -240,11 +240,11 @@ fn client(pools: &Pools, watch: &Arc<Watch>, mut random: Random, clients: u64) -
             *answers.entry(answer).or_default() += 1;
         } else {
             let mut future: Waiting = if way == 1 {
-                let (pools, work) = (pools.clone(), task(captured, pool, deed, seed));
+                let (pools, work) = (pools.clone(), task(captured, pool, kind, seed));
                 Box::pin(async move { answer(pools.run_in_pool(POOLS[pool], work).await) })
             } else {
                 let caller = Some(random.below(9)).filter(|caller| *caller > 0);
-                let request = request(Ticket { captured, pool, deed, seed, caller }, &mut random);
+                let request = request(Work { captured, pool, kind, seed, caller }, &mut random);
                 let response = service.clone().oneshot(request);
                 Box::pin(async move { response.await.map_or(Answer::Error, Response::into_body) })
             };
@@ -253,7 +253,7 @@ fn client(pools: &Pools, watch: &Arc<Watch>, mut random: Random, clients: u64) -
                 Poll::Pending => waiting.push((random.below(3), future)),
             }
         }
-        // A third of those that wait leaves, sooner or later; the others wait for their answers.
+        // A third of the waiting clients leaves at some time; the others wait for their answers.
         if waiting.len() > 40 {
             settle(&mut waiting, &mut answers);
         }
@@ -281,7 +281,7 @@ fn answer(result: Result<Result<(), ()>, TaskError>) -> Answer {
         Ok(Ok(())) => Answer::Value,
         Ok(Err(())) => Answer::Failure,
         Err(TaskError::Panicked(_)) => Answer::Panicked,
-        Err(TaskError::Rejected(rejection) | TaskError::CutOff(rejection)) => Answer::Refused(rejection.reason()),
+        Err(TaskError::Rejected(rejection) | TaskError::CutOff(rejection)) => Answer::Rejected(rejection.reason()),
         Err(other) => panic!("{other}"),
     }
 }
@@ -319,10 +319,10 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// One set of pools from its making to its end.
+/// Builds pools, runs the clients, shuts the pools down, and checks all numbers.
 fn round(seed: u64) -> Tally {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-    // In some rounds many are late, in some nobody is.
+    // In some rounds many tasks exceed the queue timeout, in some none does.
     let queue_timeout = Duration::from_millis([1, 3, 60_000][usize::try_from(random.below(3)).unwrap()]);
     let config = |(workers, limit, capacity)| {
         PoolConfig::new(workers)
@@ -341,7 +341,7 @@ fn round(seed: u64) -> Tally {
             thread::spawn(move || client(&pools, &watch, random, CLIENTS / client_threads))
         })
         .collect();
-    // In most rounds the shutdown comes in the middle, with or without time for what is there.
+    // In most rounds the shutdown begins in the middle, with or without enough time for the accepted tasks.
     let shutdown_at = CLIENTS / 2 + random.below(CLIENTS * 3 / 4);
     let deadline = Duration::from_millis([0, 2, 60_000][usize::try_from(random.below(3)).unwrap()]);
     let submitted = || -> u64 { pools.stats().iter().map(|stats| stats.counts.submitted).sum() };
@@ -365,7 +365,7 @@ fn round(seed: u64) -> Tally {
     until("no worker is left", || pools.stats().iter().all(|pool| pool.workers == 0) && threads("offload") == 0);
 
     let of = |answer| answers.get(&answer).copied().unwrap_or_default();
-    let refused = |reason| of(Answer::Refused(reason));
+    let rejected = |reason| of(Answer::Rejected(reason));
     let mut counted: HashMap<&str, u64> = HashMap::new();
     let mut submitted = 0;
     for pool in pools.stats() {
@@ -376,14 +376,14 @@ fn round(seed: u64) -> Tally {
     assert_eq!(answers.values().sum::<u64>(), CLIENTS, "{context}");
     assert_eq!(submitted, CLIENTS, "{context}");
     assert_eq!(counted.values().sum::<u64>(), CLIENTS, "{context}");
-    // A client that left may have left a task that then ended in any way; what was answered was counted as it was answered.
+    // A cancelled task may have ended in any way. Every other task was counted by the answer of its client.
     let answered_as = [
         ("ok", of(Answer::Value) + of(Answer::Failure)),
         ("error", of(Answer::Error)),
         ("panicked", of(Answer::Panicked)),
-        ("shed", refused(Reason::Shed)),
-        ("expired", refused(Reason::QueueTimeout) + refused(Reason::DeadlineExceeded)),
-        ("rejected", refused(Reason::QueueFull) + refused(Reason::Draining)),
+        ("shed", rejected(Reason::Shed)),
+        ("expired", rejected(Reason::QueueTimeout) + rejected(Reason::DeadlineExceeded)),
+        ("rejected", rejected(Reason::QueueFull) + rejected(Reason::Draining)),
         ("cancelled", 0),
     ];
     assert_eq!(counted.len(), answered_as.len(), "{context}");
@@ -393,20 +393,20 @@ fn round(seed: u64) -> Tally {
         unanswered += counted[result] - answered;
     }
     assert_eq!(unanswered, of(Answer::Left), "{context}");
-    // What a task captured was dropped once, whether it began or not; no task ended by itself that is not counted so.
-    // A client that leaves just as the timer gives its task up does not wait until the timer has dropped it.
+    // Each captured value was dropped once, and every task that counts as finished had run to its end. A client that leaves
+    // just when its task times out does not wait until the timer thread has dropped the task.
     let start = Instant::now();
     while watch.dropped.load(Ordering::SeqCst) < CLIENTS && start.elapsed() < PATIENCE {
         thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(watch.dropped.load(Ordering::SeqCst), CLIENTS, "{context}");
     let (began, ended) = (watch.began.load(Ordering::SeqCst), watch.ended.load(Ordering::SeqCst));
-    let by_themselves = counted["ok"] + counted["error"] + counted["panicked"];
-    assert!(by_themselves <= ended && ended <= began, "{began} began, {ended} ended; {context}");
+    let finished = counted["ok"] + counted["error"] + counted["panicked"];
+    assert!(finished <= ended && ended <= began, "{began} began, {ended} ended; {context}");
     assert!(watch.in_flight.iter().all(|now| now.load(Ordering::SeqCst) == 0), "{context}");
     assert_eq!(Arc::strong_count(&watch), 1, "a task was kept: {context}");
     drop(pools);
-    // A queue's next moment may be a minute away.
+    // The pool's next timeout may be a minute away, and must not keep the timer thread alive.
     until("no timer is left", || threads("offload-timer") == 0);
     let left_in_flight = began - ended;
     let left_while_queued = counted["cancelled"].saturating_sub(left_in_flight);
@@ -457,10 +457,10 @@ fn nothing_is_lost_among_thousands_of_clients() {
         println!("{before} kB after {SETTLING_ROUNDS} rounds, {after} kB at the end");
         assert!(after < 2 * before, "the process grew from {before} kB to {after} kB");
     }
-    // Everything that can become of a client became of some.
-    let refusals = [Reason::QueueFull, Reason::QueueTimeout, Reason::DeadlineExceeded, Reason::Shed, Reason::Draining];
+    // Each kind of answer occurred.
+    let reasons = [Reason::QueueFull, Reason::QueueTimeout, Reason::DeadlineExceeded, Reason::Shed, Reason::Draining];
     let expected = [Answer::Value, Answer::Failure, Answer::Error, Answer::Panicked, Answer::Left];
-    for answer in expected.into_iter().chain(refusals.map(Answer::Refused)) {
+    for answer in expected.into_iter().chain(reasons.map(Answer::Rejected)) {
         assert!(sum.answers.contains_key(&answer), "no client was answered {answer:?}: {sum}");
     }
     assert!(sum.left_in_flight > 0 && sum.left_while_queued > 0, "{sum}");

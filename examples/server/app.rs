@@ -25,21 +25,21 @@ use super::passwords;
 use super::problem::{self, Problem};
 use super::settings::Settings;
 
-/// What the handlers work with.
+/// The state and the settings of the handlers.
 pub(crate) struct Parts {
     pub(crate) notes: Notes,
     pub(crate) digits: Digits,
     pub(crate) settings: Settings,
 }
 
-/// The whole application. Each request is offloaded once; what no pool is named for runs where it arrives.
+/// The whole application. Each request is offloaded once; a request without a pool runs inline.
 pub(crate) fn app(parts: Parts, pools: &Pools) -> Result<Router, InstallError> {
     let Parts { notes, digits, settings } = parts;
     let (notes, digits) = (Arc::new(notes), Arc::new(digits));
     let folder = ServeDir::new(settings.files_dir).redirect_path_prefix("/files");
 
-    // By route: `performance.routes` of the settings says which of these runs where. The layer stands on a router that
-    // is not nested, because it compares whole paths.
+    // By route: `performance.routes` of the settings names the pools. The layer is on a router that is not nested, because
+    // it compares whole paths.
     let by_route = Router::new()
         .route("/v1/hash", post(passwords::hash))
         .route("/v1/verify", post(passwords::verify))
@@ -54,7 +54,7 @@ pub(crate) fn app(parts: Parts, pools: &Pools) -> Result<Router, InstallError> {
         .route("/v1/classify", post(model::classify).route_layer(PoolLayer::<Inference>::new(pools)))
         .with_state(Arc::clone(&digits));
 
-    // By extension: middleware looks at the request and names the pool on it.
+    // By extension: middleware puts the name of the pool on the request.
     let embeddings =
         post(model::embeddings).route_layer(PoolLayer::by_extension(pools)).route_layer(from_fn(name_pool));
     let by_extension = Router::new().route("/v1/embeddings", embeddings).with_state(digits);
@@ -72,13 +72,13 @@ pub(crate) fn app(parts: Parts, pools: &Pools) -> Result<Router, InstallError> {
         .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(log_failure)))
 }
 
-/// What the log shows of a request: never its query.
+/// The span of a request. It does not show the query.
 fn span(request: &Request) -> Span {
     tracing::info_span!("request", method = %request.method(), path = request.uri().path())
 }
 
-/// Whoever answers with a fault of the server logs its reason, and the pools log their overload. That the answer is an
-/// error as well is news to nobody, and under overload it would be a line for each request.
+/// Handlers log the reason of their own faults, and pools log their overload. So an error status is logged at the level
+/// `DEBUG` only: under overload it would be a line for each request.
 fn log_failure(failure: ServerErrorsFailureClass, latency: Duration, _span: &Span) {
     match failure {
         ServerErrorsFailureClass::StatusCode(status) => tracing::debug!(%status, ?latency, "answered with an error"),

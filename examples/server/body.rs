@@ -1,4 +1,4 @@
-//! Request bodies: read whole, bounded in size and time, before a pool is asked for a place.
+//! Request bodies: read whole, limited in size and time, before the request goes to its pool.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ pub(crate) const MAX_BODY: usize = 256 * 1024;
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads the body before the rest goes on. A handler that waits for a slow client's body would hold its pool's permit
-/// for as long; here the wait costs no pool anything.
+/// Reads the body before the request goes to its pool. A handler that waited for a slow client's body would hold a permit
+/// meanwhile; here, the connection's task waits.
 pub(crate) async fn read_first(request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -30,7 +30,7 @@ pub(crate) async fn read_first(request: Request, next: Next) -> Response {
     }
     match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY)).await {
         Ok(Ok(bytes)) => {
-            // A rejection need not close the connection.
+            // So that a rejection does not close the connection.
             parts.extensions.insert(BodyRead);
             next.run(Request::from_parts(parts, Body::from(bytes))).await
         }
@@ -40,7 +40,8 @@ pub(crate) async fn read_first(request: Request, next: Next) -> Response {
     }
 }
 
-/// Refuses a body that is not read to its end. The connection cannot carry another request then, and HTTP/1 has to say so.
+/// The response to a request whose body was not read to its end. An HTTP/1 connection cannot carry another request then, so
+/// the response announces that it closes.
 fn unread(problem: Problem, request: &Parts) -> Response {
     let mut response = problem.into_response();
     if request.version < Version::HTTP_2 {

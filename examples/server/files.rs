@@ -17,7 +17,8 @@ pub(crate) async fn get(State(mut folder): State<ServeDir>, request: Request) ->
     }
 }
 
-/// Whether the client asked for what is not there, or is not for it. No file has a name that is longer than names can be.
+/// Whether the error means that the client may not have the file, or that it does not exist. A name that is too long for the
+/// file system cannot exist.
 fn is_absent(error: ErrorKind) -> bool {
     matches!(
         error,

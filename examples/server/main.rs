@@ -49,7 +49,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt()
         .with_env_filter(filter.map_err(|error| format!("RUST_LOG: {error}"))?)
         .with_ansi(std::io::stderr().is_terminal())
-        // If nobody reads the log any more, the server goes on without one.
+        // If nobody reads the log any more, the server continues without it.
         .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .init();
@@ -73,13 +73,13 @@ fn run() -> Result<(), Box<dyn Error>> {
     })
 }
 
-/// An error and its causes in one line.
+/// An error and its sources in one line.
 fn in_full(error: &dyn Error) -> String {
     let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |&error| error.source()).map(ToString::to_string) {
-        // Some errors end with their cause already.
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
+    for source in std::iter::successors(error.source(), |&error| error.source()).map(ToString::to_string) {
+        // Some errors end with the text of their source.
+        if !text.ends_with(&source) {
+            text = format!("{text}: {source}");
         }
     }
     text
@@ -90,7 +90,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, String> {
     bound.map_err(|error| format!("cannot listen on {address}: {error}; --bind names another address"))
 }
 
-/// Writes to the standard output, where a closed pipe is no reason to panic.
+/// Writes to the standard output. A closed pipe is not an error.
 fn say(text: &str) -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

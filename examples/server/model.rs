@@ -51,9 +51,8 @@ struct Prediction {
 }
 
 thread_local! {
-    /// `rten` runs a model on threads of its own. With one such thread for each worker, a worker waits for its own and
-    /// for no other, so the pool's limit is also the limit of what computes. The thread starts at the worker's first
-    /// run, inherits its `nice`, and ends with it.
+    /// The thread on which `rten` runs the model. With one such thread for each worker, no more models run at once than the
+    /// pool's limit allows. The thread starts at the worker's first run, inherits its `nice` value, and ends with the worker.
     static ONE_THREAD: Arc<ThreadPool> = Arc::new(ThreadPool::with_num_threads(1));
 }
 
@@ -129,7 +128,7 @@ impl Inputs {
                 let length = input.len();
                 return Err(Problem::bad_request(format!("inputs[{index}]: it has {length} numbers; give {PIXELS}")));
             }
-            // Written so that NaN is refused as well.
+            // Written so that NaN is rejected as well.
             if let Some(pixel) = input.iter().position(|value| !(0.0..=BRIGHTEST).contains(value)) {
                 let value = input[pixel];
                 return Err(Problem::bad_request(format!("inputs[{index}][{pixel}]: {value} is not from 0 to 16")));

@@ -43,12 +43,12 @@ const SCHEMA: &str = "
     PRAGMA application_id = 0x6e6f7465;
 ";
 
-/// The notes. Its methods block their thread, on the disk and on each other.
+/// The notes. Its methods block their thread while they wait for the disk and for each other.
 pub(crate) struct Notes {
     path: PathBuf,
-    /// SQLite has one writer at a time. Threads that wait here wait no longer than they must; in SQLite they would poll.
+    /// SQLite has one writer at a time. A thread that waits for this lock is woken at once; in SQLite it would poll.
     writer: Mutex<Connection>,
-    /// Connections that no thread uses at the moment. There are never more than the pool has threads.
+    /// Idle connections, at most one for each thread of the pool.
     readers: Mutex<Vec<Connection>>,
 }
 
@@ -110,12 +110,12 @@ pub(crate) async fn search(
     Ok(Json(Found { notes: notes.search(&expression, limit)? }))
 }
 
-/// The full-text expression for notes that have all words of `query`. Each word is quoted, so that none is an operator.
+/// The full-text expression for notes that contain all words of `query`. Each word is quoted, so that none is an operator.
 fn match_all(query: &str) -> Result<String, Problem> {
     if query.len() > MAX_QUERY {
         return Err(Problem::bad_request(format!("q: it is longer than {MAX_QUERY} bytes")));
     }
-    // SQLite reads an expression to its first NUL only.
+    // SQLite ignores an expression after its first NUL.
     let words = query.split(|c: char| c.is_whitespace() || c == '\0').filter(|word| !word.is_empty());
     let quoted: Vec<String> = words.map(|word| format!("\"{}\"", word.replace('"', "\"\""))).collect();
     match quoted.len() {
@@ -127,7 +127,7 @@ fn match_all(query: &str) -> Result<String, Problem> {
 // === impl Notes ===
 
 impl Notes {
-    /// Opens the database, or makes it, and checks that it can be written to.
+    /// Opens or creates the database, and checks that it can be written.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let failed = |why: String| format!("app.database: `{}` {why}", path.display());
         let mut writer = connect(path).map_err(|error| failed(format!("cannot be opened: {error}")))?;
@@ -171,23 +171,23 @@ impl Notes {
     }
 }
 
-/// A thread that panicked has left no statement half done: SQLite takes back what is not committed.
+/// Ignores poisoning: SQLite rolls back the uncommitted statements of a thread that panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    // A path that begins with `file:` is a path, not a URI.
+    // Without the URI flag, a path may begin with `file:`.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // A commit reaches the disk before it is acknowledged. NORMAL would survive a killed process too, but not a power
-    // cut; that the handler waits for the disk is what its pool is for.
+    // A commit reaches the disk before it is acknowledged. NORMAL would survive a killed process, but not a power failure.
+    // The handler waits for the disk, but in its pool.
     connection.pragma_update(None, "synchronous", "FULL")?;
     Ok(connection)
 }
 
-/// Makes the tables in an empty database, and refuses one that belongs to something else.
+/// Creates the tables in an empty database. A database of another application is an error.
 fn prepare(connection: &mut Connection) -> Result<(), Box<dyn std::error::Error>> {
     let unusable = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => "is not a database; name another file, or one that does not exist".to_owned(),
@@ -208,7 +208,7 @@ fn prepare(connection: &mut Connection) -> Result<(), Box<dyn std::error::Error>
     if mode != "wal" {
         return Err(format!("lies where SQLite cannot keep a write-ahead log (journal mode {mode})").into());
     }
-    // The lock comes first, so that of two processes that start at once, one makes the tables and the other finds them.
+    // Locked first, so that of two processes that start at once, one creates the tables and the other finds them.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(unusable)?;
     if is_empty(&transaction).map_err(unusable)? {
         transaction.execute_batch(SCHEMA).map_err(unusable)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
-/// What `--help` shows.
+/// The text of `--help`.
 pub(crate) const HELP: &str = "\
 An HTTP server whose handlers run in workload pools.
 
@@ -20,7 +20,7 @@ Options:
 RUST_LOG chooses what is logged, such as `debug` or `tower_offload=debug` [default: info].
 ";
 
-/// The options, each as it was given.
+/// The options of the command line.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Options {
     pub(crate) config: Option<PathBuf>,

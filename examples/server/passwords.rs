@@ -1,4 +1,4 @@
-//! `POST /v1/hash` and `POST /v1/verify`: argon2id, which is meant to be slow and runs where the handler runs.
+//! `POST /v1/hash` and `POST /v1/verify`: argon2id, which is slow by design and computes on the handler's thread.
 
 use std::cell::RefCell;
 
@@ -16,8 +16,8 @@ const MAX_PASSWORD: usize = 1024;
 /// The longest hash in PHC form, in bytes.
 const MAX_HASH: usize = 512;
 
-/// The most that a hash from outside may cost to check: 46 MiB (the largest that OWASP's password storage cheat sheet
-/// recommends, in KiB), 10 passes, 4 lanes. Without bounds, a client could ask for 4 TiB.
+/// The highest cost of checking a client's hash: 46 MiB (in KiB; the largest value that OWASP's password storage cheat sheet
+/// recommends), 10 passes, 4 lanes. Without limits, a client could demand 4 TiB.
 const MAX_MEMORY: u32 = 47_104;
 const MAX_PASSES: u32 = 10;
 const MAX_LANES: u32 = 4;
@@ -77,13 +77,13 @@ fn new_hash(password: &[u8]) -> Result<PasswordHash, Error> {
 fn is_of(password: &[u8], hash: &PasswordHash) -> Result<bool, Error> {
     let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else { return Ok(false) };
     let version = hash.version.map_or(Ok(Version::V0x13), Version::try_from)?;
-    // Digests are compared in a time that does not depend on them.
+    // The comparison takes constant time.
     Ok(digest(password, salt, version, Params::try_from(hash)?)? == *expected)
 }
 
 thread_local! {
-    /// The memory that argon2 fills. A worker keeps it, and gives it back as it ends: 19 MiB taken anew for each password
-    /// cost as much time as the hash itself, and left glibc's allocator with gigabytes that it did not give back.
+    /// The memory of argon2, which each worker keeps until it ends. Allocating 19 MiB for each password took as long as the
+    /// hash itself, and glibc's allocator kept gigabytes of it.
     static MEMORY: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -95,7 +95,7 @@ fn digest(password: &[u8], salt: &[u8], version: Version, params: Params) -> Res
     MEMORY.with_borrow_mut(|memory| {
         memory.resize(blocks.max(memory.len()), Block::default());
         let digested = argon2.hash_password_into_with_memory(password, salt, digest, &mut *memory);
-        // What a hash from outside asks for beyond our own is not kept.
+        // More memory than our own hashes need, which a client's hash may take, is not kept.
         memory.truncate(Params::DEFAULT.block_count());
         memory.shrink_to(Params::DEFAULT.block_count());
         digested
@@ -110,7 +110,7 @@ fn check_password(password: &str) -> Result<&[u8], Problem> {
     }
 }
 
-/// Reads a hash, and refuses what could not be checked or would cost too much.
+/// Reads a hash. A hash that cannot be checked, or costs too much, is an error.
 fn check_hash(text: &str) -> Result<PasswordHash, Problem> {
     let malformed = |why: String| Problem::bad_request(format!("hash: {why}; give one as `/v1/hash` makes them"));
     if text.len() > MAX_HASH {

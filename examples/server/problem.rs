@@ -1,4 +1,4 @@
-//! Errors as `application/problem+json` (RFC 9457): those of the handlers, and what axum and tower-http answer by themselves.
+//! Errors as `application/problem+json` (RFC 9457): those of the handlers, and those of axum and tower-http.
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -8,7 +8,7 @@ use serde_json::json;
 
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// Why a request is not answered with what it asked for.
+/// The error of a request.
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
@@ -22,7 +22,7 @@ impl Problem {
         Self { status, detail: detail.into() }
     }
 
-    /// The request says something that it may not say.
+    /// The request is not valid.
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
@@ -31,7 +31,7 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// A fault of the server: the log gets the reason, the client does not.
+    /// A fault of the server. The reason is logged, and not shown to the client.
     pub(crate) fn internal(what: &str, reason: &dyn std::fmt::Display) -> Self {
         tracing::error!("{what}: {reason}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, what)
@@ -65,7 +65,7 @@ impl From<PathRejection> for Problem {
     }
 }
 
-/// Gives an error that has no problem document yet one, and keeps its other headers (`Allow`, `Retry-After`).
+/// Adds a problem document to an error that has none, and keeps its other headers (`Allow`, `Retry-After`).
 pub(crate) async fn describe(response: Response) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();

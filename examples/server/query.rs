@@ -1,4 +1,4 @@
-//! Extractors for what stands in the path, with problems as rejections.
+//! Extractors for the path and the query, with problems as rejections.
 
 use axum::extract::{FromRequestParts, Path as AxumPath, Query as AxumQuery};
 

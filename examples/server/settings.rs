@@ -8,9 +8,9 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Settings {
-    /// The folder that `/files` shows.
+    /// The folder that `/files` serves.
     pub(crate) files_dir: PathBuf,
-    /// The SQLite database of the notes. It is made if it is not there.
+    /// The SQLite database of the notes. It is created if it does not exist.
     pub(crate) database: PathBuf,
     /// The ONNX model of `/v1/embeddings` and `/v1/classify`.
     pub(crate) model: PathBuf,

@@ -6,22 +6,22 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 const GIB: usize = 1024 * MIB;
 
-/// Each unit with its length in bytes, the longest first.
+/// Each unit with its size in bytes, the largest first.
 const UNITS: [(&str, usize); 4] = [("GiB", GIB), ("MiB", MIB), ("KiB", KIB), ("B", 1)];
 
-/// The range of a thread's stack. A smaller one does not hold a handler, and a larger one is a slip of the unit.
+/// The accepted sizes of a thread's stack. A smaller stack is too small for a handler; a larger size is a mistyped unit.
 const STACK: RangeInclusive<usize> = 64 * KIB..=GIB;
 
 pub(crate) const STACK_REMEDY: &str = "give a size from 64KiB to 1GiB, such as `16MiB`";
 
-/// The shortest exact form.
+/// The shortest exact form, such as `16MiB`.
 pub(crate) fn in_words(bytes: usize) -> String {
     let unit = UNITS.iter().find(|(_, length)| bytes > 0 && bytes.is_multiple_of(*length));
     let (name, length) = unit.unwrap_or(&UNITS[3]);
     format!("{}{name}", bytes / length)
 }
 
-/// Reads a whole number with a unit. The error is the fault alone, without a remedy.
+/// Reads a whole number with a unit. The error describes the fault, without a remedy.
 #[cfg(feature = "config")]
 pub(crate) fn parse(text: &str) -> Result<usize, String> {
     let text = text.trim();

@@ -1,19 +1,19 @@
-//! What is wrong with a configuration, and where.
+//! The error of a configuration that is wrong, with the place of each mistake.
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// A configuration that cannot be used: where the mistake is, what it is, and what would be right.
+/// The error of a configuration that cannot be used: the place of the mistake, the mistake, and how to correct it.
 ///
-/// It reads like a compiler's message, with as many of its parts as are known:
+/// [`Display`](fmt::Display) shows it like a compiler's message, without the parts that are unknown:
 ///
 /// ```text
 /// config.yaml:12:18: performance.thread_pools.cpu_workers: 0 workers could never run a task; give a number from 1 to 4096, or `auto`
 /// ```
 ///
-/// A file with several mistakes gives one error that shows them all, a line for each. The methods speak of the first;
-/// [`others`](Self::others) holds the rest.
+/// A file with several mistakes gives one error that shows all of them, a line for each. The methods describe the first
+/// mistake; [`others`](Self::others) returns the rest.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConfigError {
@@ -30,7 +30,7 @@ struct Inner {
     others: Vec<ConfigError>,
 }
 
-/// A place in a text, both numbers from 1; the column counts characters.
+/// A place in a text. Both numbers begin at 1; the column counts characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) line: usize,
@@ -51,7 +51,7 @@ impl ConfigError {
         }
     }
 
-    /// One error for all of `mistakes`, or none if there are none.
+    /// One error for all of `mistakes`; no error if there are none.
     pub(crate) fn all(mut mistakes: Vec<Self>) -> Result<(), Self> {
         if mistakes.is_empty() {
             return Ok(());
@@ -66,7 +66,7 @@ impl ConfigError {
         self
     }
 
-    /// The file, or whatever else the text came from.
+    /// The path of the file, or `<yaml>` for a text and `<app>` for a section set in code.
     #[must_use]
     pub fn file(&self) -> Option<&str> {
         self.inner.file.as_deref()
@@ -90,13 +90,13 @@ impl ConfigError {
         self.inner.key.as_deref()
     }
 
-    /// What is wrong and what would be right, without the place.
+    /// The mistake and how to correct it, without the place.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.inner.message
     }
 
-    /// The further mistakes of the same configuration.
+    /// The other mistakes of the same configuration.
     #[must_use]
     pub fn others(&self) -> &[Self] {
         &self.inner.others
@@ -110,7 +110,7 @@ impl ConfigError {
         self
     }
 
-    /// Names the file, here and in the further mistakes.
+    /// Names the file, in this mistake and in the others.
     pub(crate) fn in_file(mut self, file: &Arc<str>) -> Self {
         self.inner.file = Some(Arc::clone(file));
         for other in &mut self.inner.others {

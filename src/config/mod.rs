@@ -1,4 +1,6 @@
-//! The settings of the library: plain data, the rules it obeys, and its YAML form.
+//! The settings: plain data, the rules for each value, and the YAML form.
+//!
+//! [`Config::load`] reads a file (feature `config`); [`Config::default`] and its methods make the same settings in code.
 
 mod bytes;
 mod error;

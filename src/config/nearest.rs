@@ -1,6 +1,6 @@
 //! Words for an error: the name that was probably meant, and lists of names.
 
-/// The known name that `given` was probably meant to be. Only known with the feature `config`.
+/// Without the feature `config`, no guess is made.
 #[cfg(not(feature = "config"))]
 pub(super) fn nearest<'a>(_given: &str, _known: &[&'a str]) -> Option<&'a str> {
     None

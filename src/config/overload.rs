@@ -1,4 +1,4 @@
-//! The settings of one pool for when there is more work than it can do: its limit, its queue, and when it is late.
+//! The settings of one pool that matter under overload: its concurrency limit, its queue, and its target for queue waits.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,55 +8,57 @@ use super::span;
 
 /// How many tasks of a pool may be in flight at once.
 ///
-/// More tasks than workers serve handlers that mostly await: a task that awaits is in flight but holds no worker.
+/// A limit above the number of workers suits handlers that mostly await: a task that awaits is in flight, but occupies no
+/// worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Concurrency {
-    /// As many as there are workers. In YAML: the key is left out.
+    /// The number of workers. In YAML: leave the key out.
     #[default]
     Workers,
     /// This many. In YAML: `40`.
     Fixed(usize),
-    /// As many as the pool finds best by how long its tasks run, within these bounds. In YAML: `{min: 2, max: 64}`. A
-    /// `min` that is left out is 1, a `max` that is left out is the number of workers; `adaptive` leaves out both.
+    /// The pool adapts the limit to its tasks' run times, within these bounds. In YAML: `{min: 2, max: 64}`. If `min` is
+    /// left out it is 1; if `max` is left out it is the number of workers; `adaptive` leaves out both.
     Adaptive {
-        /// Never fewer than this.
+        /// The lowest limit.
         min: usize,
-        /// Never more than this.
+        /// The highest limit.
         max: usize,
     },
 }
 
-/// Which of a pool's queued tasks is next.
+/// The order in which a pool starts its queued tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Queue {
-    /// The oldest, always. Under lasting overload every task then waits almost the whole queue timeout. In YAML: `fifo`.
+    /// The oldest task is next. Under lasting overload every task waits almost the whole queue timeout. In YAML: `fifo`.
     Fifo,
-    /// The oldest. While more work is lost than the pool has room for, and most of what it does is for callers that have
-    /// left, the newest, and tasks are shed that have waited for half as long as callers do: some callers are told to
-    /// come back later, and the others are served in time. Below capacity it is `fifo`. In YAML: `adaptive`.
+    /// The oldest task is next, as with `fifo`, unless the pool is overloaded: it loses more work than it has room for, and
+    /// most of what it does is for callers that have left. Then the newest task is next, and the pool sheds tasks that have
+    /// waited half as long as callers usually wait. So some callers are rejected early, and the others are served in time.
+    /// In YAML: `adaptive`.
     #[default]
     Adaptive,
 }
 
-/// The wait above which a pool counts as late: 5 times the mean run time of its own tasks, within these bounds.
+/// The queue wait that a pool should not exceed: 5 times the mean run time of its tasks, within these bounds.
 ///
-/// When every wait of a while is late, the pool shows itself as overloaded. In YAML: `{min: 5ms, max: 5s}`, or one time, such as `20ms`, for both bounds; a bound
-/// that is left out keeps its default.
+/// A pool whose waits have all exceeded it for a whole interval reports itself as overloaded. In YAML:
+/// `{min: 5ms, max: 5s}`, or one time, such as `20ms`, for both bounds. A bound that is left out keeps its default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueTarget {
-    /// No wait up to this is late, however short the tasks are; 5 ms by default.
+    /// The lowest target, for the shortest tasks; 5 ms by default.
     pub min: Duration,
-    /// Every wait above this is late, however long the tasks are; 5 s by default.
+    /// The highest target, for the longest tasks; 5 s by default.
     pub max: Duration,
 }
 
 // === impl Concurrency ===
 
 impl Concurrency {
-    /// Where an adaptive limit lies if nothing is said: from 1 to the number of workers.
+    /// The bounds of an adaptive limit that gives none: from 1 to the number of workers.
     #[cfg(feature = "config")]
     pub(super) const fn default_bounds(workers: usize) -> (usize, usize) {
         (1, workers)

@@ -10,11 +10,11 @@ use super::rules;
 use super::trust::Trust;
 use crate::workload::{PoolName, Workload};
 
-/// How many threads.
+/// A number of threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Workers {
-    /// As many as the machine has cores for this process. In YAML: `auto`.
+    /// One for each core that this process may use. In YAML: `auto`.
     #[default]
     Auto,
     /// This many.
@@ -37,30 +37,30 @@ pub enum Workers {
 pub struct PoolConfig {
     /// The most threads that the pool starts.
     pub workers: Workers,
-    /// How many tasks may be in flight at once; as many as there are workers, if nothing is said.
+    /// How many tasks may be in flight at once; by default as many as there are workers.
     pub concurrency: Concurrency,
-    /// The most tasks that wait. With 0, a task that finds the pool busy is refused at once.
+    /// How many tasks may be queued; 1000 by default. With 0, a task that no permit is free for is rejected at once.
     pub queue_capacity: usize,
-    /// The longest time that a task waits before it is refused.
+    /// How long a task may be queued before it is rejected; 30 s by default.
     pub queue_timeout: Duration,
-    /// Which of the queued tasks is next.
+    /// The order in which queued tasks start; [`Queue::Adaptive`] by default.
     pub queue: Queue,
-    /// The wait above which the pool counts as late.
+    /// The queue wait that the pool should not exceed.
     pub queue_target: QueueTarget,
-    /// How long a worker stays without work before its thread ends.
+    /// How long a worker without work waits before its thread ends; 60 s by default.
     pub keep_alive: Duration,
     /// The pool's share of the cores while several pools compute at once, from 1 to 1000; 1 by default. A pool with a share
-    /// of 2 has twice the core time of one with 1. Cores that the others do not use are everybody's.
+    /// of 2 gets twice the core time of a pool with 1. Cores that some pools do not use are shared by the others.
     pub share: u32,
-    /// The size of each worker's stack, in bytes, from 64 KiB to 1 GiB. If nothing is said, that of the standard library:
-    /// 2 MiB, or what the environment variable `RUST_MIN_STACK` says.
+    /// The size of each worker's stack, in bytes, from 64 KiB to 1 GiB. By default that of the standard library: 2 MiB, or
+    /// the value of the environment variable `RUST_MIN_STACK`.
     pub stack_size: Option<usize>,
-    /// The niceness of the pool's threads, from -20 (most urgent) to 19 (least); Linux only. A thread that a task starts
-    /// itself, one of `tokio::task::spawn_blocking` too, has it from there on, since Linux hands it down. Values below the
-    /// process's own need a privilege. If nothing is said, that of the process.
+    /// The niceness of the pool's threads, from -20 (most urgent) to 19 (least urgent), on Linux only; by default that of the
+    /// process. A lower value than the process's needs the capability `CAP_SYS_NICE`. Threads that a task starts, also
+    /// through `tokio::task::spawn_blocking`, inherit the niceness and keep it.
     pub nice: Option<i32>,
-    /// Which headers of a request the pool trusts; `None` for those that
-    /// [`Performance::trust`](super::Performance::trust) names.
+    /// The request headers that the pool trusts; `None` for those of
+    /// [`Performance::trust`](super::Performance::trust).
     pub trust: Option<Trust>,
 }
 
@@ -78,11 +78,12 @@ pub struct ThreadPools {
     pools: Vec<(Workload, PoolConfig)>,
 }
 
-/// How many cores the pools share.
+/// The number of cores that the pools share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cores {
-    /// As many as the system gives this process, by CPU affinity and by the quota of its cgroup. In YAML: `auto`.
+    /// The cores that the CPU affinity and the cgroup quota leave this process, read again while the pools work. In YAML:
+    /// `auto`.
     #[default]
     Auto,
     /// This many.
@@ -135,13 +136,13 @@ impl From<usize> for Workers {
 // === impl PoolConfig ===
 
 impl PoolConfig {
-    /// A pool of so many workers, with the defaults for the rest.
+    /// A pool with this number of workers, and the defaults for the rest.
     #[must_use]
     pub const fn new(workers: usize) -> Self {
         Self::with_workers(Workers::Count(workers))
     }
 
-    /// A pool with a worker for each core, with the defaults for the rest.
+    /// A pool with a worker for each core, and the defaults for the rest.
     #[must_use]
     pub const fn auto() -> Self {
         Self::with_workers(Workers::Auto)
@@ -163,49 +164,49 @@ impl PoolConfig {
         }
     }
 
-    /// Sets a fixed number as the most tasks in flight at once.
+    /// Sets how many tasks may be in flight at once.
     #[must_use]
     pub const fn concurrency(mut self, limit: usize) -> Self {
         self.concurrency = Concurrency::Fixed(limit);
         self
     }
 
-    /// Lets the pool find by itself how many tasks in flight are best, within these bounds.
+    /// Lets the pool adapt the number of tasks in flight to their run times, within these bounds.
     #[must_use]
     pub const fn adaptive_concurrency(mut self, bounds: RangeInclusive<usize>) -> Self {
         self.concurrency = Concurrency::Adaptive { min: *bounds.start(), max: *bounds.end() };
         self
     }
 
-    /// Sets the most tasks that wait.
+    /// Sets how many tasks may be queued.
     #[must_use]
     pub const fn queue_capacity(mut self, capacity: usize) -> Self {
         self.queue_capacity = capacity;
         self
     }
 
-    /// Sets the longest time that a task waits.
+    /// Sets how long a task may be queued before it is rejected.
     #[must_use]
     pub const fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.queue_timeout = timeout;
         self
     }
 
-    /// Sets which of the queued tasks is next.
+    /// Sets the order in which queued tasks start.
     #[must_use]
     pub const fn queue(mut self, queue: Queue) -> Self {
         self.queue = queue;
         self
     }
 
-    /// Sets the bounds of the wait above which the pool counts as late.
+    /// Sets the bounds of the queue wait that the pool should not exceed.
     #[must_use]
     pub const fn queue_target(mut self, bounds: RangeInclusive<Duration>) -> Self {
         self.queue_target = QueueTarget { min: *bounds.start(), max: *bounds.end() };
         self
     }
 
-    /// Sets how long a worker stays without work.
+    /// Sets how long a worker without work waits before its thread ends.
     #[must_use]
     pub const fn keep_alive(mut self, idle: Duration) -> Self {
         self.keep_alive = idle;
@@ -244,14 +245,15 @@ impl PoolConfig {
         self
     }
 
-    /// Sets which headers of a request the pool trusts.
+    /// Sets the request headers that the pool trusts.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = Some(trust);
         self
     }
 
-    /// The most tasks that can ever be in flight at once, with the default resolved.
+    /// The highest concurrency limit that the pool can have: the fixed limit, the upper bound of an adaptive one, or the
+    /// number of workers.
     #[must_use]
     pub fn concurrency_limit(&self) -> usize {
         match self.concurrency {
@@ -260,10 +262,11 @@ impl PoolConfig {
         }
     }
 
-    /// Checks the name and every setting against the rules that a file obeys.
+    /// Checks the pool's name and every setting, with the rules for a file.
     ///
     /// # Errors
-    /// Names each setting that is out of range, with what would be right.
+    ///
+    /// If the name or a setting is not valid: the error lists each mistake, and how to correct it.
     pub fn validate(&self, name: impl PoolName) -> Result<(), ConfigError> {
         let mut mistakes = Vec::new();
         self.check(name.pool_name(), &mut mistakes);

@@ -1,4 +1,4 @@
-//! A route, and the pool that its requests run in.
+//! A route of the settings: a pattern of requests, and their pool.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -34,11 +34,11 @@ const METHODS: [&str; 20] = [
     "PURGE",
 ];
 
-/// A route, and the pool that its requests run in. In YAML: an entry of `performance.routes`.
+/// A pattern of requests, and the pool that they run in. In YAML: an entry of `performance.routes`.
 ///
-/// The pattern is a path in axum's syntax (`/v1/{id}`, `/files/{*path}`, `{{` for a brace), with a method before it if
-/// only that method is meant. Methods are read in any case: `get /x` is `GET /x`, and a file with both has two equal
-/// routes. Names of parameters make no difference: `/a/{x}` and `/a/{y}` are equal too.
+/// The pattern is a path in axum's syntax (`/v1/{id}`, `/files/{*path}`, `{{` for a brace), with a method before it if the
+/// route is for one method only. The case of the method and the names of parameters make no difference: `get /a/{x}` and
+/// `GET /a/{y}` are the same route.
 ///
 /// ```
 /// use tower_offload::Embedding;
@@ -57,16 +57,16 @@ pub struct Route {
     pool: Workload,
 }
 
-/// The most overlaps that are looked for, because finding the other route takes a look at all.
+/// The most overlaps that are reported in detail: finding the other route compares the new one with all before it.
 const MOST_OVERLAPS: usize = 16;
 
-/// What is wrong with one route among others.
+/// A mistake of one route among others.
 #[derive(Debug)]
 pub(super) struct Fault {
-    /// The route's place in the list.
+    /// The route's index in the list.
     pub(super) index: usize,
     pub(super) message: String,
-    /// The other route, where two exclude each other.
+    /// The index of the other route, if two exclude each other.
     #[cfg(feature = "config")]
     pub(super) other: Option<usize>,
 }
@@ -75,8 +75,9 @@ impl Route {
     /// Reads a pattern such as `POST /v1/embeddings` or `/files/{*path}`.
     ///
     /// # Errors
-    /// Says why the pattern does not parse, and what would be right. Whether the pool exists is checked by
-    /// [`Config::validate`](crate::Config::validate).
+    ///
+    /// If the pattern is not valid: the error says how to correct it. [`Config::validate`](crate::Config::validate) checks
+    /// that the pool exists.
     pub fn new(pattern: &str, pool: impl PoolName) -> Result<Self, ConfigError> {
         Self::parse(pattern, pool.to_workload()).map_err(|message| {
             ConfigError::new(message).at_key(format!("performance.routes.{}", pattern.escape_debug()))
@@ -97,7 +98,7 @@ impl Route {
         Ok(Self { method, path: path.to_owned(), pool })
     }
 
-    /// The method, if the route is for one only.
+    /// The method, or `None` if the route is for all methods.
     #[must_use]
     pub const fn method(&self) -> Option<&Method> {
         self.method.as_ref()
@@ -109,7 +110,7 @@ impl Route {
         &self.path
     }
 
-    /// The pool.
+    /// The name of the pool.
     #[must_use]
     pub const fn pool(&self) -> &Workload {
         &self.pool
@@ -128,7 +129,7 @@ impl Fault {
     }
 }
 
-/// The pattern, as it is read.
+/// The pattern, in the form that [`Route::new`] reads.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.method {
@@ -138,7 +139,7 @@ impl fmt::Display for Route {
     }
 }
 
-/// The routes that lead to no pool, and those that exclude an earlier one of the same method.
+/// The routes whose pool does not exist, and those that exclude an earlier route of the same method.
 pub(super) fn faults(routes: &[Route], pools: &ThreadPools) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut overlaps = 0;
@@ -154,7 +155,7 @@ pub(super) fn faults(routes: &[Route], pools: &ThreadPools) -> Vec<Fault> {
             continue;
         }
         overlaps += 1;
-        // The path parsed when the route was made, so it can only stand in another's way.
+        // The path was valid when the route was made, so it can only conflict with another route.
         let other = routes[..index].iter().position(|earlier| excludes(earlier, route));
         let message = match other {
             Some(other) if same_shape(&routes[other].path, &route.path) => {
@@ -175,7 +176,7 @@ fn excludes(earlier: &Route, later: &Route) -> bool {
         && pair.insert(later.path.clone(), ()).is_err()
 }
 
-/// Whether two paths differ in the names of their parameters alone.
+/// Whether two paths differ only in the names of their parameters.
 fn same_shape(one: &str, other: &str) -> bool {
     shape(one) == shape(other)
 }

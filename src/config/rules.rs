@@ -1,4 +1,4 @@
-//! What each setting may be: the ranges, and the words that say so. Files and values built in code obey the same.
+//! The rules for the values of settings: their ranges, and the messages about them. They are the same for files and code.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use super::span::{self, LONGEST};
 pub(crate) struct Count {
     pub(crate) min: i128,
     pub(crate) max: i128,
-    /// Why zero is refused, where it is.
+    /// Why zero is not accepted, if it is not.
     pub(crate) zero: &'static str,
-    /// What else than a number may stand there.
+    /// The accepted values that are not numbers, for the message.
     pub(crate) or: &'static str,
 }
 
@@ -38,14 +38,14 @@ pub(crate) const NICE: Count = Count { min: -20, max: 19, zero: "", or: "" };
 #[cfg(feature = "config")]
 pub(crate) const PORT: Count = Count { min: 0, max: u16::MAX as i128, zero: "", or: "" };
 
-/// The shortest time that means something: the tick of Tokio's timers.
+/// The shortest useful time: the resolution of Tokio's timers.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
 
 /// The longest name of a pool, in bytes.
 const LONGEST_NAME: usize = 32;
 
 impl Count {
-    /// What may be given.
+    /// The accepted values, for the message.
     pub(crate) fn remedy(&self) -> String {
         format!("give a number from {} to {}{}", self.min, self.max, self.or)
     }
@@ -67,7 +67,7 @@ impl Count {
     }
 }
 
-/// What may be given where a time is due.
+/// The accepted times, for the message.
 pub(crate) const TIME_REMEDY: &str = "give a time from 1ms to 24h, such as `30` (seconds) or `250ms`";
 
 pub(crate) fn check_time(time: Duration) -> Result<(), String> {
@@ -83,7 +83,7 @@ pub(crate) fn check_time(time: Duration) -> Result<(), String> {
     Err(format!("{fault}; {TIME_REMEDY}"))
 }
 
-/// A delay may be 0, and leaves some of the shutdown's time.
+/// A delay may be 0. It must be shorter than the timeout of the shutdown, which includes it.
 pub(crate) fn check_delay(delay: Duration, timeout: Duration) -> Result<(), String> {
     if delay.is_zero() {
         return Ok(());
@@ -96,7 +96,7 @@ pub(crate) fn check_delay(delay: Duration, timeout: Duration) -> Result<(), Stri
     Err(format!("{delay} is not less than `shutdown_timeout`, which is {timeout} and includes this delay"))
 }
 
-/// Whether two bounds are the right way round.
+/// Checks that the lower bound is not above the upper one.
 pub(crate) fn check_order<T: PartialOrd>(min: T, max: T, shown: impl Fn(T) -> String) -> Result<(), String> {
     if min <= max {
         return Ok(());
@@ -105,7 +105,8 @@ pub(crate) fn check_order<T: PartialOrd>(min: T, max: T, shown: impl Fn(T) -> St
     Err(format!("`min` {} is more than `max` {}; give both, the smaller one as `min`", shown(min), shown(max)))
 }
 
-/// Names become parts of thread names and values of metric labels, so they are kept plain.
+/// Checks the name of a pool. Names become parts of thread names and values of metric labels, so only plain characters are
+/// accepted.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
     let fault = if name.is_empty() {

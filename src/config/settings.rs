@@ -26,43 +26,43 @@ use crate::workload::PoolName;
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// What is shown.
+    /// Settings of the whole application.
     pub general: General,
-    /// The pools, and which requests they get.
+    /// The pools, and the routes to them.
     pub performance: Performance,
-    /// Where and how the server listens.
+    /// The server's address and timeouts.
     pub server: ServerConfig,
     #[cfg(feature = "config")]
     pub(super) app: Option<super::yaml::App>,
 }
 
-/// What is shown. In YAML: `general`.
+/// Settings of the whole application. In YAML: `general`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct General {
-    /// Whether tasks are logged and listed one by one, and the `/health/thread-pools` endpoints exist. Off by default.
+    /// Whether each task is logged and listed, and the `/health/thread-pools` endpoints exist; off by default.
     pub verbose: bool,
 }
 
-/// The pools, and which requests they get. In YAML: `performance`.
+/// The pools, and the routes to them. In YAML: `performance`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Performance {
-    /// The runtime threads that accept and serve connections; a thread for each core by default.
+    /// The runtime threads that accept and serve connections; by default one for each core.
     pub workers: Workers,
-    /// The cores that the pools share; by default as many as the system gives this process.
+    /// The cores that the pools share; by default all that this process may use.
     pub cores: Cores,
-    /// How long an idle connection is kept; 30 s by default.
+    /// How long an idle connection is kept open; 30 s by default.
     pub keep_alive_timeout: Duration,
-    /// The pools by name.
+    /// The pools, by name.
     pub thread_pools: ThreadPools,
-    /// Which headers of a request every pool trusts that has no `trust` of its own; none by default.
+    /// The request headers that pools without their own `trust` trust; none by default.
     pub trust: Trust,
-    /// Which routes run in which pool; none by default.
+    /// The routes for [`PoolLayer::by_route`](crate::PoolLayer::by_route); none by default.
     pub routes: Vec<Route>,
 }
 
-/// Where and how the server listens. In YAML: `server`.
+/// The server's address and timeouts. In YAML: `server`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerConfig {
@@ -70,23 +70,23 @@ pub struct ServerConfig {
     pub host: IpAddr,
     /// The port to listen on; 3000 by default. With 0, the system picks a free one.
     pub port: u16,
-    /// How long after the signal the server still accepts connections and serves all requests, while its readiness
-    /// fails; 0 by default. Balancers stop sending requests meanwhile. It must be shorter than `shutdown_timeout`.
+    /// How long the server still accepts connections and serves requests after the shutdown signal; 0 by default. Its
+    /// readiness fails meanwhile, so balancers stop sending requests. It must be shorter than `shutdown_timeout`.
     pub shutdown_delay: Duration,
-    /// How long a graceful shutdown may take, from the signal on, the delay included, before the rest is cut off; 25 s
-    /// by default: Kubernetes ends a process after 30 s.
+    /// The longest time from the shutdown signal to the end, `shutdown_delay` included; 25 s by default, because Kubernetes
+    /// kills a process after 30 s. Requests that have not ended by then are cut off.
     pub shutdown_timeout: Duration,
-    /// How long a client may take to send a request's header over HTTP/1, or the preface of HTTP/2; 10 s by default.
+    /// How long a client may take to send the headers of an HTTP/1 request or the preface of HTTP/2; 10 s by default.
     pub header_read_timeout: Duration,
-    /// The age at which a connection is closed after its requests in flight, 10% more or less by chance; none by
-    /// default.
+    /// The age at which a connection is closed once its requests in flight have ended; `None` by default. Each connection's
+    /// age differs by up to 10% at random, so that clients do not reconnect all at once.
     pub max_connection_age: Option<Duration>,
 }
 
 // === impl Config ===
 
 impl Config {
-    /// Adds a pool, or sets the one that has this name.
+    /// Adds a pool, or replaces the pool of this name.
     #[must_use]
     pub fn pool(mut self, name: impl PoolName, pool: PoolConfig) -> Self {
         self.performance.thread_pools.set(name, pool);
@@ -109,14 +109,14 @@ impl Config {
         self
     }
 
-    /// Sets the number of cores that the pools share, in place of those that the system gives this process.
+    /// Sets the number of cores that the pools share.
     #[must_use]
     pub fn cores(mut self, cores: impl Into<Cores>) -> Self {
         self.performance.cores = cores.into();
         self
     }
 
-    /// Sets which headers of a request every pool trusts that has no `trust` of its own.
+    /// Sets the request headers that pools without their own `trust` trust.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
         self.performance.trust = trust;
@@ -130,18 +130,19 @@ impl Config {
         self
     }
 
-    /// Sets whether tasks are logged and listed one by one.
+    /// Sets whether each task is logged and listed.
     #[must_use]
     pub fn verbose(mut self, verbose: bool) -> Self {
         self.general.verbose = verbose;
         self
     }
 
-    /// Checks every setting against the rules that a file obeys.
+    /// Checks every setting, with the rules for a file.
     ///
     /// # Errors
-    /// Names each setting that is out of range, each route to a pool that does not exist, and each pair of routes that
-    /// exclude each other, with what would be right.
+    ///
+    /// If a setting is out of range, a route leads to a pool that does not exist, or two routes exclude each other: the error
+    /// lists each mistake, and how to correct it.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut mistakes = Vec::new();
         let mut note = |key: &str, result: Result<(), String>| {
@@ -204,7 +205,7 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
-    /// The address and the port as one.
+    /// The address and the port together.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// The longest time that is not taken for a slip of the unit.
+/// The longest accepted time. A longer one is probably a mistyped unit.
 pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The most bytes of a header's value that are looked at. The longest time to the nanosecond has 16 characters.
+/// The longest accepted header value, in bytes. The longest time with nanoseconds has 16 characters.
 const LONGEST_TEXT: usize = 32;
 
 const SECOND: u64 = 1_000_000_000;
@@ -32,7 +32,7 @@ pub(crate) fn in_words(time: Duration) -> String {
     }
 }
 
-/// Reads a number with a unit. The error is the fault alone, without a remedy.
+/// Reads a number with a unit. The error describes the fault, without a remedy.
 #[cfg(feature = "config")]
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let text = text.trim();
@@ -76,7 +76,7 @@ fn split(text: &str) -> (&str, &str) {
     (digits.trim_end(), &text[digits.len()..])
 }
 
-/// Digits and points alone, so no sign, no exponent, no infinity.
+/// Only digits and points: no sign, no exponent, no infinity.
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
@@ -85,10 +85,10 @@ fn length_of(unit: &str) -> Option<u64> {
     UNITS.iter().find(|(name, _)| *name == unit).map(|(_, length)| *length)
 }
 
-/// More than 64 bits of nanoseconds.
+/// The error of a time whose nanoseconds do not fit in 64 bits.
 struct TooLong;
 
-/// So many times this length; `None` if the text is no number.
+/// The product of a number and a unit's length in nanoseconds; `None` if the text is not a number.
 fn times(number: &str, length: u64) -> Option<Result<Duration, TooLong>> {
     // Whole numbers are exact; a fraction goes through a float, rounded to the nanosecond.
     if let Ok(whole) = number.parse::<u64>() {

@@ -1,11 +1,11 @@
-//! What a pool believes of a request's headers.
+//! The request headers that a pool trusts.
 
 use http::HeaderName;
 
-/// Which headers of a request a pool believes; by default none, since any client can write what it likes.
+/// The request headers that a pool trusts; by default none, because any client can send any header.
 ///
-/// A client that is believed can go ahead of all others and have their queued requests shed. So switch on what a proxy
-/// or clients of your own set, and let the proxy take it off what comes from outside.
+/// A trusted client can overtake all others and cause their queued requests to be shed. So trust only headers that your own
+/// proxy or clients set, and let the proxy remove them from requests that come from outside.
 ///
 /// ```
 /// use http::HeaderName;
@@ -22,53 +22,54 @@ use http::HeaderName;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Trust {
-    /// The header that says how much time is left for the request: `1.5` (seconds), or with a unit, `250ms`, `30s`,
-    /// `2m`. A task whose time is over never starts, and its caller is told so.
+    /// The header with the time that is left for the request: `1.5` (seconds), or with a unit, `250ms`, `30s`, `2m`. A task
+    /// that is still queued when this time is over is rejected with
+    /// [`DeadlineExceeded`](crate::Reason::DeadlineExceeded).
     pub deadline: Option<HeaderName>,
-    /// Whether the header `grpc-timeout`, which gRPC clients send with their deadline, is believed in the same way.
+    /// Whether `grpc-timeout`, the header with a gRPC client's deadline, is trusted in the same way.
     pub grpc_timeout: bool,
-    /// The header that says how important the request is: `critical`, `high`, `normal` or `low`.
+    /// The header with the request's priority: `critical`, `high`, `normal` or `low`.
     pub priority: Option<HeaderName>,
-    /// What becomes of a request whose header cannot be read.
+    /// Whether a request is rejected if a trusted header cannot be read.
     pub malformed: Malformed,
 }
 
-/// What becomes of a request if a header that is believed cannot be read, or says something absurd.
+/// The answer to a request with a trusted header that cannot be read or has an absurd value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Malformed {
-    /// It is served as if the header were not there. In YAML: `ignore`.
+    /// The request is served as if the header were absent. In YAML: `ignore`.
     #[default]
     Ignore,
-    /// It is refused, and its caller is told why. In YAML: `refuse`.
+    /// The request is rejected with [`BadHeader`](crate::Reason::BadHeader). In YAML: `refuse`.
     Refuse,
 }
 
 // === impl Trust ===
 
 impl Trust {
-    /// Sets the header that says how much time is left.
+    /// Sets the header with the time that is left for the request.
     #[must_use]
     pub fn deadline(mut self, header: HeaderName) -> Self {
         self.deadline = Some(header);
         self
     }
 
-    /// Sets whether `grpc-timeout` is believed.
+    /// Sets whether `grpc-timeout` is trusted.
     #[must_use]
-    pub const fn grpc_timeout(mut self, believed: bool) -> Self {
-        self.grpc_timeout = believed;
+    pub const fn grpc_timeout(mut self, trusted: bool) -> Self {
+        self.grpc_timeout = trusted;
         self
     }
 
-    /// Sets the header that says how important the request is.
+    /// Sets the header with the request's priority.
     #[must_use]
     pub fn priority(mut self, header: HeaderName) -> Self {
         self.priority = Some(header);
         self
     }
 
-    /// Sets what becomes of a request whose header cannot be read.
+    /// Sets whether a request is rejected if a trusted header cannot be read.
     #[must_use]
     pub const fn malformed(mut self, malformed: Malformed) -> Self {
         self.malformed = malformed;
@@ -79,7 +80,7 @@ impl Trust {
     pub(super) fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
         for (field, header) in [("deadline", &self.deadline), ("priority", &self.priority)] {
-            // Its units are others: `5m` is 5 ms there.
+            // Its units differ: there, `5m` is 5 ms.
             if header.as_ref().is_some_and(|header| header == "grpc-timeout") {
                 let message = "`grpc-timeout` is read in a way of its own; write `grpc_timeout: true` for it";
                 faults.push((field, message.to_owned()));

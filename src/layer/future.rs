@@ -38,7 +38,7 @@ where
 
 #[pin_project(project = StateProj)]
 pub(super) enum State<S: Service<Req>, Req> {
-    /// The pool is chosen, and the request not submitted yet. The call is gone once it is.
+    /// The pool is chosen, and the request is not submitted yet. Submitting takes the call.
     Chosen { pool: Pool, call: Option<BoxedCall<S, Req>>, options: TaskOptions },
     /// No pool was chosen.
     Inline {
@@ -47,7 +47,7 @@ pub(super) enum State<S: Service<Req>, Req> {
     },
     /// The first poll found that this thread is a worker of the chosen pool.
     Here { call: BoxedCall<S, Req> },
-    /// A worker polls it, or will.
+    /// The request was submitted.
     Pending { pending: Pending<Answer<S, Req>>, late: Option<Sleep> },
     /// The request was rejected before it came to a pool.
     Rejected { rejection: Option<Rejection> },

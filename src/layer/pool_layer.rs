@@ -478,8 +478,8 @@ impl<W, R, P> PoolLayer<W, R, P> {
         self
     }
 
-    /// Lets a handler go on when its client leaves, and a queued one start in its turn: a payment that was asked for is
-    /// made, though nobody reads the answer.
+    /// Runs a handler to its end although its client has left, for example to make a payment whose response nobody reads. A
+    /// queued handler starts in its turn.
     ///
     /// Without this, a queued request leaves the queue when its client leaves, and an async handler is dropped at its next
     /// await.

@@ -60,7 +60,7 @@ where
     type Error = R::Error;
     type Future = ResponseFuture<S, Req, R, P>;
 
-    /// Ready when the inner service is. A full pool is an answer and not a wait.
+    /// Ready when the inner service is. A full pool rejects requests; it does not delay readiness.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), R::Error>> {
         self.inner.poll_ready(cx).map_err(|error| self.reject.fail(error))
     }

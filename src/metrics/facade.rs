@@ -1,4 +1,4 @@
-//! Sets the metrics of pools in the recorder that the application has installed.
+//! Sets the metrics of pools in the application's recorder.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{Reading, names};
 use crate::admission::Timestamp;
 use crate::workload::Workload;
 
-/// The two histograms of a pool, for one thread that records in them.
+/// The two histograms of a pool, for one recording thread.
 #[derive(Debug)]
 pub(crate) struct TaskTimes {
     pool: Workload,
@@ -22,8 +22,8 @@ struct Handles {
     resolved: Timestamp,
 }
 
-/// How long a handle of a histogram is used before it is resolved again: the application may have installed its recorder
-/// since, and an exporter with an idle timeout may have removed the histogram of a pool that rested.
+/// How long a histogram's handle is used before it is resolved again. The application may have installed its recorder in the
+/// meantime, and an exporter with an idle timeout may have removed the histogram of an idle pool.
 const RESOLVE_AFTER: Duration = Duration::from_millis(500);
 
 impl TaskTimes {

@@ -36,16 +36,17 @@ mod off;
 #[cfg(not(feature = "metrics"))]
 pub(crate) use self::off::{TaskTimes, publish, publish_routes};
 
-/// The right to publish. It keeps readings in order, and keeps them out of a scrape that is being rendered.
+/// The lock on the published metrics. While it is held, no other thread sets them, so that readings are published in order,
+/// and not while a scrape is being rendered.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct PublishGuard {
     _guard: MutexGuard<'static, ()>,
 }
 
-/// Waits for the right to publish.
-pub(crate) fn turn() -> Turn {
+/// Locks the published metrics.
+pub(crate) fn lock_publishing() -> PublishGuard {
     static PUBLISHING: Mutex<()> = Mutex::new(());
-    Turn { _guard: PUBLISHING.lock().unwrap_or_else(PoisonError::into_inner) }
+    PublishGuard { _guard: PUBLISHING.lock().unwrap_or_else(PoisonError::into_inner) }
 }
 
 /// One reading of a pool, in the numbers that its metrics show.

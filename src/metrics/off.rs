@@ -1,4 +1,4 @@
-//! Stand-ins that do nothing, for a build without the feature `metrics`.
+//! Empty implementations for a build without the feature `metrics`.
 
 use std::time::Duration;
 

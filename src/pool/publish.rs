@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::shared::Shared;
 use super::stats::PoolStats;
-use crate::metrics::{self, Turn};
+use crate::metrics::{self, PublishGuard};
 use crate::shield::shielded;
 use crate::timer::METRICS;
 
@@ -15,7 +15,7 @@ use crate::timer::METRICS;
 const DELAY: Duration = Duration::from_millis(500);
 
 /// Publishes the numbers of this instant.
-pub(super) fn publish(pool: &Shared, _turn: &Turn) {
+pub(super) fn publish(pool: &Shared, _guard: &PublishGuard) {
     metrics::publish(&pool.numbers().reading());
 }
 
@@ -36,7 +36,7 @@ fn publish_due(pool: &Shared) -> Option<Instant> {
     // In this order: what changes from here on is published again.
     pool.publishes.store(false, Ordering::Release);
     // The turn ends before the pool may.
-    publish(pool, &metrics::turn());
+    publish(pool, &metrics::lock_publishing());
     let numbers = pool.numbers();
     let PoolStats { name, queued_tasks, in_flight, overloaded, .. } = &numbers;
     match (pool.overloaded.swap(*overloaded, Ordering::Relaxed), *overloaded) {
@@ -59,7 +59,7 @@ fn soon() -> Instant {
 /// The last numbers of a pool that is gone.
 impl Drop for Shared {
     fn drop(&mut self) {
-        shielded(|| publish(self, &metrics::turn()));
+        shielded(|| publish(self, &metrics::lock_publishing()));
     }
 }
 

@@ -18,7 +18,7 @@ use super::{local, publish, task_log, worker};
 use crate::admission::{Offer, Outcome};
 use crate::config::Trust;
 use crate::error::{Reason, Rejection};
-use crate::metrics::Turn;
+use crate::metrics::PublishGuard;
 use crate::options::TaskOptions;
 use crate::shield::shielded;
 use crate::terms::Caller;
@@ -219,8 +219,8 @@ impl Pool {
     }
 
     /// Publishes the pool's numbers to the recorder of the application's metrics now.
-    pub(crate) fn publish(&self, turn: &Turn) {
-        publish::publish(self.shared(), turn);
+    pub(crate) fn publish(&self, guard: &PublishGuard) {
+        publish::publish(self.shared(), guard);
     }
 
     fn shared(&self) -> &Arc<Shared> {

@@ -15,7 +15,7 @@ use crate::error::Reason;
 use crate::shield::shielded;
 use crate::workload::Workload;
 
-/// The tasks that run, by their numbers, with the times they began at.
+/// The running tasks by their numbers, each with the time of its first poll and its name.
 #[derive(Debug, Default)]
 pub(super) struct RunningTasks(Mutex<BTreeMap<u64, (Timestamp, String)>>);
 
@@ -122,11 +122,11 @@ pub(super) fn log_refusal(pool: &Workload, reason: Reason, function: &str) {
     });
 }
 
-/// The name of a task in the log. A function, or the future of an async function, has its own name; everything else, such
-/// as a closure or an async block, is called by the file and line that submitted it.
+/// The name of a task in the log: the name of the function or async function; for everything else, such as a closure or an
+/// async block, the file and line of the call that submitted it.
 ///
-/// The name of an async block that stands directly in a function which is not async cannot be told from that of an async
-/// function's future: it is called by the function around it, except in `main`.
+/// An async block directly inside a function that is not async has the same type name as the future of an async function.
+/// So it is called by the name of that function, except in `main`.
 pub(crate) fn function_name<F>(is_future: bool, submitted_at: &Location<'_>) -> String {
     match named_function(std::any::type_name::<F>(), is_future) {
         Some(name) => name,

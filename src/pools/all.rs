@@ -1,4 +1,4 @@
-//! The pools of an application: made from the settings, found by name.
+//! `Pools`: all pools of an application, built from the settings and found by name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,11 +39,11 @@ use crate::workload::{PoolName, Workload};
 /// let small = pools.run_in_pool(Cpu, move || thumbnail(&picture, &options)).await?;
 /// assert_eq!(small.len(), 16);
 ///
-/// // What the function returns is the value, an error of its own included.
+/// // The function's return value is the value of the task, also if it is an error.
 /// let parsed: Result<u32, _> = pools.run_in_pool("io", || "12x".parse::<u32>()).await?;
 /// assert!(parsed.is_err());
 ///
-/// // A panic stays in its task, and comes back as an error.
+/// // A panic ends only its task, and is returned as an error.
 /// let failed = pools.run_in_pool("cpu", || -> u32 { panic!("no such picture") }).await;
 /// assert_eq!(failed.unwrap_err().to_string(), "the task panicked: no such picture");
 ///
@@ -65,17 +65,17 @@ struct All {
     by_name: Vec<usize>,
     routes: Routes,
     verbose: bool,
-    /// Everything runs where it stands.
+    /// Tasks run on the thread that awaits them.
     disabled: bool,
     drain: Drain,
 }
 
 impl Pools {
-    /// The pools of the settings. No thread starts before there is a task for it.
+    /// Builds the pools of the settings. Threads start when tasks need them.
     ///
     /// # Errors
     ///
-    /// If the settings are wrong, or a `nice` value may not be set.
+    /// If the settings are not valid, or the process may not set a pool's `nice` value.
     pub fn new(config: &Config) -> Result<Self, BuildError> {
         Self::with_hooks(config, &ContextHooks::default(), BTreeMap::new())
     }
@@ -105,15 +105,17 @@ impl Pools {
         Ok(Self { all: Arc::new(All { routes, verbose, ..All::of(pools) }) })
     }
 
-    /// Makes pools in code.
+    /// A builder for pools whose settings are set in code.
     #[must_use]
     pub fn builder() -> PoolsBuilder {
         PoolsBuilder::default()
     }
 
-    /// No pools: every task runs where it stands, on the thread that awaits it, whatever the name of its pool. For code
-    /// that must also work without them. [`get`](Self::get) finds none. (A future that is given to
-    /// [`submit_to_pool`](Self::submit_to_pool) inside of a Tokio runtime is awaited by nobody yet, and is spawned there.)
+    /// No pools, for code that must also work without them: every task runs on the thread that awaits it, whatever the name
+    /// of its pool. [`get`](Self::get) finds no pool.
+    ///
+    /// [`submit_to_pool`](Self::submit_to_pool) runs a closure before it returns. A future is spawned on the current Tokio
+    /// runtime; outside a runtime, it is run to its end.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -129,13 +131,13 @@ impl Pools {
         Self { all: Arc::new(All { disabled: true, ..All::of(Vec::new()) }) }
     }
 
-    /// Whether these are no pools at all; see [`disabled`](Self::disabled).
+    /// Whether these are [`disabled`](Self::disabled) pools.
     #[must_use]
     pub fn is_disabled(&self) -> bool {
         self.all.disabled
     }
 
-    /// Whether tasks are logged and listed one by one.
+    /// Whether each task is logged and listed.
     #[must_use]
     pub fn is_verbose(&self) -> bool {
         self.all.verbose
@@ -145,7 +147,7 @@ impl Pools {
     ///
     /// # Errors
     ///
-    /// If there is none: the error lists those there are.
+    /// If no pool has this name: the error lists the names of the pools.
     pub fn get(&self, name: impl PoolName) -> Result<&Pool, UnknownPool> {
         self.find(name.pool_name()).ok_or_else(|| UnknownPool::new(name.to_workload(), self.names().cloned().collect()))
     }
@@ -181,7 +183,7 @@ impl Pools {
         &self.all.drain
     }
 
-    /// The pool to run in, or none if the task runs where it stands.
+    /// The pool of this name; `None` if the pools are disabled.
     pub(super) fn choose(&self, name: impl PoolName) -> Result<Option<Pool>, UnknownPool> {
         if self.is_disabled() { Ok(None) } else { self.get(name).cloned().map(Some) }
     }

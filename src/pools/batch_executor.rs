@@ -30,18 +30,18 @@ use crate::workload::PoolName;
 /// ```
 #[derive(Clone, Debug)]
 pub struct BatchExecutor {
-    /// `None` where the pools are disabled.
+    /// `None` if the pools are disabled.
     pool: Option<Pool>,
     permits: Arc<Semaphore>,
     max_concurrent: usize,
 }
 
 impl Pools {
-    /// A batch that has at most `max_concurrent` of its tasks in the pool, queued or in flight, at once; 0 counts as 1.
+    /// A batch with at most `max_concurrent` tasks in the pool at once, queued or in flight; 0 counts as 1.
     ///
     /// # Errors
     ///
-    /// If there is no pool of this name.
+    /// If no pool has this name.
     pub fn batch_executor(&self, pool: impl PoolName, max_concurrent: usize) -> Result<BatchExecutor, UnknownPool> {
         let max_concurrent = max_concurrent.clamp(1, Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(max_concurrent));

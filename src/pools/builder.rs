@@ -1,4 +1,4 @@
-//! Making pools in code, and why they could not be made.
+//! `PoolsBuilder`: builds pools whose settings are set in code.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -12,7 +12,7 @@ use crate::error::UnknownPool;
 use crate::pool::{ContextHooks, WorkerHooks};
 use crate::workload::{PoolName, Workload};
 
-/// Makes [`Pools`] in code. It starts from the defaults: the five built-in pools, no routes.
+/// Builds [`Pools`]. It starts with the defaults: the five built-in pools and no routes.
 #[derive(Clone, Debug, Default)]
 pub struct PoolsBuilder {
     config: Config,
@@ -20,29 +20,29 @@ pub struct PoolsBuilder {
     workers: BTreeMap<Workload, WorkerHooks>,
 }
 
-/// Why pools could not be made.
+/// The error of pools that could not be built.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The settings are wrong.
+    /// The settings are not valid.
     Config(ConfigError),
-    /// A pool's threads may not have the `nice` value that is asked for.
+    /// The process may not set a pool's `nice` value.
     Nice {
         /// The pool.
         pool: Workload,
         /// The value.
         nice: i32,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A worker hook is for a pool that does not exist.
+    /// The pool of a worker hook does not exist.
     UnknownPool(UnknownPool),
 }
 
 // === impl PoolsBuilder ===
 
 impl PoolsBuilder {
-    /// Adds a pool, or sets the one that has this name.
+    /// Adds a pool, or replaces the pool of this name.
     #[must_use]
     pub fn pool(mut self, name: impl PoolName, pool: PoolConfig) -> Self {
         self.config = self.config.pool(name, pool);
@@ -56,7 +56,7 @@ impl PoolsBuilder {
         self
     }
 
-    /// Sets which headers of a request every pool trusts that has no `trust` of its own.
+    /// Sets the request headers that pools without their own `trust` trust.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
         self.config = self.config.trust(trust);
@@ -70,18 +70,19 @@ impl PoolsBuilder {
         self
     }
 
-    /// Sets whether tasks are logged and listed one by one, and whether the endpoints that show them exist.
+    /// Sets whether each task is logged and listed, and whether the endpoints that show tasks exist.
     #[must_use]
     pub fn verbose(mut self, verbose: bool) -> Self {
         self.config = self.config.verbose(verbose);
         self
     }
 
-    /// Adds a context that travels with every task, beside the Tokio runtime and the `tracing` span.
+    /// Adds a context that travels with every task, as the Tokio runtime and the `tracing` span do.
     ///
-    /// `capture` is called on the thread that submits a task. What it returns is called around each poll of the task on a
-    /// worker, and around the drop of its future; it enters the context, calls its argument once, and leaves the context. If
-    /// it does not call its argument, the task is polled outside of the context. A panic in either is the task's.
+    /// `capture` is called on the thread that submits a task, and returns a function. The worker calls that function around
+    /// each poll of the task and around the drop of its future: the function enters the context, calls its argument once, and
+    /// leaves the context. If it does not call its argument, the task is polled outside the context. A panic in either
+    /// function counts as a panic of the task.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -117,25 +118,25 @@ impl PoolsBuilder {
         self
     }
 
-    /// Calls `hook` on each worker of a pool when its thread has started, before its first task.
+    /// Calls `hook` on each worker thread of a pool, before its first task.
     #[must_use]
     pub fn on_worker_start(mut self, pool: impl PoolName, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.workers.entry(pool.to_workload()).or_default().on_start = Some(Arc::new(hook));
         self
     }
 
-    /// Calls `hook` on each worker of a pool before its thread ends.
+    /// Calls `hook` on each worker thread of a pool, before it ends.
     #[must_use]
     pub fn on_worker_stop(mut self, pool: impl PoolName, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.workers.entry(pool.to_workload()).or_default().on_stop = Some(Arc::new(hook));
         self
     }
 
-    /// Makes the pools. No thread starts before there is a task for it.
+    /// Builds the pools. Threads start when tasks need them.
     ///
     /// # Errors
     ///
-    /// If the settings are wrong, a `nice` value may not be set, or a worker hook names no pool.
+    /// If the settings are not valid, the process may not set a `nice` value, or the pool of a worker hook does not exist.
     pub fn build(self) -> Result<Pools, BuildError> {
         Pools::with_hooks(&self.config, &self.context, self.workers)
     }
@@ -168,7 +169,7 @@ impl Error for BuildError {
         match self {
             Self::UnknownPool(error) => Some(error),
             Self::Config(error) => error.source(),
-            // Its text is a part of this one's.
+            // `Display` shows the error of the operating system already.
             Self::Nice { source, .. } => source.source(),
         }
     }

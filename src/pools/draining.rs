@@ -1,4 +1,4 @@
-//! The announcement that the pools will soon drain: readiness and long responses go by it.
+//! The announcement of a drain, which readiness and endless responses react to.
 
 use std::future::pending;
 
@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::Pools;
 
-/// Whether the drain was announced. It is never taken back.
+/// Whether the drain was announced. An announcement is final.
 #[derive(Debug)]
 pub(super) struct Drain {
     announced: watch::Sender<bool>,
@@ -16,8 +16,8 @@ impl Pools {
     /// Waits until a drain is announced: by `server::serve` at its signal, by [`shutdown`](Self::shutdown), or by
     /// [`announce_drain`](Self::announce_drain).
     ///
-    /// A response without an end, such as a stream of events, should end then, because a graceful shutdown waits for
-    /// it. The future keeps no pool alive, and may be awaited in any runtime.
+    /// An endless response, such as a stream of events, should end then, because a graceful shutdown waits for it. The future
+    /// keeps no pool alive, and can be awaited in any runtime.
     ///
     /// ```
     /// use axum::response::sse::{Event, Sse};

@@ -1,4 +1,4 @@
-//! What can run in a pool: a closure or a future.
+//! The kinds of task: a closure and a future.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use crate::pool::{Boxed, TaskFuture};
 
 /// A closure or a future that can run in a pool.
 ///
-/// `Kind` tells the two apart, and is always inferred. There are no others.
+/// `Kind` distinguishes the two, and is always inferred.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot run in a pool",
     note = "a task is a closure `FnOnce() -> T`, or a future; it and its value are `Send + 'static`"
@@ -20,14 +20,14 @@ pub trait IntoTask<Kind>: Sealed<Kind> + Send + 'static {
     /// The task as a future.
     type Future: TaskFuture<Output = Self::Output>;
 
-    /// The task as a future that does its work when it is polled.
+    /// Turns the task into a future that does the work when it is polled.
     fn into_task(self) -> Self::Future;
 }
 
 mod sealed {
-    /// Keeps the trait of tasks to the kinds there are.
+    /// Prevents other crates from adding kinds of task.
     pub trait Sealed<Kind> {
-        /// Whether the task is a future, and not a closure.
+        /// True for futures, false for closures.
         const IS_FUTURE: bool;
     }
 }
@@ -78,7 +78,7 @@ where
     }
 }
 
-// The closure is moved out before it is called, and is never pinned.
+// The closure is moved out before it is called, so it is never pinned.
 impl<F> Unpin for CallOnce<F> {}
 
 impl<F: FnOnce() -> T, T> Future for CallOnce<F> {

@@ -1,4 +1,4 @@
-//! All pools of an application: by name, for closures and futures, in batches, and their shutdown.
+//! All pools of an application: found by name, for closures and futures, in batches, and their shutdown.
 
 mod all;
 mod batch_executor;

@@ -7,12 +7,12 @@ use crate::metrics;
 use crate::shield::shielded;
 use crate::workload::Workload;
 
-/// After this many requests, a route that has matched none of them is reported.
+/// The number of requests after which routes that have matched none are reported.
 const ENOUGH: u32 = 1000;
 
 /// The routes of the settings, and which of them have matched a request yet.
 ///
-/// All layers that select by these routes share it: a route may be meant for one of several routers.
+/// Shared by all layers that select by these routes, because a route may be meant for one of several routers.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     all: Vec<Route>,
@@ -31,7 +31,7 @@ impl Routes {
         self.all.iter()
     }
 
-    /// A layer has seen a request, which the route of this index matched.
+    /// Counts a request that a layer has seen, and the route that matched it, given by its index.
     pub(crate) fn saw(&self, matching: Option<usize>) {
         let first = matching.is_some_and(|index| {
             let matched = &self.matched[index];

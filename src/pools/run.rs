@@ -78,7 +78,7 @@ impl Pools {
     where
         J: IntoTask<Kind>,
     {
-        // Polled on a thread of the runtime, a future may need that thread to come to its end.
+        // Blocking a thread of the runtime on the future could deadlock, if the future needs that thread.
         if self.is_disabled()
             && J::IS_FUTURE
             && let Ok(runtime) = Handle::try_current()
@@ -118,7 +118,7 @@ impl Pool {
         self.run_with(TaskOptions::new(), task)
     }
 
-    /// Runs a closure or a future in this pool with a deadline, a priority or a caller of its own.
+    /// Runs a closure or a future in this pool, with its deadline, priority or caller set.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -161,7 +161,7 @@ impl Pool {
         self.submit_with(TaskOptions::new(), task)
     }
 
-    /// Submits a closure or a future to this pool at once, with a deadline, a priority or a caller of its own.
+    /// Submits a closure or a future to this pool at once, with its deadline, priority or caller set.
     ///
     /// # Errors
     ///
@@ -200,7 +200,7 @@ where
     Submission { future: task.into_task(), options, function, outcome_of: always_ok, patient }
 }
 
-/// Runs a task in the pool, or where it stands if there is no pool.
+/// Runs a task in the pool, or on this thread if there is no pool.
 async fn run<J, Kind>(
     pool: Result<Option<Pool>, UnknownPool>,
     task: J,
@@ -238,7 +238,7 @@ where
     }
 }
 
-/// Runs a task where it stands; its panic is an error as it would be in a pool.
+/// Runs a task on this thread. As in a pool, its panic becomes an error.
 async fn run_here<F: Future>(task: F) -> Result<F::Output, TaskError> {
     let mut future = pin!(task);
     std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {

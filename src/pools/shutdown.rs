@@ -1,4 +1,4 @@
-//! The end: pools stop taking tasks and finish what they have, up to a deadline.
+//! Shutdown: pools reject new tasks and finish the accepted ones, up to a deadline.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -12,47 +12,47 @@ use crate::pool::Pool;
 use crate::timer;
 use crate::workload::Workload;
 
-/// What a shutdown finished and what it cut off.
+/// The result of a shutdown: how many tasks ended, and how many were cut off.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DrainReport {
     /// Pool by pool, in the order of the settings.
     pub pools: Vec<PoolDrain>,
-    /// How long it took.
+    /// The duration of the shutdown.
     pub took: Duration,
 }
 
-/// What the shutdown of one pool finished and what it cut off.
+/// The result of the shutdown of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolDrain {
     /// The pool.
     pub pool: Workload,
-    /// Tasks that were queued or in flight when the shutdown began, and ended in time, however they did.
+    /// Tasks that were queued or in flight when the shutdown began and ended in time, with whatever result.
     pub finished: u64,
-    /// Tasks that were still queued at the deadline: they never started, and their callers were told so.
+    /// Tasks that were still queued at the deadline: they were rejected and never started.
     pub given_up: u64,
     /// Tasks that were still in flight at the deadline.
     pub cut_off: u64,
 }
 
 impl Pools {
-    /// Stops taking tasks at once, and finishes those that are queued or in flight, for at most `deadline` from here on.
+    /// Rejects new tasks from this call on, and waits until the queued tasks and those in flight have ended, for at most
+    /// `deadline`.
     ///
-    /// Every task that comes after this call, even before what it returns is awaited, is refused as
-    /// [draining](crate::Reason::Draining). At the deadline the queued tasks are given up; what is in flight cannot be
-    /// interrupted and goes on for as long as the process lives. The threads end when they find nothing to do. If this
-    /// future is dropped, the pools go on draining without a deadline.
+    /// New tasks are rejected with [`Draining`](crate::Reason::Draining), even before the returned future is polled. At the
+    /// deadline, queued tasks are rejected too. A task in flight cannot be interrupted: it runs to its end or to the end of
+    /// the process, and [`checkpoint`](crate::checkpoint) tells it that it is cut off. Threads end when they have no more
+    /// tasks. If the future is dropped, the pools continue to drain without a deadline.
     ///
-    /// A task that belongs to a request which was accepted before may submit further tasks. A task that calls this does not
-    /// wait for itself.
+    /// A task that belongs to an accepted request may still submit tasks. A task that calls this does not wait for itself.
     pub fn shutdown(&self, deadline: Duration) -> impl Future<Output = DrainReport> + Send + use<> {
-        // Before the deadline is set: what it ends took no less.
+        // Taken before the deadline is set, so that the reported time is not shorter than the deadline.
         let start = Instant::now();
         self.drain_until(start, timer::sleep(deadline))
     }
 
-    /// The same until `limit` ends; the report counts the time from `start` on.
+    /// Does the same until `limit` ends. The report counts the time from `start`.
     pub(crate) fn drain_until<L>(&self, start: Instant, limit: L) -> impl Future<Output = DrainReport> + Send + use<L>
     where
         L: Future<Output = ()> + Send,
@@ -71,9 +71,10 @@ impl Pools {
 /// The drain of one pool.
 struct PoolDraining {
     pool: Pool,
-    /// Tasks of the pool that the thread is in the middle of which began the drain: they wait for it.
+    /// Tasks of the pool that the thread which began the drain is polling. They wait for the drain, so it does not wait for
+    /// them.
     except: usize,
-    /// The other tasks that were queued or in flight then.
+    /// The other tasks that were queued or in flight when the drain began.
     before: u64,
 }
 
@@ -94,18 +95,19 @@ impl PoolDraining {
     fn report(&self, given_up: u64) -> PoolDrain {
         let cut_off = self.pool.numbers().in_flight.saturating_sub(self.except) as u64;
         self.pool.close();
-        self.pool.publish(&metrics::turn());
+        self.pool.publish(&metrics::lock_publishing());
         let finished = self.before.saturating_sub(given_up + cut_off);
         PoolDrain { pool: self.pool.name().clone(), finished, given_up, cut_off }
     }
 }
 
-/// Ends when no pool has anything queued or in flight. A task of one pool may submit to another, so all are asked each time.
+/// Ends when no pool has a task queued or in flight. A task of one pool may submit to another, so each poll checks all
+/// pools.
 async fn poll_idle(drains: &[PoolDraining]) {
     poll_fn(|cx| {
-        // Each is asked, so that each wakes this future.
-        let busy = drains.iter().filter(|drain| !drain.poll_idle(cx)).count();
-        if busy == 0 { Poll::Ready(()) } else { Poll::Pending }
+        // Every pool is checked, so that every pool wakes this future.
+        let unfinished = drains.iter().filter(|drain| !drain.poll_idle(cx)).count();
+        if unfinished == 0 { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }

@@ -54,7 +54,7 @@ impl IntoResponse for Panic {
     }
 }
 
-/// The response of the error inside.
+/// The response of the inner error.
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl IntoResponse for TaskError {
     fn into_response(self) -> Response {

@@ -20,7 +20,7 @@ use crate::terms::Terms;
 ///   counted.
 /// - The task log shows the method and the path of a request, and never its query.
 /// - Requests to gRPC's standard health service (`/grpc.health.v1.Health/…`) always run inline: a full pool must not fail
-///   the liveness probe of a server that is merely busy.
+///   the liveness probe of a server that is only overloaded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Http;
 

@@ -6,7 +6,7 @@ use crate::error::Rejection;
 ///
 /// The [module's documentation](super) has an example.
 pub trait OnReject<Req, Res, Err>: Clone + Send + Sync + 'static {
-    /// The part of a request that the response needs. The request itself is gone when it is rejected.
+    /// The part of a request that the response needs. The request itself is no longer available when it is rejected.
     type Hint: Send + 'static;
     /// The response type of the service behind the layer.
     type Response;

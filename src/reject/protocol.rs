@@ -1,4 +1,4 @@
-//! The trait that tells a layer about its requests.
+//! The trait that describes the requests of a layer.
 
 use crate::config::Trust;
 use crate::headers::BadHeader;
@@ -39,17 +39,17 @@ use crate::terms::Terms;
     note = "for a service that does not speak HTTP, write `PoolLayer::<Cpu>::new(&pools).any_request()`"
 )]
 pub trait Protocol<Req, Res, Err>: Clone + Send + Sync + 'static {
-    /// The terms of the request, for a pool that trusts the headers that `trust` names. By default it has none.
+    /// The terms of the request. `trust` names the headers that the pool trusts. By default a request has no terms.
     ///
     /// # Errors
     ///
-    /// If such a header cannot be read, and the pool refuses such requests.
+    /// If a trusted header cannot be read, and the pool rejects such requests.
     fn terms(&self, request: &mut Req, trust: &Trust) -> Result<Terms, BadHeader> {
         let _ = (request, trust);
         Ok(Terms::default())
     }
 
-    /// Whether the result of the inner service counts as an error in the pool's numbers. By default errors do.
+    /// Whether the result of the inner service counts as `error` in the metrics. By default `Err` does.
     fn failed(result: &Result<Res, Err>) -> bool {
         result.is_err()
     }
@@ -60,7 +60,7 @@ pub trait Protocol<Req, Res, Err>: Clone + Send + Sync + 'static {
         crate::pool::short_type_name::<Req>()
     }
 
-    /// Whether the request runs inline whatever the selector says, such as a health check. By default none does.
+    /// Whether the request always runs inline, as a health check should. By default no request does.
     fn runs_inline(&self, request: &Req) -> bool {
         let _ = request;
         false

@@ -9,10 +9,10 @@ use crate::error::Rejection;
 pub(super) const GRPC_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 impl Rejection {
-    /// The value of a `Retry-After` header: [`retry_after`](Self::retry_after) in whole seconds, and some more.
+    /// The value of a `Retry-After` header: [`retry_after`](Self::retry_after) in whole seconds, with jitter.
     ///
-    /// Each call gives another value, from the time rounded up to a quarter above it and at least one second above it.
-    /// Callers that were rejected at the same moment would otherwise all come back in the same second.
+    /// Each call returns a random value between the time, rounded up, and a quarter more, but at least one second more.
+    /// Otherwise callers that were rejected at the same moment would all return in the same second.
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u64> {
         self.retry_after().map(|wait| spread_seconds(wait, RandomState::new().hash_one(())))

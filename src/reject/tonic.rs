@@ -38,7 +38,7 @@ impl From<UnknownPool> for Status {
     }
 }
 
-/// The status of the error inside. A panic is `INTERNAL`, without its message.
+/// The status of the inner error. A panic is `INTERNAL`, without its message.
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 impl From<TaskError> for Status {
     fn from(error: TaskError) -> Self {

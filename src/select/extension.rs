@@ -1,4 +1,4 @@
-//! By extension: a request runs in the pool that earlier middleware named on it.
+//! Selection by a request's extension: earlier middleware named the pool.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Callers for fair queueing, by closure.
+//! Callers for fair queueing, found by a closure.
 
 use std::any::Any;
 use std::fmt;
@@ -37,7 +37,7 @@ where
     }
 }
 
-/// A key that is a [`Caller`] already is that caller.
+/// The caller of a key. A key that is a [`Caller`] is used as it is.
 fn caller_of<K: Hash + 'static>(key: &K) -> Caller {
     (key as &dyn Any).downcast_ref().copied().unwrap_or_else(|| Caller::of(key))
 }

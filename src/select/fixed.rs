@@ -1,4 +1,4 @@
-//! One pool for every request.
+//! Selection of one pool for every request.
 
 use super::{Select, Selection, Target};
 

@@ -1,4 +1,4 @@
-//! By closure: a request runs in the pool that the application's function names.
+//! Selection by a closure of the application.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::{Select, Selection, Target};
 use crate::pools::Pools;
 use crate::workload::PoolName;
 
-/// Selects by a function of the request. A request for which it answers `None` runs inline.
+/// Selects by a function of the request. A request for which it returns `None` runs inline.
 pub struct ByFn<F> {
     pools: Pools,
     function: Arc<F>,

@@ -2,8 +2,8 @@
 //!
 //! [`PoolLayer`](crate::PoolLayer) makes the selectors of this module: one pool for every request ([`Fixed`]), the
 //! routes of the settings ([`ByRoute`]), a request's extension ([`ByExtension`]) or a closure ([`ByFn`]).
-//! [`PoolLayer::or`](crate::PoolLayer::or) combines two of them. A selector resolves the names of pools when the layer is
-//! made if it knows them by then.
+//! [`PoolLayer::or`](crate::PoolLayer::or) combines two of them. Names of pools that are known when the layer is made are
+//! resolved then, and not for each request.
 //!
 //! # Writing a selector
 //!

@@ -1,4 +1,4 @@
-//! One selector after the other.
+//! Selection by two selectors, the second of which is asked if the first chooses no pool.
 
 use super::selection::Options;
 use super::{Select, Selection};

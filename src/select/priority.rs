@@ -1,4 +1,4 @@
-//! Priorities by closure.
+//! Priorities, found by a closure.
 
 use std::fmt;
 use std::sync::Arc;

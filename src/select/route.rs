@@ -1,4 +1,4 @@
-//! By route: a request runs in the pool that the settings give its path and method.
+//! Selection by route: the settings name the pool of a path and method.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -26,7 +26,7 @@ pub struct ByRoute {
 struct Table {
     pools: Pools,
     targets: Vec<Target>,
-    /// The prefix that a router has taken off each path, without a `/` at its end.
+    /// The prefix that a router has removed from each path, without a `/` at its end.
     prefix: Option<String>,
     /// A table for each method that a route names.
     methods: Vec<(Method, Router<usize>)>,
@@ -56,7 +56,7 @@ impl Table {
     /// The route of a request, by its index.
     fn find(&self, method: &Method, path: &str) -> Option<usize> {
         let Some(prefix) = &self.prefix else { return self.find_whole(method, path) };
-        // A nested router hands on `/` for its prefix alone, and perhaps for its prefix and a slash.
+        // A nested router passes on `/` for its prefix alone, and may do so for its prefix with a slash.
         let whole = if path == "/" { Cow::Borrowed(prefix.as_str()) } else { Cow::Owned(format!("{prefix}{path}")) };
         let found = self.find_whole(method, &whole);
         found.or_else(|| (path == "/").then(|| self.find_whole(method, &format!("{prefix}/"))).flatten())

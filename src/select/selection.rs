@@ -1,9 +1,9 @@
-//! The answer of a selector.
+//! The result of a selector.
 
 use super::Target;
 use crate::terms::{Caller, Priority};
 
-/// The answer of a selector: the target of a request, its priority and its caller.
+/// The result of a selector: the target of a request, its priority and its caller.
 ///
 /// ```
 /// use tower_offload::select::Selection;
@@ -23,7 +23,7 @@ pub struct Selection {
     pub priority: Option<Priority>,
     /// The caller for fair queueing. `None` leaves that to the [`Caller`] among the request's extensions.
     pub caller: Option<Caller>,
-    /// Added to the options of the layer as a whole.
+    /// The options of the branch that chose the pool, in addition to those of the layer.
     pub(crate) options: Options,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Options {
     pub(crate) resume_panics: bool,
     /// A handler that is in flight at its request's deadline is cancelled.
     pub(crate) cancel_late: bool,
-    /// A handler goes on when its client leaves.
+    /// A handler runs to its end although its client has left.
     pub(crate) detach: bool,
 }
 
@@ -43,13 +43,13 @@ impl Options {
 }
 
 impl Selection {
-    /// The request runs at `target`.
+    /// A selection of this target.
     #[must_use]
     pub const fn new(target: Target) -> Self {
         Self { target, priority: None, caller: None, options: Options::NONE }
     }
 
-    /// The request runs where it arrives, in no pool.
+    /// No pool: the request runs inline.
     #[must_use]
     pub const fn inline() -> Self {
         Self::new(Target::Inline)

@@ -8,11 +8,11 @@ use crate::workload::{PoolName, Workload};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Target {
-    /// Where it arrives: no pool was chosen.
+    /// The request runs inline: no pool was chosen.
     Inline,
-    /// In this pool.
+    /// The request runs in this pool.
     Pool(Pool),
-    /// Nowhere, because no pool has this name. The request is answered with a status of 500.
+    /// No pool has this name: the request is answered with a status of 500.
     Unknown(Workload),
 }
 

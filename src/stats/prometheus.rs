@@ -37,13 +37,14 @@ pub struct MetricsService {
     _upkeep: Arc<Upkeep>,
 }
 
-/// The error of a recorder that could not be installed, because the application has one already.
+/// The error of a recorder that could not be installed, because the application has installed one before.
 #[derive(Debug)]
 pub struct InstallError {
     source: BuildError,
 }
 
-/// Makes the exporter aggregate the samples of its histograms, which it would otherwise keep until the next scrape.
+/// Lets the exporter aggregate the samples of its histograms at intervals. Otherwise it would keep them until the next
+/// scrape.
 struct Upkeep {
     exporter: PrometheusHandle,
 }
@@ -56,7 +57,7 @@ impl MetricsService {
     ///
     /// # Errors
     ///
-    /// If the application has installed a recorder before: if that is a Prometheus one, give its handle to
+    /// If the application has installed a recorder before. If it is a Prometheus recorder, pass its handle to
     /// [`with_handle`](Self::with_handle).
     pub fn install(pools: &Pools) -> Result<Self, InstallError> {
         let builder = HISTOGRAMS.iter().try_fold(PrometheusBuilder::new(), |builder, name| {
@@ -123,7 +124,7 @@ impl fmt::Debug for MetricsService {
 }
 
 impl Upkeep {
-    /// When it is to be run again.
+    /// Runs the upkeep, and returns the time of the next run.
     fn run(&self) -> Instant {
         self.exporter.run_upkeep();
         Instant::now() + UPKEEP_INTERVAL

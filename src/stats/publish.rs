@@ -1,4 +1,4 @@
-//! The metrics of all pools, for an endpoint of the application's own.
+//! The metrics of all pools, for a metrics endpoint of the application.
 
 use crate::metrics;
 use crate::pools::Pools;
@@ -6,9 +6,9 @@ use crate::pools::Pools;
 impl Pools {
     /// Sets every gauge and counter of the pools in the application's recorder, and then calls `render`.
     ///
-    /// Call it in a `/metrics` endpoint of your own, around what renders the recorder. Nothing else sets these numbers
+    /// Call it in your own `/metrics` endpoint, with a closure that renders the recorder. No other thread sets these metrics
     /// until `render` returns, so a scrape shows each pool at one instant: *submitted = Σ results + queued + in flight*.
-    /// Between scrapes, the numbers of a pool follow half a second after a change.
+    /// Between scrapes, the metrics of a pool are updated half a second after a change.
     ///
     /// ```
     /// use axum::{Router, routing::get};
@@ -25,10 +25,10 @@ impl Pools {
     /// [`HISTOGRAMS`](crate::metrics::HISTOGRAMS) and [`DURATION_BUCKETS`](crate::metrics::DURATION_BUCKETS) give an
     /// exporter the buckets of the two histograms.
     pub fn publish_metrics<T>(&self, render: impl FnOnce() -> T) -> T {
-        // Held until the text is made.
-        let turn = metrics::turn();
+        // Held until the text is rendered.
+        let publishing = metrics::lock_publishing();
         for pool in self.iter() {
-            pool.publish(&turn);
+            pool.publish(&publishing);
         }
         self.routes().publish();
         render()

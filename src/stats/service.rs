@@ -1,4 +1,4 @@
-//! The stats endpoint: a plain Tower service, for axum and for bare hyper.
+//! The stats endpoint: a Tower service, for axum and for hyper.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -16,7 +16,7 @@ use crate::pool::Pool;
 use crate::pools::Pools;
 use crate::workload::PoolName;
 
-/// The end of the path of the endpoint.
+/// The last segment of the endpoint's usual path.
 const BASE: &str = "/thread-pools";
 
 /// The endpoint that shows the pools.
@@ -42,21 +42,21 @@ const BASE: &str = "/thread-pools";
 /// # Readiness
 ///
 /// Readiness fails as soon as a drain is announced: under `server::serve` by its signal, elsewhere by
-/// [`Pools::announce_drain`]. The server then goes on serving for `server.shutdown_delay`.
+/// [`Pools::announce_drain`]. `server::serve` still serves requests for `server.shutdown_delay` after the signal.
 ///
-/// Overload does not count by default: one pool that is overloaded would take the whole server out of its balancer, and
-/// under a load that overloads all servers, every one of them. [`ready_by`](Self::ready_by) names the pools whose overload
-/// is a reason to send requests elsewhere. Do not use this for a liveness probe: an overloaded server is alive.
+/// By default, overload does not make a server unready: one overloaded pool would remove the whole server from its balancer,
+/// and a load that overloads all servers would remove all of them. [`ready_by`](Self::ready_by) names the pools whose
+/// overload makes the server unready. Do not use this endpoint as a liveness probe: an overloaded server is alive.
 ///
 /// # Paths
 ///
-/// It can be nested at any path and depth (`nest_service("/admin/pools", …)`): `/admin/pools/ready` is then `ready`. If it
-/// sees whole paths (in bare hyper, on a single route, as a fallback), everything before `/thread-pools` counts as a
-/// prefix: `/api/health/thread-pools/ready` is `ready` too.
+/// The service can be nested at any path and depth: after `nest_service("/admin/pools", …)`, `/admin/pools/ready` is the
+/// readiness. Where it sees whole paths (in hyper, on a single route, as a fallback), everything before `/thread-pools`
+/// counts as a prefix: `/api/health/thread-pools/ready` is the readiness too.
 #[derive(Clone, Debug)]
 pub struct StatsService {
     pools: Pools,
-    /// The pools whose overload counts.
+    /// The pools whose overload makes the server unready.
     ready_by: Arc<[Pool]>,
 }
 
@@ -67,11 +67,11 @@ impl StatsService {
         Self { pools: pools.clone(), ready_by: Arc::default() }
     }
 
-    /// Lets readiness fail while one of these pools is overloaded, too.
+    /// Makes the server unready while one of these pools is overloaded.
     ///
     /// # Errors
     ///
-    /// If one of them does not exist. Of [disabled](Pools::disabled) pools every name will do, and they are always ready.
+    /// If one of the pools does not exist. [Disabled](Pools::disabled) pools accept every name, and are always ready.
     pub fn ready_by<N: PoolName>(mut self, names: impl IntoIterator<Item = N>) -> Result<Self, UnknownPool> {
         if !self.pools.is_disabled() {
             let chosen: Result<_, _> = names.into_iter().map(|name| self.pools.get(name).cloned()).collect();
@@ -81,7 +81,7 @@ impl StatsService {
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<FullBody> {
-        // A router that nests the service has taken the prefix off, or a part of it.
+        // A router that nests the service has removed the prefix or a part of it.
         let path = path.rsplit_once(BASE).map_or(path, |(_, below)| below);
         let verbose = self.pools.is_verbose();
         match (path, method) {

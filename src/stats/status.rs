@@ -17,8 +17,8 @@ const WIDTH: usize = 60;
 impl Pools {
     /// Logs the state of every pool, in the order of the settings, as a block of lines.
     ///
-    /// Each line is an event of its own at the level `INFO`, with the target `tower_offload`. The running tasks are listed
-    /// only while `verbose` is on.
+    /// Each line is one event with the level `INFO` and the target `tower_offload`. Running tasks are listed only while
+    /// `verbose` is on.
     ///
     /// ```text
     /// ThreadPoolManager Current Status:

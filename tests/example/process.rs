@@ -1,4 +1,4 @@
-//! Starts the example server in a folder of its own, and speaks HTTP with it.
+//! Starts the example server in a temporary folder, and sends it HTTP requests.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
@@ -19,15 +19,15 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// No step takes as long; a test that hangs ends with this.
+/// The time after which a step counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A folder with settings, files and a database of its own. It goes with the value.
+/// A temporary folder with settings, files and a database. Dropping the value deletes it.
 pub(crate) struct Folder {
     folder: tempfile::TempDir,
 }
 
-/// A running server. It is killed with the value.
+/// A running server. Dropping the value kills it.
 pub(crate) struct Example {
     child: Child,
     address: SocketAddr,
@@ -46,7 +46,7 @@ pub(crate) struct Answer {
     body: Bytes,
 }
 
-/// The example server. Cargo builds the examples before it runs the tests, into the folder beside that of the tests.
+/// The path of the example server. Cargo builds the examples before it runs the tests.
 pub(crate) fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.ancestors().nth(2).unwrap().join("examples").join("server");
@@ -114,7 +114,7 @@ impl Example {
         Self { child, address }
     }
 
-    /// Runs a server that is expected not to start; gives its exit code and what it said.
+    /// Runs a server that is expected not to start, and returns its exit code and its output.
     pub(crate) async fn fail(folder: &Folder, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = folder.command();
         if !arguments.contains(&"--bind") {
@@ -142,12 +142,12 @@ impl Example {
         Client::of(self.address)
     }
 
-    /// SIGKILL: the server has no chance to do anything more.
+    /// Kills the server with SIGKILL.
     pub(crate) async fn kill(&mut self) {
         self.child.kill().await.unwrap();
     }
 
-    /// The process, until it has been waited for.
+    /// The process's id, until the process was waited for.
     pub(crate) fn id(&self) -> rustix::process::Pid {
         let id = self.child.id().expect("the server has not been waited for");
         rustix::process::Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
@@ -157,7 +157,7 @@ impl Example {
         rustix::process::kill_process(self.id(), rustix::process::Signal::TERM).unwrap();
     }
 
-    /// The most memory that the server had at once.
+    /// The peak memory of the server.
     pub(crate) fn peak_memory_mib(&self) -> u64 {
         let id = self.child.id().expect("the server has not been waited for");
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();

@@ -45,8 +45,8 @@ where
 
 type Queued = JoinHandle<http::Response<String>>;
 
-/// What becomes of the queued request when one of normal priority finds the queue full: `shed` if it was less important,
-/// and `queue_full` for the new one if not.
+/// Sends a request of normal priority to the full queue, and returns which request was rejected: `shed` if the queued one was
+/// less important, `queue_full` if the new one was rejected.
 async fn contest(pools: &Pools, pool: &str, queued: Queued) -> &'static str {
     let normal = PoolLayer::for_pool(pools.get(pool).expect("the pool exists")).layer(locator());
     let mut queued = std::pin::pin!(queued);
@@ -118,7 +118,7 @@ async fn a_priority_of_the_whole_is_that_of_both_branches() {
     }
 }
 
-/// A selector that shows what another one answers.
+/// A selector that records the selections of another one.
 fn selections<A, B>(first: A, second: B) -> impl Fn(Request<String>) -> Selection
 where
     A: Select<Request<String>> + Clone,
@@ -167,7 +167,7 @@ async fn a_request_has_the_caller_of_the_branch_that_chose_it() {
     assert_eq!(select(request("GET", "/neither")).caller, None);
 }
 
-/// A request at the gate whose deadline passes there; the gate.
+/// A request whose deadline passes while it waits at the gate; and the gate.
 async fn late<W>(layer: &PoolLayer<W>, path: &str, deadline: Deadline) -> (Queued, Gate)
 where
     W: Select<Request<String>> + Clone,
@@ -188,8 +188,8 @@ where
     assert_eq!(in_time(response).await.expect("it is answered").status(), StatusCode::GATEWAY_TIMEOUT, "{path}");
 }
 
-/// Another request, with a later deadline, is cancelled before this one goes on.
-async fn goes_on<W>(layer: &PoolLayer<W>, path: &str)
+/// The request runs to its end, although another request with a later deadline is cancelled before.
+async fn is_not_cancelled<W>(layer: &PoolLayer<W>, path: &str)
 where
     W: Select<Request<String>> + Clone,
 {
@@ -206,11 +206,11 @@ where
 async fn each_branch_keeps_its_own_cancellation() {
     let pools = one_place();
     let second = PoolLayer::by_route(&pools).or(PoolLayer::<Io>::new(&pools).cancel_late());
-    goes_on(&second, "/routed").await;
+    is_not_cancelled(&second, "/routed").await;
     is_cancelled(&second, "/other").await;
     let first = PoolLayer::by_route(&pools).cancel_late().or(PoolLayer::<Io>::new(&pools));
     is_cancelled(&first, "/routed").await;
-    goes_on(&first, "/other").await;
+    is_not_cancelled(&first, "/other").await;
     let both = PoolLayer::by_route(&pools).or(PoolLayer::<Io>::new(&pools)).cancel_late();
     is_cancelled(&both, "/routed").await;
     is_cancelled(&both, "/other").await;
@@ -244,7 +244,7 @@ async fn three_branches_keep_their_own_too() {
     gate.open(1);
 }
 
-/// The types are those that the documentation names.
+/// The types are those that the documentation of `PoolLayer` names.
 #[tokio::test]
 async fn a_function_can_return_a_configured_layer() {
     fn named(pools: &Pools) -> PoolLayer<Or<Fixed, Fixed>> {

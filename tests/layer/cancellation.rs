@@ -1,4 +1,4 @@
-//! What happens when the caller goes away.
+//! Cancellation: the caller of a request leaves.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::fixtures::{
 
 type Answer = Result<Response<String>, Infallible>;
 
-/// A service that counts its calls and then stands at the gate.
+/// A service that counts its calls and then waits at the gate.
 fn counted(gate: &Gate) -> (impl TextService + use<>, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let (gate, counter) = (gate.clone(), calls.clone());
@@ -67,7 +67,7 @@ async fn dropping_a_queued_request_frees_its_slot_at_once_and_its_handler_never_
     assert_eq!((counts.submitted, counts.ok, counts.cancelled, counts.rejected), (4, 2, 1, 1));
 }
 
-/// Tells when it is dropped, and where.
+/// Reports its drop, and the place of it.
 #[derive(Clone)]
 struct Bell(mpsc::UnboundedSender<String>);
 

@@ -1,4 +1,4 @@
-//! What a handler in a pool finds around it: the Tokio runtime, the `tracing` span and the dispatcher of its caller.
+//! The context of a handler in a pool: the Tokio runtime, the `tracing` span and the dispatcher of its caller.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};

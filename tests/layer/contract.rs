@@ -1,4 +1,4 @@
-//! What a service may expect of the service around it: which instance is called, when it is ready, what is cloned.
+//! The contract of Tower services: which instance is called, when it is ready, and which clones are made.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -36,7 +36,7 @@ fn layer_service_and_future_are_as_free_as_what_is_inside() {
     clone_send(&PoolLayer::<Cpu>::new(&pools).layer(boxed));
 }
 
-/// It is kept for as long as the request waits, by whoever has the connection.
+/// The connection keeps the future for as long as the request is queued, so it should be small.
 #[test]
 fn the_future_has_no_room_for_the_request() {
     type Large = [u8; 4096];
@@ -46,7 +46,7 @@ fn the_future_has_no_room_for_the_request() {
     assert!(size_of_val(&future) < size_of::<Large>() / 4, "{} bytes", size_of_val(&future));
 }
 
-/// Counts how often it is called, and is not `Sync` for that.
+/// Counts its calls in a `Cell`, so it is not `Sync`.
 #[derive(Clone)]
 struct NotSync(Cell<u32>);
 
@@ -72,7 +72,7 @@ async fn a_service_that_is_not_sync_is_offloaded_from_any_thread() {
     assert_eq!(answered.body(), "5 cpu");
 }
 
-/// Counts its clones, and refuses to be called unless this very instance was made ready.
+/// Counts its clones, and panics if it is called before this instance was made ready.
 #[derive(Debug)]
 struct Strict {
     clones: Arc<AtomicUsize>,

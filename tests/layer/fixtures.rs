@@ -1,4 +1,4 @@
-//! What the tests share: small pools, handlers that tell where they run, a gate that holds them, and a real server.
+//! Shared by the tests: small pools, handlers that return where they run, a gate that holds them, and a real server.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt, service_fn};
 use tower_offload::{PoolConfig, PoolStats, Pools};
 
-/// The pools `cpu` and `io`, with so many workers each and place for so many in the queue.
+/// The pools `cpu` and `io`, each with this many workers and this queue capacity.
 pub(crate) fn pools_of(workers: usize, queue_capacity: usize) -> Pools {
     let config = PoolConfig::new(workers).queue_capacity(queue_capacity);
     Pools::builder().pool("cpu", config.clone()).pool("io", config).build().expect("the settings are valid")
@@ -39,12 +39,12 @@ pub(crate) fn place() -> String {
     }
 }
 
-/// A handler for axum that answers with the pool it runs in.
+/// A handler for axum that returns the name of the pool it runs in.
 pub(crate) async fn where_am_i() -> String {
     place()
 }
 
-/// A service of text, as the tests offload it.
+/// A service that responds with text.
 pub(crate) trait TextService<B = String>:
     Service<Request<B>, Response = Response<String>, Error = Infallible, Future: Send + 'static>
     + Clone
@@ -63,7 +63,7 @@ impl<S, B> TextService<B> for S where
 {
 }
 
-/// A service that answers with the pool that it is called in.
+/// A service that responds with the name of the pool that it is called in.
 pub(crate) fn locator<B: 'static>() -> impl TextService<B> {
     service_fn(|_: Request<B>| {
         let place = place();
@@ -79,7 +79,7 @@ pub(crate) fn get(uri: &str) -> Request<Body> {
     request("GET", uri).map(Body::from)
 }
 
-/// The answer of `service`, with its whole body.
+/// The response of `service`, with its whole body.
 pub(crate) async fn answer<S, Req, B>(service: S, request: Req) -> Response<String>
 where
     S: Service<Req, Response = Response<B>>,
@@ -105,7 +105,7 @@ pub(crate) fn json(response: &Response<String>) -> serde_json::Value {
     serde_json::from_str(response.body()).expect("the body is JSON")
 }
 
-/// Holds handlers until a test lets them go, and tells it that they are there.
+/// Holds handlers until a test lets them pass, and tells the test that they have arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     arrived: Arc<Semaphore>,
@@ -117,31 +117,31 @@ impl Gate {
         Self { arrived: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) }
     }
 
-    /// A handler goes through.
+    /// Reports that a handler has arrived, and waits until it may pass.
     pub(crate) async fn pass(&self) {
         self.arrived.add_permits(1);
         self.open.acquire().await.expect("the gate is never closed").forget();
     }
 
-    /// Waits until so many more handlers have come to the gate.
+    /// Waits until this many more handlers have arrived.
     pub(crate) async fn arrived(&self, handlers: u32) {
         in_time(self.arrived.acquire_many(handlers)).await.expect("the gate is never closed").forget();
     }
 
-    /// How many handlers have come that no one has waited for.
+    /// How many handlers have arrived that `arrived` was not called for.
     pub(crate) fn waiting(&self) -> usize {
         self.arrived.available_permits()
     }
 
-    /// Lets so many handlers through.
+    /// Lets this many handlers pass.
     pub(crate) fn open(&self, handlers: usize) {
         self.open.add_permits(handlers);
     }
 }
 
-/// Fails where `future` hangs. Nothing is decided by the length of this time.
+/// Fails the test if `future` hangs. The time decides nothing else.
 pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("this takes no 20 seconds")
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("this takes less than 20 seconds")
 }
 
 /// Waits until `condition` holds.

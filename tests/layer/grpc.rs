@@ -20,7 +20,7 @@ use crate::fixtures::{Gate, in_time, listen, place, pools_of, stats_of, until};
 #[path = "../../examples/tonic/primes.rs"]
 mod primes;
 
-/// Answers with what the request asks for: its place, an error, a panic, or a wait at the gate.
+/// Does what the request asks for: returns where it runs, fails, panics, or waits at the gate.
 #[derive(Clone)]
 struct Asked(Gate);
 
@@ -110,7 +110,7 @@ async fn one_service_of_a_server_is_offloaded_under_its_name() {
     assert_eq!(response.metadata().get("place").unwrap(), "io");
 }
 
-/// The layer stands around the whole server, health service included.
+/// The layer is around the whole server, its health service included.
 #[tokio::test]
 async fn a_health_check_is_answered_while_the_pool_is_full() {
     use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -168,7 +168,7 @@ async fn a_full_pool_is_resource_exhausted_and_a_panic_internal() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_given_up_leaves_the_pool() {
+async fn a_cancelled_call_leaves_the_pool() {
     let pools = pools_of(1, 1);
     let gate = Gate::new();
     let client = around_the_server(&pools, &gate).await;

@@ -26,7 +26,7 @@ use tower_offload::{Cpu, PoolLayer, Pools};
 
 use crate::fixtures::{Gate, client, http2_client, in_time, listen, place, serve, whole};
 
-/// Reads the first frame in the pool, tells where, and sends everything back as it comes.
+/// Reads the first frame in the pool, returns the pool's name, and sends everything back as it arrives.
 async fn echo(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let (parts, mut body) = request.into_parts();
     let first = body.frame().await.expect("there is a frame").expect("it is whole");
@@ -101,7 +101,7 @@ async fn bodies_stream_both_ways_with_trailers(http2: bool) {
     let mut response = in_time(response).await.unwrap().unwrap();
     assert_eq!(response.headers()["place"], "cpu");
     for (sent, expected) in [("two", "one"), ("three", "two"), ("", "three")] {
-        // A frame goes out only after the one before has come back: nothing is held back on the way.
+        // Each frame is sent after the frame before has returned, so no frame is held back.
         let frame = in_time(response.body_mut().frame()).await.unwrap().unwrap();
         assert_eq!(frame.into_data().unwrap(), expected);
         if !sent.is_empty() {
@@ -260,7 +260,7 @@ async fn a_client_that_expects_100_continue_gets_it_when_the_handler_reads_the_b
     assert!(answered.starts_with(b"HTTP/1.1 200 OK\r\n"), "a body that nobody reads is not asked for");
 }
 
-/// A server whose pool is full, and what keeps it so.
+/// A server whose pool is full, and the gate that keeps it full.
 async fn full() -> (SocketAddr, Gate) {
     let pools = crate::fixtures::pools_of(1, 0);
     let gate = Gate::new();
@@ -369,7 +369,7 @@ async fn a_client_that_leaves_in_the_middle_of_a_response_drops_its_body() {
         let bell = Bell(sender.clone());
         let (parts, received) = mpsc::channel(1);
         tokio::spawn(async move {
-            // As much as anybody takes.
+            // An endless response.
             while parts.send("part ".repeat(100)).await.is_ok() {}
         });
         Body::from_stream(ReceiverStream::new(received).map(move |part| {

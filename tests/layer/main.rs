@@ -1,4 +1,4 @@
-//! The layer on real services: what runs where, what stays as it was, and what a caller is told.
+//! The layer on real services: where code runs, what stays unchanged, and what a rejected caller gets.
 
 mod axum_places;
 mod branches;

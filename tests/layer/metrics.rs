@@ -1,4 +1,4 @@
-//! An application with a recorder and an endpoint of its own.
+//! Metrics in an application that has its own recorder and endpoint.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 /// A pool that no other test of this process has.
 const POOL: &str = "scraped";
 
-/// No `MetricsService`, and no time for the pool to bring its numbers by itself.
+/// Without `MetricsService`, and before the pool publishes its numbers at its own interval.
 #[test]
 fn every_number_is_in_a_scrape_of_the_applications_own() {
     let mut builder = PrometheusBuilder::new();

@@ -1,4 +1,4 @@
-//! Which way round other layers go with the pool's, as `docs/layers.md` says it: right, and wrong.
+//! The order of other layers and the pool's, as in `docs/layers.md`: the right orders, and the wrong ones.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -100,7 +100,7 @@ async fn wrong_tracing_inside_never_hears_of_rejections() {
     assert_eq!(log_of_a_rejection(app).await, "");
 }
 
-/// A body that tells where it is polled.
+/// A body that records where it is polled.
 async fn told(_: Request<String>) -> Result<Response<Body>, Infallible> {
     let made = place();
     let frames = tokio_stream::iter([made]).map(|made| {
@@ -110,8 +110,7 @@ async fn told(_: Request<String>) -> Result<Response<Body>, Infallible> {
     Ok(Response::new(Body::from_stream(frames)))
 }
 
-/// Compressing is a matter of the response's body, which the connection polls. It makes no difference on which side the
-/// layer stands, so it does not belong to the pool on either.
+/// Compression happens in the response's body, which the connection's task polls. So on neither side does it run in the pool.
 #[tokio::test]
 async fn compression_runs_on_the_connections_task_on_either_side() {
     let pools = Pools::default();
@@ -157,7 +156,7 @@ async fn a_body_limit_outside_refuses_before_the_pool_is_asked() {
     assert_eq!(stats_of(&pools, "cpu").counts.submitted, 0);
 }
 
-/// A service that stands at the gate, behind a limit that it shares with others.
+/// A service that waits at the gate, behind a limit that it shares with others.
 fn limited(
     limit: &GlobalConcurrencyLimitLayer,
     gate: &Gate,
@@ -184,7 +183,7 @@ async fn wrong_a_concurrency_limit_inside_is_held_by_queued_requests() {
     gate.arrived(1).await;
     let queued = tokio::spawn(answer(offloaded, request("GET", "/")));
     until(|| stats_of(&pools, "cpu").queued_tasks == 1).await;
-    // One of the two permits does nothing but wait, and a service without a pool waits for it.
+    // A queued request has one of the two permits, and a service without a pool waits for that permit.
     let mut other = limited(&limit, &gate);
     let mut ready = task::spawn(other.ready());
     assert!(ready.poll().is_pending());
@@ -210,7 +209,7 @@ async fn the_pools_own_limit_is_taken_by_requests_in_flight_alone() {
     }
 }
 
-/// A service behind the layer is always ready, so what sheds by readiness never does.
+/// A service behind the layer is always ready, so a layer that sheds while a service is not ready never sheds.
 #[tokio::test]
 async fn wrong_load_shed_outside_sheds_nothing() {
     let pools = pools_of(1, 1);

@@ -1,4 +1,4 @@
-//! Whatever a rejected caller gets, the layer reads deadlines and priorities, counts errors and names requests.
+//! The protocol of a layer (deadlines, priorities, errors, names) is the same with every response to rejections.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use tower_offload::{Cpu, Deadline, Io, PoolConfig, PoolLayer, Pools, Priority, R
 use crate::fixtures::{Gate, answer, get, in_time, json, locator, pools_of, request, stats_of, until};
 use crate::rejections::standing;
 
-/// An answer of the application's own: a bare text. Nothing of the protocol is repeated here.
+/// A response of the application to rejections: a text. It repeats nothing of the protocol.
 #[derive(Clone)]
 struct Bare;
 
@@ -51,7 +51,7 @@ fn late() -> Request<String> {
 }
 
 #[tokio::test]
-async fn an_answer_of_ones_own_keeps_deadlines_statuses_and_names() {
+async fn a_custom_response_keeps_deadlines_statuses_and_names() {
     let pools = Pools::builder().pool(Cpu, PoolConfig::new(1)).verbose(true).build().unwrap();
     let layer = PoolLayer::<Cpu>::new(&pools).reject_by(Bare);
     let told = layer.layer(locator()).oneshot(late()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Pools inside pools: a handler in a pool that comes upon the layer again.
+//! Nested layers: a handler in a pool calls a service behind a layer.
 
 use axum::Router;
 use axum::handler::Handler;

@@ -1,4 +1,4 @@
-//! What a caller is told when a pool gives no answer.
+//! The responses to rejections.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -105,7 +105,7 @@ async fn a_request_is_shown_by_name_however_rejections_are_answered() {
     shows(&pools, &gate, layer().same_body().layer(same_body), &["GET /held"]).await;
 }
 
-/// While a request of `/held` stands at the gate, these are shown as tasks.
+/// While a request of `/held` waits at the gate, the active tasks have these names.
 async fn shows<S, B>(pools: &Pools, gate: &Gate, service: S, shown: &[&str])
 where
     S: Service<Request<String>, Response = Response<B>, Future: Send, Error: std::fmt::Debug> + Send + 'static,
@@ -120,7 +120,7 @@ where
 }
 
 #[tokio::test]
-async fn who_waits_longer_than_the_queue_timeout_is_told_so() {
+async fn a_request_that_waits_longer_than_the_queue_timeout_is_rejected() {
     let cpu = PoolConfig::new(1).queue_timeout(Duration::from_millis(5));
     let pools = Pools::builder().pool(Cpu, cpu).build().unwrap();
     let gate = Gate::new();

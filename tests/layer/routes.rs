@@ -98,7 +98,7 @@ fn a_layer_under_a_prefix_without_routes_warns() {
     assert_eq!(logged(|| drop(PoolLayer::by_route_under(&Pools::disabled(), "/api/v2"))), "");
 }
 
-/// Three slips: a letter, a slash at the end, and a layer on a nested router that does not know its prefix.
+/// Three mistakes: a wrong letter, a slash at the end, and a layer on a nested router that does not know its prefix.
 #[test]
 fn a_route_that_matches_none_of_a_thousand_requests_is_reported_once_by_name() {
     let pools =

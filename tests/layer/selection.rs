@@ -1,4 +1,4 @@
-//! Which pool a request runs in.
+//! Selection: the pool of a request.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use tower_offload::{Cpu, Db, Embedding, Inference, Io, Marker, PoolConfig, PoolL
 
 use crate::fixtures::{answer, json, locator, log_of, request};
 
-/// Where a request runs behind `layer`.
+/// The name of the pool that a request runs in behind `layer`.
 async fn place<W>(layer: &PoolLayer<W>, request: Request<String>) -> String
 where
     W: Select<Request<String>> + Clone,
@@ -42,7 +42,7 @@ impl Marker for Thumbnails {
 }
 
 #[tokio::test]
-async fn a_marker_of_the_users_names_the_users_pool() {
+async fn a_marker_of_the_application_names_its_pool() {
     let pools = Pools::builder().pool(Thumbnails, PoolConfig::new(1)).build().unwrap();
     assert_eq!(place(&PoolLayer::<Thumbnails>::new(&pools), request("GET", "/")).await, "thumb-nails");
 }
@@ -60,7 +60,7 @@ fn a_marker_without_a_pool_panics_at_the_line_of_the_caller() {
     }));
     let here = line!() + 1;
     let panic = std::panic::catch_unwind(AssertUnwindSafe(|| PoolLayer::<Thumbnails>::new(&pools))).unwrap_err();
-    let sentence = "there is no pool `thumb-nails`; the pools are `cpu`, `db`, `embedding`, `inference`, `io`";
+    let sentence = "there is no pool `thumb-nails`; the pools are `io`, `cpu`, `inference`, `embedding`, `db`";
     assert_eq!(panic.downcast_ref::<String>().map(String::as_str), Some(sentence));
     assert_eq!(*AT.lock().unwrap(), Some((file!().to_owned(), here)));
     assert_eq!(PoolLayer::<Thumbnails>::try_new(&pools).unwrap_err().to_string(), sentence);
@@ -178,8 +178,8 @@ async fn or_does_not_hide_a_name_that_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_selector_of_the_users_sees_the_request_and_answers_a_selection() {
-    /// It cannot be cloned, so it goes into an `Arc`.
+async fn a_selector_of_the_application_returns_a_selection() {
+    /// It is not `Clone`, so it is put into an `Arc`.
     struct Long(Target);
     impl Select<Request<String>> for Long {
         fn select(&self, request: &Request<String>) -> Selection {

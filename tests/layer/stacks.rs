@@ -22,7 +22,7 @@ use tower_offload::{Cpu, Io, PoolLayer, Pools};
 
 use crate::fixtures::{Gate, answer, get, in_time, json, locator, place, pools_of, request, stats_of, until};
 
-/// A page that is worth compressing, with the place where it was made.
+/// A page that is large enough to be compressed, with the place where it was made.
 async fn page(_: Request<String>) -> Result<Response<Full<Bytes>>, Infallible> {
     Ok(Response::new(format!("{} {}", place(), "page ".repeat(500)).into()))
 }
@@ -160,7 +160,7 @@ async fn rejections_in_the_services_own_body_type_are_the_same() {
         let same = PoolLayer::<Cpu>::new(&pools).same_body().layer(service_fn(page));
         let (mut own, mut same) =
             (answer(own, with_type(content_type)).await, answer(same, with_type(content_type)).await);
-        // When to come again is scattered on purpose.
+        // `Retry-After` has jitter.
         for header in ["retry-after", "grpc-retry-pushback-ms"] {
             assert_eq!(own.headers_mut().remove(header).is_some(), same.headers_mut().remove(header).is_some());
         }
@@ -181,7 +181,7 @@ async fn buffer_works_on_either_side() {
         .service(locator::<String>());
     for _ in 0..10 {
         assert_eq!(in_time(answer(outside.clone(), request("GET", "/"))).await.body(), "cpu");
-        // The buffer's own task calls the service: what is offloaded here is only the wait for it.
+        // The buffer's task calls the service, so only the wait for its response is offloaded here.
         assert_eq!(in_time(answer(inside.clone(), request("GET", "/"))).await.body(), "inline");
     }
     assert_eq!(stats_of(&pools, "cpu").counts.ok, 20);

@@ -1,4 +1,4 @@
-//! What requests ask of their pool: by when, how urgently, and for whom.
+//! The terms of requests: deadlines, priorities and callers.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ fn trusting() -> Trust {
         .malformed(Malformed::Refuse)
 }
 
-/// A service that notes the path of each request, and lets those at `/held` stand at the gate.
+/// A service that records the path of each request, and holds those of `/held` at the gate.
 fn noting(gate: &Gate, notes: &Arc<Mutex<Vec<String>>>) -> impl TextService + use<> {
     let (gate, notes) = (gate.clone(), notes.clone());
     service_fn(move |request: Request<String>| {
@@ -56,7 +56,7 @@ fn with_header(name: &'static str, value: &str) -> Request<String> {
 }
 
 #[tokio::test]
-async fn a_queued_request_is_told_at_its_deadline_and_never_starts() {
+async fn a_queued_request_is_rejected_at_its_deadline_and_never_starts() {
     let pools = one_worker(10, Trust::default());
     let (gate, notes) = (Gate::new(), Arc::default());
     let service = PoolLayer::<Cpu>::new(&pools).layer(noting(&gate, &notes));
@@ -75,7 +75,7 @@ async fn a_queued_request_is_told_at_its_deadline_and_never_starts() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_past_its_deadline_is_refused_at_the_door() {
+async fn a_request_that_is_past_its_deadline_is_rejected_at_once() {
     let pools = one_worker(10, Trust::default());
     let mut late = request("GET", "/");
     late.extensions_mut().insert(Deadline::after(Duration::ZERO));
@@ -83,7 +83,7 @@ async fn a_request_that_is_past_its_deadline_is_refused_at_the_door() {
     assert_eq!((told.status(), &json(&told)["started"]), (StatusCode::GATEWAY_TIMEOUT, &false.into()));
 }
 
-/// Refused there, by whatever answer the user has chosen.
+/// With each kind of response to rejections.
 #[tokio::test]
 async fn headers_are_believed_however_rejections_are_answered() {
     async fn never<B>(_: Request<String>) -> Result<Response<B>, Infallible> {
@@ -194,9 +194,9 @@ async fn a_handler_in_flight_is_cancelled_at_its_deadline_if_the_layer_says_so()
     assert_eq!(stats_of(&pools, "cpu").counts.cancelled, 1);
 }
 
-/// The layer and the pool both see that the time is up, and either may be the first.
+/// The layer and the pool both notice the deadline, and either may be first.
 #[tokio::test]
-async fn a_queued_request_that_is_told_at_its_deadline_expired_whoever_noticed() {
+async fn a_queued_request_that_is_rejected_at_its_deadline_counts_as_expired() {
     const LATE: usize = 50;
     let pools = one_worker(LATE, Trust::default());
     let (gate, notes) = (Gate::new(), Arc::default());
@@ -229,7 +229,7 @@ async fn a_caller_with_many_requests_does_not_delay_another() {
         .priority_by(|_: &Request<String>| None);
     let service = PoolLayer::by_extension(&pools).or(fair).layer(noting(&gate, &notes));
     let ahead = ahead_of_the_other(&pools, &gate, &notes, |path| spawn(&service, request("GET", path))).await;
-    // A caller has a hand of eight virtual queues: of each, one may go before.
+    // Each caller has eight virtual queues, and one request of each may start first.
     assert!(ahead <= 9, "the one of the other caller came after {ahead} others: {notes:?}");
 }
 

@@ -70,7 +70,7 @@ async fn a_pool_drains_after_shutdown() {
     assert!(rejected.body().contains("draining"));
 }
 
-/// A deadline follows the system's clock: Tokio's may stand still or jump.
+/// A deadline follows the system's clock, also while Tokio's clock is paused.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_does_not_follow_tokios_paused_clock() {
     let deadline = Deadline::after(Duration::from_secs(60));
@@ -79,9 +79,8 @@ async fn a_deadline_does_not_follow_tokios_paused_clock() {
     assert!(Deadline::after(Duration::ZERO).has_passed());
 }
 
-/// The queue timeout of a pool follows the system's clock too. A test that waits for it must not pause Tokio's, or
-/// await something else meanwhile: Tokio moves a paused clock on when all its tasks wait, and a pool's work is none of
-/// them.
+/// The queue timeout of a pool follows the system's clock too. Tokio advances a paused clock when all its tasks wait, and does
+/// not know of a pool's tasks. So a test that waits for the queue timeout must not pause Tokio's clock.
 #[tokio::test(start_paused = true)]
 async fn a_paused_clock_jumps_while_a_pool_works() {
     let pools = Pools::default();

@@ -1,4 +1,4 @@
-//! What is logged of single tasks while `verbose` is on, and which tasks run.
+//! The log and the list of tasks while `verbose` is on.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tracing::subscriber::with_default;
 use crate::children::in_child;
 use crate::support::{Gate, Held, Log, end_of, hold, stats, until, until_at_rest};
 
-/// Runs `scene` with a subscriber of its own, which tasks carry to their workers.
+/// Runs `scene` under a subscriber that writes to a log. Tasks carry the subscriber to their workers.
 fn logged(scene: impl FnOnce(&Log)) -> Vec<String> {
     let log = Log::default();
     with_default(log.subscriber(), || scene(&log));
@@ -135,7 +135,7 @@ fn a_running_task_is_listed_by_the_line_that_submitted_it() {
 }
 
 #[test]
-fn a_submission_says_how_busy_the_pool_is() {
+fn a_submission_has_the_numbers_of_active_threads_and_queued_tasks() {
     let pools = verbose("db", PoolConfig::new(2));
     let lines = logged(|_| {
         let held = hold(&pools, "db", 2);
@@ -223,7 +223,7 @@ fn a_task_that_is_rejected_in_the_queue_is_logged() {
     );
 }
 
-/// Also told from a thread of the library. Nothing more happens in the pool while the overload ends.
+/// Logged by a thread of the library: no task arrives or ends when the overload ends.
 #[test]
 fn the_begin_and_the_end_of_an_overload_are_logged() {
     in_child(

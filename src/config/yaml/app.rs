@@ -1,4 +1,4 @@
-//! The application's own section, kept as it is until the application reads it.
+//! The section `app`, which belongs to the application: it is kept unread until the application asks for it.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use super::tree::{Data, Node};
 use crate::config::error::{ConfigError, Position};
 use crate::config::settings::Config;
 
-/// The section `app`: its value, and the whole text, so that what the application refuses has its line.
+/// The section `app`: its value, and the whole text, so that an error of the application's type can name its line.
 #[derive(Clone)]
 pub(in crate::config) struct App {
     value: Value,
@@ -20,7 +20,8 @@ pub(in crate::config) struct App {
 
 /// The section of the application.
 impl Config {
-    /// Reads the section `app`, which belongs to the application. Without the section, `T` is read from an empty one.
+    /// Reads the section `app`, which belongs to the application, as a `T`. If there is no such section, `T` is read from an
+    /// empty one.
     ///
     /// ```
     /// use serde::Deserialize;
@@ -44,7 +45,8 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// What `T` refuses, with the file, the line and the key.
+    ///
+    /// If the section is not a valid `T`: the error names the file, the line and the key.
     pub fn app<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         let Some(app) = &self.app else {
             return T::deserialize(Value::Mapping(Mapping::new())).map_err(|error| {
@@ -63,20 +65,21 @@ impl Config {
     /// Sets the section `app`.
     ///
     /// # Errors
-    /// If the value is no mapping (a struct or a map) or has no form in YAML.
+    ///
+    /// If the value is not a mapping (a struct or a map), or cannot be written as YAML.
     pub fn with_app(mut self, value: impl Serialize) -> Result<Self, ConfigError> {
         let failed = |error: serde_yaml::Error| ConfigError::new(error.to_string()).at_key("app");
         let value = serde_yaml::to_value(value).map_err(failed)?;
         let mut root = Mapping::new();
         root.insert("app".into(), value.clone());
         let text = serde_yaml::to_string(&root).map_err(failed)?;
-        // The rules of a file hold here too, so that what is set can be written and read again.
+        // Read with the rules for a file, so that the section can be written and read again.
         self.app = Self::from_source(&Source::new("<app>", &text)?)?.app;
         Ok(self)
     }
 }
 
-/// What the application refused, with its place and key taken out of the parser's words.
+/// The error of the application's type. Its place and key are taken from the parser's message.
 fn refused(error: serde_yaml::Error) -> ConfigError {
     let place = error.location().map(|place| Position { line: place.line(), column: place.column() });
     let mut message = error.to_string();
@@ -128,7 +131,7 @@ fn to_value(node: &Node) -> Value {
     }
 }
 
-/// The section alone: where it was read from makes no difference.
+/// Compares the sections, and not the files that they were read from.
 impl PartialEq for App {
     fn eq(&self, other: &Self) -> bool {
         self.value == other.value
@@ -141,7 +144,7 @@ impl fmt::Debug for App {
     }
 }
 
-/// Reads the value of the key `app` as a `T` and passes over the rest.
+/// Reads the value of the key `app` as a `T`, and skips the others.
 struct AppSeed<T>(std::marker::PhantomData<T>);
 
 impl<'de, T: DeserializeOwned> DeserializeSeed<'de> for AppSeed<T> {

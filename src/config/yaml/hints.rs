@@ -1,4 +1,4 @@
-//! What was probably meant by a key that stands where it has no meaning, and by the name of a pool.
+//! Guesses for messages: the key or the pool that was probably meant.
 
 use crate::config::nearest::{list, nearest};
 
@@ -34,7 +34,7 @@ const PLACES: [(&[&str], &str); 6] = [
 
 pub(super) const BUILT_IN: [&str; 5] = ["io", "cpu", "inference", "embedding", "db"];
 
-/// What is wrong with a key that is none of `known`, the keys of its section.
+/// The message about a key that is not among `known`, the keys of its section.
 pub(super) fn unknown_key(given: &str, known: &[&str]) -> String {
     if given.contains('/') {
         return "a route belongs under `performance.routes`".to_owned();
@@ -55,7 +55,7 @@ pub(super) fn unknown_key(given: &str, known: &[&str]) -> String {
     if !related.is_empty() {
         return did_you_mean(&related);
     }
-    // A pool's key, but here it is more likely to be that of connections.
+    // This is a pool's key, but here the key for connections is more likely.
     if given == "keep_alive" && known != TRUST {
         return elsewhere("keep_alive_timeout");
     }
@@ -72,7 +72,7 @@ pub(super) fn unknown_key(given: &str, known: &[&str]) -> String {
     format!("this key is unknown; the {are} {}", list(known))
 }
 
-/// What was probably meant by a key of `thread_pools` that has the value of a short form, and not its name.
+/// The message about a key of `thread_pools` with a number for a value, such as `cpu: 4`, which needs the suffix `_workers`.
 pub(super) fn short_form(given: &str) -> Option<String> {
     if matches!(given, "workers" | "threads") {
         let why = "this does not say of which pool; write `NAME_workers`, such as `cpu_workers`";
@@ -99,10 +99,10 @@ pub(super) fn short_form(given: &str) -> Option<String> {
     Some(did_you_mean(&[&meant]))
 }
 
-/// The built-in pool whose name was probably meant by one that is a letter or two away from it, or its plural.
+/// The built-in pool that was probably meant by a name which differs by a letter or two, or by a plural.
 ///
-/// Of the short names only the plural and swapped letters count: `gpu`, `id` and `vdb` are other words. Two letters
-/// count only behind the first: `reference` is another word than `inference`.
+/// For names of up to three letters, only plurals and swapped letters count, because `gpu`, `id` and `vdb` are words
+/// themselves. Two different letters count only if the first letter is the same: `reference` is not `inference`.
 pub(super) fn built_in_meant_by(given: &str) -> Option<&'static str> {
     if let Some(name) = BUILT_IN.into_iter().find(|name| *name == given) {
         return Some(name);
@@ -124,7 +124,7 @@ pub(super) fn is_built_in(name: &str) -> bool {
     BUILT_IN.contains(&name)
 }
 
-/// What is wrong with a key such as `cpu` or `cpu_workers` outside of `thread_pools`.
+/// The message about a key such as `cpu` or `cpu_workers` outside `thread_pools`.
 fn pool_elsewhere(given: &str, known: &[&str]) -> Option<String> {
     let pools = "under `performance.thread_pools`";
     if BUILT_IN.contains(&given) {
@@ -153,7 +153,7 @@ fn meant_elsewhere(given: &str) -> Option<&'static str> {
     if let [key] = related(given, &all)[..] {
         return Some(key);
     }
-    // In a short word, a third of the letters are too few to go by: `cookies` is another word than `cores`.
+    // Short words resemble each other by chance: `cookies` and `cores` differ in a third of their letters.
     nearest(given, &all).filter(|key| given.len() > 5 && key.len() > 5)
 }
 
@@ -162,12 +162,12 @@ fn elsewhere(key: &str) -> String {
     format!("this key is unknown; did you mean `{key}`, which belongs {place}?")
 }
 
-/// Where a key belongs, if a section has it.
+/// The section that a key belongs to, if there is one.
 pub(super) fn place_of(key: &str) -> Option<&'static str> {
     PLACES.iter().find(|(keys, _)| keys.contains(&key)).map(|(_, place)| *place)
 }
 
-/// The known keys that hold the one given, or that share with it a known key which it holds, in whole words.
+/// The known keys that contain `given` as whole words; or, if `given` contains a known key, those that contain that key.
 fn related<'a>(given: &str, known: &[&'a str]) -> Vec<&'a str> {
     let holds = |long: &str, short: &str| format!("_{long}_").contains(&format!("_{short}_"));
     let held = known.iter().filter(|key| holds(given, key)).max_by_key(|key| key.len());

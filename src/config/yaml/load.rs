@@ -1,4 +1,4 @@
-//! From a file or a text to settings.
+//! Reads a file or a text as settings.
 
 use std::path::Path;
 
@@ -15,13 +15,14 @@ use crate::shield::shielded;
 /// The most mistakes that one error shows.
 const MOST_SHOWN: usize = 16;
 
-/// Reading the YAML form. The crate's `config.yaml` shows every key.
+/// Reading the YAML form. The file `config.yaml` of this crate shows every key.
 impl Config {
-    /// Reads a file. What it does not say keeps its default.
+    /// Reads a file. Settings that it leaves out keep their defaults.
     ///
     /// # Errors
-    /// If the file is missing, cannot be read, is empty, or says anything that is unknown, doubled, out of range or points
-    /// nowhere: the error names the file, the line, the key, the value, and what would be right, for every mistake.
+    ///
+    /// If the file is missing, cannot be read or is empty; or if a key is unknown or given twice, a value is out of range, or
+    /// a route leads to no pool. The error lists every mistake with its file, line, key and value, and how to correct it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         match Source::read(path)? {
@@ -32,9 +33,10 @@ impl Config {
         }
     }
 
-    /// Reads a file if there is one, and gives the defaults if there is none, which is logged.
+    /// Reads a file if it exists. Otherwise it logs that and returns the defaults.
     ///
     /// # Errors
+    ///
     /// As [`load`](Self::load), except that the file may be missing.
     pub fn load_or_default(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
@@ -47,7 +49,7 @@ impl Config {
         }
     }
 
-    /// Reads a text. Errors call it `<yaml>`.
+    /// Reads a text. Its errors have `<yaml>` in place of the file's name.
     ///
     /// ```
     /// use tower_offload::Config;
@@ -61,6 +63,7 @@ impl Config {
     /// ```
     ///
     /// # Errors
+    ///
     /// As [`load`](Self::load).
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
         Self::from_source(&Source::new("<yaml>", text)?)

@@ -1,9 +1,8 @@
-//! The YAML form of the settings: reading with the place of every mistake, and writing.
+//! The YAML form of the settings: reading, with the place of every mistake, and writing.
 //!
-//! A file goes through four steps. [`source`] reads it, bounded, as text. [`tree`] parses the text into nodes that know
-//! their places. [`read`] walks the nodes, fills a [`Config`](super::Config) and notes every mistake instead of
-//! stopping at the first; [`hints`] says what was probably meant. At the end, and only if there are mistakes, their
-//! lines are looked up.
+//! Reading a file takes four steps. [`source`] reads the text, up to a limit. [`tree`] parses the text into numbered nodes.
+//! [`read`] visits the nodes, fills a [`Config`](super::Config) and collects every mistake instead of stopping at the
+//! first; [`hints`] guesses what was meant. Finally, if there are mistakes, their lines are looked up.
 
 mod app;
 mod hints;

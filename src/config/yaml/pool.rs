@@ -1,4 +1,4 @@
-//! The walk over the settings of one pool in their long form.
+//! Reads the settings of one pool in their long form.
 
 use super::hints;
 use super::read::{Entry, Reader};
@@ -41,11 +41,11 @@ impl Reader {
         if !counted {
             let message = match hints::built_in_meant_by(section.name) {
                 Some(meant) => format!("there is no pool of this name; did you mean `{meant}`?"),
-                None => format!("a pool of one's own needs `workers`; {}", rules::WORKERS.remedy()),
+                None => format!("a pool that is not built in needs `workers`; {}", rules::WORKERS.remedy()),
             };
             self.note(section.key.at, &section.path, message);
         }
-        // Its bounds may follow the workers, which may stand below it.
+        // Read last, because its default bounds depend on `workers`, which may be below it in the file.
         if let Some(entry) = concurrency {
             self.concurrency(&entry, pool.workers, &mut pool.concurrency);
         }
@@ -70,7 +70,7 @@ impl Reader {
         }
     }
 
-    /// Two bounds and their order.
+    /// Reads two bounds and checks their order.
     fn bounds<T: Copy>(
         &mut self,
         section: &Entry<'_>,
@@ -87,7 +87,7 @@ impl Reader {
                 _ => self.unknown(&entry, &["min", "max"]),
             }
         }
-        // The order of bounds that could not be read says nothing.
+        // If a bound could not be read, there is no order to check.
         if let (true, Err(message)) = (self.mistakes.len() == before, check(*min, *max)) {
             self.note(section.at(), &section.path, message);
         }

@@ -1,4 +1,4 @@
-//! The walk over the nodes of a file: it fills the settings and notes every mistake.
+//! Visits the nodes of a file, fills the settings and collects every mistake.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,18 +12,18 @@ use crate::config::rules;
 use crate::config::settings::{Config, General, Performance, ServerConfig};
 use crate::workload::Workload;
 
-/// What is wrong at a node.
+/// A mistake at a node.
 #[derive(Debug)]
 pub(super) struct Mistake {
-    /// The number of the node.
+    /// The node's number.
     pub(super) at: usize,
     pub(super) key: String,
     pub(super) message: String,
-    /// Another node, whose line is part of the message.
+    /// The number of another node, whose line becomes part of the message.
     pub(super) other: Option<usize>,
 }
 
-/// The settings, and what is wrong with them. They are of use only if nothing is.
+/// The settings, and the mistakes in them. If there are mistakes, the settings must not be used.
 pub(super) fn read(root: &Node) -> (Config, Vec<Mistake>) {
     let mut reader = Reader::default();
     reader.find_doubled(root, "");
@@ -33,7 +33,7 @@ pub(super) fn read(root: &Node) -> (Config, Vec<Mistake>) {
     (config, mistakes)
 }
 
-/// The value of the entry `app`, for the application to read. An empty one counts as none.
+/// The value of the entry `app`, which the application reads. An empty section counts as none.
 pub(super) fn app(root: &Node) -> Option<&Node> {
     let Data::Mapping(entries) = &root.data else { return None };
     entries
@@ -43,7 +43,7 @@ pub(super) fn app(root: &Node) -> Option<&Node> {
         .filter(|value| !matches!(value.data, Data::Null))
 }
 
-/// What the walk has noted so far.
+/// Reads settings, and collects mistakes.
 #[derive(Default)]
 pub(super) struct Reader {
     pub(super) mistakes: Vec<Mistake>,
@@ -58,9 +58,9 @@ pub(super) struct Entry<'n> {
 }
 
 impl Entry<'_> {
-    /// The node to point at when the value is wrong.
+    /// The number of the node to name when the value is wrong.
     pub(super) fn at(&self) -> usize {
-        // A value that is left out has no place of its own.
+        // An empty value has no position in the text.
         if matches!(self.value.data, Data::Null) { self.key.at } else { self.value.at }
     }
 }
@@ -116,7 +116,7 @@ impl Reader {
                 _ => self.unknown(&entry, hints::SERVER),
             }
         }
-        // The timeout that it must be shorter than may stand below it.
+        // Checked last, because `shutdown_timeout` may be below it in the file.
         if let Some(entry) = delay
             && let Err(message) = rules::check_delay(server.shutdown_delay, server.shutdown_timeout)
         {
@@ -139,13 +139,13 @@ impl Reader {
                 _ => self.unknown(&entry, hints::PERFORMANCE),
             }
         }
-        // Routes name pools, which may stand below them.
+        // Read last, because the pools that they name may be below them in the file.
         if let Some(routes) = routes {
             performance.routes = self.routes(&routes, &performance.thread_pools);
         }
     }
 
-    /// The pools, of which those in `routed` have routes.
+    /// Reads the pools. `routed` are the names of pools that routes lead to.
     fn thread_pools(&mut self, section: &Entry<'_>, routed: &HashSet<&str>, pools: &mut ThreadPools) {
         let mut given: HashMap<&str, Entry<'_>> = HashMap::new();
         let mut order = Vec::new();
@@ -180,7 +180,7 @@ impl Reader {
                 continue;
             }
             if let Some(earlier) = given.get(name) {
-                // The same key twice was noted before.
+                // A key that is given twice was noted by `find_doubled`.
                 if earlier.name != entry.name {
                     let message = format!("pool `{name}` is also given as `{}`; keep one of the two", earlier.name);
                     self.note_pair(entry.key.at, &entry.path, message, earlier.key.at);
@@ -219,7 +219,7 @@ impl Reader {
         let mut given = HashSet::new();
         for entry in self.section(section) {
             if !given.insert(entry.name) {
-                // The same key twice was noted before.
+                // It was noted by `find_doubled`.
                 continue;
             }
             let Data::Text(pool) = &entry.value.data else {
@@ -246,7 +246,7 @@ impl Reader {
         routes
     }
 
-    /// Puts a value where it belongs, or notes why it cannot stand there.
+    /// Reads a value into `target`, or notes why it is not valid.
     pub(super) fn take<T>(&mut self, entry: &Entry<'_>, read: impl FnOnce(&Data) -> Result<T, String>, target: &mut T) {
         match read(&entry.value.data) {
             Ok(value) => *target = value,
@@ -259,7 +259,7 @@ impl Reader {
         self.without_merges(entries)
     }
 
-    /// The entries without those that would merge another mapping, which are noted.
+    /// Removes and notes the entries `<<`, which would merge another mapping.
     fn without_merges<'n>(&mut self, mut entries: Vec<Entry<'n>>) -> Vec<Entry<'n>> {
         entries.retain(|entry| {
             let merges = entry.name == "<<";
@@ -273,7 +273,7 @@ impl Reader {
         entries
     }
 
-    /// The entries of a mapping. A section under which everything is commented out has none.
+    /// The entries of a mapping. A section whose lines are all commented out has none.
     fn entries<'n>(&mut self, node: &'n Node, at: usize, path: &str) -> Vec<Entry<'n>> {
         let mapping = match &node.data {
             Data::Mapping(mapping) => mapping,
@@ -293,7 +293,7 @@ impl Reader {
         entries
     }
 
-    /// Notes each key that its mapping has twice, in the application's own section as well.
+    /// Notes each key that is given twice in its mapping, also in the section `app`.
     fn find_doubled(&mut self, node: &Node, path: &str) {
         match &node.data {
             Data::Mapping(entries) => {
@@ -301,7 +301,7 @@ impl Reader {
                 for (key, value) in entries {
                     let name = key.data.as_key();
                     let path = join(path, &name);
-                    // `1` and `"1"` are two keys.
+                    // `1` and `"1"` are different keys.
                     let kind = std::mem::discriminant(&key.data);
                     if let Some(first) = given.insert((kind, name), key.at) {
                         self.note_pair(key.at, &path, "the same key is given twice; keep one of the two", first);
@@ -319,7 +319,7 @@ impl Reader {
         }
     }
 
-    /// Notes each key and tag of the application's own that could not be written again.
+    /// Notes each key and tag of the section `app` that can be read but not written.
     fn find_unwritable(&mut self, node: &Node, path: &str) {
         match &node.data {
             Data::Mapping(entries) => {
@@ -338,7 +338,7 @@ impl Reader {
             }
             Data::Tagged(tag, inner) => {
                 if !is_tag(tag) {
-                    // The tag `!` alone is given with its mark, all others without.
+                    // The parser keeps the mark of the tag `!`, and removes it from all others.
                     let word = tag.trim_start_matches('!').escape_debug();
                     self.note(node.at, path, format!("`!{word}` is no tag; a tag is `!` and a word, such as `!Name`"));
                 }
@@ -366,7 +366,7 @@ fn is_tag(word: &str) -> bool {
     word.starts_with(|first: char| first.is_ascii_alphabetic()) && word.bytes().all(plain)
 }
 
-/// The names of pools that routes lead to.
+/// The names of the pools that routes lead to.
 fn pools_of_routes<'n>(routes: &Entry<'n>) -> HashSet<&'n str> {
     let Data::Mapping(entries) = &routes.value.data else { return HashSet::new() };
     let name =
@@ -374,13 +374,13 @@ fn pools_of_routes<'n>(routes: &Entry<'n>) -> HashSet<&'n str> {
     entries.iter().filter_map(name).collect()
 }
 
-/// Whether a pool's settings, in whatever form, say how many workers it has.
+/// Whether a pool's settings give the number of its workers, in the short or the long form.
 fn has_workers(entry: &Entry<'_>) -> bool {
     let Data::Mapping(settings) = &entry.value.data else { return true };
     settings.iter().any(|(key, _)| matches!(&key.data, Data::Text(name) if name == "workers"))
 }
 
-/// Why a pool's key without `_workers` cannot have a value that is no mapping.
+/// The message about a pool's key without `_workers` whose value is not a mapping.
 fn long_form_expected(entry: &Entry<'_>) -> String {
     hints::short_form(entry.name).unwrap_or_else(|| {
         let name = entry.name.escape_debug();

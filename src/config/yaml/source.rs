@@ -1,4 +1,4 @@
-//! A configuration as text, with the name it goes by in errors.
+//! The text of a configuration, with its name for errors.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use crate::config::error::{ConfigError, Position};
 
-/// The most bytes that a configuration may have. No honest one comes near.
+/// The longest accepted configuration, in bytes: far more than any needs.
 const LONGEST: u64 = 1024 * 1024;
 
-/// The most brackets and braces. The parser's time grows with the square of how deep these are nested, and it comes to
-/// its end before a depth can be seen.
+/// The most brackets and braces. The parser's time grows with the square of the nesting depth, and the depth is not known
+/// before it has finished.
 const MOST_BRACKETS: usize = 10_000;
 
 /// A text and its name.
@@ -22,18 +22,18 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Takes a text that is at hand.
+    /// Wraps a text that was not read from a file.
     pub(super) fn new(name: &str, text: &str) -> Result<Self, ConfigError> {
         let source = Self { name: name.into(), text: text.into() };
         source.check().map_err(|error| error.in_file(&source.name))?;
         Ok(source)
     }
 
-    /// Reads a file; `None` if there is none.
+    /// Reads a file; `None` if it does not exist.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, ConfigError> {
         let name: Arc<str> = path.display().to_string().into();
         let mut bytes = Vec::new();
-        // A directory can be opened but not read.
+        // A directory can be opened; reading it fails.
         let result = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
         match result {
             Ok(_) => {}
@@ -70,7 +70,7 @@ impl Source {
         if self.text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() > MOST_BRACKETS {
             return Err(ConfigError::new("this has more than 10000 brackets, which no configuration needs"));
         }
-        // The parser would refuse these as well, but without a line.
+        // The parser would reject these characters as well, but without a line.
         let body = self.text.strip_prefix('\u{feff}').unwrap_or(&self.text);
         let Some((index, character)) = body.char_indices().find(|(_, character)| !is_printable(*character)) else {
             return Ok(());
@@ -83,7 +83,7 @@ impl Source {
     }
 }
 
-/// What YAML 1.2 calls `c-printable`, without the byte order mark.
+/// The characters `c-printable` of YAML 1.2, without the byte order mark.
 fn is_printable(character: char) -> bool {
     matches!(character,
         '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}'

@@ -1,8 +1,8 @@
 //! YAML as a tree of nodes, and the place of each node in the text.
 //!
-//! The parser tells the place of an error and of nothing else. So every node gets a number, in the order in which the
-//! parser meets them, and to find a node's place, [`locate`] parses the text once more and fails at that number. That
-//! costs a parse for each mistake, and nothing for a file without one.
+//! The parser reports the position of an error, and no other position. So every node gets a number, in the order of parsing.
+//! To find the position of a node, [`locate`] parses the text again and fails at that number. That costs a parse for each
+//! mistake, and nothing for a file without mistakes.
 
 use std::fmt;
 
@@ -10,9 +10,9 @@ use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqA
 
 use crate::config::error::{ConfigError, Position};
 
-/// The most nodes, with aliases followed. A few lines of aliases to aliases would otherwise fill the memory.
+/// The most nodes, with aliases expanded. A few lines of aliases to aliases would otherwise exhaust the memory.
 const MOST_NODES: usize = 50_000;
-/// The most bytes of text in all nodes, with aliases followed.
+/// The most bytes of text in all nodes, with aliases expanded.
 const MOST_TEXT: usize = 4 * 1024 * 1024;
 /// The deepest nesting.
 const DEEPEST: usize = 32;
@@ -42,7 +42,7 @@ pub(super) enum Data {
 /// Parses a text of one document.
 pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
     let root = document(text, &mut Walk::default())?;
-    // The parser drops tags such as `!!python/object` without a word. Written as `!.python/object` it shows them.
+    // The parser silently ignores tags such as `!!python/object`. Written as `!.python/object`, it reports them.
     if text.contains("!!") || text.contains("!<") {
         let shown = text.replace("!!", "!.").replace("!<", "!.");
         let mut walk = Walk { refuse_dotted_tags: true, ..Walk::default() };
@@ -59,7 +59,7 @@ pub(super) fn locate(text: &str, at: usize) -> Option<Position> {
     position(&first_document(text, &mut walk).err()?)
 }
 
-/// A path of keys as it is written in errors.
+/// A path of keys, as errors show it.
 pub(super) fn join(parent: &str, key: &str) -> String {
     match (parent, key) {
         ("", key) => key.to_owned(),
@@ -68,7 +68,7 @@ pub(super) fn join(parent: &str, key: &str) -> String {
     }
 }
 
-/// How far the parser has come.
+/// The progress of the parser.
 #[derive(Default)]
 struct Walk {
     nodes: usize,
@@ -76,7 +76,7 @@ struct Walk {
     path: Vec<String>,
     stop_at: Option<usize>,
     refuse_dotted_tags: bool,
-    /// Why the walk was ended from here, if it was.
+    /// Why the parser was stopped, if it was.
     ended: Option<&'static str>,
 }
 
@@ -87,7 +87,7 @@ fn document(text: &str, walk: &mut Walk) -> Result<Node, ConfigError> {
     let Some(second) = documents.next() else { return Ok(root) };
     let mut at_its_start = Walk { stop_at: Some(0), ..Walk::default() };
     match NodeSeed(&mut at_its_start).deserialize(second) {
-        // What follows is no document but a fault.
+        // The error is in the text after the first document, before a second one begins.
         Err(error) if at_its_start.nodes == 0 => Err(failed(text, error, &at_its_start)),
         result => {
             let place = result.err().as_ref().and_then(position);
@@ -120,7 +120,7 @@ fn failed(text: &str, error: serde_yaml::Error, walk: &Walk) -> ConfigError {
     ConfigError::new(format!("this is not YAML: {message}{remedy}")).at(place)
 }
 
-/// What is often wrong where YAML ends.
+/// The remedy for a common mistake at a syntax error.
 fn remedy(text: &str, place: Position) -> &'static str {
     let line = text.lines().nth(place.line.saturating_sub(1)).unwrap_or_default();
     if line.trim_start_matches(' ').starts_with('\t') {
@@ -141,7 +141,7 @@ impl ConfigError {
     }
 }
 
-/// Takes one node and all below it.
+/// Reads one node and all below it.
 struct NodeSeed<'w>(&'w mut Walk);
 
 impl Walk {
@@ -175,7 +175,7 @@ impl<'de> DeserializeSeed<'de> for NodeSeed<'_> {
     type Value = Node;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        // An error that a visitor returns takes on the place of the node that is visited.
+        // The parser adds the position of the current node to an error that the visitor returns.
         deserializer.deserialize_any(self)
     }
 }
@@ -244,7 +244,7 @@ impl<'de> Visitor<'de> for NodeSeed<'_> {
         let at = self.0.begin()?;
         let mut entries = Vec::new();
         loop {
-            // Not yet known, but as deep as the value.
+            // The key is not known yet, but counts towards the depth.
             self.0.path.push(String::new());
             let Some(key) = mapping.next_key_seed(NodeSeed(&mut *self.0))? else { break };
             self.0.path.pop();
@@ -269,7 +269,7 @@ impl<'de> Visitor<'de> for NodeSeed<'_> {
 }
 
 impl Data {
-    /// Whether it can stand as a key: the parser reads more than the writer writes.
+    /// Whether it can be written as a key. The parser accepts more keys than the writer.
     pub(super) fn fits_key(&self) -> bool {
         match self {
             Self::Mapping(_) | Self::Tagged(..) => false,
@@ -278,7 +278,7 @@ impl Data {
         }
     }
 
-    /// A key as it stands in a path.
+    /// A key, as a path shows it.
     pub(super) fn as_key(&self) -> String {
         match self {
             Self::Text(text) => text.escape_debug().to_string(),
@@ -286,7 +286,7 @@ impl Data {
         }
     }
 
-    /// A value as it stands in an error.
+    /// A value, as an error shows it.
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Null => "nothing".to_owned(),

@@ -1,4 +1,4 @@
-//! The reading of single values: the type, the range, and the words for what is neither.
+//! Reads single values: checks the type and the range, and writes the message if either is wrong.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::config::pool::{Cores, Workers};
 use crate::config::rules::{self, Count, TIME_REMEDY};
 use crate::config::span;
 
-/// Why a value of the wrong kind cannot stand somewhere.
+/// The message about a value of the wrong type.
 pub(super) fn wrong(data: &Data, wanted: &str, remedy: &str) -> String {
     match data {
         Data::Null => format!("nothing is given; {remedy}"),
@@ -31,7 +31,7 @@ pub(super) fn flag(data: &Data) -> Result<bool, String> {
 fn number(data: &Data, rule: &Count) -> Result<i128, String> {
     match data {
         Data::Integer(number) => rule.check(*number).map(|()| *number),
-        // In quotes, or with zeros before it, it is text for YAML.
+        // In quotes or with leading zeros, YAML reads a number as text.
         Data::Text(text) => match text.parse::<i128>() {
             Ok(number) => Err(format!("{} is no number for YAML; write {number}", data.shown())),
             Err(_) => Err(wrong(data, "a whole number", &rule.remedy())),
@@ -87,7 +87,7 @@ pub(super) fn stack_size(data: &Data) -> Result<usize, String> {
     bytes::check_stack(size).map(|()| size)
 }
 
-/// A fixed limit, or the word for one that adapts, which then is `adaptive`.
+/// Reads a fixed limit, or the word `adaptive`, which means the limit of the same name.
 pub(super) fn concurrency(data: &Data, adaptive: Concurrency) -> Result<Concurrency, String> {
     match data {
         Data::Text(text) if text == "adaptive" => Ok(adaptive),
@@ -96,7 +96,7 @@ pub(super) fn concurrency(data: &Data, adaptive: Concurrency) -> Result<Concurre
     }
 }
 
-/// One of a few words, and what it stands for.
+/// Reads one of several words, each with its meaning.
 pub(super) fn word<T: Copy>(data: &Data, known: &[(&str, T)]) -> Result<T, String> {
     let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
     let Data::Text(text) = data else {
@@ -133,7 +133,7 @@ pub(super) fn time(data: &Data) -> Result<Duration, String> {
     rules::check_time(time).map(|()| time)
 }
 
-/// A time, or 0 for none. It is checked together with the other settings.
+/// Reads a time that may be 0. Its range is checked by the caller.
 pub(super) fn time_or_zero(data: &Data) -> Result<Duration, String> {
     let time = match data {
         Data::Integer(seconds) if *seconds < 0 => Err(format!("{seconds} is negative")),

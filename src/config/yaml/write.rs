@@ -1,4 +1,4 @@
-//! From settings to YAML: the short form where it says everything, the long form otherwise.
+//! Writes settings as YAML: a pool in its short form if only its workers are set, and otherwise in its long form.
 
 use serde::{Serialize, Serializer};
 use serde_yaml::{Mapping, Value};
@@ -14,10 +14,11 @@ use crate::config::span;
 use crate::config::trust::{Malformed, Trust};
 
 impl Config {
-    /// Writes the settings in the form that [`from_yaml`](Self::from_yaml) reads as an equal value.
+    /// Writes the settings as YAML, which [`from_yaml`](Self::from_yaml) reads as an equal value.
     ///
     /// # Errors
-    /// If the settings are not [valid](Self::validate), since they could not be read again.
+    ///
+    /// If the settings are not [valid](Self::validate): they could not be read again.
     pub fn to_yaml(&self) -> Result<String, ConfigError> {
         self.validate()?;
         serde_yaml::to_string(self).map_err(|error| ConfigError::new(error.to_string()))
@@ -75,7 +76,7 @@ fn mapping(entries: Vec<(&str, Value)>) -> Value {
 
 fn pool_entry(name: &str, pool: &PoolConfig) -> (Value, Value) {
     let plain = PoolConfig { workers: pool.workers, ..PoolConfig::auto() };
-    // In short, such a name would be taken for a slip.
+    // In its short form, such a name would be reported as a mistyped built-in one.
     let misread = hints::built_in_meant_by(name).is_some_and(|meant| meant != name);
     if *pool == plain && !misread {
         return (format!("{name}_workers").into(), workers(pool.workers));
