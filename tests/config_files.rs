@@ -172,7 +172,7 @@ fn pools_keep_the_order_of_the_file_and_the_built_in_ones_that_it_does_not_name_
     assert_eq!(names(&Config::from_yaml(&written).unwrap()), order, "{written}");
 
     let pools = Pools::new(&config).unwrap();
-    assert_eq!(pools.names().map(|name| name.as_str()).collect::<Vec<_>>(), order);
+    assert_eq!(pools.names().map(tower_offload::Workload::as_str).collect::<Vec<_>>(), order);
     assert_eq!(pools.stats().iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(), order);
     for name in order {
         assert_eq!(pools.get(name).unwrap().name().as_str(), name);

@@ -1,4 +1,5 @@
-//! Runs the unit tests of the example server, which `cargo test` builds but does not run as part of the example.
+//! The unit tests of the example server. `cargo test` builds examples without running their tests, so this program includes
+//! the example.
 
 #![allow(dead_code)]
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::body::FullBody;
 
+#[cfg(feature = "prometheus")]
 pub(super) fn ok(content_type: &'static str, body: String) -> Response<FullBody> {
     answer(StatusCode::OK, content_type, body)
 }
