@@ -22,7 +22,7 @@
 //!
 //! let app: Router = Router::new()
 //!     .route("/search", get(|| async { "found" }))
-//!     .layer(PoolLayer::<Cpu>::new(&Pools::default()))
+//!     .route_layer(PoolLayer::<Cpu>::new(&Pools::default()))
 //!     .layer(map_request(terms));
 //! ```
 
@@ -56,7 +56,7 @@ use std::time::{Duration, Instant};
 ///
 /// let app: Router = Router::new()
 ///     .route("/search", get(search))
-///     .layer(PoolLayer::<Cpu>::new(&Pools::default()))
+///     .route_layer(PoolLayer::<Cpu>::new(&Pools::default()))
 ///     .layer(map_request(set_deadline));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

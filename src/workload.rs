@@ -15,6 +15,7 @@ use std::sync::Arc;
 ///
 /// assert_eq!(Workload::of(Cpu), Workload::CPU);
 /// assert_eq!(Workload::from("thumbnails").as_str(), "thumbnails");
+/// assert_eq!(Workload::CPU, "cpu");
 /// ```
 #[derive(Clone)]
 pub struct Workload(Repr);
@@ -205,6 +206,18 @@ impl PartialEq for Workload {
 }
 
 impl Eq for Workload {}
+
+impl PartialEq<str> for Workload {
+    fn eq(&self, name: &str) -> bool {
+        self.as_str() == name
+    }
+}
+
+impl PartialEq<&str> for Workload {
+    fn eq(&self, name: &&str) -> bool {
+        self.as_str() == *name
+    }
+}
 
 impl PartialOrd for Workload {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {

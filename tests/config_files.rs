@@ -187,8 +187,16 @@ fn pools_keep_the_order_of_the_file_and_the_built_in_ones_that_it_does_not_name_
 async fn a_drain_is_reported_in_the_order_of_the_settings() {
     let pools = Pools::new(&Config::from_yaml(ORDERED).unwrap()).unwrap();
     let report = pools.shutdown(Duration::from_secs(30)).await;
-    let order: Vec<_> = report.pools.iter().map(|drain| drain.pool.as_str()).collect();
+    let order: Vec<_> = report.pools.iter().map(|drain| drain.pool.clone()).collect();
     assert_eq!(order, ["zip", "db", "archive", "cpu", "io", "inference"]);
+    assert!(report.is_complete());
+}
+
+#[test]
+fn a_builder_sets_the_cores_too() {
+    Pools::builder().cores(3).build().unwrap();
+    let error = Pools::builder().cores(0).build().unwrap_err();
+    assert!(error.to_string().starts_with("performance.cores: 0 cores could never run a task"), "{error}");
 }
 
 #[test]

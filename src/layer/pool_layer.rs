@@ -69,7 +69,9 @@ use crate::workload::{Marker, PoolName};
 ///     })
 /// }
 ///
-/// let app: axum::Router = axum::Router::new().layer(low_for_batches(&Pools::default()));
+/// let app: axum::Router = axum::Router::new()
+///     .route("/batch", axum::routing::post(|| async { "done" }))
+///     .route_layer(low_for_batches(&Pools::default()));
 /// ```
 ///
 /// # What runs where

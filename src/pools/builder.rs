@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::Pools;
-use crate::config::{Config, ConfigError, PoolConfig, Route, Trust};
+use crate::config::{Config, ConfigError, Cores, PoolConfig, Route, Trust};
 use crate::error::UnknownPool;
 use crate::pool::{ContextHooks, WorkerHooks};
 use crate::workload::{PoolName, Workload};
@@ -53,6 +53,13 @@ impl PoolsBuilder {
     #[must_use]
     pub fn without_built_in_pools(mut self) -> Self {
         self.config = self.config.without_built_in_pools();
+        self
+    }
+
+    /// Sets the number of cores that the pools share; by default all that this process may use.
+    #[must_use]
+    pub fn cores(mut self, cores: impl Into<Cores>) -> Self {
+        self.config = self.config.cores(cores);
         self
     }
 

@@ -144,6 +144,12 @@ impl DrainReport {
         self.pools.iter().map(|pool| pool.cut_off).sum()
     }
 
+    /// Whether every task ended in time.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.unfinished() == 0
+    }
+
     /// Tasks that did not end in time: those given up and those cut off, over all pools.
     #[must_use]
     pub fn unfinished(&self) -> u64 {

@@ -83,6 +83,9 @@ impl<W: Select<Req> + ?Sized, Req> Select<Req> for Arc<W> {
 
 impl Pools {
     /// The target for requests to the pool of this name: resolve it once, and clone it for each request.
+    ///
+    /// It is [`Target::Unknown`] if no pool has this name, and [`Target::Inline`] if the pools are
+    /// [disabled](Self::disabled).
     #[must_use]
     pub fn target(&self, name: impl crate::workload::PoolName) -> Target {
         Target::resolve(self, name)
