@@ -117,6 +117,44 @@ fn closures_and_async_blocks_are_called_by_the_line_that_submits_them() {
     assert_eq!(functions(run), expected);
 }
 
+async fn heavy_computation(begun: Gate, gate: Gate) {
+    begun.open();
+    gate.wait();
+}
+
+#[test]
+fn the_status_block_is_logged_line_by_line() {
+    let builder = Pools::builder().without_built_in_pools().verbose(true);
+    let pools = builder.pool("io", PoolConfig::new(50)).pool("cpu", PoolConfig::new(1)).build().unwrap();
+    let (begun, gate) = (Gate::default(), Gate::default());
+    let task = pools.submit_to_pool("cpu", heavy_computation(begun.clone(), gate.clone())).unwrap();
+    begun.wait();
+    let queued = pools.submit_to_pool("cpu", process_data).unwrap();
+    let lines = logged(|_| pools.log_current_status());
+    gate.open();
+    end_of(task).unwrap();
+    end_of(queued).unwrap();
+    let lines: Vec<_> = lines.iter().map(|line| line.strip_prefix(" INFO tower_offload: ").unwrap()).collect();
+    let (task, seconds) = lines[4].split_once(" (running for ").unwrap();
+    assert!(
+        seconds.strip_suffix("s)").unwrap().split_once('.').is_some_and(|(_, tenths)| tenths.len() == 1),
+        "{seconds}"
+    );
+    assert_eq!(task, "    └─ Task #1: heavy_computation");
+    assert_eq!(
+        [&lines[..4], &lines[5..]].concat(),
+        [
+            "ThreadPoolManager Current Status:",
+            "============================================================",
+            "  io           | Workers:   0/ 50 (  0.0%) | Queued:   0",
+            "  cpu          | Workers:   1/  1 (100.0%) | Queued:   1",
+            "------------------------------------------------------------",
+            "  Total: 1 active threads, 1 queued tasks",
+            "============================================================",
+        ]
+    );
+}
+
 #[test]
 fn a_running_task_is_listed_by_the_line_that_submitted_it() {
     let pools = verbose("listed", PoolConfig::new(1));
