@@ -61,9 +61,9 @@ impl Pools {
     /// An overloaded pool sheds tasks that wait too long (see [`Queue`](crate::config::Queue)). For a backlog of many tasks,
     /// use a [batch](Self::batch_executor), whose tasks wait outside the pool, or give the pool `queue: fifo`.
     ///
-    /// A task may submit to its own pool: the inner task queues like any other. If the worker of the outer task polls the
-    /// handle or waits for it while the inner task is still queued, it runs the inner task in place. If the queue has no
-    /// room, the inner task runs in place before this returns, up to its first await.
+    /// A task may submit to its own pool: the inner task queues like any other. If a worker of the pool polls the handle or
+    /// waits for it while the inner task is still queued, that worker runs the inner task in place. If the queue has no room,
+    /// the inner task runs in place before this returns, up to its first await.
     ///
     /// [Disabled](Self::disabled) pools run a task to its end before this returns; except that a future, if this is called
     /// in a Tokio runtime, is spawned there.
