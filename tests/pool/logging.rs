@@ -216,7 +216,7 @@ fn a_task_whose_caller_leaves_is_logged() {
 }
 
 async fn pending() {
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// It is dropped by its worker, under the subscriber of the process.
