@@ -1,17 +1,17 @@
 //! Admission itself: every rule about order, limits, lateness and refusal, put together.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::codel::Codel;
 use super::counts::{Counts, Outcome, Snapshot};
-use super::deadlines::Deadlines;
 use super::drain_rate::DrainRate;
 use super::limiter::Limiter;
 use super::mean::Mean;
 use super::permits::Permits;
 use super::priority_queue::PriorityQueue;
 use super::random::Random;
-use super::settings::{Discipline, Offer, Settings};
+use super::settings::{Discipline, Limit, Offer, Settings};
 use super::slab::{Key, Slab, State};
 use super::timestamp::{Timestamp, nanos};
 use crate::error::Reason;
@@ -68,15 +68,15 @@ pub struct Admission<T> {
     settings: Settings,
     slab: Slab<T>,
     levels: PriorityQueue,
-    deadlines: Deadlines,
+    /// The queued tasks whose deadline comes before the queue timeout.
+    deadlines: BTreeSet<(Timestamp, u32)>,
     queued: usize,
     permits: Permits,
     /// How many tasks are in flight without a permit.
     riding: usize,
     limiter: Limiter,
-    /// How long tasks execute, in nanoseconds; and how long they would if as many ran as the limit says.
+    /// How long tasks execute, in nanoseconds.
     run: Mean,
-    shared_run: Mean,
     codel: Codel,
     drain_rate: DrainRate,
     draining: bool,
@@ -95,13 +95,12 @@ impl<T> Admission<T> {
             settings,
             slab: Slab::new(),
             levels: PriorityQueue::new(),
-            deadlines: Deadlines::default(),
+            deadlines: BTreeSet::new(),
             queued: 0,
             permits: Permits::default(),
             riding: 0,
             limiter: Limiter::new(settings.limit),
             run: Mean::new(MEMORY),
-            shared_run: Mean::new(MEMORY),
             codel: Codel::new(&settings),
             drain_rate: DrainRate::new(),
             draining: false,
@@ -226,7 +225,7 @@ impl<T> Admission<T> {
     /// are below the limit, unless that was lowered while they were in use.
     #[must_use]
     pub fn permit_of(&self, key: Key) -> Option<u32> {
-        self.slab.find(key, State::InFlight).map(|index| self.slab.at(index).place)
+        self.slab.find(key, State::InFlight).map(|index| self.slab.at(index).permit)
     }
 
     /// Ends a task in flight, and takes its permit back if it has one. `ran` is how long it executed, if it did.
@@ -252,11 +251,10 @@ impl<T> Admission<T> {
                 level.overload.ended(late, usual, limit);
             }
             self.run.add(nanos(ran));
-            self.shared_run.add(nanos(ran) * stretch);
-            self.codel.follow(&self.settings, self.shared_run.value());
-            self.limiter.ended(now, mark, outcome, held);
+            self.codel.follow(&self.settings, self.run.value() * stretch);
+            self.limiter.ended(mark, outcome, held);
         }
-        self.permits.release(self.slab.at(index).place);
+        self.permits.release(self.slab.at(index).permit);
         self.slab.remove(index);
         self.counts.finished(outcome);
         true
@@ -312,8 +310,8 @@ impl<T> Admission<T> {
 
     /// Sets a fixed limit anew. An adaptive one finds its own.
     pub fn set_limit(&mut self, limit: usize) {
-        if let Limiter::Fixed(fixed) = &mut self.limiter {
-            *fixed = limit;
+        if matches!(self.settings.limit, Limit::Fixed(_)) {
+            self.limiter = Limiter::new(Limit::Fixed(limit));
         }
     }
 
@@ -414,9 +412,9 @@ impl<T> Admission<T> {
 
     /// Forgets everything learned: the next workload may be a different one.
     fn forget(&mut self) {
-        self.limiter.forget();
+        self.limiter = Limiter::new(self.settings.limit);
         self.levels = PriorityQueue::new();
-        [self.run, self.shared_run] = [Mean::new(MEMORY); 2];
+        self.run = Mean::new(MEMORY);
         self.codel = Codel::new(&self.settings);
         self.drain_rate = DrainRate::new();
     }
@@ -478,10 +476,8 @@ impl<T> Admission<T> {
     /// How much longer a task would execute if as many ran as the limit says, where fewer do because the cores are
     /// taken: the wait that comes of sharing them is what the limit allows, and nothing to be called late.
     fn stretch(&self) -> f64 {
-        {
-            let running = self.permits.in_use();
-            (running + self.takeable()) as f64 / running.max(1) as f64
-        }
+        let running = self.permits.in_use();
+        (running + self.takeable()) as f64 / running.max(1) as f64
     }
 
     fn start_at_once(&mut self, now: Timestamp, offer: Offer) -> Key {
@@ -492,7 +488,7 @@ impl<T> Admission<T> {
         self.levels.get(usize::from(level)).start_at_once(&mut self.slab, key.index(), offer.caller, run);
         let slot = self.slab.at_mut(key.index());
         slot.deadline = offer.deadline.unwrap_or(Timestamp::MAX);
-        (slot.mark, slot.place) = (self.limiter.started(now, false, run, || false), self.permits.take());
+        (slot.mark, slot.permit) = (self.limiter.started(now, false, run, || false), self.permits.take());
         self.started = now;
         key
     }
@@ -505,7 +501,7 @@ impl<T> Admission<T> {
         (slot.deadline, slot.patient) = (deadline, offer.patient);
         self.levels.push(&mut self.slab, index, offer.caller, self.run.value());
         if deadline < self.timeout_of(now, offer.patient) {
-            self.deadlines.insert(&mut self.slab, deadline, index);
+            self.deadlines.insert((deadline, index));
         }
         self.queued += 1;
         key
@@ -544,7 +540,7 @@ impl<T> Admission<T> {
         let key = self.slab.key(index);
         let slot = self.slab.at_mut(index);
         let waited = now.since(slot.since);
-        (slot.state, slot.since, slot.mark, slot.place) = (State::InFlight, now, mark, permit);
+        (slot.state, slot.since, slot.mark, slot.permit) = (State::InFlight, now, mark, permit);
         slot.in_turn = in_turn;
         let task = slot.task.take().expect("a task without payload is unfit to start");
         self.levels.get(level).started(&self.slab, index);
@@ -580,7 +576,7 @@ impl<T> Admission<T> {
         let oldest = self.levels.oldest();
         let timeouts = oldest.map(|index| (self.slab.at(index).since + self.settings.timeout, index));
         let timeout = timeouts.min().map(|(due, index)| (due, index, Reason::QueueTimeout));
-        let deadline = self.deadlines.first().map(|(due, index)| (due, index, Reason::DeadlineExceeded));
+        let deadline = self.deadlines.first().map(|&(due, index)| (due, index, Reason::DeadlineExceeded));
         timeout.into_iter().chain(deadline).min_by_key(|(due, ..)| *due)
     }
 
@@ -618,7 +614,7 @@ impl<T> Admission<T> {
     /// Takes a task out of the queue; what becomes of its slot is the caller's.
     fn unlink(&mut self, index: u32) {
         self.levels.unlink(&mut self.slab, index);
-        self.deadlines.remove(&mut self.slab, index);
+        self.deadlines.remove(&(self.slab.at(index).deadline, index));
         self.queued -= 1;
         if self.queued == 0 {
             self.codel.clear(self.clock);

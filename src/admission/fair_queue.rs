@@ -19,8 +19,8 @@
 //!
 //! **At the door** of a full queue the caller with most tasks, waiting or in flight, loses its newest to one with fewer;
 //! among equal callers, the caller with more service does. Tasks are counted by caller and not by queue, because in a
-//! short queue a heavy caller has one task in each of its virtual queues. The count is a count-min sketch (Cormode and
-//! Muthukrishnan, 2005): a light caller is taken for a heavy one if both of its bytes are those of heavy ones.
+//! short queue a heavy caller has one task in each of its virtual queues. A table of [`CALLERS`] numbers has the counts, so a
+//! light caller is taken for one of `n` heavy ones with odds of `n` in that many.
 
 use super::random::mix;
 use super::slab::{Chain, List, Slab, UNSHARED};
@@ -32,6 +32,9 @@ pub(super) const QUEUES: usize = 64;
 /// How many of them a caller may use.
 pub(super) const HAND: usize = 8;
 
+/// How many callers are told apart at the door.
+const CALLERS: usize = 4096;
+
 #[derive(Debug)]
 pub(super) struct FairQueue {
     queues: [VirtualQueue; QUEUES],
@@ -41,12 +44,8 @@ pub(super) struct FairQueue {
     since: Timestamp,
     round: u32,
     /// How many tasks of each caller wait or are in flight.
-    held: Sketch,
+    held: [u32; CALLERS],
 }
-
-/// Counts by the two bytes of a caller's number.
-#[derive(Debug)]
-struct Sketch([[u32; 256]; 2]);
 
 #[derive(Clone, Copy, Debug)]
 struct VirtualQueue {
@@ -60,7 +59,7 @@ struct VirtualQueue {
 impl FairQueue {
     pub(super) const fn new() -> Self {
         let queue = VirtualQueue { tasks: List::new(Chain::Queue), served: 0.0, round: 0, in_flight: 0 };
-        Self { queues: [queue; QUEUES], waiting: 0, since: Timestamp::MAX, round: 0, held: Sketch([[0; 256]; 2]) }
+        Self { queues: [queue; QUEUES], waiting: 0, since: Timestamp::MAX, round: 0, held: [0; CALLERS] }
     }
 
     /// A task of this caller waits.
@@ -90,7 +89,7 @@ impl FairQueue {
             queue.round = round;
         }
         let number = number(caller);
-        self.held.add(number);
+        self.held[usize::from(number)] += 1;
         let slot = slab.at_mut(index);
         (slot.queue, slot.caller) = (chosen as u8, number);
         chosen
@@ -100,7 +99,7 @@ impl FairQueue {
     pub(super) fn unlink<T>(&mut self, slab: &mut Slab<T>, index: u32) {
         let slot = slab.at_mut(index);
         let (queue, caller) = (usize::from(slot.queue), slot.caller);
-        self.held.remove(caller);
+        self.held[usize::from(caller)] -= 1;
         self.queues[queue].tasks.unlink(slab, index);
         if self.queues[queue].tasks.is_empty() {
             self.waiting &= !(1 << queue);
@@ -110,7 +109,7 @@ impl FairQueue {
     /// A task that has just left its queue starts.
     pub(super) fn started<T>(&mut self, slab: &Slab<T>, index: u32) {
         let slot = slab.at(index);
-        self.held.add(slot.caller);
+        self.held[usize::from(slot.caller)] += 1;
         self.queues[usize::from(slot.queue)].in_flight += 1;
     }
 
@@ -120,7 +119,7 @@ impl FairQueue {
         if slot.queue == UNSHARED {
             return;
         }
-        self.held.remove(slot.caller);
+        self.held[usize::from(slot.caller)] -= 1;
         let round = self.round;
         let queue = &mut self.queues[usize::from(slot.queue)];
         queue.in_flight -= 1;
@@ -145,7 +144,7 @@ impl FairQueue {
     /// The same, if one more task of this caller would leave it with no more than that one has.
     pub(super) fn least_beside<T>(&self, slab: &Slab<T>, caller: Option<u64>, run: f64) -> Option<u32> {
         let (index, held, standing) = self.most(slab, run)?;
-        let own = self.held.get(number(caller)) + 1;
+        let own = self.held[usize::from(number(caller))] + 1;
         let served = || {
             let least = self.least_served(run).map_or(0.0, |(standing, _)| standing);
             self.queues[self.shortest(caller, run)].standing(self.round, run).max(least)
@@ -157,7 +156,7 @@ impl FairQueue {
     fn most<T>(&self, slab: &Slab<T>, run: f64) -> Option<(u32, u32, f64)> {
         let newest = self.waiting().filter_map(|queue| {
             let index = self.queues[queue].tasks.newest()?;
-            let held = self.held.get(slab.at(index).caller);
+            let held = self.held[usize::from(slab.at(index).caller)];
             Some((index, held, self.queues[queue].standing(self.round, run)))
         });
         newest.max_by(|a, b| a.1.cmp(&b.1).then(a.2.total_cmp(&b.2)))
@@ -189,25 +188,6 @@ impl FairQueue {
     }
 }
 
-impl Sketch {
-    fn add(&mut self, number: u16) {
-        let [low, high] = number.to_le_bytes();
-        self.0[0][usize::from(low)] += 1;
-        self.0[1][usize::from(high)] += 1;
-    }
-
-    fn remove(&mut self, number: u16) {
-        let [low, high] = number.to_le_bytes();
-        self.0[0][usize::from(low)] -= 1;
-        self.0[1][usize::from(high)] -= 1;
-    }
-
-    fn get(&self, number: u16) -> u32 {
-        let [low, high] = number.to_le_bytes();
-        self.0[0][usize::from(low)].min(self.0[1][usize::from(high)])
-    }
-}
-
 impl VirtualQueue {
     /// Those that wait, and those in flight.
     fn tasks_in_all(&self) -> usize {
@@ -226,7 +206,7 @@ impl VirtualQueue {
 
 /// The number by which a caller is known at the door.
 fn number(caller: Option<u64>) -> u16 {
-    (mix(caller.unwrap_or(0)) >> 48) as u16
+    (mix(caller.unwrap_or(0)) % CALLERS as u64) as u16
 }
 
 /// The queues of a caller: the first cards of a deck that its hash shuffled.

@@ -43,13 +43,12 @@
 //! No task is shed while a permit is free for it. A pool that has been idle for ten minutes forgets what it learned, so
 //! that nothing from before an idle spell changes what it does.
 //!
-//! Each task costs its payload and 48 bytes. No call costs more when more tasks wait, except for a deadline's place in
-//! its heap, a permit's number in another, and a call that ends many tasks.
+//! Each task costs its payload and 48 bytes. No call costs more when more tasks wait, except for a deadline's place
+//! among the others, a permit's number in its heap, and a call that ends many tasks.
 
 mod codel;
 mod core;
 mod counts;
-mod deadlines;
 mod drain_rate;
 mod fair_queue;
 mod limiter;
