@@ -1,10 +1,16 @@
-//! Admission itself: every rule about order, limits, lateness and refusal, put together.
+//! Admission itself: a task is offered, waits, starts and ends.
+//!
+//! The rules are in the modules beside this one. How tasks leave the queue unserved is in `leaving`, and what can be read of
+//! a pool is in `reading`.
+
+mod leaving;
+mod reading;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::codel::Codel;
-use super::counts::{Counts, Outcome, Snapshot};
+use super::counts::{Counts, Outcome};
 use super::drain_rate::DrainRate;
 use super::limiter::Limiter;
 use super::mean::Mean;
@@ -12,7 +18,7 @@ use super::permits::Permits;
 use super::priority_queue::PriorityQueue;
 use super::random::Random;
 use super::settings::{Discipline, Limit, Offer, Settings};
-use super::slab::{Key, Slab, State};
+use super::slab::{Key, NONE, Slab, State};
 use super::timestamp::{Timestamp, nanos};
 use crate::error::Reason;
 
@@ -75,8 +81,9 @@ pub struct Admission<T> {
     /// How many tasks are in flight without a permit.
     riding: usize,
     limiter: Limiter,
-    /// How long tasks execute, in nanoseconds.
+    /// How long tasks execute, in nanoseconds; and how long they would if as many ran as the limit says.
     run: Mean,
+    shared_run: Mean,
     codel: Codel,
     drain_rate: DrainRate,
     draining: bool,
@@ -101,6 +108,7 @@ impl<T> Admission<T> {
             riding: 0,
             limiter: Limiter::new(settings.limit),
             run: Mean::new(MEMORY),
+            shared_run: Mean::new(MEMORY),
             codel: Codel::new(&settings),
             drain_rate: DrainRate::new(),
             draining: false,
@@ -198,14 +206,8 @@ impl<T> Admission<T> {
         self.unlink(index);
         self.riding += 1;
         let slot = self.slab.at_mut(index);
-        slot.state = State::Riding;
+        slot.state = State::InFlight;
         slot.task.take()
-    }
-
-    /// Whether the task was started and has not ended.
-    #[must_use]
-    pub fn is_in_flight(&self, key: Key) -> bool {
-        [State::InFlight, State::Riding].into_iter().any(|state| self.slab.find(key, state).is_some())
     }
 
     /// Admits a task that runs in place, inside the permit of the task that awaits it, without waiting.
@@ -218,82 +220,42 @@ impl<T> Admission<T> {
         self.counts.submitted += 1;
         self.refusal(now, offer).inspect_err(|&reason| self.counts.refused(reason))?;
         self.riding += 1;
-        Ok(self.slab.insert(State::Riding, now, offer.level as u8))
-    }
-
-    /// The number of the permit that a task in flight has, from zero; of the free numbers each takes the lowest. They
-    /// are below the limit, unless that was lowered while they were in use.
-    #[must_use]
-    pub fn permit_of(&self, key: Key) -> Option<u32> {
-        self.slab.find(key, State::InFlight).map(|index| self.slab.at(index).permit)
+        Ok(self.slab.insert(State::InFlight, now, offer.level as u8))
     }
 
     /// Ends a task in flight, and takes its permit back if it has one. `ran` is how long it executed, if it did.
     /// Answers whether it was in flight.
     pub fn finish(&mut self, now: Timestamp, key: Key, outcome: Outcome, ran: Option<Duration>) -> bool {
         self.pass(now);
-        if let Some(index) = self.slab.find(key, State::Riding) {
-            self.slab.remove(index);
-            self.riding -= 1;
-            self.counts.finished(outcome);
-            return true;
-        }
         let Some(index) = self.slab.find(key, State::InFlight) else { return false };
+        self.counts.finished(outcome);
+        if self.slab.at(index).permit == NONE {
+            self.riding -= 1;
+        } else {
+            self.finish_permitted(now, index, outcome, ran);
+        }
+        self.slab.remove(index);
+        true
+    }
+
+    fn finish_permitted(&mut self, now: Timestamp, index: u32, outcome: Outcome, ran: Option<Duration>) {
         let slot = self.slab.at(index);
         let (mark, held) = (slot.mark, now.since(slot.since));
         let late = slot.deadline < now || matches!(outcome, Outcome::Cancelled | Outcome::Expired);
         let (usual, limit) = (self.run.value(), self.limiter.current());
         let stretch = self.stretch();
         let level = self.levels.get(usize::from(slot.level));
-        level.ended(&self.slab, index, now, ran.map(nanos), usual);
+        level.ended(&self.slab, index, now, ran.map(nanos));
         if let Some(ran) = ran {
             if self.settings.discipline == Discipline::Adaptive {
                 level.overload.ended(late, usual, limit);
             }
             self.run.add(nanos(ran));
-            self.codel.follow(&self.settings, self.run.value() * stretch);
+            self.shared_run.add(nanos(ran) * stretch);
+            self.codel.follow(&self.settings, self.shared_run.value());
             self.limiter.ended(mark, outcome, held);
         }
         self.permits.release(self.slab.at(index).permit);
-        self.slab.remove(index);
-        self.counts.finished(outcome);
-        true
-    }
-
-    /// Ends the waiting of tasks that waited too long: of all, or of one batch, so that others get the lock. Then
-    /// [`next_expiry`](Self::next_expiry) is now or before.
-    pub fn expire(&mut self, now: Timestamp, evicted: &mut Vec<Evicted<T>>) {
-        self.pass(now);
-        self.end_due(now, LARGE_BATCH, evicted);
-    }
-
-    /// When [`expire`](Self::expire) is due next: a task's time is up, or an adaptive limit lets waiting tasks past
-    /// those that hold its permits.
-    #[must_use]
-    pub fn next_expiry(&self) -> Option<Timestamp> {
-        let due = self.next_due().map(|(due, ..)| due);
-        due.into_iter().chain(self.next_move()).min()
-    }
-
-    /// The same for a task that is queued now.
-    #[must_use]
-    pub fn expiry_of(&self, now: Timestamp, offer: Offer) -> Timestamp {
-        let timeout = self.timeout_of(now, offer.patient);
-        let expiry = offer.deadline.map_or(timeout, |deadline| deadline.min(timeout));
-        self.next_move().map_or(expiry, |next| next.min(expiry))
-    }
-
-    fn next_move(&self) -> Option<Timestamp> {
-        if !self.is_stalled() {
-            return None;
-        }
-        self.limiter.waits_until(self.started, self.run.value())
-    }
-
-    /// Whether a task can be queued, whatever its priority is.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        !self.is_full()
     }
 
     /// Refuses every further offer.
@@ -301,81 +263,10 @@ impl<T> Admission<T> {
         self.draining = true;
     }
 
-    /// Ends the waiting of every task, for `reason`.
-    pub fn evict_all(&mut self, reason: Reason, evicted: &mut Vec<Evicted<T>>) {
-        while let Some(index) = self.levels.any() {
-            self.evict(index, reason, evicted);
-        }
-    }
-
     /// Sets a fixed limit anew. An adaptive one finds its own.
     pub fn set_limit(&mut self, limit: usize) {
         if matches!(self.settings.limit, Limit::Fixed(_)) {
             self.limiter = Limiter::new(Limit::Fixed(limit));
-        }
-    }
-
-    /// Whether a task waits that has a permit to get.
-    #[must_use]
-    pub fn has_takeable(&self) -> bool {
-        self.queued > 0 && self.permits.in_use() < self.limiter.current()
-    }
-
-    /// How many tasks wait that have a permit to get.
-    #[must_use]
-    pub fn takeable(&self) -> usize {
-        self.free_permits().min(self.queued)
-    }
-
-    /// Whether nothing waits and nothing is in flight.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.queued == 0 && self.in_flight() == 0
-    }
-
-    /// Whether even the best served tasks wait too long, or did within the last interval, or would if any were started.
-    #[must_use]
-    pub fn is_overloaded(&self, now: Timestamp) -> bool {
-        let stuck = |index| now.nanos_since(self.slab.at(index).since.max(self.started));
-        self.codel.shows(now, self.levels.oldest().next().map_or(0, stuck))
-    }
-
-    /// When a caller that was refused now should come again: how long the tasks that wait take to start at the present
-    /// rate, and up to half of that on top.
-    pub fn retry_after(&mut self, now: Timestamp) -> Duration {
-        let (ahead, limit) = (self.queued + 1, self.limiter.current());
-        self.drain_rate.retry_after(now, ahead, self.run.known(), limit, &mut self.random)
-    }
-
-    /// How many tasks were ever offered.
-    #[must_use]
-    pub const fn submitted(&self) -> u64 {
-        self.counts.submitted
-    }
-
-    /// How many tasks are in flight, those that ride included.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.permits.in_use() + self.riding
-    }
-
-    /// How many wait.
-    #[must_use]
-    pub const fn queued(&self) -> usize {
-        self.queued
-    }
-
-    /// The numbers of this instant.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            limit: self.limiter.current(),
-            in_flight: self.in_flight(),
-            permits: self.permits.in_use(),
-            queued: self.queued,
-            capacity: self.settings.capacity,
-            counts: self.counts,
-            overloaded: self.is_overloaded(self.clock),
         }
     }
 
@@ -387,13 +278,19 @@ impl<T> Admission<T> {
         evicted: &mut Vec<Evicted<T>>,
     ) -> Result<Admitted, Reason> {
         self.pass(now);
-        let placed = self.place(now, offer, may_start, evicted);
+        let admitted = self.refusal(now, offer).and_then(|()| {
+            if may_start {
+                Ok(Admitted::InFlight(self.start_at_once(now, offer)))
+            } else {
+                self.enqueue(now, offer, evicted)
+            }
+        });
         // A task that comes back is counted when it comes again.
-        if placed == Err(Reason::QueueFull) && offer.comes_back() {
-            return placed;
+        if admitted == Err(Reason::QueueFull) && offer.comes_back() {
+            return admitted;
         }
         self.counts.submitted += 1;
-        placed.inspect_err(|&reason| self.counts.refused(reason))
+        admitted.inspect_err(|&reason| self.counts.refused(reason))
     }
 
     /// Time passes: permits that are free while nothing waits make up for what was lost.
@@ -414,7 +311,7 @@ impl<T> Admission<T> {
     fn forget(&mut self) {
         self.limiter = Limiter::new(self.settings.limit);
         self.levels = PriorityQueue::new();
-        self.run = Mean::new(MEMORY);
+        [self.run, self.shared_run] = [Mean::new(MEMORY); 2];
         self.codel = Codel::new(&self.settings);
         self.drain_rate = DrainRate::new();
     }
@@ -422,34 +319,6 @@ impl<T> Admission<T> {
     /// Whether tasks wait and every permit is in use.
     fn is_stalled(&self) -> bool {
         self.queued > 0 && self.free_permits() == 0
-    }
-
-    /// A queued task leaves without having been served; `until` says that its caller waits no longer than that.
-    fn lose(&mut self, index: u32, until: Option<Timestamp>) {
-        let slot = self.slab.at(index);
-        let (run, limit) = (self.run.value(), self.limiter.current());
-        let overload = &mut self.levels.get(usize::from(slot.level)).overload;
-        overload.lost(run, limit);
-        if let Some(until) = until {
-            overload.left(until.nanos_since(slot.since) as f64);
-        }
-    }
-
-    fn place(
-        &mut self,
-        now: Timestamp,
-        offer: Offer,
-        may_start: bool,
-        evicted: &mut Vec<Evicted<T>>,
-    ) -> Result<Admitted, Reason> {
-        self.refusal(now, offer)?;
-        if may_start {
-            return Ok(Admitted::InFlight(self.start_at_once(now, offer)));
-        }
-        if self.is_full() {
-            self.make_room(now, offer, evicted)?;
-        }
-        Ok(Admitted::Queued(self.enqueue(now, offer)))
     }
 
     /// Whether the task is refused however much room there is.
@@ -461,16 +330,6 @@ impl<T> Admission<T> {
             return Err(Reason::DeadlineExceeded);
         }
         Ok(())
-    }
-
-    /// Whether no further task can wait. Those that the limit has permits for, and that only wait for somebody to start
-    /// them, take no place.
-    fn is_full(&self) -> bool {
-        self.queued >= self.settings.capacity.saturating_add(self.free_permits())
-    }
-
-    fn free_permits(&self) -> usize {
-        self.limiter.current().saturating_sub(self.permits.in_use())
     }
 
     /// How much longer a task would execute if as many ran as the limit says, where fewer do because the cores are
@@ -493,7 +352,10 @@ impl<T> Admission<T> {
         key
     }
 
-    fn enqueue(&mut self, now: Timestamp, offer: Offer) -> Key {
+    fn enqueue(&mut self, now: Timestamp, offer: Offer, evicted: &mut Vec<Evicted<T>>) -> Result<Admitted, Reason> {
+        if self.is_full() {
+            self.make_room(now, offer, evicted)?;
+        }
         let key = self.slab.insert(State::Queued, now, offer.level as u8);
         let index = key.index();
         let deadline = offer.deadline.unwrap_or(Timestamp::MAX);
@@ -504,24 +366,7 @@ impl<T> Admission<T> {
             self.deadlines.insert((deadline, index));
         }
         self.queued += 1;
-        key
-    }
-
-    /// Ends what is due; failing that, sheds the newest of the lowest level below; failing that, of a busier caller.
-    fn make_room(&mut self, now: Timestamp, offer: Offer, evicted: &mut Vec<Evicted<T>>) -> Result<(), Reason> {
-        self.end_due(now, BATCH, evicted);
-        if !self.is_full() {
-            return Ok(());
-        }
-        let (level, run, limit) = (offer.level as usize, self.run.value(), self.limiter.current());
-        let below = self.levels.least_below(&self.slab, level, self.settings.capacity, run);
-        let queue = self.levels.get(level);
-        let Some(index) = below.or_else(|| queue.least_beside(&self.slab, offer.caller, run)) else {
-            queue.overload.lost(run, limit);
-            return Err(Reason::QueueFull);
-        };
-        self.evict(index, Reason::Shed, evicted);
-        Ok(())
+        Ok(Admitted::Queued(key))
     }
 
     fn start(&mut self, now: Timestamp, level: usize, index: u32) -> Started<T> {
@@ -529,7 +374,7 @@ impl<T> Admission<T> {
         if let Some(oldest) = self.levels.get(level).oldest() {
             self.codel.observe(now, now.nanos_since(self.slab.at(oldest).since));
         }
-        let in_turn = self.levels.took(level, run);
+        self.levels.took(level, run);
         self.unlink(index);
         self.drain_rate.started(now, self.queued > 0);
         let permit = self.permits.take();
@@ -541,74 +386,9 @@ impl<T> Admission<T> {
         let slot = self.slab.at_mut(index);
         let waited = now.since(slot.since);
         (slot.state, slot.since, slot.mark, slot.permit) = (State::InFlight, now, mark, permit);
-        slot.in_turn = in_turn;
         let task = slot.task.take().expect("a task without payload is unfit to start");
         self.levels.get(level).started(&self.slab, index);
         Started { key, task, waited }
-    }
-
-    /// Sheds tasks of this level that have waited for so long that they are useless, if they are known to be.
-    fn shed_useless(&mut self, now: Timestamp, level: usize, evicted: &mut Vec<Evicted<T>>) {
-        let queue = self.levels.get(level);
-        let Some(useless) = queue.overload.useless() else { return };
-        for _ in 0..BATCH {
-            match self.levels.get(level).oldest() {
-                Some(index) if now.nanos_since(self.slab.at(index).since) > useless => {
-                    self.evict(index, Reason::Shed, evicted);
-                }
-                _ => break,
-            }
-        }
-    }
-
-    /// Ends up to `most` tasks whose time is up.
-    fn end_due(&mut self, now: Timestamp, most: usize, evicted: &mut Vec<Evicted<T>>) {
-        for _ in 0..most {
-            match self.next_due() {
-                Some((due, index, reason)) if due <= now => self.evict(index, reason, evicted),
-                _ => break,
-            }
-        }
-    }
-
-    /// Whose time is up first, and why.
-    fn next_due(&self) -> Option<(Timestamp, u32, Reason)> {
-        let oldest = self.levels.oldest();
-        let timeouts = oldest.map(|index| (self.slab.at(index).since + self.settings.timeout, index));
-        let timeout = timeouts.min().map(|(due, index)| (due, index, Reason::QueueTimeout));
-        let deadline = self.deadlines.first().map(|&(due, index)| (due, index, Reason::DeadlineExceeded));
-        timeout.into_iter().chain(deadline).min_by_key(|(due, ..)| *due)
-    }
-
-    /// Why this task must not start.
-    fn unfit(&self, now: Timestamp, index: u32) -> Option<Reason> {
-        let slot = self.slab.at(index);
-        if slot.task.is_none() {
-            return Some(Reason::CutOff);
-        }
-        if slot.deadline <= now {
-            return Some(Reason::DeadlineExceeded);
-        }
-        (self.timeout_of(slot.since, slot.patient) <= now).then_some(Reason::QueueTimeout)
-    }
-
-    /// When the waiting of a task ends that was queued at this time, whatever its own deadline is.
-    fn timeout_of(&self, since: Timestamp, patient: bool) -> Timestamp {
-        if patient { Timestamp::MAX } else { since + self.settings.timeout }
-    }
-
-    fn evict(&mut self, index: u32, reason: Reason, evicted: &mut Vec<Evicted<T>>) {
-        let key = self.slab.key(index);
-        match reason {
-            Reason::DeadlineExceeded => self.lose(index, Some(self.slab.at(index).deadline)),
-            Reason::QueueTimeout | Reason::Shed => self.lose(index, None),
-            _ => {}
-        }
-        self.unlink(index);
-        self.counts.refused(reason);
-        let retry_after = self.retry_after(self.clock);
-        // A payload is missing only if its caller panicked before it stored one.
-        evicted.extend(self.slab.remove(index).map(|task| Evicted { key, task, reason, retry_after }));
     }
 
     /// Takes a task out of the queue; what becomes of its slot is the caller's.

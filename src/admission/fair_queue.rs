@@ -1,7 +1,7 @@
 //! Fairness between the callers of one level: shuffle-sharded virtual queues, served by what each has had.
 //!
 //! A caller is dealt a hand of [`HAND`] of the [`QUEUES`] queues by its hash, and each of its tasks waits in the
-//! shortest of them, those in flight counted; among equal queues, in the least served one. The queue that has been
+//! shortest of them, those in flight counted. The queue that has been
 //! served least is next. The numbers and the method are those of Kubernetes' API Priority and Fairness (KEP-1040). A
 //! caller with few tasks is hindered only if *every* queue of its hand is held by heavy callers. The odds for one, four
 //! and sixteen heavy callers are 2.3e-10, 4.9e-4 and 0.36.
@@ -17,8 +17,8 @@
 //! one start at most, and each of the C tasks in flight on either side can turn out longer or shorter than its estimate
 //! by no more than the longest.
 //!
-//! **At the door** of a full queue the caller with most tasks, waiting or in flight, loses its newest to one with fewer;
-//! among equal callers, the caller with more service does. Tasks are counted by caller and not by queue, because in a
+//! **At the door** of a full queue the caller with most tasks, waiting or in flight, loses its newest to one with fewer.
+//! Tasks are counted by caller and not by queue, because in a
 //! short queue a heavy caller has one task in each of its virtual queues. A table of [`CALLERS`] numbers has the counts, so a
 //! light caller is taken for one of `n` heavy ones with odds of `n` in that many.
 
@@ -80,7 +80,7 @@ impl FairQueue {
 
     /// The queue for one more task of this caller.
     fn join<T>(&mut self, slab: &mut Slab<T>, index: u32, caller: Option<u64>, run: f64) -> usize {
-        let chosen = self.shortest(caller, run);
+        let chosen = self.shortest(caller);
         let least = self.least_served(run).map_or(0.0, |(standing, _)| standing);
         let round = self.round;
         let queue = &mut self.queues[chosen];
@@ -136,30 +136,16 @@ impl FairQueue {
         if newest_first { tasks.newest() } else { tasks.oldest() }
     }
 
-    /// The newest task of the caller that has most.
-    pub(super) fn least<T>(&self, slab: &Slab<T>, run: f64) -> Option<u32> {
-        self.most(slab, run).map(|(index, ..)| index)
+    /// The newest task of the caller that has most, and how many that are.
+    pub(super) fn most<T>(&self, slab: &Slab<T>) -> Option<(u32, u32)> {
+        let newest = self.waiting().filter_map(|queue| self.queues[queue].tasks.newest());
+        newest.map(|index| (index, self.held[usize::from(slab.at(index).caller)])).max_by_key(|(_, held)| *held)
     }
 
-    /// The same, if one more task of this caller would leave it with no more than that one has.
-    pub(super) fn least_beside<T>(&self, slab: &Slab<T>, caller: Option<u64>, run: f64) -> Option<u32> {
-        let (index, held, standing) = self.most(slab, run)?;
+    /// The same, if one more task of this caller would leave it with fewer than that one has.
+    pub(super) fn most_beside<T>(&self, slab: &Slab<T>, caller: Option<u64>) -> Option<u32> {
         let own = self.held[usize::from(number(caller))] + 1;
-        let served = || {
-            let least = self.least_served(run).map_or(0.0, |(standing, _)| standing);
-            self.queues[self.shortest(caller, run)].standing(self.round, run).max(least)
-        };
-        (held > own || held == own && standing > served()).then_some(index)
-    }
-
-    /// The newest task of the caller that has most, how many that are, and what its queue has been served.
-    fn most<T>(&self, slab: &Slab<T>, run: f64) -> Option<(u32, u32, f64)> {
-        let newest = self.waiting().filter_map(|queue| {
-            let index = self.queues[queue].tasks.newest()?;
-            let held = self.held[usize::from(slab.at(index).caller)];
-            Some((index, held, self.queues[queue].standing(self.round, run)))
-        });
-        newest.max_by(|a, b| a.1.cmp(&b.1).then(a.2.total_cmp(&b.2)))
+        self.most(slab).filter(|(_, held)| *held > own).map(|(index, _)| index)
     }
 
     /// The waiting queue that has been served least: its service, and its number.
@@ -168,14 +154,9 @@ impl FairQueue {
         served.min_by(|a, b| a.0.total_cmp(&b.0))
     }
 
-    fn shortest(&self, caller: Option<u64>, run: f64) -> usize {
+    fn shortest(&self, caller: Option<u64>) -> usize {
         let hand = deal(caller.unwrap_or(0)).into_iter();
-        let shortest = hand.min_by(|&a, &b| {
-            let (a, b) = (&self.queues[a], &self.queues[b]);
-            let standing = |queue: &VirtualQueue| queue.standing(self.round, run);
-            a.tasks_in_all().cmp(&b.tasks_in_all()).then(standing(a).total_cmp(&standing(b)))
-        });
-        shortest.expect("a hand is not empty")
+        hand.min_by_key(|&queue| self.queues[queue].tasks_in_all()).expect("a hand is not empty")
     }
 
     fn waiting(&self) -> impl Iterator<Item = usize> + Clone {
@@ -389,11 +370,11 @@ mod tests {
         let [first, second] = callers_apart();
         let mut fixture = Fixture::new();
         (0..3).for_each(|_| _ = fixture.push(first));
-        let least = fixture.fair.least_beside(&fixture.slab, Some(second), RUN);
+        let least = fixture.fair.most_beside(&fixture.slab, Some(second));
         assert!(least.is_some_and(|index| deal(first).contains(&fixture.queue(index))));
-        assert_eq!(fixture.fair.least_beside(&fixture.slab, Some(first), RUN), None, "it has most itself");
+        assert_eq!(fixture.fair.most_beside(&fixture.slab, Some(first)), None, "it has most itself");
         (0..2).for_each(|_| _ = fixture.push(second));
-        assert_eq!(fixture.fair.least_beside(&fixture.slab, Some(second), RUN), None, "both would have three");
+        assert_eq!(fixture.fair.most_beside(&fixture.slab, Some(second)), None, "both would have three");
     }
 
     /// Runs two callers whose hands are apart against each other; answers how far apart what they had ever was.

@@ -22,9 +22,8 @@ const MEMORY: u32 = 128;
 
 #[derive(Debug)]
 pub(super) struct PriorityQueue {
+    /// The most important first.
     levels: [Level; Priority::ALL.len()],
-    /// One bit for each level that has a task, the most important lowest.
-    waiting: u8,
 }
 
 #[derive(Debug)]
@@ -43,7 +42,7 @@ pub(super) struct Level {
 
 impl PriorityQueue {
     pub(super) fn new() -> Self {
-        Self { levels: std::array::from_fn(|_| Level::new()), waiting: 0 }
+        Self { levels: std::array::from_fn(|_| Level::new()) }
     }
 
     pub(super) fn get(&mut self, level: usize) -> &mut Level {
@@ -53,60 +52,44 @@ impl PriorityQueue {
     pub(super) fn push<T>(&mut self, slab: &mut Slab<T>, index: u32, caller: Option<u64>, run: f64) {
         let level = usize::from(slab.at(index).level);
         self.levels[level].push(slab, index, caller, run);
-        self.waiting |= 1 << level;
     }
 
     pub(super) fn unlink<T>(&mut self, slab: &mut Slab<T>, index: u32) {
-        let number = usize::from(slab.at(index).level);
-        let level = &mut self.levels[number];
-        level.unlink(slab, index);
-        if level.is_empty() {
-            self.waiting &= !(1 << number);
-        }
+        let level = usize::from(slab.at(index).level);
+        self.levels[level].unlink(slab, index);
     }
 
     /// The level whose turn it is: the highest that waits, or one below it that has earned a turn. `run` is the pool's
     /// execution time.
     pub(super) fn turn(&self, run: f64) -> Option<usize> {
         let first = self.first()?;
-        if self.waiting.is_power_of_two() {
-            return Some(first);
-        }
-        // Only a level that waits has earned anything.
         let mut below = first + 1..self.levels.len();
-        let earned = |&level: &usize| self.waits(level) && self.levels[level].earned >= self.levels[level].price(run);
-        Some(below.find(earned).unwrap_or(first))
+        let earned = |&level: &usize| self.levels[level].earned >= self.levels[level].price(run);
+        Some(below.find(|level| !self.levels[*level].is_empty() && earned(level)).unwrap_or(first))
     }
 
-    /// A task of this level is taken. Answers whether a higher level waits.
-    pub(super) fn took(&mut self, level: usize, run: f64) -> bool {
+    /// A task of this level is taken.
+    pub(super) fn took(&mut self, level: usize, run: f64) {
         let price = self.levels[level].price(run);
-        for below in level + 1..self.levels.len() {
-            if self.waits(below) {
-                let most = self.levels[below].price(run);
-                let below = &mut self.levels[below];
-                below.earned = most.min(below.earned + price * SHARE);
-            }
+        for below in self.levels[level + 1..].iter_mut().filter(|below| !below.is_empty()) {
+            below.earned = below.price(run).min(below.earned + price * SHARE);
         }
-        let in_turn = self.first().is_some_and(|first| first < level);
-        if in_turn {
+        if self.first().is_some_and(|first| first < level) {
             self.levels[level].earned -= price;
         }
-        in_turn
     }
 
     /// The task that makes room for one of this level in a full queue of this capacity: of the lowest level below it,
     /// the newest. A level keeps the same share of the places as of the time.
-    pub(super) fn least_below<T>(&self, slab: &Slab<T>, level: usize, capacity: usize, run: f64) -> Option<u32> {
+    pub(super) fn least_below<T>(&self, slab: &Slab<T>, level: usize, capacity: usize) -> Option<u32> {
         let keeps = (capacity as f64 * SHARE) as usize;
         let mut lowest = self.levels[level + 1..].iter().rev();
-        lowest.find_map(|level| level.least(slab, run).filter(|_| level.tasks.len() > keeps))
+        lowest.find_map(|level| level.least(slab).filter(|_| level.tasks.len() > keeps))
     }
 
     /// The oldest task of each level, the patient ones left out.
     pub(super) fn oldest(&self) -> impl Iterator<Item = u32> {
-        let first = self.first().unwrap_or(self.levels.len());
-        (first..self.levels.len()).filter_map(|level| self.levels[level].tasks.oldest())
+        self.levels.iter().filter_map(|level| level.tasks.oldest())
     }
 
     /// A task that waits.
@@ -125,11 +108,7 @@ impl PriorityQueue {
     }
 
     fn first(&self) -> Option<usize> {
-        (self.waiting != 0).then(|| self.waiting.trailing_zeros() as usize)
-    }
-
-    const fn waits(&self, level: usize) -> bool {
-        self.waiting & (1 << level) != 0
+        self.levels.iter().position(|level| !level.is_empty())
     }
 }
 
@@ -204,14 +183,11 @@ impl Level {
     }
 
     /// A task in flight ends that executed for so long, if it did.
-    pub(super) fn ended<T>(&mut self, slab: &Slab<T>, index: u32, now: Timestamp, ran: Option<f64>, run: f64) {
+    pub(super) fn ended<T>(&mut self, slab: &Slab<T>, index: u32, now: Timestamp, ran: Option<f64>) {
         if let Some(fair) = &mut self.fair {
             fair.ended(slab, index, now, ran.unwrap_or_default());
         }
         if let Some(ran) = ran {
-            if slab.at(index).in_turn {
-                self.earned -= (ran - self.price(run)).max(0.0);
-            }
             self.run.add(ran);
         }
     }
@@ -235,15 +211,15 @@ impl Level {
     }
 
     /// The task that is missed least: the newest of all, or of the caller that has most.
-    fn least<T>(&self, slab: &Slab<T>, run: f64) -> Option<u32> {
+    fn least<T>(&self, slab: &Slab<T>) -> Option<u32> {
         match &self.fair {
-            Some(fair) => fair.least(slab, run),
+            Some(fair) => fair.most(slab).map(|(index, _)| index),
             None => self.tasks.newest(),
         }
     }
 
     /// The task that makes room for one of this caller: the newest of a caller that has more.
-    pub(super) fn least_beside<T>(&self, slab: &Slab<T>, caller: Option<u64>, run: f64) -> Option<u32> {
-        self.fair.as_ref()?.least_beside(slab, caller, run)
+    pub(super) fn least_beside<T>(&self, slab: &Slab<T>, caller: Option<u64>) -> Option<u32> {
+        self.fair.as_ref()?.most_beside(slab, caller)
     }
 }

@@ -33,8 +33,6 @@ pub(super) enum Chain {
 pub(super) enum State {
     Queued,
     InFlight,
-    /// In flight without a permit.
-    Riding,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +51,7 @@ pub(super) struct Slot<T> {
     pub(super) deadline: Timestamp,
     links: [Links; 2],
     generation: u32,
-    /// In flight the number of its permit.
+    /// In flight the number of its permit, or [`NONE`] if it rides in the permit of another.
     pub(super) permit: u32,
     pub(super) state: State,
     pub(super) level: u8,
@@ -64,8 +62,6 @@ pub(super) struct Slot<T> {
     /// The limiter's mark, which it reads when the task ends.
     pub(super) mark: u8,
     pub(super) patient: bool,
-    /// Whether it started before a task of a higher level that waited.
-    pub(super) in_turn: bool,
 }
 
 #[derive(Debug)]
@@ -114,7 +110,6 @@ impl<T> Slab<T> {
             caller: 0,
             mark: 0,
             patient: false,
-            in_turn: false,
         };
         let slot = u32::try_from(self.slots.insert(slot)).expect("fewer than 2^32 tasks fit a pool");
         Key { slot, generation: self.generation }

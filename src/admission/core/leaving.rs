@@ -1,0 +1,152 @@
+//! How tasks leave the queue without being started: they expire, are shed, or give way to others.
+//!
+//! **Expiry.** A task ends when it has waited for the queue timeout, or at its own deadline if that is sooner, and never
+//! starts after that. The queue timeout needs no timer for each task: without deadlines tasks become due in the order of
+//! arrival. Deadlines that come before the queue timeout are in a set of their own. (The deadline is that of the caller, as
+//! gRPC propagates it: "Deadlines", grpc.io.)
+//!
+//! **Room.** A full queue ends what is due; failing that, it sheds the newest task of the lowest level below the one that
+//! comes; failing that, the newest of the caller with most tasks.
+//!
+//! **Shedding** of useless tasks follows [`overload`](super::super::overload). It happens only when no permit is free.
+
+use super::super::settings::Offer;
+use super::super::timestamp::Timestamp;
+use super::{Admission, BATCH, Evicted, LARGE_BATCH};
+use crate::error::Reason;
+
+impl<T> Admission<T> {
+    /// Ends the waiting of tasks that waited too long: of all, or of one batch, so that others get the lock. Then
+    /// [`next_expiry`](Self::next_expiry) is now or before.
+    pub fn expire(&mut self, now: Timestamp, evicted: &mut Vec<Evicted<T>>) {
+        self.pass(now);
+        self.end_due(now, LARGE_BATCH, evicted);
+    }
+
+    /// When [`expire`](Self::expire) is due next: a task's time is up, or an adaptive limit lets waiting tasks past
+    /// those that hold its permits.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        let due = self.next_due().map(|(due, ..)| due);
+        due.into_iter().chain(self.next_move()).min()
+    }
+
+    /// The same for a task that is queued now.
+    #[must_use]
+    pub fn expiry_of(&self, now: Timestamp, offer: Offer) -> Timestamp {
+        let timeout = self.timeout_of(now, offer.patient);
+        let expiry = offer.deadline.map_or(timeout, |deadline| deadline.min(timeout));
+        self.next_move().map_or(expiry, |next| next.min(expiry))
+    }
+
+    fn next_move(&self) -> Option<Timestamp> {
+        if !self.is_stalled() {
+            return None;
+        }
+        self.limiter.waits_until(self.started, self.run.value())
+    }
+
+    /// Ends the waiting of every task, for `reason`.
+    pub fn evict_all(&mut self, reason: Reason, evicted: &mut Vec<Evicted<T>>) {
+        while let Some(index) = self.levels.any() {
+            self.evict(index, reason, evicted);
+        }
+    }
+
+    /// Ends what is due; failing that, sheds the newest of the lowest level below; failing that, of a busier caller.
+    pub(super) fn make_room(
+        &mut self,
+        now: Timestamp,
+        offer: Offer,
+        evicted: &mut Vec<Evicted<T>>,
+    ) -> Result<(), Reason> {
+        self.end_due(now, BATCH, evicted);
+        if !self.is_full() {
+            return Ok(());
+        }
+        let (level, run, limit) = (offer.level as usize, self.run.value(), self.limiter.current());
+        let below = self.levels.least_below(&self.slab, level, self.settings.capacity);
+        let queue = self.levels.get(level);
+        let Some(index) = below.or_else(|| queue.least_beside(&self.slab, offer.caller)) else {
+            queue.overload.lost(run, limit);
+            return Err(Reason::QueueFull);
+        };
+        self.evict(index, Reason::Shed, evicted);
+        Ok(())
+    }
+
+    /// A queued task leaves without having been served; `until` says that its caller waits no longer than that.
+    pub(super) fn lose(&mut self, index: u32, until: Option<Timestamp>) {
+        let slot = self.slab.at(index);
+        let (run, limit) = (self.run.value(), self.limiter.current());
+        let overload = &mut self.levels.get(usize::from(slot.level)).overload;
+        overload.lost(run, limit);
+        if let Some(until) = until {
+            overload.left(until.nanos_since(slot.since) as f64);
+        }
+    }
+
+    /// Sheds tasks of this level that have waited for so long that they are useless, if they are known to be.
+    pub(super) fn shed_useless(&mut self, now: Timestamp, level: usize, evicted: &mut Vec<Evicted<T>>) {
+        let queue = self.levels.get(level);
+        let Some(useless) = queue.overload.useless() else { return };
+        for _ in 0..BATCH {
+            match self.levels.get(level).oldest() {
+                Some(index) if now.nanos_since(self.slab.at(index).since) > useless => {
+                    self.evict(index, Reason::Shed, evicted);
+                }
+                _ => break,
+            }
+        }
+    }
+
+    /// Ends up to `most` tasks whose time is up.
+    pub(super) fn end_due(&mut self, now: Timestamp, most: usize, evicted: &mut Vec<Evicted<T>>) {
+        for _ in 0..most {
+            match self.next_due() {
+                Some((due, index, reason)) if due <= now => self.evict(index, reason, evicted),
+                _ => break,
+            }
+        }
+    }
+
+    /// Whose time is up first, and why.
+    pub(super) fn next_due(&self) -> Option<(Timestamp, u32, Reason)> {
+        let oldest = self.levels.oldest();
+        let timeouts = oldest.map(|index| (self.slab.at(index).since + self.settings.timeout, index));
+        let timeout = timeouts.min().map(|(due, index)| (due, index, Reason::QueueTimeout));
+        let deadline = self.deadlines.first().map(|&(due, index)| (due, index, Reason::DeadlineExceeded));
+        timeout.into_iter().chain(deadline).min_by_key(|(due, ..)| *due)
+    }
+
+    /// Why this task must not start.
+    pub(super) fn unfit(&self, now: Timestamp, index: u32) -> Option<Reason> {
+        let slot = self.slab.at(index);
+        if slot.task.is_none() {
+            return Some(Reason::CutOff);
+        }
+        if slot.deadline <= now {
+            return Some(Reason::DeadlineExceeded);
+        }
+        (self.timeout_of(slot.since, slot.patient) <= now).then_some(Reason::QueueTimeout)
+    }
+
+    /// When the waiting of a task ends that was queued at this time, whatever its own deadline is.
+    pub(super) fn timeout_of(&self, since: Timestamp, patient: bool) -> Timestamp {
+        if patient { Timestamp::MAX } else { since + self.settings.timeout }
+    }
+
+    pub(super) fn evict(&mut self, index: u32, reason: Reason, evicted: &mut Vec<Evicted<T>>) {
+        let key = self.slab.key(index);
+        match reason {
+            Reason::DeadlineExceeded => self.lose(index, Some(self.slab.at(index).deadline)),
+            Reason::QueueTimeout | Reason::Shed => self.lose(index, None),
+            _ => {}
+        }
+        self.unlink(index);
+        self.counts.refused(reason);
+        let retry_after = self.retry_after(self.clock);
+        // A payload is missing only if its caller panicked before it stored one.
+        evicted.extend(self.slab.remove(index).map(|task| Evicted { key, task, reason, retry_after }));
+    }
+}

@@ -1,0 +1,103 @@
+//! What can be read of a pool's admission: depths, counts, and when to come again.
+
+use std::time::Duration;
+
+use super::super::counts::Snapshot;
+use super::super::slab::{Key, NONE, State};
+use super::super::timestamp::Timestamp;
+use super::Admission;
+
+impl<T> Admission<T> {
+    /// Whether a task can be queued, whatever its priority is.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.is_full()
+    }
+
+    /// Whether a task waits that has a permit to get.
+    #[must_use]
+    pub fn has_takeable(&self) -> bool {
+        self.queued > 0 && self.permits.in_use() < self.limiter.current()
+    }
+
+    /// How many tasks wait that have a permit to get.
+    #[must_use]
+    pub fn takeable(&self) -> usize {
+        self.free_permits().min(self.queued)
+    }
+
+    /// Whether nothing waits and nothing is in flight.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.queued == 0 && self.in_flight() == 0
+    }
+
+    /// Whether even the best served tasks wait too long, or did within the last interval, or would if any were started.
+    #[must_use]
+    pub fn is_overloaded(&self, now: Timestamp) -> bool {
+        let stuck = |index| now.nanos_since(self.slab.at(index).since.max(self.started));
+        self.codel.shows(now, self.levels.oldest().next().map_or(0, stuck))
+    }
+
+    /// When a caller that was refused now should come again: how long the tasks that wait take to start at the present
+    /// rate, and up to half of that on top.
+    pub fn retry_after(&mut self, now: Timestamp) -> Duration {
+        let (ahead, limit) = (self.queued + 1, self.limiter.current());
+        self.drain_rate.retry_after(now, ahead, self.run.known(), limit, &mut self.random)
+    }
+
+    /// How many tasks were ever offered.
+    #[must_use]
+    pub const fn submitted(&self) -> u64 {
+        self.counts.submitted
+    }
+
+    /// How many tasks are in flight, those that ride included.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.permits.in_use() + self.riding
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub const fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// The numbers of this instant.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            limit: self.limiter.current(),
+            in_flight: self.in_flight(),
+            permits: self.permits.in_use(),
+            queued: self.queued,
+            capacity: self.settings.capacity,
+            counts: self.counts,
+            overloaded: self.is_overloaded(self.clock),
+        }
+    }
+
+    /// Whether no further task can wait. Those that the limit has permits for, and that only wait for somebody to start
+    /// them, take no place.
+    pub(super) fn is_full(&self) -> bool {
+        self.queued >= self.settings.capacity.saturating_add(self.free_permits())
+    }
+
+    pub(super) fn free_permits(&self) -> usize {
+        self.limiter.current().saturating_sub(self.permits.in_use())
+    }
+
+    /// Whether the task was started and has not ended.
+    #[must_use]
+    pub fn is_in_flight(&self, key: Key) -> bool {
+        self.slab.find(key, State::InFlight).is_some()
+    }
+
+    /// The number of the permit that a task in flight has, from zero; of the free numbers each takes the lowest. They
+    /// are below the limit, unless that was lowered while they were in use.
+    #[must_use]
+    pub fn permit_of(&self, key: Key) -> Option<u32> {
+        self.slab.find(key, State::InFlight).map(|index| self.slab.at(index).permit).filter(|permit| *permit != NONE)
+    }
+}
