@@ -284,3 +284,6 @@ impl Arm {
         Some((mean - share.ln(), variance + loss))
     }
 }
+
+#[cfg(test)]
+mod tests;
