@@ -12,7 +12,7 @@ use std::{fs, io};
 
 use tower_offload::{Cpu, Io, PoolConfig, Pools, TaskError};
 
-/// What is counted in a file.
+/// Which lines count.
 #[derive(Clone, Copy)]
 struct Options {
     skip_empty: bool,

@@ -18,7 +18,7 @@ use crate::shield::shielded;
 /// How long after the first signal another one counts as the same. Some supervisors send theirs twice.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
-/// What begins a shutdown that no signal begins.
+/// The name of a trigger of the application, where signals have theirs.
 const APPLICATION: &str = "the application";
 
 /// How a server ended: what was finished, and what was cut off.
@@ -80,7 +80,7 @@ impl Triggers {
     /// Listens to the signals of the operating system from here on, unless the application has a trigger.
     pub(super) fn new(shutdown: Option<Trigger>, cut_off: Option<Trigger>) -> io::Result<Self> {
         let signals = if shutdown.is_none() { Some(Signals::listen()?) } else { None };
-        // A trigger that does not exist never completes, and one that has completed does not complete again.
+        // A `Fuse` stays pending if there is no trigger, and after the trigger has completed.
         let [shutdown, cut_off] =
             [shutdown, cut_off].map(|trigger| trigger.map_or_else(Fuse::terminated, Trigger::fuse));
         Ok(Self { signals, shutdown, cut_off })

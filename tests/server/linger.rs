@@ -12,7 +12,6 @@ use crate::harness::{TestServer, closed, read_to, soon, with_held_request};
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The handler answers before the body has arrived. A client that writes the whole body before it reads must still get
-
 /// the response.
 #[tokio::test]
 async fn a_client_that_sends_a_refused_body_for_three_seconds_reads_its_answer() {

@@ -51,7 +51,6 @@ async fn reconnect(address: std::net::SocketAddr, counts: Arc<Counts>) {
 }
 
 /// Sends all requests on one connection until the server closes it. The server may close it between two requests, but
-
 /// not within a response.
 async fn keep_alive(address: std::net::SocketAddr, counts: Arc<Counts>) {
     let Ok(mut stream) = TcpStream::connect(address).await else { return };
