@@ -10,7 +10,7 @@ use crate::process::{Example, Folder};
 
 const WRITERS: usize = 8;
 
-/// The text of note `number`. Every fourth is longer than a database page, and the longest has the maximum length.
+/// The text of note `number`. Every fourth may be longer than a database page, up to about the maximum length.
 fn text(number: usize) -> String {
     let length = if number.is_multiple_of(4) { number * 7919 % 60_000 } else { number % 300 };
     format!("first{number} {}last{number}", "word ".repeat(length / 5))

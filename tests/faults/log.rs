@@ -1,4 +1,4 @@
-//! The log has one line for each kind of refused request or fault, and no more.
+//! The log reports a fault of the server once, with its path, and does not report rejected requests as errors.
 
 use http::StatusCode;
 

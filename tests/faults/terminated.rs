@@ -157,7 +157,7 @@ async fn a_server_whose_handler_never_ends_does_so_at_the_end_of_its_time() {
     assert_eq!(connection.rest().await, b"", "there was no answer to give");
 }
 
-/// The log goes through a pipe whose reader Ctrl-C has ended, too.
+/// As in `server | tee log`, where Ctrl-C ends both processes.
 #[tokio::test]
 async fn a_sigterm_answers_what_is_in_flight_although_nobody_reads_the_log_any_more() {
     let folder = Folder::new();

@@ -31,7 +31,7 @@ impl Limited {
     fn refuse_threads(&self, refuse: bool) {
         let before = getrlimit(Resource::Nproc).current.map_or("unlimited".into(), |limit| limit.to_string());
         let limit = if refuse { "1".to_owned() } else { before };
-        // A process may only change the limits of processes of the same user, so a child process with the server's user does it.
+        // Only a process of the server's user may change the limits of the server.
         let mut prlimit = Command::new("prlimit");
         prlimit.arg(format!("--nproc={limit}:")).arg(format!("--pid={}", self.server.id().as_raw_nonzero()));
         if self.root {
