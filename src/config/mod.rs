@@ -2,7 +2,8 @@
 //!
 //! [`Config::load`] reads a file (feature `config`); [`Config::default`] and its methods make the same settings in code.
 
-mod bytes;
+mod byte_size;
+mod duration;
 mod error;
 mod nearest;
 mod overload;
@@ -10,7 +11,6 @@ mod pool;
 mod route;
 mod rules;
 mod settings;
-mod span;
 mod trust;
 #[cfg(feature = "config")]
 mod yaml;
@@ -22,4 +22,4 @@ pub use self::route::Route;
 pub use self::settings::{Config, General, Performance, ServerConfig};
 pub use self::trust::{Malformed, Trust};
 
-pub(crate) use self::span::time_left;
+pub(crate) use self::duration::time_left;

@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::duration;
 use super::rules;
-use super::span;
 
 /// How many tasks of a pool may be in flight at once.
 ///
@@ -106,7 +106,7 @@ impl QueueTarget {
 }
 
 pub(super) fn check_targets(min: Duration, max: Duration) -> Result<(), String> {
-    rules::check_order(min, max, span::in_words)
+    rules::check_order(min, max, duration::in_words)
 }
 
 impl Default for QueueTarget {

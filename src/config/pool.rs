@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::bytes;
+use super::byte_size;
 use super::error::ConfigError;
 use super::overload::{Concurrency, Queue, QueueTarget};
 use super::rules;
@@ -290,7 +290,7 @@ impl PoolConfig {
         self.queue_target.check(&mut note);
         note("keep_alive", rules::check_time(self.keep_alive));
         note("share", rules::SHARE.check(self.share.into()));
-        note("stack_size", self.stack_size.map_or(Ok(()), bytes::check_stack));
+        note("stack_size", self.stack_size.map_or(Ok(()), byte_size::check_stack));
         note("nice", self.nice.map_or(Ok(()), |nice| rules::NICE.check(nice.into())));
         for (field, message) in self.trust.iter().flat_map(Trust::faults) {
             note(&format!("trust.{field}"), Err(message));

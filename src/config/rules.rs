@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::span::{self, LONGEST};
+use super::duration::{self, LONGEST};
 
 /// The range of a whole number.
 #[derive(Debug)]
@@ -74,9 +74,9 @@ pub(crate) fn check_time(time: Duration) -> Result<(), String> {
     let fault = if time.is_zero() {
         "0 is no time at all".to_owned()
     } else if time < SHORTEST {
-        format!("{} is shorter than 1ms", span::in_words(time))
+        format!("{} is shorter than 1ms", duration::in_words(time))
     } else if time > LONGEST {
-        format!("{} is longer than 24h", span::in_words(time))
+        format!("{} is longer than 24h", duration::in_words(time))
     } else {
         return Ok(());
     };
@@ -92,7 +92,7 @@ pub(crate) fn check_delay(delay: Duration, timeout: Duration) -> Result<(), Stri
     if delay < timeout {
         return Ok(());
     }
-    let (delay, timeout) = (span::in_words(delay), span::in_words(timeout));
+    let (delay, timeout) = (duration::in_words(delay), duration::in_words(timeout));
     Err(format!("{delay} is not less than `shutdown_timeout`, which is {timeout} and includes this delay"))
 }
 

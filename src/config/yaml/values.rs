@@ -6,12 +6,12 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::tree::Data;
-use crate::config::bytes::{self, STACK_REMEDY};
+use crate::config::byte_size::{self, STACK_REMEDY};
+use crate::config::duration;
 use crate::config::nearest::{list, nearest};
 use crate::config::overload::Concurrency;
 use crate::config::pool::{Cores, Workers};
 use crate::config::rules::{self, Count, TIME_REMEDY};
-use crate::config::span;
 
 /// The message about a value of the wrong type.
 pub(super) fn wrong(data: &Data, wanted: &str, remedy: &str) -> String {
@@ -80,11 +80,11 @@ pub(super) fn stack_size(data: &Data) -> Result<usize, String> {
     let size = match data {
         Data::Integer(bytes) if *bytes < 0 => Err(format!("{bytes} is negative")),
         Data::Integer(bytes) => usize::try_from(*bytes).map_err(|_| format!("{bytes} is more than 1GiB")),
-        Data::Text(text) => bytes::parse(text),
+        Data::Text(text) => byte_size::parse(text),
         other => return Err(wrong(other, "a size", STACK_REMEDY)),
     };
     let size = size.map_err(|fault| format!("{fault}; {STACK_REMEDY}"))?;
-    bytes::check_stack(size).map(|()| size)
+    byte_size::check_stack(size).map(|()| size)
 }
 
 /// Reads a fixed limit, or the word `adaptive`, which means the limit of the same name.
@@ -144,7 +144,7 @@ pub(super) fn time_or_zero(data: &Data) -> Result<Duration, String> {
         Data::Float(seconds) if seconds.is_finite() => {
             Duration::try_from_secs_f64(*seconds).map_err(|_| format!("{seconds:?}s is longer than 24h"))
         }
-        Data::Text(text) => span::parse(text),
+        Data::Text(text) => duration::parse(text),
         other => return Err(wrong(other, "a time", TIME_REMEDY)),
     };
     time.map_err(|fault| format!("{fault}; {TIME_REMEDY}"))

@@ -4,13 +4,13 @@ use serde::{Serialize, Serializer};
 use serde_yaml::{Mapping, Value};
 
 use super::hints;
-use crate::config::bytes;
+use crate::config::byte_size;
+use crate::config::duration;
 use crate::config::error::ConfigError;
 use crate::config::overload::{Concurrency, Queue, QueueTarget};
 use crate::config::pool::{Cores, PoolConfig, Workers};
 use crate::config::route::Route;
 use crate::config::settings::Config;
-use crate::config::span;
 use crate::config::trust::{Malformed, Trust};
 
 impl Config {
@@ -96,7 +96,7 @@ fn pool_entry(name: &str, pool: &PoolConfig) -> (Value, Value) {
         entries.push(("share", pool.share.into()));
     }
     if let Some(bytes) = pool.stack_size {
-        entries.push(("stack_size", bytes::in_words(bytes).into()));
+        entries.push(("stack_size", byte_size::in_words(bytes).into()));
     }
     if let Some(nice) = pool.nice {
         entries.push(("nice", nice.into()));
@@ -151,5 +151,5 @@ fn workers(workers: Workers) -> Value {
 }
 
 fn time(time: std::time::Duration) -> Value {
-    if time.subsec_nanos() == 0 { time.as_secs().into() } else { span::in_words(time).into() }
+    if time.subsec_nanos() == 0 { time.as_secs().into() } else { duration::in_words(time).into() }
 }
