@@ -68,7 +68,7 @@ impl Pools {
     /// [Disabled](Self::disabled) pools run a task to its end before this returns; except that a future, if this is called
     /// in a Tokio runtime, is spawned there.
     ///
-    /// The task's name in the log is that of [`run_in_pool`](Self::run_in_pool#the-tasks-name).
+    /// The task's name in the log is that of [`run_in_pool`](Self::run_in_pool).
     ///
     /// # Errors
     ///
