@@ -76,15 +76,25 @@ fn nest(captured: &[Enter], body: &mut dyn FnMut()) {
     }
 }
 
+thread_local! {
+    /// The address at which this thread keeps its scoped dispatcher, whichever that is.
+    static SCOPED: usize = {
+        let _none = dispatcher::set_default(&Dispatch::none());
+        dispatcher::get_default(address_of)
+    };
+}
+
 impl Carried {
-    /// Sets the dispatcher on this thread, unless it is the one that this thread has anyway.
+    /// Sets the dispatcher on this thread, unless it is the global one and this thread has no other.
     ///
-    /// A dispatcher that is set for a thread takes the whole process off `tracing`'s fast path for as long as it is set, so
-    /// the global one must not be set again. `tracing` does not say which of the two a dispatcher is. But the global one
-    /// is handed out by reference to one place for all threads, and a scoped one by reference into its thread.
+    /// While a thread has a scoped dispatcher, the whole process is off `tracing`'s fast path, so the global one must not be
+    /// set again. `tracing` does not say which of the two a dispatcher is, but it hands out references: to one place of the
+    /// process for the global dispatcher, and to one place of the thread for every scoped one. So two equal addresses mean
+    /// the global dispatcher, unless it is the address at which this thread keeps scoped ones.
     fn enter(&self) -> Option<DefaultGuard> {
         let here = dispatcher::get_default(address_of);
-        (here != self.address).then(|| dispatcher::set_default(&self.dispatch))
+        let is_global = here == self.address && here != SCOPED.with(|scoped| *scoped);
+        (!is_global).then(|| dispatcher::set_default(&self.dispatch))
     }
 }
 

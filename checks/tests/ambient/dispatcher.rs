@@ -44,10 +44,4 @@ impl Ambient for Numbered {
     }
 }
 
-properties_of! { Numbered:
-    a_closure_and_a_future_see_the_context_of_their_caller,
-    a_handler_sees_the_context_of_its_request,
-    neighbours_keep_their_contexts_apart,
-    a_worker_keeps_no_context,
-    a_cancelled_task_is_dropped_in_its_context,
-}
+properties_of!(Numbered);
