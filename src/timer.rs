@@ -1,7 +1,7 @@
 //! The two helper threads of the process: one for queue timeouts, deadlines, the sampler and sleeps, and one that
 //! publishes metrics.
 //!
-//! Pools work without Tokio, and all their workers may be busy, so neither can keep the time. A helper thread starts when
+//! Pools work without Tokio, and all their workers may be blocked, so neither can keep the time. A helper thread starts when
 //! something is due, and ends when nothing has been for a while. Both call code of the application: the first one wakers,
 //! the second one the recorder of the metrics, which may take long. Destructors of the application run on neither.
 //!

@@ -33,7 +33,7 @@ impl Prometheus {
     fn start(folder: &Folder, target: SocketAddr) -> Self {
         let config = json!({
             "global": { "scrape_interval": "250ms", "scrape_timeout": "250ms" },
-            "scrape_configs": [{ "task_name": "example", "static_configs": [{ "targets": [target.to_string()] }] }],
+            "scrape_configs": [{ "job_name": "example", "static_configs": [{ "targets": [target.to_string()] }] }],
         });
         // JSON is YAML.
         std::fs::write(folder.path("prometheus.yml"), config.to_string()).unwrap();

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The error of a request.
 #[derive(Debug)]
@@ -65,11 +66,13 @@ impl From<PathRejection> for Problem {
     }
 }
 
-/// Adds a problem document to an error that has none, and keeps its other headers (`Allow`, `Retry-After`).
+/// Adds a problem document to an error without a JSON document of its own, and keeps its other headers (`Allow`,
+/// `Retry-After`).
 pub(crate) async fn describe(response: Response) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
-    if !is_error || response.headers().get(CONTENT_TYPE) == Some(&PROBLEM) {
+    let is_described = response.headers().get(CONTENT_TYPE).is_some_and(|value| [PROBLEM, JSON].contains(value));
+    if !is_error || is_described {
         return response;
     }
     let detail = match status {

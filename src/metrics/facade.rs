@@ -67,6 +67,7 @@ pub(crate) fn publish(reading: &Reading<'_>) {
         (names::WORKERS_MAX, count(reading.workers_max)),
         (names::WORKERS_ACTIVE, count(reading.active)),
         (names::IN_FLIGHT, count(reading.in_flight)),
+        (names::PERMITS_IN_USE, count(reading.permits_in_use)),
         (names::CONCURRENCY_LIMIT, count(reading.concurrency_limit)),
         (names::QUEUE_DEPTH, count(reading.queue_depth)),
         (names::QUEUE_CAPACITY, count(reading.queue_capacity)),

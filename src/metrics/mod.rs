@@ -3,7 +3,8 @@
 //! | metric | |
 //! |---|---|
 //! | `workload_pool_workers`, `_workers_max`, `_workers_active` | threads that exist, that may exist, and that are polling a task |
-//! | `workload_pool_in_flight`, `_concurrency_limit` | tasks admitted and not ended; their limit |
+//! | `workload_pool_in_flight` | tasks admitted and not ended |
+//! | `workload_pool_permits_in_use`, `_concurrency_limit` | permits in use; their limit |
 //! | `workload_pool_queue_depth`, `_queue_capacity` | queued tasks; their limit |
 //! | `workload_pool_utilization_ratio` | active threads as a share of the threads that may exist |
 //! | `workload_pool_overloaded` | 1 while the minimum queue wait has exceeded the target for a whole interval (CoDel) |
@@ -58,6 +59,7 @@ pub(crate) struct Reading<'a> {
     pub(crate) workers_max: usize,
     pub(crate) active: usize,
     pub(crate) in_flight: usize,
+    pub(crate) permits_in_use: usize,
     pub(crate) concurrency_limit: usize,
     pub(crate) queue_depth: usize,
     pub(crate) queue_capacity: usize,

@@ -6,6 +6,7 @@ pub(super) const WORKERS: &str = "workload_pool_workers";
 pub(super) const WORKERS_MAX: &str = "workload_pool_workers_max";
 pub(super) const WORKERS_ACTIVE: &str = "workload_pool_workers_active";
 pub(super) const IN_FLIGHT: &str = "workload_pool_in_flight";
+pub(super) const PERMITS_IN_USE: &str = "workload_pool_permits_in_use";
 pub(super) const CONCURRENCY_LIMIT: &str = "workload_pool_concurrency_limit";
 pub(super) const QUEUE_DEPTH: &str = "workload_pool_queue_depth";
 pub(super) const QUEUE_CAPACITY: &str = "workload_pool_queue_capacity";
@@ -31,7 +32,8 @@ pub(super) fn describe() {
     describe_gauge!(WORKERS_MAX, Unit::Count, "Threads the pool may have");
     describe_gauge!(WORKERS_ACTIVE, Unit::Count, "Threads of the pool that are polling a task");
     describe_gauge!(IN_FLIGHT, Unit::Count, "Tasks that were admitted and have not ended");
-    describe_gauge!(CONCURRENCY_LIMIT, Unit::Count, "Tasks that may be in flight at once");
+    describe_gauge!(PERMITS_IN_USE, Unit::Count, "Permits in use; fewer than tasks in flight where tasks run inside the permit of another");
+    describe_gauge!(CONCURRENCY_LIMIT, Unit::Count, "Permits that may be in use at once");
     describe_gauge!(QUEUE_DEPTH, Unit::Count, "Tasks that wait for a permit");
     describe_gauge!(QUEUE_CAPACITY, Unit::Count, "Tasks that may wait for a permit");
     describe_gauge!(UTILIZATION, "Active threads as a share of the threads the pool may have");

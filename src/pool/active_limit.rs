@@ -226,7 +226,7 @@ impl ActiveLimit {
     fn adjust(&mut self) {
         let Some(mean) = self.blocked else { return };
         // How many workers block varies with the root of their mean number: the square-root staffing of queueing theory
-        // (Halfin and Whitt, 1981). A pool without a core has none to keep busy.
+        // (Halfin and Whitt, 1981). A pool without a core has none to keep in use.
         let cores = self.allotment.cores();
         let spare = if cores == 0 { 0.0 } else { mean.min(mean.sqrt()) };
         self.let_in(cores + (mean + spare).round() as usize);

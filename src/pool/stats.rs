@@ -55,7 +55,7 @@ pub struct ActiveTask {
 }
 
 impl PoolStats {
-    /// Busy threads as a share of the threads the pool may have, from 0 to 1.
+    /// Active threads as a share of the threads the pool may have, from 0 to 1.
     #[must_use]
     pub fn utilization(&self) -> f64 {
         ratio(self.active_threads, self.max_workers)
@@ -68,6 +68,7 @@ impl PoolStats {
             workers_max: self.max_workers,
             active: self.active_threads,
             in_flight: self.in_flight,
+            permits_in_use: self.permits_in_use,
             concurrency_limit: self.concurrency_limit,
             queue_depth: self.queued_tasks,
             queue_capacity: self.queue_capacity,

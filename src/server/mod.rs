@@ -107,12 +107,4 @@ pub use self::requests::{HttpService, PeerAddr};
 pub use self::runtime::{Runtime, runtime};
 pub use self::serve::{Configured, Server, serve};
 pub use self::shutdown::ShutdownReport;
-
-/// The examples of these pages are tests, too.
-#[cfg(doctest)]
-mod pages {
-    #[doc = include_str!("../../docs/deployment.md")]
-    mod deployment {}
-    #[doc = include_str!("../../docs/shutdown.md")]
-    mod shutdown {}
 }
