@@ -52,6 +52,52 @@ pub(crate) fn check(settings: Settings, seed: u64, calls: impl IntoIterator<Item
     model.check();
 }
 
+/// Makes calls at any time, forward and back, with any spans: nothing overflows, and every task stays counted once.
+#[allow(dead_code, reason = "libFuzzer does not use it")]
+pub(crate) fn check_extremes(
+    settings: Settings,
+    seed: u64,
+    calls: Vec<(Timestamp, u8, Option<u64>, Option<Timestamp>, Duration)>,
+) {
+    let mut admission = Admission::new(settings, seed);
+    let (mut evicted, mut keys) = (Vec::new(), Vec::new());
+    for (now, kind, caller, deadline, ran) in calls {
+        let level = Priority::ALL[usize::from(kind) % 4];
+        let offer = Offer { deadline, level, caller, patient: kind == 3, ..Offer::default() };
+        let admitted = match kind {
+            0..4 => Some(admission.offer(now, offer, &mut evicted)),
+            4 | 5 => Some(admission.offer_to_wait(now, offer, &mut evicted)),
+            _ => None,
+        };
+        match admitted {
+            Some(Ok(Admitted::InFlight(key))) => keys.push(key),
+            Some(Ok(Admitted::Queued(key))) => {
+                admission.store(key, ());
+                keys.push(key);
+                _ = admission.expiry_of(now, offer);
+            }
+            _ => {}
+        }
+        let key = keys.get(ran.subsec_nanos() as usize % keys.len().max(1)).copied();
+        match (kind, key) {
+            (6..8, _) => keys.extend(admission.take(now, &mut evicted).map(|started| started.key)),
+            (8..10, Some(key)) => _ = admission.finish(now, key, OUTCOMES[usize::from(kind) % 6], Some(ran)),
+            (10, Some(key)) => _ = admission.cancel(now, key, Outcome::Cancelled),
+            (11, _) => admission.expire(now, &mut evicted),
+            _ => {}
+        }
+        _ = (admission.is_overloaded(now), admission.next_expiry());
+        assert!(admission.retry_after(now) <= Duration::from_secs(90));
+        let seen = admission.snapshot();
+        assert_eq!(seen.counts.submitted, seen.counts.ended() + (seen.queued + seen.in_flight) as u64);
+    }
+    admission.evict_all(Reason::CutOff, &mut evicted);
+    for key in keys {
+        admission.finish(Timestamp::default(), key, Outcome::Ok, Some(Duration::MAX));
+    }
+    assert!(admission.is_idle());
+}
+
 /// Settings, a seed and calls out of any bytes.
 pub(crate) fn decode(data: &[u8]) -> (Settings, u64, Vec<Call>) {
     let mut bytes = data.iter().copied();

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tower_offload::Reason;
-use tower_offload::admission::{Bounds, Discipline, Limit, Settings};
+use tower_offload::admission::{Bounds, Discipline, Limit, Settings, Timestamp};
 
 use self::admission::{Call, OUTCOMES};
 
@@ -101,6 +101,54 @@ fn settings() -> impl Strategy<Value = Settings> {
         let timeout = Duration::from_millis(100);
         Settings { limit, capacity, timeout, discipline, target: short, interval: short }
     })
+}
+
+/// Spans, instants and limits at their extremes, and some in between.
+fn extreme_span() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        Just(Duration::ZERO),
+        Just(Duration::from_nanos(1)),
+        (0..u64::MAX).prop_map(Duration::from_nanos),
+        (0..100_u64).prop_map(Duration::from_millis),
+        Just(Duration::MAX),
+    ]
+}
+
+fn extreme_time() -> impl Strategy<Value = Timestamp> {
+    let nanos = prop_oneof![Just(0), Just(1), Just(u64::MAX), Just(u64::MAX - 1), any::<u64>(), 0..1_000_000_000_u64,];
+    nanos.prop_map(Timestamp::from_nanos)
+}
+
+fn extreme_limit() -> impl Strategy<Value = usize> {
+    prop_oneof![Just(0), Just(1), Just(2), 1..100_usize, Just(u32::MAX as usize), Just(usize::MAX)]
+}
+
+fn extreme_settings() -> impl Strategy<Value = Settings> {
+    let limit = prop_oneof![
+        extreme_limit().prop_map(Limit::Fixed),
+        (extreme_limit(), extreme_limit()).prop_map(|(min, max)| Limit::Adaptive { min, max }),
+    ];
+    let bounds = || (extreme_span(), extreme_span()).prop_map(|(min, max)| Bounds { min, max });
+    let discipline = prop_oneof![Just(Discipline::Fifo), Just(Discipline::Adaptive)];
+    (limit, extreme_limit(), extreme_span(), discipline, bounds(), bounds()).prop_map(
+        |(limit, capacity, timeout, discipline, target, interval)| Settings {
+            limit,
+            capacity,
+            timeout,
+            discipline,
+            target,
+            interval,
+        },
+    )
+}
+
+/// A call at any time: what is called, by whom, with which deadline, and how long a task ran.
+type Extreme = (Timestamp, u8, Option<u64>, Option<Timestamp>, Duration);
+
+fn extreme_calls() -> impl Strategy<Value = Vec<Extreme>> {
+    let caller = proptest::option::of(prop_oneof![Just(0), Just(u64::MAX), 0..3_u64]);
+    let call = (extreme_time(), 0..12_u8, caller, proptest::option::of(extreme_time()), extreme_span());
+    proptest::collection::vec(call, 1..120)
 }
 
 /// Pieces that a configuration is made of, and pieces that break one.
@@ -190,6 +238,11 @@ proptest! {
     #[test]
     fn every_task_is_in_one_place_and_answered_once(settings in settings(), calls in calls(), seed: u64) {
         admission::check(settings, seed, calls);
+    }
+
+    #[test]
+    fn extreme_times_and_settings_overflow_nothing(settings in extreme_settings(), calls in extreme_calls(), seed: u64) {
+        admission::check_extremes(settings, seed, calls);
     }
 
     #[test]

@@ -120,7 +120,6 @@ fn an_adaptive_limit_stays_within_a_fifth_of_the_best_there_is() {
         for scenario in scenarios() {
             let score = scenario.ours(seed);
             let (share, turns) = (score.goodput() / scenario.possible(), score.reversals(HYSTERESIS));
-            println!("SHARE {share:.3} {turns} {} {seed}", scenario.name);
             assert!(share > 0.8, "{share:.3} of the best in `{}`, seed {seed}", scenario.name);
             assert!(turns <= 250, "{turns} turns in `{}`, seed {seed}", scenario.name);
         }

@@ -19,7 +19,9 @@ fn an_unloaded_pool_serves_everyone_in_order() {
         for (workers, load) in [(8, 0.5), (8, 0.8), (50, 0.9), (1, 0.5)] {
             for work in [Work::Exponential(MS), Work::Exponential(50.0 * MS), Work::HeavyTail(5.0 * MS)] {
                 let patience = 100.0 * work.mean();
-                let world = World::new(work, Crowding::None, patience, 2000.0 * work.mean());
+                // About as many tasks, however many workers there are.
+                let runs = (10_000.0 / workers as f64).min(2000.0);
+                let world = World::new(work, Crowding::None, patience, runs * work.mean());
                 let rate = load * Crowding::None.throughput(workers, work);
                 let world = world.with(Stream::steady(Priority::Normal, rate));
                 let ours = run(&world, workers, Discipline::Adaptive, seed);
