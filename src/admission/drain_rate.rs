@@ -1,4 +1,8 @@
 //! How fast the queue drains now, and so when a refused caller should come again.
+//!
+//! The answer is the number of tasks ahead times the mean time between two starts (Little's law), and up to half of that on
+//! top: without jitter, callers that were refused together come back together (Brooker, "Exponential Backoff And Jitter",
+//! AWS Architecture Blog, 2015). It is what HTTP sends as `Retry-After` (RFC 9110, section 10.2.3).
 
 use std::time::Duration;
 

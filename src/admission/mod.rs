@@ -27,7 +27,8 @@
 //!
 //! | rule | where |
 //! |---|---|
-//! | **Expiry.** A task ends when it has waited for the queue timeout, or at its own deadline if that is sooner. Its caller is notified then, and the task never starts. A *patient* task has no queue timeout | `core.rs` |
+//! | **Expiry.** A task ends when it has waited for the queue timeout, or at its own deadline if that is sooner. Its caller is notified then, and the task never starts. A *patient* task has no queue timeout | `core/leaving.rs` |
+//! | **Room.** A full queue sheds the newest task of a lower level, or else of the caller with most tasks, for one that has more right to its place | `core/leaving.rs` |
 //! | **Order.** First in, first out within a level, until that is known to be useless work; then the newest first, and tasks that waited too long are shed | `overload.rs` |
 //! | **Levels.** The highest [`Priority`] is next; a lower level has a thirty-third of the workers' time | `priority_queue.rs` |
 //! | **Callers** of one level have equal shares of the workers' time, and who has most tasks loses first | `fair_queue.rs` |
@@ -35,12 +36,11 @@
 //! | **Overload is shown** when the queue stands; it decides nothing | `codel.rs` |
 //! | **Refused callers** are told how long the queue takes to drain at the present rate | `drain_rate.rs` |
 //!
-//! *First, do no harm*: below capacity an [`Adaptive`](Discipline::Adaptive) queue refuses no task that a
-//! [`Fifo`](Discipline::Fifo) one with the same settings serves. `tests/sim/harm.rs` compares the two.
+//! *First, do no harm*: below capacity an [`Adaptive`](Discipline::Adaptive) queue refuses fewer than one in a thousand of the
+//! tasks that a [`Fifo`](Discipline::Fifo) one with the same settings serves. `tests/sim/harm.rs` compares the two, and
+//! `tests/sim/README.md` has the share that was measured.
 //!
-//! A full queue refuses in constant time, before anything is done for the task. It makes room for a task of a higher
-//! level by shedding the newest of the lowest, and for a caller with few tasks by shedding one of the caller with most.
-//! No task is shed while a permit is free for it. A pool that has been idle for ten minutes forgets what it learned, so
+//! A full queue refuses in constant time, before anything is done for the task. No task is shed while a permit is free for it. A pool that has been idle for ten minutes forgets what it learned, so
 //! that nothing from before an idle spell changes what it does.
 //!
 //! Each task costs its payload and 48 bytes. No call costs more when more tasks wait, except for a deadline's place

@@ -4,6 +4,7 @@
 //! above it run, and has its turn when it has earned the execution time of one of its tasks. So what is low is slow and
 //! not starved, and a flood of it costs those above no more than that share of the workers' time, however long its
 //! tasks run: a share that is counted in starts would be most of the time where they run for a hundred times as long.
+//! This is the deficit counter of Shreedhar and Varghese ("Efficient Fair Queuing Using Deficit Round Robin", SIGCOMM 1995).
 //! (Apollo's router ages by moving a task up a level for each one taken, which gives a flood of low ones half of the
 //! pool.) What is low also has every permit that nothing higher waits for.
 

@@ -2,11 +2,12 @@
 //!
 //! **Expiry.** A task ends when it has waited for the queue timeout, or at its own deadline if that is sooner, and never
 //! starts after that. The queue timeout needs no timer for each task: without deadlines tasks become due in the order of
-//! arrival. Deadlines that come before the queue timeout are in a set of their own. (The deadline is that of the caller, as
-//! gRPC propagates it: "Deadlines", grpc.io.)
+//! arrival. Deadlines that come before the queue timeout are in a separate set, the soonest first. A deadline is that of
+//! the caller, as gRPC propagates it ("gRPC and Deadlines", grpc.io, 2018).
 //!
-//! **Room.** A full queue ends what is due; failing that, it sheds the newest task of the lowest level below the one that
-//! comes; failing that, the newest of the caller with most tasks.
+//! **Room.** A full queue ends what is due; failing that, it sheds the newest task of the lowest level below that of the
+//! new task; failing that, the newest of the caller with most tasks, if that is more than the new task's caller would
+//! have. "Longest queue drop" has the same for flows in a router (Suter et al., INFOCOM 1998).
 //!
 //! **Shedding** of useless tasks follows [`overload`](super::super::overload). It happens only when no permit is free.
 
