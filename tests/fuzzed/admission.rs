@@ -52,13 +52,12 @@ pub(crate) fn check(settings: Settings, seed: u64, calls: impl IntoIterator<Item
     model.check();
 }
 
+/// A call at any time: what is called, by whom, with which deadline, and how long a task ran.
+pub(crate) type Extreme = (Timestamp, u8, Option<u64>, Option<Timestamp>, Duration);
+
 /// Makes calls at any time, forward and back, with any spans: nothing overflows, and every task stays counted once.
 #[allow(dead_code, reason = "libFuzzer does not use it")]
-pub(crate) fn check_extremes(
-    settings: Settings,
-    seed: u64,
-    calls: Vec<(Timestamp, u8, Option<u64>, Option<Timestamp>, Duration)>,
-) {
+pub(crate) fn check_extremes(settings: Settings, seed: u64, calls: Vec<Extreme>) {
     let mut admission = Admission::new(settings, seed);
     let (mut evicted, mut keys) = (Vec::new(), Vec::new());
     for (now, kind, caller, deadline, ran) in calls {

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use tower_offload::Reason;
 use tower_offload::admission::{Bounds, Discipline, Limit, Settings, Timestamp};
 
-use self::admission::{Call, OUTCOMES};
+use self::admission::{Call, Extreme, OUTCOMES};
 
 /// Every input that a fuzz target keeps.
 fn kept(target: &str) -> Vec<Vec<u8>> {
@@ -141,9 +141,6 @@ fn extreme_settings() -> impl Strategy<Value = Settings> {
         },
     )
 }
-
-/// A call at any time: what is called, by whom, with which deadline, and how long a task ran.
-type Extreme = (Timestamp, u8, Option<u64>, Option<Timestamp>, Duration);
 
 fn extreme_calls() -> impl Strategy<Value = Vec<Extreme>> {
     let caller = proptest::option::of(prop_oneof![Just(0), Just(u64::MAX), 0..3_u64]);
