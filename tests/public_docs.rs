@@ -113,7 +113,7 @@ fn every_metric_and_every_result_is_documented_and_no_other() {
 
 #[test]
 fn every_reason_is_documented_and_no_other() {
-    let source = read("src/error.rs").text;
+    let source = read("src/error/rejection.rs").text;
     let (_, rest) = source.split_once("fn as_str(self)").expect("reasons have words");
     let (words, _) = rest.split_once("const fn").expect("another function follows");
     let page = read("docs/overload.md").text;

@@ -107,4 +107,3 @@ pub use self::requests::{HttpService, PeerAddr};
 pub use self::runtime::{Runtime, runtime};
 pub use self::serve::{Configured, Server, serve};
 pub use self::shutdown::ShutdownReport;
-}
