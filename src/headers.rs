@@ -42,7 +42,7 @@ impl Terms {
     ///
     /// # Errors
     ///
-    /// If a trusted header cannot be read or appears twice, and `trust` says to [refuse](Malformed::Refuse) such requests.
+    /// If a trusted header cannot be read or appears twice, and `trust` says to [reject](Malformed::Reject) such requests.
     pub fn of_request<B>(request: &mut Request<B>, trust: &Trust) -> Result<Self, BadHeader> {
         let extensions = request.extensions();
         let mut terms = Self {
@@ -102,7 +102,7 @@ impl Reader<'_> {
         let Some(value) = values.next() else { return Ok(None) };
         let parsed = text(value).and_then(parse).filter(|_| values.next().is_none());
         match (parsed, self.malformed) {
-            (None, Malformed::Refuse) => Err(BadHeader { name: name.clone(), remedy }),
+            (None, Malformed::Reject) => Err(BadHeader { name: name.clone(), remedy }),
             (parsed, _) => Ok(parsed),
         }
     }
@@ -176,14 +176,14 @@ mod tests {
 
     #[test]
     fn of_two_deadlines_the_earlier_counts() {
-        let trust = trust(Malformed::Refuse);
+        let trust = trust(Malformed::Reject);
         let terms = terms_of(&[("x-timeout", "1h"), ("grpc-timeout", "5M")], &trust).expect("both are well formed");
         assert!(left(terms).is_some_and(|left| left <= Duration::from_secs(300) && left > Duration::from_secs(290)));
     }
 
     #[test]
     fn a_trusted_priority_goes_before_that_of_the_extensions() {
-        for (trust, expected) in [(trust(Malformed::Refuse), Priority::Critical), (Trust::default(), Priority::Low)] {
+        for (trust, expected) in [(trust(Malformed::Reject), Priority::Critical), (Trust::default(), Priority::Low)] {
             let mut request = Request::get("/").header("x-priority", "critical").body(()).expect("a request");
             request.extensions_mut().insert(Priority::Low);
             let terms = Terms::of_request(&mut request, &trust).expect("it is a priority");
@@ -211,12 +211,12 @@ mod tests {
 
     #[test]
     fn a_priority_is_read_in_any_case() {
-        let terms = terms_of(&[("x-priority", "High")], &trust(Malformed::Refuse)).expect("it is a priority");
+        let terms = terms_of(&[("x-priority", "High")], &trust(Malformed::Reject)).expect("it is a priority");
         assert_eq!(terms.priority, Priority::High);
     }
 
     #[test]
-    fn what_cannot_be_read_is_ignored_or_refused_as_the_pool_says() {
+    fn what_cannot_be_read_is_ignored_or_rejected_as_the_pool_says() {
         let bad: [&[(&'static str, &str)]; 8] = [
             &[("x-timeout", "-1")],
             &[("x-timeout", "soon")],
@@ -229,7 +229,7 @@ mod tests {
         ];
         for headers in bad {
             assert_eq!(terms_of(headers, &trust(Malformed::Ignore)), Ok(Terms::default()), "{headers:?}");
-            let error = terms_of(headers, &trust(Malformed::Refuse)).expect_err("it is refused");
+            let error = terms_of(headers, &trust(Malformed::Reject)).expect_err("it is rejected");
             assert_eq!(error.name, headers[0].0);
         }
     }
@@ -241,7 +241,7 @@ mod tests {
                 for name in ["x-timeout", "grpc-timeout", "x-priority"] {
                     let headers = HeaderMap::from_iter([(HeaderName::from_static(name), value.clone())]);
                     let mut terms = Terms::default();
-                    let _ = read(&headers, &trust(Malformed::Refuse), &mut terms);
+                    let _ = read(&headers, &trust(Malformed::Reject), &mut terms);
                     prop_assert!(terms.deadline.is_none_or(|deadline| deadline.remaining().as_secs() <= 365 * 24 * 60 * 60));
                 }
             }

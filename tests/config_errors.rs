@@ -537,18 +537,18 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "misspelt malformed",
-        "performance:\n  thread_pools:\n    cpu: {trust: {malformed: refused}}\n",
-        "<yaml>:3:30: performance.thread_pools.cpu.trust.malformed: the text \"refused\" is unknown here; did you mean `refuse`?",
+        "performance:\n  thread_pools:\n    cpu: {trust: {malformed: rejected}}\n",
+        "<yaml>:3:30: performance.thread_pools.cpu.trust.malformed: the text \"rejected\" is unknown here; did you mean `reject`?",
     ),
     (
         "unknowable malformed",
         "performance:\n  thread_pools:\n    cpu: {trust: {malformed: panic}}\n",
-        "<yaml>:3:30: performance.thread_pools.cpu.trust.malformed: the text \"panic\" is unknown here; give one of `ignore` and `refuse`",
+        "<yaml>:3:30: performance.thread_pools.cpu.trust.malformed: the text \"panic\" is unknown here; give one of `ignore` and `reject`",
     ),
     (
         "malformed as flag",
         "performance:\n  thread_pools:\n    cpu: {trust: {malformed: false}}\n",
-        "<yaml>:3:30: performance.thread_pools.cpu.trust.malformed: `false` is not a word; give one of `ignore` and `refuse`",
+        "<yaml>:3:30: performance.thread_pools.cpu.trust.malformed: `false` is not a word; give one of `ignore` and `reject`",
     ),
     (
         "server workers",

@@ -72,7 +72,7 @@ performance:
         deadline: X-Request-Timeout
         grpc_timeout: true
         priority: x-priority
-        malformed: refuse
+        malformed: reject
     db:
       queue_timeout: \"0.5 s\"
 server:
@@ -103,7 +103,7 @@ server:
                 .deadline(HeaderName::from_static("x-request-timeout"))
                 .grpc_timeout(true)
                 .priority(HeaderName::from_static("x-priority"))
-                .malformed(Malformed::Refuse),
+                .malformed(Malformed::Reject),
         );
     assert_eq!(performance.thread_pools.get("thumbnails"), Some(&thumbnails));
     assert_eq!(performance.thread_pools.get(Cpu), Some(&PoolConfig::auto()));
@@ -138,9 +138,9 @@ fn a_pool_is_adaptive_within_its_bounds_and_trusts_nobody_by_default() {
 
 #[test]
 fn a_pool_without_trust_of_its_own_has_that_of_all_pools() {
-    let yaml = "performance:\n  trust: {deadline: x-left, malformed: refuse}\n  thread_pools:\n    cpu: {trust: {}}\n";
+    let yaml = "performance:\n  trust: {deadline: x-left, malformed: reject}\n  thread_pools:\n    cpu: {trust: {}}\n";
     let config = Config::from_yaml(yaml).unwrap();
-    let expected = Trust::default().deadline(HeaderName::from_static("x-left")).malformed(Malformed::Refuse);
+    let expected = Trust::default().deadline(HeaderName::from_static("x-left")).malformed(Malformed::Reject);
     assert_eq!(config.performance.trust, expected);
     let of = |name: &str| config.performance.thread_pools.get(name).unwrap().trust.clone();
     assert_eq!((of("cpu"), of("io")), (Some(Trust::default()), None));

@@ -51,9 +51,9 @@ prop_compose! {
         deadline in proptest::option::of(header()),
         grpc_timeout in any::<bool>(),
         priority in proptest::option::of(header()),
-        refuse in any::<bool>(),
+        reject in any::<bool>(),
     ) -> Trust {
-        let malformed = if refuse { Malformed::Refuse } else { Malformed::Ignore };
+        let malformed = if reject { Malformed::Reject } else { Malformed::Ignore };
         let mut trust = Trust::default().grpc_timeout(grpc_timeout).malformed(malformed);
         trust.priority = priority.filter(|header| deadline.as_ref() != Some(header));
         trust.deadline = deadline;

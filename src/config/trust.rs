@@ -15,7 +15,7 @@ use http::HeaderName;
 /// let trust = Trust::default()
 ///     .deadline(HeaderName::from_static("x-request-timeout"))
 ///     .grpc_timeout(true)
-///     .malformed(Malformed::Refuse);
+///     .malformed(Malformed::Reject);
 /// PoolConfig::new(4).trust(trust).validate("cpu")?;
 /// # Ok::<(), tower_offload::config::ConfigError>(())
 /// ```
@@ -41,8 +41,8 @@ pub enum Malformed {
     /// The request is served as if the header were absent. In YAML: `ignore`.
     #[default]
     Ignore,
-    /// The request is rejected with [`BadHeader`](crate::Reason::BadHeader). In YAML: `refuse`.
-    Refuse,
+    /// The request is rejected with [`BadHeader`](crate::Reason::BadHeader). In YAML: `reject`.
+    Reject,
 }
 
 // === impl Trust ===

@@ -26,13 +26,13 @@ const DAY: f64 = 24.0 * 60.0 * 60.0;
 const BELIEVE_DEADLINE: u8 = 1;
 const BELIEVE_GRPC: u8 = 2;
 const BELIEVE_PRIORITY: u8 = 4;
-const REFUSE: u8 = 8;
+const REJECT: u8 = 8;
 const HAS_DEADLINE: u8 = 16;
 const HAS_PRIORITY: u8 = 32;
 
 /// The first byte has the switches above; each line after it is a header: `d` for a deadline, `g` for `grpc-timeout`,
 /// `p` for a priority, `c` for a content type, and then its value. What the headers ask of the pool is what a second,
-/// plainer reading finds; what cannot be read is ignored, or refused with an answer that names it.
+/// plainer reading finds; what cannot be read is ignored, or rejected with an answer that names it.
 pub(crate) fn check(data: &[u8]) {
     let Some((&switches, lines)) = data.split_first() else { return };
     let mut request = request(switches, lines);
@@ -44,7 +44,7 @@ pub(crate) fn check(data: &[u8]) {
         (None, Ok(terms)) => expected.compare(&terms, earliest, latest, &request),
         (Some(name), Err(bad)) => {
             assert!(bad.to_string().starts_with(&format!("the header `{name}` cannot be read; it is ")), "{bad}");
-            refused(switches, request, name);
+            rejected(switches, request, name);
         }
         (_, told) => panic!("{told:?} for {request:?}, expected {expected:?}"),
     }
@@ -77,7 +77,7 @@ fn trust(switches: u8) -> Trust {
     let mut trust = Trust::default().grpc_timeout(switches & BELIEVE_GRPC != 0);
     trust.deadline = (switches & BELIEVE_DEADLINE != 0).then_some(DEADLINE);
     trust.priority = (switches & BELIEVE_PRIORITY != 0).then_some(PRIORITY);
-    trust.malformed(if switches & REFUSE != 0 { Malformed::Refuse } else { Malformed::Ignore })
+    trust.malformed(if switches & REJECT != 0 { Malformed::Reject } else { Malformed::Ignore })
 }
 
 fn terms(request: &mut Request<()>, trust: &Trust) -> Result<Terms, BadHeader> {
@@ -93,15 +93,15 @@ static POOLS: LazyLock<[Pools; 16]> = LazyLock::new(|| {
 });
 
 /// Asks the pool itself, and looks at the answer. The request never comes to a handler, so nothing runs.
-fn refused(switches: u8, request: Request<()>, name: &HeaderName) {
+fn rejected(switches: u8, request: Request<()>, name: &HeaderName) {
     let grpc = request.headers().get(CONTENT_TYPE).is_some_and(|value| is_grpc(value.as_bytes()));
     let service = service_fn(|_: Request<()>| -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
-        unreachable!("the request is refused")
+        unreachable!("the request is rejected")
     });
     let layer = PoolLayer::<Cpu>::new(&POOLS[usize::from(switches & 15)]);
     let mut context = Context::from_waker(Waker::noop());
     let answer = pin!(layer.layer(service).call(request)).poll(&mut context);
-    let Poll::Ready(Ok(answer)) = answer else { panic!("a request that is refused has its answer at once") };
+    let Poll::Ready(Ok(answer)) = answer else { panic!("a request that is rejected has its answer at once") };
     if grpc {
         assert_eq!((answer.status(), &answer.headers()["grpc-status"]), (StatusCode::OK, &HeaderValue::from(3)));
         let message = answer.headers()["grpc-message"].to_str().expect("it is encoded");
@@ -128,7 +128,7 @@ struct Expected {
     /// The deadline that was there before.
     had: Option<Deadline>,
     priority: Priority,
-    /// The first header that cannot be read, if such are refused.
+    /// The first header that cannot be read, if such are rejected.
     bad: Option<HeaderName>,
 }
 
@@ -155,7 +155,7 @@ impl Expected {
             bad.extend(place.is_none().then_some(PRIORITY));
             expected.priority = place.map_or(expected.priority, |place| Priority::ALL[place]);
         }
-        expected.bad = bad.into_iter().next().filter(|_| switches & REFUSE != 0);
+        expected.bad = bad.into_iter().next().filter(|_| switches & REJECT != 0);
         expected
     }
 

@@ -22,7 +22,7 @@ fn trusting() -> Trust {
         .deadline(HeaderName::from_static("x-timeout"))
         .grpc_timeout(true)
         .priority(HeaderName::from_static("x-priority"))
-        .malformed(Malformed::Refuse)
+        .malformed(Malformed::Reject)
 }
 
 /// A service that records the path of each request, and holds those of `/held` at the gate.

@@ -11,7 +11,7 @@ use crate::config::trust::{Malformed, Trust};
 
 const QUEUES: [(&str, Queue); 2] = [("fifo", Queue::Fifo), ("adaptive", Queue::Adaptive)];
 
-const MALFORMED: [(&str, Malformed); 2] = [("ignore", Malformed::Ignore), ("refuse", Malformed::Refuse)];
+const MALFORMED: [(&str, Malformed); 2] = [("ignore", Malformed::Ignore), ("reject", Malformed::Reject)];
 
 impl Reader {
     pub(super) fn pool(&mut self, section: &Entry<'_>, pool: &mut PoolConfig, built_in: bool) {

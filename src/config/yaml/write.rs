@@ -129,7 +129,7 @@ fn trust(trust: &Trust) -> Value {
     }
     let malformed = match trust.malformed {
         Malformed::Ignore => "ignore",
-        Malformed::Refuse => "refuse",
+        Malformed::Reject => "reject",
     };
     entries.push(("malformed", malformed.into()));
     mapping(entries)
