@@ -31,6 +31,7 @@ static STARTER: OnceLock<Sender<Start>> = OnceLock::new();
 /// Starts a thread that has the `nice` value of the process.
 ///
 /// # Errors
+///
 /// The error of the operating system, if it cannot start another thread.
 pub(crate) fn start(name: String, stack_size: Option<usize>, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let Some(starter) = STARTER.get() else {
@@ -53,6 +54,7 @@ fn builder(name: String, stack_size: Option<usize>) -> thread::Builder {
 /// Sets the `nice` value of the calling thread.
 ///
 /// # Errors
+///
 /// The error of the operating system, if the process may not set this value.
 #[cfg(target_os = "linux")]
 pub(crate) fn renice(nice: i32) -> io::Result<()> {
@@ -62,6 +64,7 @@ pub(crate) fn renice(nice: i32) -> io::Result<()> {
 /// Only Linux has a `nice` value for each thread.
 ///
 /// # Errors
+///
 /// `Unsupported`, always.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn renice(_nice: i32) -> io::Result<()> {
@@ -72,6 +75,7 @@ pub(crate) fn renice(_nice: i32) -> io::Result<()> {
 /// others from then on.
 ///
 /// # Errors
+///
 /// The error of the operating system, if the process may not set this value.
 pub(crate) fn may_renice(nice: i32) -> io::Result<()> {
     let tried = thread::Builder::new().name("offload-nice".to_owned()).spawn(move || renice(nice))?.join();

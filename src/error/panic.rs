@@ -24,7 +24,7 @@ impl Panic {
         Self { message, payload: Mutex::new(Some(payload)) }
     }
 
-    /// The message of `panic!`, if the payload is a string.
+    /// The message of `panic!`. If the payload is not a string, a text that says so.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -36,7 +36,11 @@ impl Panic {
         self.take().expect("the value is taken once, and this takes `self`")
     }
 
-    /// Continues the panic on this thread.
+    /// Continues the panic on this thread. The panic hook is not called again.
+    ///
+    /// # Panics
+    ///
+    /// Always.
     pub fn resume(self) -> ! {
         std::panic::resume_unwind(self.into_payload())
     }

@@ -16,7 +16,7 @@ pub enum Reason {
     QueueFull,
     /// The task waited in the queue for the whole queue timeout.
     QueueTimeout,
-    /// The pool is overloaded, and shed this task.
+    /// The pool is overloaded and shed this task, or its queue was full and a more important task took the place.
     Shed,
     /// The task's own deadline passed.
     DeadlineExceeded,
@@ -98,6 +98,7 @@ impl fmt::Display for Reason {
 
 impl Rejection {
     /// A rejection like those that pools make, for tests of an [`OnReject`](crate::reject::OnReject).
+    /// [`started`](Self::started) follows from the reason.
     #[must_use]
     pub const fn new(pool: Workload, reason: Reason, retry_after: Option<Duration>) -> Self {
         Self { pool, reason, retry_after, started: reason.started(), detail: None }

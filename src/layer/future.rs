@@ -20,7 +20,13 @@ use crate::workload::Workload;
 
 /// The future of [`PoolService`](super::PoolService).
 ///
-/// The request is submitted when this is first polled. Dropping it cancels the request.
+/// The request is submitted when this is first polled. Dropping it cancels the request, unless the layer
+/// [detaches](crate::PoolLayer::detach) its handlers.
+///
+/// # Panics
+///
+/// If it is polled again after it gave the response. With [`resume_panics`](crate::PoolLayer::resume_panics), and for a
+/// request that runs inline, also if the handler panics.
 #[pin_project(PinnedDrop)]
 pub struct ResponseFuture<S, Req, R, P = Http>
 where
@@ -87,7 +93,8 @@ where
                 StateProj::Pending { pending, late } => {
                     match ready!(poll_pending(pending, late.as_mut(), *this.options, cx)) {
                         Ok(answer) => break Ok(answer),
-                        // Dropping the pending call cancels it before the caller gets its response, even if the caller keeps this future.
+                        // Dropping the pending call cancels it before the caller gets its response, even if the caller
+                        // keeps this future.
                         Err(rejection) => State::Rejected { rejection: Some(rejection) },
                     }
                 }
@@ -171,7 +178,7 @@ where
     submitted.map_err(|rejected| rejected.rejection)
 }
 
-/// The client has left.
+/// Lets the handler of a client that has left run to its end, if the layer detaches handlers.
 #[pinned_drop]
 impl<S, Req, R, P> PinnedDrop for ResponseFuture<S, Req, R, P>
 where

@@ -56,6 +56,8 @@ impl BatchExecutor {
     /// A task of a batch is never rejected because of a full queue, overload or the queue timeout: it waits. A task of the
     /// pool that runs another one through the batch does not wait for the batch.
     ///
+    /// Dropping the future cancels the task, as with [`Pools::run_in_pool`].
+    ///
     /// # Errors
     ///
     /// If the pool drains, cannot start a worker or cannot finish the task, or if the task panics.

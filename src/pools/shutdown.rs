@@ -1,4 +1,4 @@
-//! Shutdown: pools reject new tasks and finish the accepted ones, up to a deadline.
+//! Shutdown: pools reject new tasks and finish the accepted ones, up to a time limit.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -30,26 +30,41 @@ pub struct PoolDrain {
     pub pool: Workload,
     /// Tasks that were queued or in flight when the shutdown began and ended in time, with whatever result.
     pub finished: u64,
-    /// Tasks that were still queued at the deadline: they were rejected and never started.
+    /// Tasks that were still queued at the limit: they were rejected and never started.
     pub given_up: u64,
-    /// Tasks that were still in flight at the deadline.
+    /// Tasks that were still in flight at the limit.
     pub cut_off: u64,
 }
 
 impl Pools {
     /// Rejects new tasks from this call on, and waits until the queued tasks and those in flight have ended, for at most
-    /// `deadline`.
+    /// `limit`.
     ///
-    /// New tasks are rejected with [`Draining`](crate::Reason::Draining), even before the returned future is polled. At the
-    /// deadline, queued tasks are rejected too. A task in flight cannot be interrupted: it runs to its end or to the end of
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_offload::{Io, Pools};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pools = Pools::default();
+    /// let saved = pools.submit_to_pool(Io, || "saved")?;
+    /// let report = pools.shutdown(Duration::from_secs(10)).await;
+    /// assert!(report.is_complete());
+    /// assert_eq!(saved.await?, "saved");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// New tasks are rejected with [`Draining`](crate::Reason::Draining), even before the returned future is polled. After
+    /// `limit`, queued tasks are rejected too. A task in flight cannot be interrupted: it runs to its end or to the end of
     /// the process, and [`checkpoint`](crate::checkpoint) tells it that it is cut off. Threads end when they have no more
-    /// tasks. If the future is dropped, the pools continue to drain without a deadline.
+    /// tasks. If the future is dropped, the pools continue to drain without a limit.
     ///
     /// A task that belongs to an accepted request may still submit tasks. A task that calls this does not wait for itself.
-    pub fn shutdown(&self, deadline: Duration) -> impl Future<Output = DrainReport> + Send + use<> {
-        // Taken before the deadline is set, so that the reported time is not shorter than the deadline.
+    pub fn shutdown(&self, limit: Duration) -> impl Future<Output = DrainReport> + Send + use<> {
+        // Taken before the timer is set, so that the reported time is not shorter than the limit.
         let start = Instant::now();
-        self.drain_until(start, timer::sleep(deadline))
+        self.drain_until(start, timer::sleep(limit))
     }
 
     /// Does the same until `limit` ends. The report counts the time from `start`.
@@ -132,13 +147,13 @@ impl DrainReport {
         self.pools.iter().map(|pool| pool.finished).sum()
     }
 
-    /// Tasks that were still queued at the deadline and never started, over all pools.
+    /// Tasks that were still queued at the limit and never started, over all pools.
     #[must_use]
     pub fn given_up(&self) -> u64 {
         self.pools.iter().map(|pool| pool.given_up).sum()
     }
 
-    /// Tasks that were still in flight at the deadline, over all pools.
+    /// Tasks that were still in flight at the limit, over all pools.
     #[must_use]
     pub fn cut_off(&self) -> u64 {
         self.pools.iter().map(|pool| pool.cut_off).sum()

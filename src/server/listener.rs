@@ -81,12 +81,13 @@ pub trait Listener: Send + 'static {
     /// The address that the listener is bound to.
     ///
     /// # Errors
-    /// The operating system does not tell.
+    ///
+    /// If the operating system cannot tell the address.
     fn local_addr(&self) -> io::Result<Self::Addr>;
 }
 
-/// Sets `TCP_NODELAY` and TCP keep-alive on every connection: a peer that vanished without a word is noticed after 90
-/// s.
+/// Sets `TCP_NODELAY` and TCP keep-alive on every connection: a peer that vanished is noticed after
+/// 90 s.
 impl Listener for TcpListener {
     type Io = TcpStream;
     type Addr = SocketAddr;

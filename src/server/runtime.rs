@@ -31,7 +31,8 @@ pub struct Runtime {
 /// [module](super) for an example.
 ///
 /// # Errors
-/// The settings are wrong, or the system refused a thread or a file descriptor.
+///
+/// If the settings are not valid, or the system gives no thread or no file descriptor.
 pub fn runtime(config: &Config) -> io::Result<Runtime> {
     config.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let tokio = Builder::new_multi_thread()

@@ -75,10 +75,12 @@ pub struct Configured;
 /// drains the pools, and reports. SIGHUP ends the process at once, as by default. See the [module](super).
 ///
 /// # Errors
-/// The settings are wrong, the address could not be listened on, or the signals could not be listened to.
+///
+/// If the settings are not valid, or if the server cannot listen on the address or for the signals.
 ///
 /// # Panics
-/// Outside a Tokio runtime that has its I/O and time drivers enabled.
+///
+/// If it is polled outside a Tokio runtime that has its I/O and time drivers enabled.
 pub async fn serve<S: HttpService>(service: S, pools: &Pools, config: &Config) -> Result<ShutdownReport, ServeError> {
     Server::new(config, pools).serve(service).await
 }
@@ -99,10 +101,12 @@ impl Server {
     /// Serves `service` until the shutdown is done. Dropping the future cuts everything off.
     ///
     /// # Errors
-    /// The settings are wrong, the address could not be listened on, or the signals could not be listened to.
+    ///
+    /// If the settings are not valid, or if the server cannot listen on the address or for the signals.
     ///
     /// # Panics
-    /// Outside a Tokio runtime that has its I/O and time drivers enabled.
+    ///
+    /// If it is polled outside a Tokio runtime that has its I/O and time drivers enabled.
     pub async fn serve<S: HttpService>(self, service: S) -> Result<ShutdownReport, ServeError> {
         self.config.validate().map_err(ServeError::Config)?;
         let address = self.config.server.address();
@@ -129,10 +133,12 @@ impl<L: Listener> Server<L> {
     /// Serves `service` until the shutdown is done. Dropping the future cuts everything off.
     ///
     /// # Errors
-    /// The settings are wrong, or the signals could not be listened to.
+    ///
+    /// If the settings are not valid, or if the server cannot listen for the signals.
     ///
     /// # Panics
-    /// Outside a Tokio runtime that has its I/O and time drivers enabled.
+    ///
+    /// If it is polled outside a Tokio runtime that has its I/O and time drivers enabled.
     pub async fn serve<S: HttpService>(self, service: S) -> Result<ShutdownReport, ServeError> {
         let Self { config, pools, mut listener, shutdown_on, cut_off_on } = self;
         config.validate().map_err(ServeError::Config)?;
