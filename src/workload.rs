@@ -65,8 +65,8 @@ impl Workload {
 /// ```
 /// use tower_offload::{Marker, PoolConfig, PoolLayer, Pools};
 ///
-/// #[derive(Clone, Copy, Debug, Default)]
 /// struct Thumbnails;
+///
 /// impl Marker for Thumbnails {
 ///     const POOL: &'static str = "thumbnails";
 /// }
@@ -77,7 +77,7 @@ impl Workload {
 /// # Ok(())
 /// # }
 /// ```
-pub trait Marker: Copy + Default + Send + Sync + 'static {
+pub trait Marker {
     /// The name of the pool.
     const POOL: &'static str;
 }
