@@ -101,7 +101,7 @@ impl StatsService {
     }
 
     fn readiness(&self) -> Response<FullBody> {
-        let stats: Vec<_> = self.ready_by.iter().map(Pool::stats).collect();
+        let stats: Vec<_> = self.ready_by.iter().map(Pool::numbers).collect();
         let readiness = Readiness::of(self.pools.is_draining(), &stats);
         let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         answer::json(status, &readiness)
