@@ -50,7 +50,8 @@ impl TaskOptions {
         self
     }
 
-    /// Sets the caller for fair queueing: tasks of different callers take turns, however many tasks each caller has queued.
+    /// Sets the caller for fair queueing: callers of one priority have equal shares of the workers' time, however many
+    /// tasks each of them has queued.
     pub const fn caller(mut self, caller: Caller) -> Self {
         self.caller = Some(caller);
         self

@@ -107,7 +107,8 @@ pub struct Caller(u64);
 pub struct Terms {
     /// The moment after which the answer is of no use.
     pub deadline: Option<Deadline>,
-    /// How important the request is.
+    /// How important the request is. [`Priority::Normal`] counts as not set: a request that a task of a pool makes then
+    /// has the priority of that task.
     pub priority: Priority,
     /// The caller for fair queueing.
     pub caller: Option<Caller>,

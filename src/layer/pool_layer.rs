@@ -221,7 +221,8 @@ impl PoolLayer<ByRoute> {
 }
 
 impl PoolLayer<ByExtension> {
-    /// A layer that selects by the [`Workload`](crate::Workload) that earlier middleware put on the request.
+    /// A layer that selects by the [`Workload`](crate::Workload) that earlier middleware put on the request. A request
+    /// without one runs inline. If no pool has the name, the request is rejected with a status of 500.
     ///
     /// ```
     /// use axum::{Router, extract::Request, middleware::Next, routing::post};
@@ -245,7 +246,8 @@ impl PoolLayer<ByExtension> {
 }
 
 impl<F> PoolLayer<ByFn<F>> {
-    /// A layer that selects by a function of the request; `None` runs it inline.
+    /// A layer that selects by a function of the request; `None` runs it inline. If no pool has the name that the function
+    /// returns, the request is rejected with a status of 500.
     ///
     /// ```
     /// use axum::extract::Request;
@@ -328,9 +330,12 @@ impl<W, R, P> PoolLayer<W, R, P> {
 
     /// Queues callers fairly: a caller with many queued requests does not delay the others.
     ///
-    /// `function` finds the key of the caller in the request. Each caller is dealt eight of 64 virtual queues, which are
-    /// served in turn. Requests for which it returns `None` belong to the [`Caller`](crate::Caller) among their extensions;
-    /// requests without one share one place.
+    /// `function` finds the key of the caller in the request. Callers of one priority have equal shares of the workers'
+    /// time. Requests for which it returns `None` belong to the [`Caller`](crate::Caller) among their extensions. All
+    /// requests without a caller count as one caller.
+    ///
+    /// The method is shuffle sharding: each caller has eight of 64 virtual queues, and the queue that has used the least
+    /// time is served next.
     ///
     /// The key is an owned value: it is hashed after `function` has returned. To hash a part of the request without
     /// copying it, return a [`Caller`](crate::Caller):

@@ -90,7 +90,7 @@ where
             }
             Err(unknown) => State::Rejected { rejection: Some(unknown) },
         };
-        let options = self.options.and(selection.options);
+        let options = self.options.union(selection.options);
         ResponseFuture::new(state, self.reject.clone(), self.protocol.clone(), Some(hint), options)
     }
 }

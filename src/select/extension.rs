@@ -8,7 +8,8 @@ use super::{Select, Selection, Target};
 use crate::pools::Pools;
 use crate::workload::Workload;
 
-/// Selects by the [`Workload`] among a request's extensions. A request without one runs inline.
+/// Selects by the [`Workload`] among a request's extensions. A request without one runs inline; a name that
+/// no pool has is a rejection with a status of 500.
 #[derive(Clone)]
 pub struct ByExtension {
     pools: Pools,

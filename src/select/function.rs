@@ -7,7 +7,8 @@ use super::{Select, Selection, Target};
 use crate::pools::Pools;
 use crate::workload::PoolName;
 
-/// Selects by a function of the request. A request for which it returns `None` runs inline.
+/// Selects by a function of the request. A request for which it returns `None` runs inline; a name that
+/// no pool has is a rejection with a status of 500.
 pub struct ByFn<F> {
     pools: Pools,
     function: Arc<F>,

@@ -45,6 +45,7 @@ mod target;
 use std::sync::Arc;
 
 use crate::pools::Pools;
+use crate::workload::PoolName;
 
 pub use self::extension::ByExtension;
 pub use self::fair::FairBy;
@@ -87,7 +88,7 @@ impl Pools {
     /// It is [`Target::Unknown`] if no pool has this name, and [`Target::Inline`] if the pools are
     /// [disabled](Self::disabled).
     #[must_use]
-    pub fn target(&self, name: impl crate::workload::PoolName) -> Target {
+    pub fn target(&self, name: impl PoolName) -> Target {
         Target::resolve(self, name)
     }
 }

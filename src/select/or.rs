@@ -33,7 +33,7 @@ impl<W> Branch<W> {
         W: Select<Req>,
     {
         let selection = self.selector.select(request);
-        Selection { options: selection.options.and(self.options), ..selection }
+        Selection { options: selection.options.union(self.options), ..selection }
     }
 }
 

@@ -78,7 +78,7 @@ impl Selection {
 
 impl Options {
     /// Every option that is on in one of the two.
-    pub(crate) const fn and(self, other: Self) -> Self {
+    pub(crate) const fn union(self, other: Self) -> Self {
         Self {
             resume_panics: self.resume_panics || other.resume_panics,
             cancel_late: self.cancel_late || other.cancel_late,
