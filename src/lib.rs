@@ -12,7 +12,7 @@
 //!
 //! async fn digest(body: String) -> String {
 //!     // Plain blocking code: it runs on a thread of the `cpu` pool.
-//!     (0..100).fold(body, |text, _| format!("{:x}", text.len() * 31)).to_string()
+//!     body.bytes().fold(5381_u64, |hash, byte| hash.wrapping_mul(33) ^ u64::from(byte)).to_string()
 //! }
 //!
 //! let pools = Pools::default();
@@ -62,8 +62,9 @@
 //!
 //! - Code that blocks or computes cannot be interrupted. If its client leaves, it runs to its end, and counts against the
 //!   limit until then. [`checkpoint`] tells it that its result is of no use any more.
-//! - Tasks of two pools that wait for each other (A for B, and B for A) may wait for a worker that they hold themselves. A task
-//!   that is still queued then ends this at its queue timeout. Tasks of one pool may wait for each other.
+//! - Tasks of two pools that wait for each other (A for B, and B for A) may deadlock, because each holds a worker that the
+//!   other needs. If one of them is still queued, its queue timeout ends the deadlock. Tasks of one pool may wait for each
+//!   other.
 //! - On Linux, tasks that compute for long on every core leave few workers to the other tasks of their pool, even to those
 //!   that would only block. Give the two kinds separate pools. Elsewhere the state of threads is not known: a pool computes with
 //!   as many threads as it has workers.

@@ -67,7 +67,7 @@ pub struct PoolConfig {
 /// The settings of all pools, by name: the five built-in pools, unless they are removed, and further ones.
 ///
 /// A name begins with a lower-case letter and has lower-case letters, digits, `_` and `-` after it, 32 characters at most;
-/// it cannot end in `_workers`. It becomes the label of the pool's metrics and, as in `offload-cpu-3`, part of its
+/// it cannot be `workers` or end in `_workers`. It becomes the label of the pool's metrics and, as in `offload-cpu-3`, part of its
 /// threads' names, of which Linux shows the first 15 characters.
 ///
 /// The order of the settings is the order in which the pools appear everywhere: in JSON, in the log and in errors. A

@@ -10,7 +10,7 @@ use super::nearest::{list, nearest};
 use super::pool::ThreadPools;
 use crate::workload::{PoolName, Workload};
 
-/// The methods of RFC 9110, `PATCH`, `QUERY`, and those of WebDAV.
+/// The methods of RFC 9110 and of WebDAV, `PATCH`, `QUERY` and `PURGE`.
 const METHODS: [&str; 20] = [
     "GET",
     "HEAD",

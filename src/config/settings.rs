@@ -40,7 +40,7 @@ pub struct Config {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct General {
-    /// Whether each task is logged and listed, and the `/health/thread-pools` endpoints exist; off by default.
+    /// Whether each task is logged and listed, and the endpoints that show tasks exist; off by default.
     pub verbose: bool,
 }
 

@@ -15,8 +15,8 @@
 //! | `workload_pool_run_seconds` | histogram: from first poll to end, awaits included |
 //!
 //! Counters and gauges are set from one reading of the pool, so that in every scrape
-//! *submitted = Σ results + queued + in flight*. Only the two histograms are recorded for each task, through handles that
-//! are resolved once for each pool.
+//! *submitted = Σ results + queued + in flight*. Only the two histograms are recorded for each task. Each
+//! worker keeps their handles, and resolves them again every half second, because the recorder may have been installed late.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -32,7 +32,11 @@ pub(super) fn describe() {
     describe_gauge!(WORKERS_MAX, Unit::Count, "Threads the pool may have");
     describe_gauge!(WORKERS_ACTIVE, Unit::Count, "Threads of the pool that are polling a task");
     describe_gauge!(IN_FLIGHT, Unit::Count, "Tasks that were admitted and have not ended");
-    describe_gauge!(PERMITS_IN_USE, Unit::Count, "Permits in use; fewer than tasks in flight where tasks run inside the permit of another");
+    describe_gauge!(
+        PERMITS_IN_USE,
+        Unit::Count,
+        "Permits in use; fewer than tasks in flight where tasks run inside the permit of another"
+    );
     describe_gauge!(CONCURRENCY_LIMIT, Unit::Count, "Permits that may be in use at once");
     describe_gauge!(QUEUE_DEPTH, Unit::Count, "Tasks that wait for a permit");
     describe_gauge!(QUEUE_CAPACITY, Unit::Count, "Tasks that may wait for a permit");

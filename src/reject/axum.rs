@@ -13,14 +13,18 @@ use crate::error::{Panic, Reason, Rejection, TaskError, UnknownPool};
 ///
 /// ```
 /// use axum::{Router, extract::State, routing::get};
-/// use tower_offload::{Cpu, TaskError, Pools};
+/// use tower_offload::{Cpu, Pools, TaskError};
 ///
-/// async fn hash(State(pools): State<Pools>) -> Result<String, TaskError> {
-///     let hash = pools.run_in_pool(Cpu, || 6 * 7).await?;
-///     Ok(hash.to_string())
+/// fn count_primes(below: u32) -> usize {
+///     (2..below).filter(|number| (2..*number).all(|factor| number % factor != 0)).count()
 /// }
 ///
-/// let app: Router = Router::new().route("/hash", get(hash)).with_state(Pools::default());
+/// async fn primes(State(pools): State<Pools>) -> Result<String, TaskError> {
+///     let primes = pools.run_in_pool(Cpu, || count_primes(10_000)).await?;
+///     Ok(primes.to_string())
+/// }
+///
+/// let app: Router = Router::new().route("/primes", get(primes)).with_state(Pools::default());
 /// ```
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl IntoResponse for Rejection {

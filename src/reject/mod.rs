@@ -15,8 +15,9 @@
 //! Implement [`OnReject`] if the response depends on the request:
 //!
 //! ```
-//! use http::{Request, Response};
-//! use tower_offload::reject::{OnReject, ResponseBody, ResponseFormat, Responses};
+//! use http::header::CONTENT_TYPE;
+//! use http::{HeaderValue, Request, Response};
+//! use tower_offload::reject::{OnReject, ResponseFormat};
 //! use tower_offload::{Cpu, PoolLayer, Pools, Rejection};
 //!
 //! /// Browsers get a page, every other client the default response.
@@ -34,8 +35,12 @@
 //!     }
 //!
 //!     fn reject(&self, (html, format): Self::Hint, rejection: Rejection) -> Result<Response<String>, E> {
-//!         let response = format.respond(&rejection);
-//!         Ok(response.map(|body| if html { format!("<h1>{rejection}</h1>") } else { body.into_string() }))
+//!         let mut response = format.respond(&rejection).map(|body| body.into_string());
+//!         if html {
+//!             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+//!             *response.body_mut() = "<h1>Too many requests, please try again</h1>".to_owned();
+//!         }
+//!         Ok(response)
 //!     }
 //!
 //!     fn pass(&self, response: Response<String>) -> Response<String> {

@@ -8,9 +8,9 @@ use crate::error::Rejection;
 pub trait OnReject<Req, Res, Err>: Clone + Send + Sync + 'static {
     /// The part of a request that the response needs. The request itself is no longer available when it is rejected.
     type Hint: Send + 'static;
-    /// The response type of the service behind the layer.
+    /// The response type of the service that the layer makes.
     type Response;
-    /// The error type of the service behind the layer.
+    /// The error type of the service that the layer makes.
     type Error;
 
     /// Takes the hint from a request. Called for each request that a pool is chosen for.

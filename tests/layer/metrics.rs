@@ -48,7 +48,15 @@ fn every_number_is_in_a_scrape_of_the_applications_own() {
         assert_eq!(value("workload_pool_tasks_total,result=\"ok\""), f64::from(done));
         assert_eq!(value("workload_pool_run_seconds_count"), f64::from(done));
         assert_eq!(value("workload_pool_queue_wait_seconds_count"), f64::from(done));
-        for gauge in ["workers", "workers_active", "in_flight", "permits_in_use", "queue_depth", "utilization_ratio", "overloaded"] {
+        for gauge in [
+            "workers",
+            "workers_active",
+            "in_flight",
+            "permits_in_use",
+            "queue_depth",
+            "utilization_ratio",
+            "overloaded",
+        ] {
             value(&format!("workload_pool_{gauge}"));
         }
     }
