@@ -16,8 +16,8 @@ pub struct FullBody {
 
 /// Marks a request whose body middleware has read to its end; put it on the request's extensions.
 ///
-/// A pool that rejects a request over HTTP/1 closes the connection if the request has a body that may be unread. Without
-/// this mark, a body that middleware has read and put back counts as unread.
+/// A pool that rejects a request over HTTP/1 closes the connection if the request has a body that may be unread.
+/// Without this mark, a body that middleware has read and put back counts as unread.
 ///
 /// ```
 /// use axum::body::{Body, to_bytes};

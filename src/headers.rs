@@ -31,8 +31,8 @@ impl BadHeader {
 }
 
 impl Terms {
-    /// The terms of an HTTP request: the [`Deadline`], the [`Priority`] and the [`Caller`] among its extensions, and the
-    /// headers that `trust` names.
+    /// The terms of an HTTP request: the [`Deadline`], the [`Priority`] and the [`Caller`] among its extensions, and
+    /// the headers that `trust` names.
     ///
     /// The earlier of two deadlines counts. If it comes from a header, it is also put among the extensions, so that the
     /// handler sees it. The priority of a header wins over that of the extensions.
@@ -42,7 +42,8 @@ impl Terms {
     ///
     /// # Errors
     ///
-    /// If a trusted header cannot be read or appears twice, and `trust` says to [reject](Malformed::Reject) such requests.
+    /// If a trusted header cannot be read or appears twice, and `trust` says to [reject](Malformed::Reject) such
+    /// requests.
     pub fn of_request<B>(request: &mut Request<B>, trust: &Trust) -> Result<Self, BadHeader> {
         let extensions = request.extensions();
         let mut terms = Self {

@@ -1,10 +1,10 @@
-//! Tower middleware that runs each request's handler in a *workload pool*, so that a handler that burns CPU, blocks on a
-//! disk or runs a model does not stall all the others.
+//! Tower middleware that runs each request's handler in a *workload pool*, so that a handler that burns CPU, blocks on
+//! a disk or runs a model does not stall all the others.
 //!
 //! An async server polls every handler on the same few runtime threads. [`PoolLayer`] wraps a route, a router or any
 //! Tower service, and runs its requests on the threads of a pool: `io`, `cpu`, `inference`, `embedding`, `db`, or your
-//! own. Every pool has its own threads, its own concurrency limit and its own bounded queue, rejects cheaply what it cannot
-//! take, and has metrics for Prometheus.
+//! own. Every pool has its own threads, its own concurrency limit and its own bounded queue, rejects cheaply what it
+//! cannot take, and has metrics for Prometheus.
 //!
 //! ```
 //! use axum::{Router, routing::{get, post}};
@@ -26,12 +26,12 @@
 //!
 #![doc = include_str!("../docs/way.svg")]
 //!
-//! If a worker's poll of a task returns `Pending`, the worker takes the next task. A woken task goes ahead of the queue, up to
-//! eight times in a row while a queued task could start. Handlers see the Tokio runtime that they were submitted from, so
-//! timers, sockets and `tokio::spawn` work. They may block: no thread of that runtime runs them.
+//! If a worker's poll of a task returns `Pending`, the worker takes the next task. A woken task goes ahead of the
+//! queue, up to eight times in a row while a queued task could start. Handlers see the Tokio runtime that they were
+//! submitted from, so timers, sockets and `tokio::spawn` work. They may block: no thread of that runtime runs them.
 //!
-//! A task that submits another task to its own pool queues like any other. A worker that waits for such a task, while it is
-//! still queued, runs it in place. So a pool never waits for itself.
+//! A task that submits another task to its own pool queues like any other. A worker that waits for such a task, while
+//! it is still queued, runs it in place. So a pool never waits for itself.
 //!
 //! # Where to look
 //!
@@ -60,18 +60,18 @@
 //!
 //! # Limits
 //!
-//! - Code that blocks or computes cannot be interrupted. If its client leaves, it runs to its end, and counts against the
-//!   limit until then. [`checkpoint`] tells it that its result is of no use any more.
-//! - Tasks of two pools that wait for each other (A for B, and B for A) may deadlock, because each holds a worker that the
-//!   other needs. If one of them is still queued, its queue timeout ends the deadlock. Tasks of one pool may wait for each
-//!   other.
-//! - On Linux, tasks that compute for long on every core leave few workers to the other tasks of their pool, even to those
-//!   that would only block. Give the two kinds separate pools. Elsewhere the state of threads is not known: a pool computes with
-//!   as many threads as it has workers.
-//! - A task that has a permit and waits for a worker has left the queue. The queue timeout does not apply to it any more; its
-//!   deadline does.
-//! - The body of a response, and the tasks that a handler spawns, run outside the pool. `ServeDir`, for example, opens a file
-//!   in its pool and reads it on Tokio's blocking threads.
+//! - Code that blocks or computes cannot be interrupted. If its client leaves, it runs to its end, and counts against
+//!   the limit until then. [`checkpoint`] tells it that its result is of no use any more.
+//! - Tasks of two pools that wait for each other (A for B, and B for A) may deadlock, because each holds a worker that
+//!   the other needs. If one of them is still queued, its queue timeout ends the deadlock. Tasks of one pool may wait
+//!   for each other.
+//! - On Linux, tasks that compute for long on every core leave few workers to the other tasks of their pool, even to
+//!   those that would only block. Give the two kinds separate pools. Elsewhere the state of threads is not known: a
+//!   pool computes with as many threads as it has workers.
+//! - A task that has a permit and waits for a worker has left the queue. The queue timeout does not apply to it any
+//!   more; its deadline does.
+//! - The body of a response, and the tasks that a handler spawns, run outside the pool. `ServeDir`, for example, opens
+//!   a file in its pool and reads it on Tokio's blocking threads.
 //! - Pools of the same name in one process, of two [`Pools`], write to the same metrics. Give them different names.
 //! - Under `tokio::time::pause`, Tokio considers a runtime that waits for a pool idle, and advances its clock.
 //! - Pools that were used before a `fork` do not work in the child; pools that were not, do.

@@ -5,8 +5,8 @@ use crate::terms::{Caller, Deadline, Priority, Terms};
 /// The options of one task, for [`Pool::run_with`](crate::Pool::run_with) and
 /// [`Pool::submit_with`](crate::Pool::submit_with).
 ///
-/// A task that is submitted by another task of a pool inherits the options that are not set here, because both belong to
-/// the same request. [`independent`](Self::independent) turns that off.
+/// A task that is submitted by another task of a pool inherits the options that are not set here, because both belong
+/// to the same request. [`independent`](Self::independent) turns that off.
 ///
 /// ```
 /// use std::time::Duration;
@@ -63,8 +63,8 @@ impl TaskOptions {
         self
     }
 
-    /// The options of a request. The layer's choices take precedence over the request's terms. The normal priority in `terms`
-    /// counts as not set.
+    /// The options of a request. The layer's choices take precedence over the request's terms. The normal priority in
+    /// `terms` counts as not set.
     pub(crate) fn of_request(terms: Terms, priority: Option<Priority>, caller: Option<Caller>) -> Self {
         let asked = Some(terms.priority).filter(|&priority| priority != Priority::default());
         Self {

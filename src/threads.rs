@@ -1,8 +1,8 @@
 //! Starts the threads of this crate, and sets their `nice` values.
 //!
 //! On Linux each thread has a `nice` value, and a new thread inherits it from the thread that starts it. Workers start
-//! threads of other pools and of the timers. So as soon as a pool sets a `nice` value, all threads are started by one thread
-//! that keeps the value of the process.
+//! threads of other pools and of the timers. So as soon as a pool sets a `nice` value, all threads are started by one
+//! thread that keeps the value of the process.
 
 use std::io;
 use std::sync::OnceLock;
@@ -71,8 +71,8 @@ pub(crate) fn renice(_nice: i32) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "only Linux has a nice value for each thread"))
 }
 
-/// Checks that the process may set this `nice` value, by setting it on a new thread, and starts the thread that starts the
-/// others from then on.
+/// Checks that the process may set this `nice` value, by setting it on a new thread, and starts the thread that starts
+/// the others from then on.
 ///
 /// # Errors
 ///

@@ -9,7 +9,8 @@ const GIB: usize = 1024 * MIB;
 /// Each unit with its size in bytes, the largest first.
 const UNITS: [(&str, usize); 4] = [("GiB", GIB), ("MiB", MIB), ("KiB", KIB), ("B", 1)];
 
-/// The accepted sizes of a thread's stack. A smaller stack is too small for a handler; a larger size is a mistyped unit.
+/// The accepted sizes of a thread's stack. A smaller stack is too small for a handler; a larger size is a mistyped
+/// unit.
 const STACK: RangeInclusive<usize> = 64 * KIB..=GIB;
 
 pub(crate) const STACK_REMEDY: &str = "give a size from 64KiB to 1GiB, such as `16MiB`";

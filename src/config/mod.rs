@@ -1,6 +1,7 @@
 //! The settings: plain data, the rules for each value, and the YAML form.
 //!
-//! [`Config::load`] reads a file (feature `config`); [`Config::default`] and its methods make the same settings in code.
+//! [`Config::load`] reads a file (feature `config`); [`Config::default`] and its methods make the same settings in
+//! code.
 
 mod byte_size;
 mod duration;

@@ -1,4 +1,5 @@
-//! The settings of one pool that matter under overload: its concurrency limit, its queue, and its target for queue waits.
+//! The settings of one pool that matter under overload: its concurrency limit, its queue, and its target for queue
+//! waits.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use super::rules;
 
 /// How many tasks of a pool may be in flight at once.
 ///
-/// A limit above the number of workers suits handlers that mostly await: a task that awaits is in flight, but occupies no
-/// worker.
+/// A limit above the number of workers suits handlers that mostly await: a task that awaits is in flight, but occupies
+/// no worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Concurrency {
@@ -18,8 +19,8 @@ pub enum Concurrency {
     Workers,
     /// This many. In YAML: `40`.
     Fixed(usize),
-    /// The pool adapts the limit to its tasks' run times, within these bounds. In YAML: `{min: 2, max: 64}`. If `min` is
-    /// left out it is 1; if `max` is left out it is the number of workers; `adaptive` leaves out both.
+    /// The pool adapts the limit to its tasks' run times, within these bounds. In YAML: `{min: 2, max: 64}`. If `min`
+    /// is left out it is 1; if `max` is left out it is the number of workers; `adaptive` leaves out both.
     Adaptive {
         /// The lowest limit.
         min: usize,
@@ -32,12 +33,13 @@ pub enum Concurrency {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Queue {
-    /// The oldest task is next. Under lasting overload every task waits almost the whole queue timeout. In YAML: `fifo`.
+    /// The oldest task is next. Under lasting overload every task waits almost the whole queue timeout. In YAML:
+    /// `fifo`.
     Fifo,
-    /// The oldest task is next, as with `fifo`, unless the pool is overloaded: it loses more work than it has room for, and
-    /// most of what it does is for callers that have left. Then the newest task is next, and the pool sheds tasks that have
-    /// waited half as long as callers usually wait. So some callers are rejected early, and the others are served in time.
-    /// In YAML: `adaptive`.
+    /// The oldest task is next, as with `fifo`, unless the pool is overloaded: it loses more work than it has room for,
+    /// and most of what it does is for callers that have left. Then the newest task is next, and the pool sheds tasks
+    /// that have waited half as long as callers usually wait. So some callers are rejected early, and the others are
+    /// served in time. In YAML: `adaptive`.
     #[default]
     Adaptive,
 }

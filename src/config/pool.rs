@@ -49,15 +49,15 @@ pub struct PoolConfig {
     pub queue_target: QueueTarget,
     /// How long a worker without work waits before its thread ends; 60 s by default.
     pub keep_alive: Duration,
-    /// The pool's share of the cores while several pools compute at once, from 1 to 1000; 1 by default. A pool with a share
-    /// of 2 gets twice the core time of a pool with 1. Cores that some pools do not use are shared by the others.
+    /// The pool's share of the cores while several pools compute at once, from 1 to 1000; 1 by default. A pool with a
+    /// share of 2 gets twice the core time of a pool with 1. Cores that some pools do not use are shared by the others.
     pub share: u32,
-    /// The size of each worker's stack, in bytes, from 64 KiB to 1 GiB. By default that of the standard library: 2 MiB, or
-    /// the value of the environment variable `RUST_MIN_STACK`.
+    /// The size of each worker's stack, in bytes, from 64 KiB to 1 GiB. By default that of the standard library: 2 MiB,
+    /// or the value of the environment variable `RUST_MIN_STACK`.
     pub stack_size: Option<usize>,
-    /// The niceness of the pool's threads, from -20 (most urgent) to 19 (least urgent), on Linux only; by default that of the
-    /// process. A lower value than the process's needs the capability `CAP_SYS_NICE`. Threads that a task starts, also
-    /// through `tokio::task::spawn_blocking`, inherit the niceness and keep it.
+    /// The niceness of the pool's threads, from -20 (most urgent) to 19 (least urgent), on Linux only; by default that
+    /// of the process. A lower value than the process's needs the capability `CAP_SYS_NICE`. Threads that a task
+    /// starts, also through `tokio::task::spawn_blocking`, inherit the niceness and keep it.
     pub nice: Option<i32>,
     /// The request headers that the pool trusts; `None` for those of
     /// [`Performance::trust`](super::Performance::trust).
@@ -66,13 +66,13 @@ pub struct PoolConfig {
 
 /// The settings of all pools, by name: the five built-in pools, unless they are removed, and further ones.
 ///
-/// A name begins with a lower-case letter and has lower-case letters, digits, `_` and `-` after it, 32 characters at most;
-/// it cannot be `workers` or end in `_workers`. It becomes the label of the pool's metrics and, as in `offload-cpu-3`, part of its
-/// threads' names, of which Linux shows the first 15 characters.
+/// A name begins with a lower-case letter and has lower-case letters, digits, `_` and `-` after it, 32 characters at
+/// most; it cannot be `workers` or end in `_workers`. It becomes the label of the pool's metrics and, as in
+/// `offload-cpu-3`, part of its threads' names, of which Linux shows the first 15 characters.
 ///
 /// The order of the settings is the order in which the pools appear everywhere: in JSON, in the log and in errors. A
-/// settings file lists its pools in this order; the built-in pools that it does not name follow. Two values with the same
-/// pools in another order are equal.
+/// settings file lists its pools in this order; the built-in pools that it does not name follow. Two values with the
+/// same pools in another order are equal.
 #[derive(Clone, Debug)]
 pub struct ThreadPools {
     pools: Vec<(Workload, PoolConfig)>,
@@ -82,8 +82,8 @@ pub struct ThreadPools {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cores {
-    /// The cores that the CPU affinity and the cgroup quota leave this process, read again while the pools work. In YAML:
-    /// `auto`.
+    /// The cores that the CPU affinity and the cgroup quota leave this process, read again while the pools work. In
+    /// YAML: `auto`.
     #[default]
     Auto,
     /// This many.
@@ -252,8 +252,8 @@ impl PoolConfig {
         self
     }
 
-    /// The highest concurrency limit that the pool can have: the fixed limit, the upper bound of an adaptive one, or the
-    /// number of workers.
+    /// The highest concurrency limit that the pool can have: the fixed limit, the upper bound of an adaptive one, or
+    /// the number of workers.
     #[must_use]
     pub fn concurrency_limit(&self) -> usize {
         match self.concurrency {

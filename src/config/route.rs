@@ -36,9 +36,9 @@ const METHODS: [&str; 20] = [
 
 /// A pattern of requests, and the pool that they run in. In YAML: an entry of `performance.routes`.
 ///
-/// The pattern is a path in axum's syntax (`/v1/{id}`, `/files/{*path}`, `{{` for a brace), with a method before it if the
-/// route is for one method only. The case of the method and the names of parameters make no difference: `get /a/{x}` and
-/// `GET /a/{y}` are the same route.
+/// The pattern is a path in axum's syntax (`/v1/{id}`, `/files/{*path}`, `{{` for a brace), with a method before it if
+/// the route is for one method only. The case of the method and the names of parameters make no difference:
+/// `get /a/{x}` and `GET /a/{y}` are the same route.
 ///
 /// ```
 /// use tower_offload::Embedding;
@@ -76,8 +76,8 @@ impl Route {
     ///
     /// # Errors
     ///
-    /// If the pattern is not valid: the error says how to correct it. [`Config::validate`](crate::Config::validate) checks
-    /// that the pool exists.
+    /// If the pattern is not valid: the error says how to correct it. [`Config::validate`](crate::Config::validate)
+    /// checks that the pool exists.
     pub fn new(pattern: &str, pool: impl PoolName) -> Result<Self, ConfigError> {
         Self::parse(pattern, pool.to_workload()).map_err(|message| {
             ConfigError::new(message).at_key(format!("performance.routes.{}", pattern.escape_debug()))

@@ -1,4 +1,5 @@
-//! The rules for the values of settings: their ranges, and the messages about them. They are the same for files and code.
+//! The rules for the values of settings: their ranges, and the messages about them. They are the same for files and
+//! code.
 
 use std::time::Duration;
 
@@ -105,8 +106,8 @@ pub(crate) fn check_order<T: PartialOrd>(min: T, max: T, shown: impl Fn(T) -> St
     Err(format!("`min` {} is more than `max` {}; give both, the smaller one as `min`", shown(min), shown(max)))
 }
 
-/// Checks the name of a pool. Names become parts of thread names and values of metric labels, so only plain characters are
-/// accepted.
+/// Checks the name of a pool. Names become parts of thread names and values of metric labels, so only plain characters
+/// are accepted.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
     let fault = if name.is_empty() {

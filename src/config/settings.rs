@@ -73,13 +73,13 @@ pub struct ServerConfig {
     /// How long the server still accepts connections and serves requests after the shutdown signal; 0 by default. Its
     /// readiness fails meanwhile, so balancers stop sending requests. It must be shorter than `shutdown_timeout`.
     pub shutdown_delay: Duration,
-    /// The longest time from the shutdown signal to the end, `shutdown_delay` included; 25 s by default, because Kubernetes
-    /// kills a process after 30 s. Requests that have not ended by then are cut off.
+    /// The longest time from the shutdown signal to the end, `shutdown_delay` included; 25 s by default, because
+    /// Kubernetes kills a process after 30 s. Requests that have not ended by then are cut off.
     pub shutdown_timeout: Duration,
     /// How long a client may take to send the headers of an HTTP/1 request or the preface of HTTP/2; 10 s by default.
     pub header_read_timeout: Duration,
-    /// The age at which a connection is closed once its requests in flight have ended; `None` by default. Each connection's
-    /// age differs by up to 10% at random, so that clients do not reconnect all at once.
+    /// The age at which a connection is closed once its requests in flight have ended; `None` by default. Each
+    /// connection's age differs by up to 10% at random, so that clients do not reconnect all at once.
     pub max_connection_age: Option<Duration>,
 }
 
@@ -141,8 +141,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If a setting is out of range, a route leads to a pool that does not exist, or two routes exclude each other: the error
-    /// lists each mistake, and how to correct it.
+    /// If a setting is out of range, a route leads to a pool that does not exist, or two routes exclude each other: the
+    /// error lists each mistake, and how to correct it.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut mistakes = Vec::new();
         let mut note = |key: &str, result: Result<(), String>| {

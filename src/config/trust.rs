@@ -4,8 +4,8 @@ use http::HeaderName;
 
 /// The request headers that a pool trusts; by default none, because any client can send any header.
 ///
-/// A trusted client can overtake all others and cause their queued requests to be shed. So trust only headers that your own
-/// proxy or clients set, and let the proxy remove them from requests that come from outside.
+/// A trusted client can overtake all others and cause their queued requests to be shed. So trust only headers that your
+/// own proxy or clients set, and let the proxy remove them from requests that come from outside.
 ///
 /// ```
 /// use http::HeaderName;
@@ -22,8 +22,8 @@ use http::HeaderName;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Trust {
-    /// The header with the time that is left for the request: `1.5` (seconds), or with a unit, `250ms`, `30s`, `2m`. A task
-    /// that is still queued when this time is over is rejected with
+    /// The header with the time that is left for the request: `1.5` (seconds), or with a unit, `250ms`, `30s`, `2m`. A
+    /// task that is still queued when this time is over is rejected with
     /// [`DeadlineExceeded`](crate::Reason::DeadlineExceeded).
     pub deadline: Option<HeaderName>,
     /// Whether `grpc-timeout`, the header with a gRPC client's deadline, is trusted in the same way.

@@ -7,8 +7,8 @@
 //! | [`OffloadError`] | services behind [`PoolLayer::errors`](crate::PoolLayer::errors) |
 //! | [`UnknownPool`] | everything that takes the name of a pool |
 //!
-//! [`Display`](std::fmt::Display) shows a sentence for people, [`Debug`](std::fmt::Debug) shows every field. A `main` that
-//! returns an error prints its fields, so print errors for people yourself:
+//! [`Display`](std::fmt::Display) shows a sentence for people, [`Debug`](std::fmt::Debug) shows every field. A `main`
+//! that returns an error prints its fields, so print errors for people yourself:
 //!
 //! ```
 //! fn run() -> Result<(), Box<dyn std::error::Error>> {

@@ -5,8 +5,8 @@ use std::fmt;
 
 use super::Rejection;
 
-/// The error of a service behind [`PoolLayer::errors`](crate::PoolLayer::errors): a rejection by the pool, or an error of the
-/// service.
+/// The error of a service behind [`PoolLayer::errors`](crate::PoolLayer::errors): a rejection by the pool, or an error
+/// of the service.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum OffloadError<E> {

@@ -11,7 +11,8 @@ use crate::pool::Boxed;
 
 /// A ready service and its request. Polling it calls the service, and then polls the future that the service returned.
 ///
-/// It is boxed from the start, so that moving it into a pool does not copy the request, and the response future stays small.
+/// It is boxed from the start, so that moving it into a pool does not copy the request, and the response future stays
+/// small.
 pub(super) type BoxedCall<S, Req> = Boxed<Call<S, Req>>;
 
 #[pin_project(project = CallProj)]

@@ -36,8 +36,8 @@ use crate::workload::{Marker, PoolName};
 ///     .route("/health", get(|| async { "ok" }));
 /// ```
 ///
-/// Use `route_layer` on axum's routers and method routers. With `layer`, axum's own 404 and 405 run in the pool too, and
-/// a full pool answers them with 503.
+/// Use `route_layer` on axum's routers and method routers. With `layer`, axum's own 404 and 405 run in the pool too,
+/// and a full pool answers them with 503.
 ///
 /// # Choosing the pool
 ///
@@ -87,15 +87,15 @@ use crate::workload::{Marker, PoolName};
 /// A handler's extractors run in the pool too. An extractor that reads the body (`String`, `Json`, `Bytes`) waits there
 /// for the client and keeps its permit: as many clients as the limit allows, each of which sends half a body, stop the
 /// pool. Read the body in middleware around this layer, bounded in size and time, as `read_first` of the example server
-/// does. A `TimeoutLayer` around this layer bounds the wait too. The response body holds no permit, so clients that read
-/// slowly do not matter.
+/// does. A `TimeoutLayer` around this layer bounds the wait too. The response body holds no permit, so clients that
+/// read slowly do not matter.
 ///
 /// # Without a pool
 ///
 /// A request that no pool is chosen for runs inline, as if the layer were not there. So do requests to gRPC's standard
 /// health service ([`Http`](crate::reject::Http)), and a request whose pool the handler around it already runs in. An
-/// inline request has no permit: nothing rejects or cancels it, its [`Deadline`](crate::Deadline) is only for its handler
-/// to see, and its panic continues in the response future.
+/// inline request has no permit: nothing rejects or cancels it, its [`Deadline`](crate::Deadline) is only for its
+/// handler to see, and its panic continues in the response future.
 ///
 /// # When a client leaves
 ///
@@ -246,8 +246,8 @@ impl PoolLayer<ByExtension> {
 }
 
 impl<F> PoolLayer<ByFn<F>> {
-    /// A layer that selects by a function of the request; `None` runs it inline. If no pool has the name that the function
-    /// returns, the request is rejected with a status of 500.
+    /// A layer that selects by a function of the request; `None` runs it inline. If no pool has the name that the
+    /// function returns, the request is rejected with a status of 500.
     ///
     /// ```
     /// use axum::extract::Request;
@@ -288,8 +288,8 @@ impl<W> PoolLayer<W> {
 impl<W, R, P> PoolLayer<W, R, P> {
     /// Asks `other` for the pool of each request that this layer would run inline.
     ///
-    /// Each layer keeps its own priorities, callers and options for the requests that it chooses a pool for. The response
-    /// to rejections and the protocol are those of this layer.
+    /// Each layer keeps its own priorities, callers and options for the requests that it chooses a pool for. The
+    /// response to rejections and the protocol are those of this layer.
     ///
     /// ```
     /// use tower_offload::{Io, PoolLayer, Pools};
@@ -309,8 +309,8 @@ impl<W, R, P> PoolLayer<W, R, P> {
     /// Gives each request that a pool is chosen for the priority that `function` returns.
     ///
     /// `None` leaves the priority to the header that the pool trusts, or else to the [`Priority`] among the request's
-    /// extensions, or else to [`Priority::Normal`]. A full pool sheds a queued request to make room for a more important
-    /// one.
+    /// extensions, or else to [`Priority::Normal`]. A full pool sheds a queued request to make room for a more
+    /// important one.
     ///
     /// ```
     /// use axum::extract::Request;
@@ -334,8 +334,8 @@ impl<W, R, P> PoolLayer<W, R, P> {
     /// time. Requests for which it returns `None` belong to the [`Caller`](crate::Caller) among their extensions. All
     /// requests without a caller count as one caller.
     ///
-    /// The method is shuffle sharding: each caller has eight of 64 virtual queues, and the queue that has used the least
-    /// time is served next.
+    /// The method is shuffle sharding: each caller has eight of 64 virtual queues, and the queue that has used the
+    /// least time is served next.
     ///
     /// The key is an owned value: it is hashed after `function` has returned. To hash a part of the request without
     /// copying it, return a [`Caller`](crate::Caller):
@@ -410,8 +410,8 @@ impl<W, R, P> PoolLayer<W, R, P> {
     /// Takes requests of any type, for services that do not speak HTTP, and gives rejections as errors.
     ///
     /// The layer then knows no deadlines and no priorities but those that [`priority_by`](Self::priority_by) gives, and
-    /// logs a request by its type. [`protocol`](Self::protocol) takes a [`Protocol`](crate::reject::Protocol) of your own
-    /// that knows more.
+    /// logs a request by its type. [`protocol`](Self::protocol) takes a [`Protocol`](crate::reject::Protocol) of your
+    /// own that knows more.
     ///
     /// ```
     /// use tower::{ServiceBuilder, ServiceExt, service_fn};
@@ -475,8 +475,8 @@ impl<W, R, P> PoolLayer<W, R, P> {
 
     /// Cancels a handler that is in flight when its request's [`Deadline`](crate::Deadline) passes.
     ///
-    /// The caller gets a status of 504 at that moment. An async handler is dropped at its next await; a handler that blocks
-    /// runs to its end, and its result is dropped.
+    /// The caller gets a status of 504 at that moment. An async handler is dropped at its next await; a handler that
+    /// blocks runs to its end, and its result is dropped.
     ///
     /// Without this, a deadline only keeps late requests from starting.
     #[must_use]
@@ -485,11 +485,11 @@ impl<W, R, P> PoolLayer<W, R, P> {
         self
     }
 
-    /// Runs a handler to its end although its client has left, for example to make a payment whose response nobody reads. A
-    /// queued handler starts in its turn.
+    /// Runs a handler to its end although its client has left, for example to make a payment whose response nobody
+    /// reads. A queued handler starts in its turn.
     ///
-    /// Without this, a queued request leaves the queue when its client leaves, and an async handler is dropped at its next
-    /// await.
+    /// Without this, a queued request leaves the queue when its client leaves, and an async handler is dropped at its
+    /// next await.
     #[must_use]
     pub fn detach(mut self) -> Self {
         self.options.detach = true;

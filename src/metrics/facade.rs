@@ -22,8 +22,8 @@ struct Handles {
     resolved: Timestamp,
 }
 
-/// How long a histogram's handle is used before it is resolved again. The application may have installed its recorder in the
-/// meantime, and an exporter with an idle timeout may have removed the histogram of an idle pool.
+/// How long a histogram's handle is used before it is resolved again. The application may have installed its recorder
+/// in the meantime, and an exporter with an idle timeout may have removed the histogram of an idle pool.
 const RESOLVE_AFTER: Duration = Duration::from_millis(500);
 
 impl TaskTimes {

@@ -14,9 +14,9 @@
 //! | `workload_pool_queue_wait_seconds` | histogram: from submission to first poll, of the tasks that began |
 //! | `workload_pool_run_seconds` | histogram: from first poll to end, awaits included |
 //!
-//! Counters and gauges are set from one reading of the pool, so that in every scrape
-//! *submitted = Σ results + queued + in flight*. Only the two histograms are recorded for each task. Each
-//! worker keeps their handles, and resolves them again every half second, because the recorder may have been installed late.
+//! Counters and gauges are set from one reading of the pool, so that in every scrape *submitted = Σ results + queued +
+//! in flight*. Only the two histograms are recorded for each task. Each worker keeps their handles, and resolves them
+//! again every half second, because the recorder may have been installed late.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -37,8 +37,8 @@ mod off;
 #[cfg(not(feature = "metrics"))]
 pub(crate) use self::off::{TaskTimes, publish, publish_routes};
 
-/// The lock on the published metrics. While it is held, no other thread sets them, so that readings are published in order,
-/// and not while a scrape is being rendered.
+/// The lock on the published metrics. While it is held, no other thread sets them, so that readings are published in
+/// order, and not while a scrape is being rendered.
 #[derive(Debug)]
 pub(crate) struct PublishGuard {
     _guard: MutexGuard<'static, ()>,

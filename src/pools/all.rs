@@ -111,11 +111,11 @@ impl Pools {
         PoolsBuilder::default()
     }
 
-    /// No pools, for code that must also work without them: every task runs on the thread that awaits it, whatever the name
-    /// of its pool. [`get`](Self::get) finds no pool.
+    /// No pools, for code that must also work without them: every task runs on the thread that awaits it, whatever the
+    /// name of its pool. [`get`](Self::get) finds no pool.
     ///
-    /// [`submit_to_pool`](Self::submit_to_pool) runs a closure before it returns. A future is spawned on the current Tokio
-    /// runtime; outside a runtime, it is run to its end.
+    /// [`submit_to_pool`](Self::submit_to_pool) runs a closure before it returns. A future is spawned on the current
+    /// Tokio runtime; outside a runtime, it is run to its end.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

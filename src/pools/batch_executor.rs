@@ -50,11 +50,11 @@ impl Pools {
 }
 
 impl BatchExecutor {
-    /// Runs one task of the batch. It waits until the batch has fewer than `max_concurrent` tasks in the pool and until the
-    /// pool has room, and then does as [`Pools::run_in_pool`] does.
+    /// Runs one task of the batch. It waits until the batch has fewer than `max_concurrent` tasks in the pool and until
+    /// the pool has room, and then does as [`Pools::run_in_pool`] does.
     ///
-    /// A task of a batch is never rejected because of a full queue, overload or the queue timeout: it waits. A task of the
-    /// pool that runs another one through the batch does not wait for the batch.
+    /// A task of a batch is never rejected because of a full queue, overload or the queue timeout: it waits. A task of
+    /// the pool that runs another one through the batch does not wait for the batch.
     ///
     /// Dropping the future cancels the task, as with [`Pools::run_in_pool`].
     ///
@@ -91,8 +91,8 @@ impl BatchExecutor {
     /// Runs all tasks of an iterator, and returns their results in the same order. A task that fails does not stop the
     /// others.
     ///
-    /// The iterator is asked for its next task only when the batch can run it. Dropping the future cancels the tasks that
-    /// have not ended.
+    /// The iterator is asked for its next task only when the batch can run it. Dropping the future cancels the tasks
+    /// that have not ended.
     #[track_caller]
     pub fn run_all<J, Kind, I>(&self, tasks: I) -> impl Future<Output = Vec<Result<J::Output, TaskError>>>
     where

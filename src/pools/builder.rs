@@ -86,10 +86,10 @@ impl PoolsBuilder {
 
     /// Adds a context that travels with every task, as the Tokio runtime and the `tracing` span do.
     ///
-    /// `capture` is called on the thread that submits a task, and returns a function. The worker calls that function around
-    /// each poll of the task and around the drop of its future: the function enters the context, calls its argument once, and
-    /// leaves the context. If it does not call its argument, the task is polled outside the context. A panic in either
-    /// function counts as a panic of the task.
+    /// `capture` is called on the thread that submits a task, and returns a function. The worker calls that function
+    /// around each poll of the task and around the drop of its future: the function enters the context, calls its
+    /// argument once, and leaves the context. If it does not call its argument, the task is polled outside the context.
+    /// A panic in either function counts as a panic of the task.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -113,8 +113,8 @@ impl PoolsBuilder {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// For OpenTelemetry, capture `Context::current()` and call `run` while the guard of `attach()` lives; for Sentry, capture
-    /// `Hub::current()` and call `Hub::run(hub.clone(), run)`.
+    /// For OpenTelemetry, capture `Context::current()` and call `run` while the guard of `attach()` lives; for Sentry,
+    /// capture `Hub::current()` and call `Hub::run(hub.clone(), run)`.
     #[must_use]
     pub fn context<C, E>(mut self, capture: C) -> Self
     where
@@ -143,7 +143,8 @@ impl PoolsBuilder {
     ///
     /// # Errors
     ///
-    /// If the settings are not valid, the process may not set a `nice` value, or the pool of a worker hook does not exist.
+    /// If the settings are not valid, the process may not set a `nice` value, or the pool of a worker hook does not
+    /// exist.
     pub fn build(self) -> Result<Pools, BuildError> {
         Pools::with_hooks(&self.config, &self.context, self.workers)
     }

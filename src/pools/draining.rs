@@ -16,8 +16,8 @@ impl Pools {
     /// Waits until a drain is announced: by `server::serve` at its signal, by [`shutdown`](Self::shutdown), or by
     /// [`announce_drain`](Self::announce_drain).
     ///
-    /// An endless response, such as a stream of events, should end then, because a graceful shutdown waits for it. The future
-    /// keeps no pool alive, and can be awaited in any runtime.
+    /// An endless response, such as a stream of events, should end then, because a graceful shutdown waits for it. The
+    /// future keeps no pool alive, and can be awaited in any runtime.
     ///
     /// ```
     /// use axum::response::sse::{Event, Sse};

@@ -15,14 +15,15 @@ use crate::workload::PoolName;
 impl Pools {
     /// Runs a closure or a future in a pool, and returns its value.
     ///
-    /// The task is submitted when the future is first polled. A closure that returns a future only makes that future: pass
-    /// the future itself, such as what an async function returns (`run_in_pool(Cpu, resize(picture))`).
+    /// The task is submitted when the future is first polled. A closure that returns a future only makes that future:
+    /// pass the future itself, such as what an async function returns (`run_in_pool(Cpu, resize(picture))`).
     ///
     /// # Tasks within tasks
     ///
     /// A task that is submitted by another task inherits the deadline, the priority and the caller of its request;
-    /// [`Pool::run_with`] sets them. A task may submit to its own pool: the inner task queues like any other, and the worker
-    /// that polls this future runs the inner task in place if it is still queued. So a pool never waits for itself.
+    /// [`Pool::run_with`] sets them. A task may submit to its own pool: the inner task queues like any other, and the
+    /// worker that polls this future runs the inner task in place if it is still queued. So a pool never waits for
+    /// itself.
     ///
     /// # Cancellation
     ///
@@ -36,8 +37,8 @@ impl Pools {
     ///
     /// # The task's name
     ///
-    /// In the log and among the active tasks, a function and an async function have their own name. A closure or an async
-    /// block has none: it appears as the file and line of this call, such as `src/main.rs:42`.
+    /// In the log and among the active tasks, a function and an async function have their own name. A closure or an
+    /// async block has none: it appears as the file and line of this call, such as `src/main.rs:42`.
     ///
     /// # Errors
     ///
@@ -55,18 +56,18 @@ impl Pools {
         run(self.choose(pool), task, Location::caller())
     }
 
-    /// Submits a closure or a future to a pool at once, and returns a handle. Async code awaits the handle; code that may
-    /// block calls [`wait`](TaskHandle::wait). Dropping the handle does not cancel the task.
+    /// Submits a closure or a future to a pool at once, and returns a handle. Async code awaits the handle; code that
+    /// may block calls [`wait`](TaskHandle::wait). Dropping the handle does not cancel the task.
     ///
-    /// An overloaded pool sheds tasks that wait too long (see [`Queue`](crate::config::Queue)). For a backlog of many tasks,
-    /// use a [batch](Self::batch_executor), whose tasks wait outside the pool, or give the pool `queue: fifo`.
+    /// An overloaded pool sheds tasks that wait too long (see [`Queue`](crate::config::Queue)). For a backlog of many
+    /// tasks, use a [batch](Self::batch_executor), whose tasks wait outside the pool, or give the pool `queue: fifo`.
     ///
-    /// A task may submit to its own pool: the inner task queues like any other. If a worker of the pool polls the handle or
-    /// waits for it while the inner task is still queued, that worker runs the inner task in place. If the queue has no room,
-    /// the inner task runs in place before this returns, up to its first await.
+    /// A task may submit to its own pool: the inner task queues like any other. If a worker of the pool polls the
+    /// handle or waits for it while the inner task is still queued, that worker runs the inner task in place. If the
+    /// queue has no room, the inner task runs in place before this returns, up to its first await.
     ///
-    /// [Disabled](Self::disabled) pools run a task to its end before this returns; except that a future, if this is called
-    /// in a Tokio runtime, is spawned there.
+    /// [Disabled](Self::disabled) pools run a task to its end before this returns; except that a future, if this is
+    /// called in a Tokio runtime, is spawned there.
     ///
     /// The task's name in the log is that of [`run_in_pool`](Self::run_in_pool).
     ///

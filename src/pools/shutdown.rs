@@ -37,8 +37,8 @@ pub struct PoolDrain {
 }
 
 impl Pools {
-    /// Rejects new tasks from this call on, and waits until the queued tasks and those in flight have ended, for at most
-    /// `limit`.
+    /// Rejects new tasks from this call on, and waits until the queued tasks and those in flight have ended, for at
+    /// most `limit`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -55,12 +55,13 @@ impl Pools {
     /// # }
     /// ```
     ///
-    /// New tasks are rejected with [`Draining`](crate::Reason::Draining), even before the returned future is polled. After
-    /// `limit`, queued tasks are rejected too. A task in flight cannot be interrupted: it runs to its end or to the end of
-    /// the process, and [`checkpoint`](crate::checkpoint) tells it that it is cut off. Threads end when they have no more
-    /// tasks. If the future is dropped, the pools continue to drain without a limit.
+    /// New tasks are rejected with [`Draining`](crate::Reason::Draining), even before the returned future is polled.
+    /// After `limit`, queued tasks are rejected too. A task in flight cannot be interrupted: it runs to its end or to
+    /// the end of the process, and [`checkpoint`](crate::checkpoint) tells it that it is cut off. Threads end when they
+    /// have no more tasks. If the future is dropped, the pools continue to drain without a limit.
     ///
-    /// A task that belongs to an accepted request may still submit tasks. A task that calls this does not wait for itself.
+    /// A task that belongs to an accepted request may still submit tasks. A task that calls this does not wait for
+    /// itself.
     pub fn shutdown(&self, limit: Duration) -> impl Future<Output = DrainReport> + Send + use<> {
         // Taken before the timer is set, so that the reported time is not shorter than the limit.
         let start = Instant::now();
@@ -86,8 +87,8 @@ impl Pools {
 /// The drain of one pool.
 struct PoolDraining {
     pool: Pool,
-    /// Tasks of the pool that the thread which began the drain is polling. They wait for the drain, so it does not wait for
-    /// them.
+    /// Tasks of the pool that the thread which began the drain is polling. They wait for the drain, so it does not wait
+    /// for them.
     except: usize,
     /// The other tasks that were queued or in flight when the drain began.
     before: u64,

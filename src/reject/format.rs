@@ -13,8 +13,8 @@ use crate::error::Rejection;
 /// The format of the default response to a rejected request.
 ///
 /// A request with the content type `application/grpc` gets a gRPC status without a body. Every other request gets
-/// `application/problem+json` (RFC 9457). A response over HTTP/1 says `connection: close` if the body of its request may
-/// be unread, because the connection cannot carry another request then.
+/// `application/problem+json` (RFC 9457). A response over HTTP/1 says `connection: close` if the body of its request
+/// may be unread, because the connection cannot carry another request then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseFormat {
     grpc: bool,

@@ -16,11 +16,11 @@ use crate::terms::Terms;
 /// - The terms of a request come from its extensions and from the headers that its pool trusts:
 ///   [`Terms::of_request`].
 /// - A result counts as an error if it is one, if its status is 500 or above, or if it is a gRPC status that means a
-///   fault of the server and comes without a message. A gRPC status behind messages comes in the trailers, too late to be
-///   counted.
+///   fault of the server and comes without a message. A gRPC status behind messages comes in the trailers, too late to
+///   be counted.
 /// - The task log shows the method and the path of a request, and never its query.
-/// - Requests to gRPC's standard health service (`/grpc.health.v1.Health/…`) always run inline: a full pool must not fail
-///   the liveness probe of a server that is only overloaded.
+/// - Requests to gRPC's standard health service (`/grpc.health.v1.Health/…`) always run inline: a full pool must not
+///   fail the liveness probe of a server that is only overloaded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Http;
 
@@ -48,8 +48,8 @@ fn describe<B>(request: &Request<B>) -> String {
     format!("{} {}", request.method(), visible(request.uri().path()))
 }
 
-/// Percent-encodes every byte of a path that is not visible ASCII. `http::Uri` lets such bytes pass, among them characters
-/// that end a line or change how the rest of it is shown.
+/// Percent-encodes every byte of a path that is not visible ASCII. `http::Uri` lets such bytes pass, among them
+/// characters that end a line or change how the rest of it is shown.
 fn visible(path: &str) -> Cow<'_, str> {
     if path.bytes().all(|byte| byte.is_ascii_graphic()) {
         return path.into();

@@ -29,8 +29,8 @@ pub(super) const fn answer_to(reason: Reason) -> (StatusCode, GrpcCode) {
 }
 
 impl Rejection {
-    /// The HTTP status of this rejection: 503 if trying again helps, 504 if a deadline passed, 400 for a header that cannot
-    /// be read, and 500 otherwise.
+    /// The HTTP status of this rejection: 503 if trying again helps, 504 if a deadline passed, 400 for a header that
+    /// cannot be read, and 500 otherwise.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         answer_to(self.reason()).0

@@ -10,9 +10,9 @@ use crate::error::Rejection;
 /// Answers rejections with responses, and leaves the error type of the service as it is. This is the default.
 ///
 /// A request with the content type `application/grpc` gets a gRPC status without a body. Every other request gets a
-/// problem document with the fields `pool`, `reason` and `started`: `false` means that the handler never started, so that
-/// trying again is safe. A response with a status of 503 has a `Retry-After` in whole seconds. A response over HTTP/1 says
-/// `connection: close` if the body of its request may be unread.
+/// problem document with the fields `pool`, `reason` and `started`: `false` means that the handler never started, so
+/// that trying again is safe. A response with a status of 503 has a `Retry-After` in whole seconds. A response over
+/// HTTP/1 says `connection: close` if the body of its request may be unread.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Responses;
 

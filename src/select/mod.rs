@@ -2,8 +2,8 @@
 //!
 //! [`PoolLayer`](crate::PoolLayer) makes the selectors of this module: one pool for every request ([`Fixed`]), the
 //! routes of the settings ([`ByRoute`]), a request's extension ([`ByExtension`]) or a closure ([`ByFn`]).
-//! [`PoolLayer::or`](crate::PoolLayer::or) combines two of them. Names of pools that are known when the layer is made are
-//! resolved then, and not for each request.
+//! [`PoolLayer::or`](crate::PoolLayer::or) combines two of them. Names of pools that are known when the layer is made
+//! are resolved then, and not for each request.
 //!
 //! # Writing a selector
 //!
@@ -62,8 +62,8 @@ pub(crate) use self::selection::Options;
 
 /// Chooses where a request runs.
 ///
-/// The [module's documentation](self) has an example. [`PoolLayer::with`](crate::PoolLayer::with) takes a selector that is
-/// [`Clone`]; put yours into an [`Arc`] if it is not.
+/// The [module's documentation](self) has an example. [`PoolLayer::with`](crate::PoolLayer::with) takes a selector that
+/// is [`Clone`]; put yours into an [`Arc`] if it is not.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not select a pool for requests of type `{Req}`",
     note = "a closure given to `by`, `priority_by` or `fair_by` takes a reference to the request type of the service, \

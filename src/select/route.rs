@@ -12,11 +12,11 @@ use crate::pools::Pools;
 
 /// Selects by the routes of the settings. A request that matches none of them runs inline.
 ///
-/// If several routes match, one with the request's method wins over one for all methods, and a literal segment wins over
-/// a parameter. A route for `GET` also matches `HEAD`, unless there is a route for `HEAD` itself.
+/// If several routes match, one with the request's method wins over one for all methods, and a literal segment wins
+/// over a parameter. A route for `GET` also matches `HEAD`, unless there is a route for `HEAD` itself.
 ///
-/// [`PoolLayer::by_route`](crate::PoolLayer::by_route) compares the path that the layer sees, which inside axum's `nest`
-/// lacks the router's prefix. [`PoolLayer::by_route_under`](crate::PoolLayer::by_route_under) puts it back.
+/// [`PoolLayer::by_route`](crate::PoolLayer::by_route) compares the path that the layer sees, which inside axum's
+/// `nest` lacks the router's prefix. [`PoolLayer::by_route_under`](crate::PoolLayer::by_route_under) puts it back.
 #[derive(Clone)]
 pub struct ByRoute {
     table: Arc<Table>,

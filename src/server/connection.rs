@@ -112,9 +112,9 @@ impl Driver<'_> {
             match self.due(cx) {
                 None => return Poll::Pending,
                 Some(Action::Drop) => return Poll::Ready(()),
-                // Before an idle connection is closed, hyper is polled once more, and the socket asks the kernel whether
-                // a request has just arrived. A later request finds the connection closed: HTTP/1 cannot announce a close
-                // between two requests.
+                // Before an idle connection is closed, hyper is polled once more, and the socket asks the kernel
+                // whether a request has just arrived. A later request finds the connection closed: HTTP/1 cannot
+                // announce a close between two requests.
                 Some(Action::CloseIdle) if !probed => {
                     self.connection.activity.probe();
                     probed = true;

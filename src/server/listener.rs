@@ -30,8 +30,8 @@ const KEEP_ALIVE_PROBES: (Duration, u32) = (Duration::from_secs(10), 3);
 
 /// A source of connections, in the shape of axum's `axum::serve::Listener`.
 ///
-/// Tokio's `TcpListener` and `UnixListener` are listeners. [`Handshake`](super::Handshake) adds TLS to another listener.
-/// Implement this trait for anything else, such as a listener that refuses some of its clients:
+/// Tokio's `TcpListener` and `UnixListener` are listeners. [`Handshake`](super::Handshake) adds TLS to another
+/// listener. Implement this trait for anything else, such as a listener that refuses some of its clients:
 ///
 /// ```
 /// use std::io;

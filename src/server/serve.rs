@@ -92,7 +92,8 @@ impl Server {
         Self { config, pools, listener: Configured, shutdown_on: None, cut_off_on: None }
     }
 
-    /// Accepts connections from this listener instead of the configured address. The server changes none of its options.
+    /// Accepts connections from this listener instead of the configured address. The server changes none of its
+    /// options.
     pub fn listener<L: Listener>(self, listener: L) -> Server<L> {
         let Self { config, pools, listener: Configured, shutdown_on, cut_off_on } = self;
         Server { config, pools, listener, shutdown_on, cut_off_on }

@@ -84,8 +84,8 @@ impl MetricsService {
     /// # Ok::<(), metrics_exporter_prometheus::BuildError>(())
     /// ```
     ///
-    /// The handle's type is that of `metrics-exporter-prometheus` 0.18: a later one comes with a later major version of this
-    /// crate.
+    /// The handle's type is that of `metrics-exporter-prometheus` 0.18: a later one comes with a later major version of
+    /// this crate.
     #[must_use]
     pub fn with_handle(pools: &Pools, exporter: PrometheusHandle) -> Self {
         let upkeep = Arc::new(Upkeep { exporter: exporter.clone() });

@@ -6,9 +6,9 @@ use crate::pools::Pools;
 impl Pools {
     /// Sets every gauge and counter of the pools in the application's recorder, and then calls `render`.
     ///
-    /// Call it in your own `/metrics` endpoint, with a closure that renders the recorder. No other thread sets these metrics
-    /// until `render` returns, so a scrape shows each pool at one instant: *submitted = Σ results + queued + in flight*.
-    /// Between scrapes, the metrics of a pool are updated half a second after a change.
+    /// Call it in your own `/metrics` endpoint, with a closure that renders the recorder. No other thread sets these
+    /// metrics until `render` returns, so a scrape shows each pool at one instant: *submitted = Σ results + queued + in
+    /// flight*. Between scrapes, the metrics of a pool are updated half a second after a change.
     ///
     /// ```
     /// use axum::{Router, routing::get};

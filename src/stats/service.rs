@@ -27,8 +27,9 @@ const BASE: &str = "/thread-pools";
 /// | `POST /health/thread-pools/log-status` | writes the [status block](Pools::log_current_status) to the log; only while `verbose` is on |
 /// | `GET /health/thread-pools/ready` | 200, or 503 while the application drains or a pool of [`ready_by`](Self::ready_by) is overloaded |
 ///
-/// Another method is a 405, another path a 404; while `verbose` is off the first two paths are a 404. They show functions,
-/// methods and paths of running tasks, and never queries, headers or bodies. Do not expose them to the public.
+/// Another method is a 405, another path a 404; while `verbose` is off the first two paths are a 404. They show
+/// functions, methods and paths of running tasks, and never queries, headers or bodies. Do not expose them to the
+/// public.
 ///
 /// ```
 /// use axum::Router;
@@ -44,15 +45,16 @@ const BASE: &str = "/thread-pools";
 /// Readiness fails as soon as a drain is announced: under `server::serve` by its signal, elsewhere by
 /// [`Pools::announce_drain`]. `server::serve` still serves requests for `server.shutdown_delay` after the signal.
 ///
-/// By default, overload does not make a server unready: one overloaded pool would remove the whole server from its balancer,
-/// and a load that overloads all servers would remove all of them. [`ready_by`](Self::ready_by) names the pools whose
-/// overload makes the server unready. Do not use this endpoint as a liveness probe: an overloaded server is alive.
+/// By default, overload does not make a server unready: one overloaded pool would remove the whole server from its
+/// balancer, and a load that overloads all servers would remove all of them. [`ready_by`](Self::ready_by) names the
+/// pools whose overload makes the server unready. Do not use this endpoint as a liveness probe: an overloaded server is
+/// alive.
 ///
 /// # Paths
 ///
-/// The service can be nested at any path and depth: after `nest_service("/admin/pools", …)`, `/admin/pools/ready` is the
-/// readiness. Where it sees whole paths (in hyper, on a single route, as a fallback), everything before `/thread-pools`
-/// counts as a prefix: `/api/health/thread-pools/ready` is the readiness too.
+/// The service can be nested at any path and depth: after `nest_service("/admin/pools", …)`, `/admin/pools/ready` is
+/// the readiness. Where it sees whole paths (in hyper, on a single route, as a fallback), everything before
+/// `/thread-pools` counts as a prefix: `/api/health/thread-pools/ready` is the readiness too.
 #[derive(Clone, Debug)]
 pub struct StatsService {
     pools: Pools,

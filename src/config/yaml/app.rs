@@ -20,8 +20,8 @@ pub(in crate::config) struct App {
 
 /// The section of the application.
 impl Config {
-    /// Reads the section `app`, which belongs to the application, as a `T`. If there is no such section, `T` is read from an
-    /// empty one.
+    /// Reads the section `app`, which belongs to the application, as a `T`. If there is no such section, `T` is read
+    /// from an empty one.
     ///
     /// ```
     /// use serde::Deserialize;

@@ -72,7 +72,8 @@ pub(super) fn unknown_key(given: &str, known: &[&str]) -> String {
     format!("this key is unknown; the {are} {}", list(known))
 }
 
-/// The message about a key of `thread_pools` with a number for a value, such as `cpu: 4`, which needs the suffix `_workers`.
+/// The message about a key of `thread_pools` with a number for a value, such as `cpu: 4`, which needs the suffix
+/// `_workers`.
 pub(super) fn short_form(given: &str) -> Option<String> {
     if matches!(given, "workers" | "threads") {
         let why = "this does not say of which pool; write `NAME_workers`, such as `cpu_workers`";
@@ -167,7 +168,8 @@ pub(super) fn place_of(key: &str) -> Option<&'static str> {
     PLACES.iter().find(|(keys, _)| keys.contains(&key)).map(|(_, place)| *place)
 }
 
-/// The known keys that contain `given` as whole words; or, if `given` contains a known key, those that contain that key.
+/// The known keys that contain `given` as whole words; or, if `given` contains a known key, those that contain that
+/// key.
 fn related<'a>(given: &str, known: &[&'a str]) -> Vec<&'a str> {
     let holds = |long: &str, short: &str| format!("_{long}_").contains(&format!("_{short}_"));
     let held = known.iter().filter(|key| holds(given, key)).max_by_key(|key| key.len());

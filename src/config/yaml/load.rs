@@ -21,8 +21,9 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If the file is missing, cannot be read or is empty; or if a key is unknown or given twice, a value is out of range, or
-    /// a route leads to no pool. The error lists every mistake with its file, line, key and value, and how to correct it.
+    /// If the file is missing, cannot be read or is empty; or if a key is unknown or given twice, a value is out of
+    /// range, or a route leads to no pool. The error lists every mistake with its file, line, key and value, and how to
+    /// correct it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         match Source::read(path)? {

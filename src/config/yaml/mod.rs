@@ -1,8 +1,8 @@
 //! The YAML form of the settings: reading, with the place of every mistake, and writing.
 //!
-//! Reading a file takes four steps. [`source`] reads the text, up to a limit. [`tree`] parses the text into numbered nodes.
-//! [`read`] visits the nodes, fills a [`Config`](super::Config) and collects every mistake instead of stopping at the
-//! first; [`hints`] guesses what was meant. Finally, if there are mistakes, their lines are looked up.
+//! Reading a file takes four steps. [`source`] reads the text, up to a limit. [`tree`] parses the text into numbered
+//! nodes. [`read`] visits the nodes, fills a [`Config`](super::Config) and collects every mistake instead of stopping
+//! at the first; [`hints`] guesses what was meant. Finally, if there are mistakes, their lines are looked up.
 
 mod app;
 mod hints;

@@ -10,8 +10,8 @@ use crate::config::error::{ConfigError, Position};
 /// The longest accepted configuration, in bytes: far more than any needs.
 const LONGEST: u64 = 1024 * 1024;
 
-/// The most brackets and braces. The parser's time grows with the square of the nesting depth, and the depth is not known
-/// before it has finished.
+/// The most brackets and braces. The parser's time grows with the square of the nesting depth, and the depth is not
+/// known before it has finished.
 const MOST_BRACKETS: usize = 10_000;
 
 /// A text and its name.

@@ -1,8 +1,8 @@
 //! YAML as a tree of nodes, and the place of each node in the text.
 //!
-//! The parser reports the position of an error, and no other position. So every node gets a number, in the order of parsing.
-//! To find the position of a node, [`locate`] parses the text again and fails at that number. That costs a parse for each
-//! mistake, and nothing for a file without mistakes.
+//! The parser reports the position of an error, and no other position. So every node gets a number, in the order of
+//! parsing. To find the position of a node, [`locate`] parses the text again and fails at that number. That costs a
+//! parse for each mistake, and nothing for a file without mistakes.
 
 use std::fmt;
 
