@@ -10,6 +10,7 @@
 //! use tower_offload::{Caller, Cpu, Deadline, PoolLayer, Pools, Priority};
 //!
 //! async fn terms(mut request: Request) -> Request {
+//!     // Set by authentication before this: any client can write a header.
 //!     let tenant = request.headers().get("x-tenant").map(Caller::of);
 //!     let extensions = request.extensions_mut();
 //!     extensions.insert(Deadline::after(Duration::from_secs(5)));

@@ -54,7 +54,8 @@ impl BatchExecutor {
     /// the pool has room, and then does as [`Pools::run_in_pool`] does.
     ///
     /// A task of a batch is never rejected because of a full queue, overload or the queue timeout: it waits. A task of
-    /// the pool that runs another one through the batch does not wait for the batch.
+    /// the pool that runs another one through the batch does not wait for the batch. A task of another pool does. So a
+    /// task of the batch must not wait for a task of another pool that waits for this batch.
     ///
     /// Dropping the future cancels the task, as with [`Pools::run_in_pool`].
     ///
