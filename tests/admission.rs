@@ -1,4 +1,4 @@
-//! The rules of admission one by one. That its promises hold through any sequence of calls is seen in `fuzzed/`.
+//! The rules of admission, one test for each. `fuzzed/` checks its promises over any sequence of calls.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ fn at(level: Priority) -> Offer {
     Offer { level, ..Offer::default() }
 }
 
-/// A pool with one task in flight; what is offered next waits.
-fn busy(settings: Settings) -> (Admission<&'static str>, Key) {
+/// A pool with one permit, and a task that is in flight in it: the next task is queued.
+fn full(settings: Settings) -> (Admission<&'static str>, Key) {
     let mut admission = Admission::new(settings, 1);
     match admission.offer(START, Offer::default(), &mut Vec::new()) {
         Ok(Admitted::InFlight(key)) => (admission, key),
@@ -34,22 +34,24 @@ fn queue(
     offer: Offer,
     task: &'static str,
 ) -> Result<(), Reason> {
-    let Admitted::Queued(key) = admission.offer(now, offer, &mut Vec::new())? else { panic!("it should wait") };
+    let Admitted::Queued(key) = admission.offer(now, offer, &mut Vec::new())? else {
+        panic!("the task should be queued")
+    };
     admission.store(key, task);
     Ok(())
 }
 
-/// Ends the task in flight and starts the next.
-fn turn(admission: &mut Admission<&'static str>, key: &mut Key, now: Timestamp) -> &'static str {
+/// Ends the task in flight, and starts the next and returns it.
+fn start_next(admission: &mut Admission<&'static str>, key: &mut Key, now: Timestamp) -> &'static str {
     assert!(admission.finish(now, *key, Outcome::Ok, Some(Duration::from_millis(1))));
-    let taken = admission.take(now, &mut Vec::new()).expect("tasks wait");
+    let taken = admission.take(now, &mut Vec::new()).expect("tasks are queued");
     *key = taken.key;
     taken.task
 }
 
 #[test]
-fn higher_levels_start_first_and_equal_ones_in_order() {
-    let (mut admission, mut key) = busy(Settings::fixed(1));
+fn higher_levels_start_first_and_tasks_of_a_level_in_order_of_arrival() {
+    let (mut admission, mut key) = full(Settings::fixed(1));
     let tasks = [
         (Priority::Low, "low"),
         (Priority::Normal, "first"),
@@ -59,29 +61,29 @@ fn higher_levels_start_first_and_equal_ones_in_order() {
     for (level, task) in tasks {
         queue(&mut admission, START, at(level), task).unwrap();
     }
-    let order: Vec<_> = (0..4).map(|_| turn(&mut admission, &mut key, START)).collect();
+    let order: Vec<_> = (0..4).map(|_| start_next(&mut admission, &mut key, START)).collect();
     assert_eq!(order, ["critical", "first", "second", "low"]);
 }
 
 #[test]
-fn a_lower_level_has_a_turn_after_it_was_passed_over_often() {
-    let (mut admission, mut key) = busy(Settings::fixed(1));
+fn a_lower_level_gets_every_33rd_start_while_a_higher_one_is_queued() {
+    let (mut admission, mut key) = full(Settings::fixed(1));
     for _ in 0..10 {
         queue(&mut admission, START, at(Priority::Low), "low").unwrap();
     }
     let mut low = Vec::new();
     for step in 0..330 {
         queue(&mut admission, START, at(Priority::Normal), "normal").unwrap();
-        if turn(&mut admission, &mut key, START) == "low" {
+        if start_next(&mut admission, &mut key, START) == "low" {
             low.push(step);
         }
     }
-    assert_eq!(low, (1..=10).map(|turn| turn * 33 - 1).collect::<Vec<_>>(), "one turn in 33");
+    assert_eq!(low, (1..=10).map(|start| start * 33 - 1).collect::<Vec<_>>(), "one start in 33");
 }
 
 #[test]
-fn two_levels_below_another_have_a_turn_each() {
-    let (mut admission, mut key) = busy(Settings::fixed(1));
+fn two_levels_below_another_each_get_one_start_in_34() {
+    let (mut admission, mut key) = full(Settings::fixed(1));
     for _ in 0..10 {
         queue(&mut admission, START, at(Priority::Normal), "normal").unwrap();
         queue(&mut admission, START, at(Priority::Low), "low").unwrap();
@@ -89,33 +91,34 @@ fn two_levels_below_another_have_a_turn_each() {
     let order: Vec<_> = (0..102)
         .map(|_| {
             queue(&mut admission, START, at(Priority::High), "high").unwrap();
-            turn(&mut admission, &mut key, START)
+            start_next(&mut admission, &mut key, START)
         })
         .collect();
-    let turns_of = |task| (0..order.len()).filter(|&step| order[step] == task).collect::<Vec<_>>();
-    assert_eq!(turns_of("normal"), [32, 66, 100]);
-    assert_eq!(turns_of("low"), [33, 67, 101]);
+    let starts_of = |task| (0..order.len()).filter(|&step| order[step] == task).collect::<Vec<_>>();
+    assert_eq!(starts_of("normal"), [32, 66, 100]);
+    assert_eq!(starts_of("low"), [33, 67, 101]);
 }
 
-/// What starts while a level has nothing to do was not preferred to it.
+/// Tasks that start while a level has nothing queued do not count as starts that passed it over.
 #[test]
-fn a_level_that_did_not_wait_was_not_passed_over() {
-    let (mut admission, mut key) = busy(Settings::fixed(1));
+fn starts_while_a_level_is_empty_do_not_bring_its_next_start_forward() {
+    let (mut admission, mut key) = full(Settings::fixed(1));
     for _ in 0..100 {
         queue(&mut admission, START, at(Priority::High), "high").unwrap();
         queue(&mut admission, START, at(Priority::Normal), "normal").unwrap();
     }
     for _ in 0..50 {
-        turn(&mut admission, &mut key, START);
+        start_next(&mut admission, &mut key, START);
     }
     queue(&mut admission, START, at(Priority::Low), "low").unwrap();
-    let before = std::iter::from_fn(|| Some(turn(&mut admission, &mut key, START))).take_while(|task| *task != "low");
-    assert!(before.count() >= 32, "it has its turn when it was passed over as often as the others");
+    let before =
+        std::iter::from_fn(|| Some(start_next(&mut admission, &mut key, START))).take_while(|task| *task != "low");
+    assert!(before.count() >= 32, "32 starts pass it over first, as for the others");
 }
 
 #[test]
-fn a_full_queue_makes_room_for_a_higher_level_only() {
-    let (mut admission, _) = busy(Settings::fixed(1).with_capacity(3));
+fn a_full_queue_sheds_the_newest_of_a_lower_level_and_rejects_a_task_of_the_same() {
+    let (mut admission, _) = full(Settings::fixed(1).with_capacity(3));
     let mut evicted = Vec::new();
     for (level, task) in [(Priority::Low, "old"), (Priority::Low, "new"), (Priority::Normal, "normal")] {
         queue(&mut admission, START, at(level), task).unwrap();
@@ -134,21 +137,21 @@ fn a_full_queue_makes_room_for_a_higher_level_only() {
 }
 
 #[test]
-fn a_caller_with_little_in_the_queue_gets_room_from_the_one_with_most() {
-    let (mut admission, _) = busy(Settings::fixed(1).with_capacity(100));
+fn a_full_queue_sheds_a_task_of_the_caller_with_most_for_a_caller_with_none() {
+    let (mut admission, _) = full(Settings::fixed(1).with_capacity(100));
     let by = |caller| Offer { caller: Some(caller), ..Offer::default() };
     for _ in 0..100 {
-        queue(&mut admission, START, by(1), "busy").unwrap();
+        queue(&mut admission, START, by(1), "frequent").unwrap();
     }
-    assert_eq!(queue(&mut admission, START, by(1), "busy"), Err(Reason::QueueFull));
-    assert_eq!(queue(&mut admission, START, by(2), "quiet"), Ok(()));
+    assert_eq!(queue(&mut admission, START, by(1), "frequent"), Err(Reason::QueueFull));
+    assert_eq!(queue(&mut admission, START, by(2), "rare"), Ok(()));
     assert_eq!(admission.snapshot().counts.shed, 1);
 }
 
 #[test]
-fn a_task_ends_at_its_deadline_or_at_the_queue_timeout_whichever_is_first() {
+fn a_queued_task_expires_at_the_sooner_of_its_deadline_and_the_queue_timeout() {
     let settings = Settings { timeout: TIMEOUT, ..Settings::fixed(1) };
-    let (mut admission, _) = busy(settings);
+    let (mut admission, _) = full(settings);
     let mut evicted = Vec::new();
     for (deadline, task) in [(None, "timeout"), (Some(50), "deadline"), (Some(500), "late deadline")] {
         let offer = Offer { deadline: deadline.map(after), ..Offer::default() };
@@ -169,31 +172,31 @@ fn a_task_ends_at_its_deadline_or_at_the_queue_timeout_whichever_is_first() {
 }
 
 #[test]
-fn who_is_refused_is_told_how_long_the_queue_takes_and_a_little_more() {
-    let (mut admission, mut key) = busy(Settings { discipline: Discipline::Fifo, ..Settings::fixed(1) });
+fn retry_after_is_the_time_to_drain_the_queue_plus_up_to_half_of_it() {
+    let (mut admission, mut key) = full(Settings { discipline: Discipline::Fifo, ..Settings::fixed(1) });
     for _ in 0..100 {
         queue(&mut admission, START, Offer::default(), "task").unwrap();
     }
     for step in 1..=10 {
-        turn(&mut admission, &mut key, after(step * 100));
+        start_next(&mut admission, &mut key, after(step * 100));
     }
     let answers: Vec<_> = (0..100).map(|_| admission.retry_after(after(1000)).as_millis()).collect();
     assert!(answers.iter().all(|answer| (9_100..13_650).contains(answer)), "91 tasks of 100 ms: {answers:?}");
-    assert!(answers.iter().min() < answers.iter().max(), "callers do not come back together");
+    assert!(answers.iter().min() < answers.iter().max(), "there is jitter");
 }
 
 #[test]
-fn overload_is_seen_once_all_waits_of_an_interval_were_long_and_is_over_soon_after() {
-    let (mut admission, mut key) = busy(Settings::fixed(1));
+fn overload_is_reported_after_an_interval_of_long_waits_and_ends_an_interval_after_them() {
+    let (mut admission, mut key) = full(Settings::fixed(1));
     let mut now = 0;
     let mut seen = None;
-    // Two tasks come for each that is done.
+    // Two tasks arrive for each that ends.
     while now < 400 {
         for _ in 0..2 {
             queue(&mut admission, after(now), Offer::default(), "task").unwrap();
         }
         now += 1;
-        turn(&mut admission, &mut key, after(now));
+        start_next(&mut admission, &mut key, after(now));
         if admission.is_overloaded(after(now)) {
             seen.get_or_insert(now);
         }
@@ -201,7 +204,7 @@ fn overload_is_seen_once_all_waits_of_an_interval_were_long_and_is_over_soon_aft
     assert!(matches!(seen, Some(100..130)), "{seen:?}: 5 ms of wait, then 100 ms of it");
     while admission.snapshot().queued > 0 {
         now += 1;
-        turn(&mut admission, &mut key, after(now));
+        start_next(&mut admission, &mut key, after(now));
     }
     assert!(admission.is_overloaded(after(now)), "it was, just now");
     assert!(!admission.is_overloaded(after(now + 100)));
@@ -209,8 +212,8 @@ fn overload_is_seen_once_all_waits_of_an_interval_were_long_and_is_over_soon_aft
 }
 
 #[test]
-fn a_pool_whose_workers_are_all_stuck_counts_as_overloaded() {
-    let (mut admission, _) = busy(Settings::fixed(1));
+fn a_pool_that_starts_no_task_for_target_and_interval_is_overloaded() {
+    let (mut admission, _) = full(Settings::fixed(1));
     queue(&mut admission, START, Offer::default(), "task").unwrap();
     assert!(!admission.is_overloaded(after(104)));
     assert!(admission.is_overloaded(after(105)));
@@ -233,14 +236,16 @@ fn a_call_costs_the_same_at_any_depth() {
 /// Nanoseconds of an offer, of a take with its finish, and of a cancel, in a queue of this depth.
 fn measure(depth: usize, deadlines: bool) -> [f64; 3] {
     let settings = Settings { timeout: Duration::from_secs(3600), ..Settings::fixed(1) };
-    let (mut admission, mut key) = busy(settings.with_capacity(depth + 10_000));
+    let (mut admission, mut key) = full(settings.with_capacity(depth + 10_000));
     let (mut evicted, mut spent, mut chance) = (Vec::new(), [0.0; 3], 1_u64);
     let mut fill = |admission: &mut Admission<&'static str>, count: usize| {
         let keys = (0..count).map(|_| {
             chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let deadline = deadlines.then(|| START + Duration::from_nanos(1_000_000_000 + (chance >> 24)));
             let offer = Offer { deadline, ..Offer::default() };
-            let Ok(Admitted::Queued(key)) = admission.offer(START, offer, &mut Vec::new()) else { panic!("it waits") };
+            let Ok(Admitted::Queued(key)) = admission.offer(START, offer, &mut Vec::new()) else {
+                panic!("it is queued")
+            };
             admission.store(key, "task");
             key
         });
@@ -260,7 +265,7 @@ fn measure(depth: usize, deadlines: bool) -> [f64; 3] {
         let begun = std::time::Instant::now();
         for _ in 0..BATCH {
             admission.finish(START, key, Outcome::Ok, Some(Duration::from_micros(1)));
-            key = admission.take(START, &mut evicted).expect("tasks wait").key;
+            key = admission.take(START, &mut evicted).expect("tasks are queued").key;
         }
         spent[1] += begun.elapsed().as_nanos() as f64;
     }
@@ -268,12 +273,12 @@ fn measure(depth: usize, deadlines: bool) -> [f64; 3] {
 }
 
 #[test]
-fn tasks_within_the_limit_that_wait_for_somebody_to_start_them_take_no_place_in_the_queue() {
+fn queued_tasks_that_have_a_free_permit_do_not_count_towards_the_capacity() {
     let mut admission = Admission::new(Settings::fixed(3).with_capacity(1), 1);
     let mut evicted = Vec::new();
     let mut offer = |admission: &mut Admission<_>, task| {
         let Admitted::Queued(key) = admission.offer_to_wait(START, Offer::default(), &mut evicted)? else {
-            panic!("nobody can start it")
+            panic!("`offer_to_wait` starts nothing")
         };
         admission.store(key, task);
         Ok(())
@@ -284,14 +289,14 @@ fn tasks_within_the_limit_that_wait_for_somebody_to_start_them_take_no_place_in_
     assert_eq!(offer(&mut admission, 4), Err(Reason::QueueFull));
     assert_eq!((admission.takeable(), admission.snapshot().queued), (3, 4));
     let order: Vec<_> = std::iter::from_fn(|| admission.take(START, &mut Vec::new()).map(|taken| taken.task)).collect();
-    assert_eq!(order, [0, 1, 2], "in turn, up to the limit");
+    assert_eq!(order, [0, 1, 2], "in order of arrival, up to the limit");
     assert_eq!((admission.takeable(), admission.snapshot().queued), (0, 1));
 }
 
-/// Where a core is what holds tasks back, two of four that may run do. Each waits once as long as it runs for one that
-/// shares the cores with it, and that is not late.
+/// If the cores hold tasks back, fewer run than the limit allows. A task then waits for as long as it would have run
+/// longer if as many as the limit shared the cores. Such a wait is not late.
 #[test]
-fn a_wait_that_comes_of_sharing_the_cores_is_not_late() {
+fn a_wait_for_a_core_within_the_limit_is_not_late() {
     let overloaded = |limit: usize| {
         let settings = Settings { timeout: Duration::from_secs(60), ..Settings::fixed(limit) };
         let mut admission = Admission::new(settings, 1);
@@ -299,10 +304,10 @@ fn a_wait_that_comes_of_sharing_the_cores_is_not_late() {
         let mut now = START;
         let mut running: Vec<Key> = Vec::new();
         for round in 0..2000 {
-            // Forty wait. Two run, for ten milliseconds each.
+            // Forty tasks are queued. Two run, for ten milliseconds each.
             while admission.snapshot().queued < 40 {
                 let Ok(Admitted::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut evicted) else {
-                    panic!("it waits")
+                    panic!("it is queued")
                 };
                 admission.store(key, round);
             }
@@ -320,8 +325,8 @@ fn a_wait_that_comes_of_sharing_the_cores_is_not_late() {
 }
 
 #[test]
-fn a_take_ends_so_many_late_tasks_that_others_soon_have_the_lock() {
-    let (mut admission, key) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1) });
+fn a_take_evicts_at_most_a_batch_of_late_tasks() {
+    let (mut admission, key) = full(Settings { timeout: TIMEOUT, ..Settings::fixed(1) });
     for _ in 0..500 {
         queue(&mut admission, START, Offer::default(), "late").unwrap();
     }
@@ -332,11 +337,11 @@ fn a_take_ends_so_many_late_tasks_that_others_soon_have_the_lock() {
     assert!(admission.has_takeable(), "there is more");
 }
 
-/// What those learned who left is the time they waited, however long ago the pool was last called.
+/// The callers' patience is the time that they waited, even if the pool was not called in between.
 #[test]
-fn callers_that_leave_a_quiet_pool_do_not_make_it_impatient() {
+fn callers_that_leave_a_pool_without_other_calls_do_not_make_a_shorter_wait_count_as_overload() {
     let second = Duration::from_secs(1);
-    let (mut admission, first) = busy(Settings { timeout: 30 * second, ..Settings::fixed(1) });
+    let (mut admission, first) = full(Settings { timeout: 30 * second, ..Settings::fixed(1) });
     let mut waiting = Vec::new();
     for _ in 0..50 {
         let Ok(Admitted::Queued(key)) = admission.offer(START, Offer::default(), &mut Vec::new()) else { panic!() };
@@ -349,11 +354,11 @@ fn callers_that_leave_a_quiet_pool_do_not_make_it_impatient() {
     assert!(admission.finish(after(5_000), first, Outcome::Ok, Some(5 * second)));
     assert!(matches!(admission.offer(after(5_000), Offer::default(), &mut Vec::new()), Ok(Admitted::InFlight(_))));
     queue(&mut admission, after(5_000), Offer::default(), "waits").unwrap();
-    assert!(!admission.is_overloaded(after(6_000)), "a second is little where tasks take five");
+    assert!(!admission.is_overloaded(after(6_000)), "a wait of one second is not late if tasks take five");
 }
 
 #[test]
-fn every_way_to_end_is_counted_once_and_under_its_own_name() {
+fn each_outcome_and_each_reason_is_counted_once_under_its_result() {
     let outcomes = [
         (Outcome::Ok, "ok"),
         (Outcome::Error, "error"),
@@ -363,7 +368,7 @@ fn every_way_to_end_is_counted_once_and_under_its_own_name() {
         (Outcome::Rejected, "rejected"),
     ];
     for (outcome, name) in outcomes {
-        let (mut admission, key) = busy(Settings::fixed(1));
+        let (mut admission, key) = full(Settings::fixed(1));
         assert!(admission.finish(START, key, outcome, None));
         assert_eq!(results(&admission), [(name, 1)]);
     }
@@ -384,7 +389,7 @@ fn every_way_to_end_is_counted_once_and_under_its_own_name() {
     }
 }
 
-/// The results that there are any of, by name.
+/// The results with a count above zero, by name.
 fn results<T>(admission: &Admission<T>) -> Vec<(&'static str, u64)> {
     let counts = admission.snapshot().counts;
     assert_eq!(counts.by_result().map(|(_, count)| count).sum::<u64>(), counts.ended());
@@ -392,8 +397,8 @@ fn results<T>(admission: &Admission<T>) -> Vec<(&'static str, u64)> {
 }
 
 #[test]
-fn of_many_deadlines_the_soonest_is_always_next_whoever_leaves() {
-    let (mut admission, _) = busy(Settings::fixed(1));
+fn the_next_expiry_is_the_soonest_deadline_whichever_tasks_are_cancelled() {
+    let (mut admission, _) = full(Settings::fixed(1));
     let mut chance = 1_u64;
     let mut draw = |below: u64| {
         chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -401,11 +406,13 @@ fn of_many_deadlines_the_soonest_is_always_next_whoever_leaves() {
     };
     let mut waiting = Vec::new();
     for round in 0..2000 {
-        // Up to a few hundred wait, and then they leave from anywhere.
+        // Up to a few hundred tasks are queued. Then tasks anywhere in the queue are cancelled.
         if round < 1000 && draw(3) > 0 || waiting.is_empty() {
             let due = 1 + draw(20_000);
             let offer = Offer { deadline: Some(after(due)), ..Offer::default() };
-            let Ok(Admitted::Queued(key)) = admission.offer(START, offer, &mut Vec::new()) else { panic!("it waits") };
+            let Ok(Admitted::Queued(key)) = admission.offer(START, offer, &mut Vec::new()) else {
+                panic!("it is queued")
+            };
             admission.store(key, "task");
             waiting.push((due, key));
         } else {
@@ -419,11 +426,11 @@ fn of_many_deadlines_the_soonest_is_always_next_whoever_leaves() {
     }
 }
 
-/// The first few that are late end before anything starts; the others are found late as their turn comes.
+/// The first batch of late tasks is evicted before any task starts. The other late tasks are evicted when they are next.
 #[test]
-fn of_many_tasks_past_their_time_none_starts() {
+fn no_late_task_starts_although_there_are_more_than_a_batch() {
     for deadline in [None, Some(after(50))] {
-        let (mut admission, key) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1) });
+        let (mut admission, key) = full(Settings { timeout: TIMEOUT, ..Settings::fixed(1) });
         for _ in 0..50 {
             queue(&mut admission, START, Offer { deadline, ..Offer::default() }, "late").unwrap();
         }
@@ -440,8 +447,8 @@ fn of_many_tasks_past_their_time_none_starts() {
 }
 
 #[test]
-fn a_take_that_ends_a_few_late_tasks_goes_on_to_one_that_may_start() {
-    let (mut admission, key) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1) });
+fn a_take_evicts_a_few_late_tasks_and_starts_the_next_in_time() {
+    let (mut admission, key) = full(Settings { timeout: TIMEOUT, ..Settings::fixed(1) });
     for _ in 0..5 {
         queue(&mut admission, START, Offer::default(), "late").unwrap();
     }
@@ -452,22 +459,22 @@ fn a_take_that_ends_a_few_late_tasks_goes_on_to_one_that_may_start() {
     assert_eq!(evicted.len(), 5);
 }
 
-/// Whoever makes it may panic.
+/// The code that makes a task's payload may panic, so that it is never stored.
 #[test]
-fn a_task_whose_payload_never_came_gives_its_place_to_the_next() {
-    let (mut admission, key) = busy(Settings::fixed(1));
+fn a_queued_task_without_a_payload_is_skipped_and_counted_as_cancelled() {
+    let (mut admission, key) = full(Settings::fixed(1));
     assert!(matches!(admission.offer(START, Offer::default(), &mut Vec::new()), Ok(Admitted::Queued(_))));
     queue(&mut admission, START, Offer::default(), "next").unwrap();
     assert!(admission.finish(START, key, Outcome::Ok, None));
     let mut evicted = Vec::new();
     assert_eq!(admission.take(START, &mut evicted).map(|taken| taken.task), Some("next"));
-    assert!(evicted.is_empty(), "there is nobody to tell");
+    assert!(evicted.is_empty(), "a task without a payload has no caller to answer");
     assert_eq!(admission.snapshot().counts.cancelled, 1);
 }
 
 #[test]
-fn a_queue_full_of_late_tasks_has_room_once_they_are_told() {
-    let (mut admission, _) = busy(Settings { timeout: TIMEOUT, ..Settings::fixed(1).with_capacity(2) });
+fn a_full_queue_evicts_late_tasks_before_it_sheds_any() {
+    let (mut admission, _) = full(Settings { timeout: TIMEOUT, ..Settings::fixed(1).with_capacity(2) });
     for task in ["late", "too"] {
         queue(&mut admission, START, at(Priority::Low), task).unwrap();
     }
@@ -478,13 +485,14 @@ fn a_queue_full_of_late_tasks_has_room_once_they_are_told() {
     assert_eq!(admission.snapshot().queued, 1);
 }
 
-/// A pool in which a task of 10 ms is served after the other, in whose queue four more come for each, and whose callers
-/// leave after 100 ms: what was taken last, and how many were shed.
+/// A pool with one permit and tasks of 10 ms, in which four tasks arrive for each that ends. If `leave`, callers leave
+/// after 100 ms. Returns how many steps of 10 ms the task that started last had waited, and how many tasks were shed.
 fn flooded(discipline: Discipline, leave: bool) -> (u64, u64) {
     flooded_and_answered(discipline, leave, true)
 }
 
-/// The same, where a task whose caller leaves while it runs ends as cancelled, or with a value that nobody wants.
+/// The same. If `cancelled`, a task whose caller leaves while it is in flight ends as cancelled; otherwise it runs on, and
+/// ends as ok.
 fn flooded_and_answered(discipline: Discipline, leave: bool, cancelled: bool) -> (u64, u64) {
     let mut admission = Admission::new(Settings { discipline, ..Settings::fixed(1) }, 1);
     let (mut waiting, mut evicted) = (std::collections::VecDeque::new(), Vec::new());
@@ -513,36 +521,36 @@ fn flooded_and_answered(discipline: Discipline, leave: bool, cancelled: bool) ->
         }
         let outcome = if left && cancelled { Outcome::Cancelled } else { Outcome::Ok };
         assert!(admission.finish(now, key, outcome, Some(Duration::from_millis(10))));
-        let started = admission.take(now, &mut evicted).expect("tasks wait");
+        let started = admission.take(now, &mut evicted).expect("tasks are queued");
         (running, last) = (Some((started.key, started.task)), step - started.task);
     }
     (last, admission.snapshot().counts.shed)
 }
 
 #[test]
-fn while_work_is_in_vain_the_newest_is_next_and_tasks_are_shed_that_waited_too_long() {
+fn while_most_work_is_in_vain_the_newest_task_starts_next_and_old_ones_are_shed() {
     let (waited, shed) = flooded(Discipline::Adaptive, true);
     assert!(waited <= 1 && shed > 500, "{waited} steps, {shed} shed");
     assert_eq!(flooded_and_answered(Discipline::Adaptive, true, false), (waited, shed), "blocking code runs on");
     let (waited, shed) = flooded(Discipline::Fifo, true);
-    assert_eq!((waited, shed), (9, 0), "each waits for almost as long as callers do");
+    assert_eq!((waited, shed), (9, 0), "a FIFO queue makes each task wait for almost as long as callers do");
 }
 
-/// A full queue refuses what is too much, and who waits is served.
+/// The full queue rejects the excess, and every queued task is served.
 #[test]
-fn where_all_callers_stay_a_pool_serves_in_order_however_many_there_are() {
+fn while_no_caller_leaves_an_overloaded_adaptive_queue_behaves_as_a_fifo_queue() {
     assert_eq!(flooded(Discipline::Adaptive, false), flooded(Discipline::Fifo, false));
 }
 
-/// Whether a limit of 8 ever moves while so many are in flight, so many wait whenever one has started, and so many are
-/// lost beside each that starts.
+/// Whether an adaptive limit of 8 moves while `in_flight` tasks are in flight, `waiting` are queued after each start, and
+/// `lost` tasks are cancelled in the queue for each that starts.
 fn limit_moves(in_flight: usize, waiting: usize, lost: usize) -> bool {
     let settings = Settings { limit: Limit::Adaptive { min: 1, max: 8 }, ..Settings::default() };
     let mut admission = Admission::new(settings, 1);
     let mut running = Vec::new();
     let offer = |admission: &mut Admission<_>, now| {
         let Ok(Admitted::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut Vec::new()) else {
-            panic!("it waits")
+            panic!("it is queued")
         };
         admission.store(key, "task");
         key
@@ -564,7 +572,7 @@ fn limit_moves(in_flight: usize, waiting: usize, lost: usize) -> bool {
 }
 
 #[test]
-fn an_adaptive_limit_is_put_to_the_test_only_while_it_is_what_holds_tasks_back_and_work_is_lost() {
+fn an_adaptive_limit_moves_only_while_all_permits_are_in_use_tasks_are_queued_and_some_are_lost() {
     assert!(limit_moves(8, 5, 1));
     assert!(!limit_moves(8, 0, 1), "none waits");
     assert!(!limit_moves(7, 5, 1), "there is a permit left");
@@ -583,14 +591,14 @@ fn assert_all_counted<T>(admission: &Admission<T>) {
 }
 
 #[test]
-fn a_queued_task_can_ride_in_the_permit_of_another() {
-    let (mut admission, first) = busy(Settings::fixed(1));
+fn a_queued_task_can_run_inside_the_permit_of_another() {
+    let (mut admission, first) = full(Settings::fixed(1));
     let Ok(Admitted::Queued(nested)) = admission.offer(START, Offer::default(), &mut Vec::new()) else { panic!() };
-    assert_eq!(admission.start_riding(START, nested), None, "its payload has not come");
+    assert_eq!(admission.start_riding(START, nested), None, "its payload is not stored yet");
     admission.store(nested, "nested");
     assert_eq!(admission.start_riding(START, nested), Some("nested"));
     assert_eq!(admission.start_riding(START, nested), None, "and only once");
-    assert_eq!(admission.cancel(START, nested, Outcome::Cancelled), None, "it does not wait any more");
+    assert_eq!(admission.cancel(START, nested, Outcome::Cancelled), None, "it is not queued any more");
     let now = admission.snapshot();
     assert_eq!((now.queued, now.in_flight, now.permits), (0, 2, 1));
     assert_eq!((admission.permit_of(first), admission.permit_of(nested)), (Some(0), None));
@@ -603,8 +611,8 @@ fn a_queued_task_can_ride_in_the_permit_of_another() {
 }
 
 #[test]
-fn a_task_for_which_the_queue_has_no_room_can_ride() {
-    let (mut admission, _) = busy(Settings::fixed(1).with_capacity(0));
+fn a_task_that_finds_the_queue_full_can_run_inside_the_permit_of_another() {
+    let (mut admission, _) = full(Settings::fixed(1).with_capacity(0));
     assert_eq!(admission.offer(START, Offer::default(), &mut Vec::new()), Err(Reason::QueueFull));
     let key = admission.offer_riding(START, Offer::default()).unwrap();
     assert_eq!((admission.snapshot().in_flight, admission.snapshot().permits), (2, 1));
@@ -618,9 +626,9 @@ fn a_task_for_which_the_queue_has_no_room_can_ride() {
 }
 
 #[test]
-fn a_patient_task_waits_however_long_it_takes() {
+fn a_patient_task_is_never_shed_and_has_no_queue_timeout_but_its_deadline_holds() {
     let settings = Settings { timeout: TIMEOUT, ..Settings::fixed(1).with_capacity(2) };
-    let (mut admission, mut key) = busy(settings);
+    let (mut admission, mut key) = full(settings);
     assert!(admission.has_room());
     queue(&mut admission, START, Offer { level: Priority::Low, ..patient() }, "patient").unwrap();
     queue(&mut admission, START, Offer { deadline: Some(after(300)), ..patient() }, "with a deadline").unwrap();
@@ -633,24 +641,25 @@ fn a_patient_task_waits_however_long_it_takes() {
     let ends: Vec<_> = evicted.iter().map(|evicted| (evicted.task, evicted.reason)).collect();
     assert_eq!(ends, [("with a deadline", Reason::DeadlineExceeded)]);
     assert!(admission.has_room() && admission.next_expiry().is_none());
-    assert_eq!(turn(&mut admission, &mut key, after(1_000_000)), "patient");
+    assert_eq!(start_next(&mut admission, &mut key, after(1_000_000)), "patient");
 }
 
 #[test]
-fn patient_tasks_and_others_are_served_in_the_order_of_arrival() {
-    let (mut admission, mut key) = busy(Settings::fixed(1));
+fn patient_tasks_and_others_start_in_the_order_of_arrival() {
+    let (mut admission, mut key) = full(Settings::fixed(1));
     for step in 0..6 {
         let offer = Offer { patient: step % 2 == 0, ..Offer::default() };
         queue(&mut admission, after(step), offer, ["0", "1", "2", "3", "4", "5"][step as usize]).unwrap();
     }
-    let order: Vec<_> = (0..6).map(|_| turn(&mut admission, &mut key, after(10))).collect();
+    let order: Vec<_> = (0..6).map(|_| start_next(&mut admission, &mut key, after(10))).collect();
     assert_eq!(order, ["0", "1", "2", "3", "4", "5"]);
 }
 
-/// A task that waits outside for room may be low itself: told that there is some, it would be refused without an end.
+/// A task that waits for room may have the lowest level. If `has_room` counted tasks that a higher level would shed, that
+/// task would be offered and rejected again and again.
 #[test]
-fn a_full_queue_has_room_for_nobody_although_a_lower_task_would_give_way() {
-    let (mut admission, _) = busy(Settings::fixed(1).with_capacity(1));
+fn a_full_queue_has_no_room_even_if_it_would_shed_a_lower_task() {
+    let (mut admission, _) = full(Settings::fixed(1).with_capacity(1));
     queue(&mut admission, START, at(Priority::Low), "low").unwrap();
     assert!(!admission.has_room());
     let low = Offer { level: Priority::Low, ..patient() };
@@ -661,7 +670,7 @@ fn a_full_queue_has_room_for_nobody_although_a_lower_task_would_give_way() {
 }
 
 #[test]
-fn each_permit_is_the_lowest_free_number() {
+fn each_permit_has_the_lowest_free_number() {
     let mut admission = Admission::<()>::new(Settings::fixed(4), 1);
     let start = |admission: &mut Admission<()>| match admission.offer(START, Offer::default(), &mut Vec::new()) {
         Ok(Admitted::InFlight(key)) => (key, admission.permit_of(key)),
@@ -677,13 +686,13 @@ fn each_permit_is_the_lowest_free_number() {
 }
 
 #[test]
-fn who_is_evicted_is_told_when_to_come_again() {
-    let (mut admission, mut key) = busy(Settings { discipline: Discipline::Fifo, ..Settings::fixed(1) });
+fn an_evicted_task_says_when_to_retry() {
+    let (mut admission, mut key) = full(Settings { discipline: Discipline::Fifo, ..Settings::fixed(1) });
     for _ in 0..20 {
         queue(&mut admission, START, Offer::default(), "task").unwrap();
     }
     for step in 1..=10 {
-        turn(&mut admission, &mut key, after(step * 100));
+        start_next(&mut admission, &mut key, after(step * 100));
     }
     let mut evicted = Vec::new();
     admission.evict_all(Reason::NoWorkers, &mut evicted);
@@ -691,9 +700,9 @@ fn who_is_evicted_is_told_when_to_come_again() {
     assert!((900..1_650).contains(&first.as_millis()), "{first:?}: up to eleven tasks of 100 ms");
 }
 
-/// Nothing overflows, and nobody is lost, whatever times and settings there are.
+/// No arithmetic overflows, and every task is counted, with extreme times and settings.
 #[test]
-fn extreme_times_and_bounds_do_no_harm() {
+fn extreme_times_and_settings_overflow_nothing_and_lose_no_task() {
     let last = Timestamp::from_nanos(u64::MAX);
     let spans = [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1), Duration::MAX];
     let limits = [Limit::Fixed(1), Limit::Fixed(usize::MAX), Limit::Adaptive { min: 0, max: usize::MAX }];
@@ -709,7 +718,7 @@ fn extreme_times_and_bounds_do_no_harm() {
                     let offer = Offer { caller, deadline: caller.map(|_| last), ..Offer::default() };
                     match admission.offer_to_wait(now, offer, &mut evicted) {
                         Ok(Admitted::Queued(key)) => admission.store(key, "task"),
-                        Ok(Admitted::InFlight(_)) => panic!("nobody can start it"),
+                        Ok(Admitted::InFlight(_)) => panic!("`offer_to_wait` starts nothing"),
                         Err(_) => {}
                     }
                 }

@@ -1,4 +1,4 @@
-//! Whether the queue stands: the sign of overload that a pool shows.
+//! Whether the queue stands: the overload that a pool reports.
 //!
 //! Waits come and go; a queue that *stands* does not. The measure is one number: the wait of the oldest task, each time
 //! a task is taken. A wait above the *target* is late, and when every wait of an *interval* was late the
@@ -34,13 +34,13 @@ pub(super) struct Codel {
 impl Codel {
     pub(super) fn new(settings: &Settings) -> Self {
         let mut codel = Self { target: 0, interval: 0, since: None, stands: false, ended: None };
-        codel.follow(settings, 0.0);
+        codel.adapt(settings, 0.0);
         codel
     }
 
     /// Sets target and interval by the execution time, in nanoseconds: that of tasks of which as many run as the limit
     /// says. A pool that is short of cores makes tasks wait for a core rather than share it.
-    pub(super) fn follow(&mut self, settings: &Settings, run: f64) {
+    pub(super) fn adapt(&mut self, settings: &Settings, run: f64) {
         let target = settings.target.clamp(TARGET * run).min(nanos(settings.timeout) / PER_TIMEOUT);
         self.target = target as u64;
         self.interval = settings.interval.clamp(INTERVAL * target).max(INTERVAL * run) as u64;
@@ -65,7 +65,7 @@ impl Codel {
 
     /// Whether the queue stands, or did within the last interval, or would if any task were taken: `stuck` is for how
     /// long the oldest has seen no start.
-    pub(super) fn shows(&self, now: Timestamp, stuck: u64) -> bool {
+    pub(super) fn is_overloaded(&self, now: Timestamp, stuck: u64) -> bool {
         let lasted = self.ended.is_some_and(|ended| now.nanos_since(ended) < self.interval);
         self.stands || lasted || stuck >= self.target.saturating_add(self.interval)
     }
@@ -85,7 +85,7 @@ mod tests {
         let wide = Bounds { min: MS, max: MS * 1_000_000 };
         let settings = Settings { timeout, target: wide, interval: wide, ..Settings::fixed(1) };
         let mut codel = Codel::new(&settings);
-        codel.follow(&settings, nanos(run));
+        codel.adapt(&settings, nanos(run));
         [codel.target, codel.interval].map(|nanos| nanos / 1_000_000)
     }
 
@@ -100,7 +100,7 @@ mod tests {
     fn bounds_do_not_make_the_interval_shorter_than_twenty_tasks() {
         let settings = Settings::fixed(1);
         let mut codel = Codel::new(&settings);
-        codel.follow(&settings, nanos(Duration::from_secs(60)));
+        codel.adapt(&settings, nanos(Duration::from_secs(60)));
         assert_eq!((codel.target, codel.interval), (5_000_000_000, 1_200_000_000_000));
     }
 
@@ -111,15 +111,15 @@ mod tests {
         let (late, interval) = (codel.target + 1, codel.interval);
         codel.observe(at(0), late);
         codel.observe(at(interval - 1), late);
-        assert!(!codel.shows(at(interval - 1), 0));
+        assert!(!codel.is_overloaded(at(interval - 1), 0));
         codel.observe(at(interval - 1), late - 1);
         codel.observe(at(interval), late);
-        assert!(!codel.shows(at(interval), 0), "one was not late");
+        assert!(!codel.is_overloaded(at(interval), 0), "one was not late");
         codel.observe(at(2 * interval), late);
-        assert!(codel.shows(at(2 * interval), 0));
+        assert!(codel.is_overloaded(at(2 * interval), 0));
         codel.clear(at(3 * interval));
-        assert!(codel.shows(at(4 * interval - 1), 0), "it stood within the last interval");
-        assert!(!codel.shows(at(4 * interval), 0));
-        assert!(codel.shows(at(4 * interval), late + interval), "nothing starts");
+        assert!(codel.is_overloaded(at(4 * interval - 1), 0), "it stood within the last interval");
+        assert!(!codel.is_overloaded(at(4 * interval), 0));
+        assert!(codel.is_overloaded(at(4 * interval), late + interval), "nothing starts");
     }
 }

@@ -1,7 +1,7 @@
 //! Admission itself: a task is offered, waits, starts and ends.
 //!
-//! The rules are in the modules beside this one. How tasks leave the queue unserved is in `leaving`, and what can be read of
-//! a pool is in `reading`.
+//! The rules are in the sibling modules. `leaving` has the ways to leave the queue unserved, and `reading` the methods that
+//! read a pool's state.
 
 mod leaving;
 mod reading;
@@ -22,17 +22,16 @@ use super::slab::{Key, NONE, Slab, State};
 use super::timestamp::{Timestamp, nanos};
 use crate::error::Reason;
 
-/// How many late tasks one rule of a take ends at most, so that a long queue that is all late is not ended under one
-/// lock.
+/// How many late tasks one rule of a take evicts at most, so that a long queue of late tasks does not hold the lock.
 const BATCH: usize = 32;
 
-/// The same for a call that does nothing else.
+/// The same for a call that only evicts late tasks.
 const LARGE_BATCH: usize = 1024;
 
-/// How many tasks say how long tasks execute: a mean follows a change of the workload within about that many.
+/// How many tasks the mean execution time remembers. It adapts to a new workload within about that many tasks.
 const MEMORY: u32 = 128;
 
-/// A pool that was idle for so long begins anew.
+/// A pool that was idle for this long forgets what it has learned.
 const FORGET: Duration = Duration::from_secs(600);
 
 /// The state of an admitted task.
@@ -78,8 +77,8 @@ pub struct Admission<T> {
     deadlines: BTreeSet<(Timestamp, u32)>,
     queued: usize,
     permits: Permits,
-    /// How many tasks are in flight without a permit.
-    riding: usize,
+    /// How many tasks are in flight without a permit of theirs, inside the permit of another task.
+    without_permit: usize,
     limiter: Limiter,
     /// How long tasks execute, in nanoseconds; and how long they would if as many ran as the limit says.
     run: Mean,
@@ -105,7 +104,7 @@ impl<T> Admission<T> {
             deadlines: BTreeSet::new(),
             queued: 0,
             permits: Permits::default(),
-            riding: 0,
+            without_permit: 0,
             limiter: Limiter::new(settings.limit),
             run: Mean::new(MEMORY),
             shared_run: Mean::new(MEMORY),
@@ -119,7 +118,7 @@ impl<T> Admission<T> {
         }
     }
 
-    /// Decides on one task in constant time. A task that is queued is then to be given to [`store`](Self::store).
+    /// Decides on one task in constant time. A task that is queued must then be given to [`store`](Self::store).
     ///
     /// # Errors
     ///
@@ -129,8 +128,8 @@ impl<T> Admission<T> {
         self.decide(now, offer, may_start, evicted)
     }
 
-    /// Like [`offer`](Self::offer), where nobody is there to start the task now: it waits, though it be within the
-    /// limit. Tasks that the limit has permits for take no place in the queue from the others.
+    /// Like [`offer`](Self::offer) while no worker can start the task: it is queued even if a permit is free. A queued
+    /// task that has a free permit does not count towards the queue capacity.
     ///
     /// # Errors
     ///
@@ -144,7 +143,7 @@ impl<T> Admission<T> {
         self.decide(now, offer, false, evicted)
     }
 
-    /// Counts a task that was refused for another reason, and never offered.
+    /// Counts a task that was rejected without having been offered.
     pub fn count_rejected(&mut self, reason: Reason) {
         self.counts.submitted += 1;
         self.counts.refused(reason);
@@ -170,7 +169,7 @@ impl<T> Admission<T> {
             let run = self.run.value();
             let level = self.levels.turn(run)?;
             let index = self.levels.get(level).next(&self.slab, run)?;
-            if let Some(reason) = self.unfit(now, index) {
+            if let Some(reason) = self.reason_not_to_start(now, index) {
                 self.evict(index, reason, evicted);
                 continue;
             }
@@ -184,7 +183,7 @@ impl<T> Admission<T> {
     }
 
     /// The caller of a task has left, or has been answered that it is too late: takes the task out of the queue, and counts
-    /// it as `outcome`. `None` if it does not wait (any more); of a task in flight it is noted that its work is in vain.
+    /// it as `outcome`. `None` if it is not queued. If it is in flight, its work counts as in vain.
     pub fn cancel(&mut self, now: Timestamp, key: Key, outcome: Outcome) -> Option<T> {
         self.pass(now);
         if let Some(index) = self.slab.find(key, State::InFlight) {
@@ -192,7 +191,7 @@ impl<T> Admission<T> {
             self.slab.at_mut(index).deadline = Timestamp::default();
         }
         let index = self.slab.find(key, State::Queued)?;
-        self.lose(index, Some(now));
+        self.count_lost(index, Some(now));
         self.unlink(index);
         self.counts.finished(outcome);
         self.slab.remove(index)
@@ -204,7 +203,7 @@ impl<T> Admission<T> {
         self.pass(now);
         let index = self.slab.find(key, State::Queued).filter(|&index| self.slab.at(index).task.is_some())?;
         self.unlink(index);
-        self.riding += 1;
+        self.without_permit += 1;
         let slot = self.slab.at_mut(index);
         slot.state = State::InFlight;
         slot.task.take()
@@ -219,18 +218,18 @@ impl<T> Admission<T> {
         self.pass(now);
         self.counts.submitted += 1;
         self.refusal(now, offer).inspect_err(|&reason| self.counts.refused(reason))?;
-        self.riding += 1;
+        self.without_permit += 1;
         Ok(self.slab.insert(State::InFlight, now, offer.level as u8))
     }
 
-    /// Ends a task in flight, and takes its permit back if it has one. `ran` is how long it executed, if it did.
-    /// Answers whether it was in flight.
+    /// Ends a task in flight, and releases its permit if it has one. `ran` is how long it executed, if it did.
+    /// Returns whether it was in flight.
     pub fn finish(&mut self, now: Timestamp, key: Key, outcome: Outcome, ran: Option<Duration>) -> bool {
         self.pass(now);
         let Some(index) = self.slab.find(key, State::InFlight) else { return false };
         self.counts.finished(outcome);
         if self.slab.at(index).permit == NONE {
-            self.riding -= 1;
+            self.without_permit -= 1;
         } else {
             self.finish_permitted(now, index, outcome, ran);
         }
@@ -252,7 +251,7 @@ impl<T> Admission<T> {
             }
             self.run.add(nanos(ran));
             self.shared_run.add(nanos(ran) * stretch);
-            self.codel.follow(&self.settings, self.shared_run.value());
+            self.codel.adapt(&self.settings, self.shared_run.value());
             self.limiter.ended(mark, outcome, held);
         }
         self.permits.release(self.slab.at(index).permit);
@@ -285,8 +284,8 @@ impl<T> Admission<T> {
                 self.enqueue(now, offer, evicted)
             }
         });
-        // A task that comes back is counted when it comes again.
-        if admitted == Err(Reason::QueueFull) && offer.comes_back() {
+        // A task that is offered again is counted then.
+        if admitted == Err(Reason::QueueFull) && offer.is_offered_again() {
             return admitted;
         }
         self.counts.submitted += 1;
@@ -296,7 +295,7 @@ impl<T> Admission<T> {
     /// Time passes: permits that are free while nothing waits make up for what was lost.
     fn pass(&mut self, now: Timestamp) {
         if self.queued == 0 {
-            self.levels.made_up(now.nanos_since(self.clock) as f64 * self.free_permits() as f64);
+            self.levels.recover(now.nanos_since(self.clock) as f64 * self.free_permits() as f64);
         }
         if self.is_idle() && now.since(self.clock) >= FORGET {
             self.forget();
@@ -386,12 +385,12 @@ impl<T> Admission<T> {
         let slot = self.slab.at_mut(index);
         let waited = now.since(slot.since);
         (slot.state, slot.since, slot.mark, slot.permit) = (State::InFlight, now, mark, permit);
-        let task = slot.task.take().expect("a task without payload is unfit to start");
+        let task = slot.task.take().expect("a task without payload never starts");
         self.levels.get(level).started(&self.slab, index);
         Started { key, task, waited }
     }
 
-    /// Takes a task out of the queue; what becomes of its slot is the caller's.
+    /// Takes a task out of the queue. The caller must reuse or remove its slot.
     fn unlink(&mut self, index: u32) {
         self.levels.unlink(&mut self.slab, index);
         self.deadlines.remove(&(self.slab.at(index).deadline, index));

@@ -194,13 +194,13 @@ fn number(caller: Option<u64>) -> u16 {
 pub(super) fn deal(caller: u64) -> [usize; HAND] {
     let mut deck: [u8; QUEUES] = std::array::from_fn(|card| card as u8);
     let mut entropy = mix(caller.wrapping_add(0x9E37_79B9_7F4A_7C15));
-    std::array::from_fn(|place| {
+    std::array::from_fn(|position| {
         // 64 · 63 · … · 57 is below 2^48, so one hash is enough for the whole hand.
-        let left = QUEUES - place;
-        let card = place + (entropy % left as u64) as usize;
+        let left = QUEUES - position;
+        let card = position + (entropy % left as u64) as usize;
         entropy /= left as u64;
-        deck.swap(place, card);
-        usize::from(deck[place])
+        deck.swap(position, card);
+        usize::from(deck[position])
     })
 }
 

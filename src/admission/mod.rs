@@ -28,7 +28,7 @@
 //! | rule | where |
 //! |---|---|
 //! | **Expiry.** A task ends when it has waited for the queue timeout, or at its own deadline if that is sooner. Its caller is notified then, and the task never starts. A *patient* task has no queue timeout | `core/leaving.rs` |
-//! | **Room.** A full queue sheds the newest task of a lower level, or else of the caller with most tasks, for one that has more right to its place | `core/leaving.rs` |
+//! | **Room.** A full queue sheds the newest task of a lower level, or else of the caller with most tasks, for a task that has more right to the queue | `core/leaving.rs` |
 //! | **Order.** First in, first out within a level, until that is known to be useless work; then the newest first, and tasks that waited too long are shed | `overload.rs` |
 //! | **Levels.** The highest [`Priority`] is next; a lower level has a thirty-third of the workers' time | `priority_queue.rs` |
 //! | **Callers** of one level have equal shares of the workers' time, and who has most tasks loses first | `fair_queue.rs` |

@@ -58,8 +58,8 @@ impl Overload {
         Self { lost: 0.0, in_vain: 0.0, patience: Mean::new(MEMORY), acts: false }
     }
 
-    /// Permits were free while nothing waited, for this many nanoseconds in all.
-    pub(super) fn made_up(&mut self, free: f64) {
+    /// Reduces the lost work by the time, in nanoseconds over all permits, that permits were free while nothing was queued.
+    pub(super) fn recover(&mut self, free: f64) {
         if self.lost > 0.0 {
             self.lost -= free;
             if self.lost <= 0.0 {
@@ -145,9 +145,9 @@ mod tests {
     fn free_permits_make_up_for_what_was_lost_and_then_nothing_is_remembered() {
         let mut overload = after(20, 100, 4);
         (0..100).for_each(|_| overload.lost(RUN, 2));
-        overload.made_up(7.9 * RUN);
+        overload.recover(7.9 * RUN);
         assert!(overload.acts());
-        overload.made_up(0.2 * RUN);
+        overload.recover(0.2 * RUN);
         assert!(!overload.acts() && overload.useless().is_none());
         (0..100).for_each(|_| overload.ended(true, RUN, 2));
         (0..20).for_each(|_| overload.lost(RUN, 2));

@@ -99,8 +99,8 @@ impl PriorityQueue {
     }
 
     /// Permits were free while nothing waited, for this many nanoseconds in all.
-    pub(super) fn made_up(&mut self, free: f64) {
-        self.levels.iter_mut().for_each(|level| level.overload.made_up(free));
+    pub(super) fn recover(&mut self, free: f64) {
+        self.levels.iter_mut().for_each(|level| level.overload.recover(free));
     }
 
     /// Whether more work of some level was lost than there was room for.

@@ -80,7 +80,7 @@ pub struct Offer {
 
 impl Offer {
     /// Whether a task that finds the queue full is offered again, and so is not counted as rejected.
-    pub(super) const fn comes_back(self) -> bool {
+    pub(super) const fn is_offered_again(self) -> bool {
         self.patient || self.rides
     }
 }
@@ -130,7 +130,7 @@ impl Limit {
 // === impl Bounds ===
 
 impl Bounds {
-    /// So many nanoseconds, or the bound that they pass.
+    /// This many nanoseconds, limited to the bounds.
     pub(super) fn clamp(self, span: f64) -> f64 {
         span.min(nanos(self.max)).max(nanos(self.min))
     }

@@ -76,8 +76,9 @@ impl<T> Admission<T> {
         Ok(())
     }
 
-    /// A queued task leaves without having been served; `until` says that its caller waits no longer than that.
-    pub(super) fn lose(&mut self, index: u32, until: Option<Timestamp>) {
+    /// Adds a task that leaves the queue unserved to the lost work of its level. `until` is the time at which its caller
+    /// stopped waiting, if that is known.
+    pub(super) fn count_lost(&mut self, index: u32, until: Option<Timestamp>) {
         let slot = self.slab.at(index);
         let (run, limit) = (self.run.value(), self.limiter.current());
         let overload = &mut self.levels.get(usize::from(slot.level)).overload;
@@ -111,7 +112,7 @@ impl<T> Admission<T> {
         }
     }
 
-    /// Whose time is up first, and why.
+    /// The queued task whose deadline or queue timeout is the soonest, with that time and the reason.
     pub(super) fn next_due(&self) -> Option<(Timestamp, u32, Reason)> {
         let oldest = self.levels.oldest();
         let timeouts = oldest.map(|index| (self.slab.at(index).since + self.settings.timeout, index));
@@ -120,8 +121,8 @@ impl<T> Admission<T> {
         timeout.into_iter().chain(deadline).min_by_key(|(due, ..)| *due)
     }
 
-    /// Why this task must not start.
-    pub(super) fn unfit(&self, now: Timestamp, index: u32) -> Option<Reason> {
+    /// The reason for which a queued task must not start, if there is one.
+    pub(super) fn reason_not_to_start(&self, now: Timestamp, index: u32) -> Option<Reason> {
         let slot = self.slab.at(index);
         if slot.task.is_none() {
             return Some(Reason::CutOff);
@@ -132,7 +133,7 @@ impl<T> Admission<T> {
         (self.timeout_of(slot.since, slot.patient) <= now).then_some(Reason::QueueTimeout)
     }
 
-    /// When the waiting of a task ends that was queued at this time, whatever its own deadline is.
+    /// The queue timeout of a task that was queued at this time. A patient task has none.
     pub(super) fn timeout_of(&self, since: Timestamp, patient: bool) -> Timestamp {
         if patient { Timestamp::MAX } else { since + self.settings.timeout }
     }
@@ -140,8 +141,8 @@ impl<T> Admission<T> {
     pub(super) fn evict(&mut self, index: u32, reason: Reason, evicted: &mut Vec<Evicted<T>>) {
         let key = self.slab.key(index);
         match reason {
-            Reason::DeadlineExceeded => self.lose(index, Some(self.slab.at(index).deadline)),
-            Reason::QueueTimeout | Reason::Shed => self.lose(index, None),
+            Reason::DeadlineExceeded => self.count_lost(index, Some(self.slab.at(index).deadline)),
+            Reason::QueueTimeout | Reason::Shed => self.count_lost(index, None),
             _ => {}
         }
         self.unlink(index);

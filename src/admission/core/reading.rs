@@ -1,4 +1,4 @@
-//! What can be read of a pool's admission: depths, counts, and when to come again.
+//! The state of a pool's admission, to be read: depths, counts, and the time after which to retry.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ impl<T> Admission<T> {
         !self.is_full()
     }
 
-    /// Whether a task waits that has a permit to get.
+    /// Whether a task is queued and a permit is free.
     #[must_use]
     pub fn has_takeable(&self) -> bool {
         self.queued > 0 && self.permits.in_use() < self.limiter.current()
     }
 
-    /// How many tasks wait that have a permit to get.
+    /// How many queued tasks a free permit is there for.
     #[must_use]
     pub fn takeable(&self) -> usize {
         self.free_permits().min(self.queued)
@@ -36,7 +36,7 @@ impl<T> Admission<T> {
     #[must_use]
     pub fn is_overloaded(&self, now: Timestamp) -> bool {
         let stuck = |index| now.nanos_since(self.slab.at(index).since.max(self.started));
-        self.codel.shows(now, self.levels.oldest().next().map_or(0, stuck))
+        self.codel.is_overloaded(now, self.levels.oldest().next().map_or(0, stuck))
     }
 
     /// When a caller that was refused now should come again: how long the tasks that wait take to start at the present
@@ -52,13 +52,13 @@ impl<T> Admission<T> {
         self.counts.submitted
     }
 
-    /// How many tasks are in flight, those that ride included.
+    /// How many tasks are in flight, including those that run inside the permit of another task.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.permits.in_use() + self.riding
+        self.permits.in_use() + self.without_permit
     }
 
-    /// How many wait.
+    /// How many tasks are queued.
     #[must_use]
     pub const fn queued(&self) -> usize {
         self.queued
@@ -78,8 +78,7 @@ impl<T> Admission<T> {
         }
     }
 
-    /// Whether no further task can wait. Those that the limit has permits for, and that only wait for somebody to start
-    /// them, take no place.
+    /// Whether the queue is full. Queued tasks that have a free permit, and only wait for a worker, do not count.
     pub(super) fn is_full(&self) -> bool {
         self.queued >= self.settings.capacity.saturating_add(self.free_permits())
     }
