@@ -406,7 +406,7 @@ fn the_next_expiry_is_the_soonest_deadline_whichever_tasks_are_cancelled() {
     };
     let mut waiting = Vec::new();
     for round in 0..2000 {
-        // Up to a few hundred tasks are queued. Then tasks anywhere in the queue are cancelled.
+        // Up to a few hundred tasks are queued, then cancelled in any order.
         if round < 1000 && draw(3) > 0 || waiting.is_empty() {
             let due = 1 + draw(20_000);
             let offer = Offer { deadline: Some(after(due)), ..Offer::default() };

@@ -1,4 +1,4 @@
-//! A real Prometheus scrapes the example server under load, and is asked what it saw.
+//! A real Prometheus scrapes the example server under load, and the test queries its samples.
 //!
 //! Needs `prometheus` and `promtool` on the path, and is ignored unless asked for:
 //! `cargo test --all-features --test prometheus -- --ignored`.
@@ -19,17 +19,17 @@ use tokio::task::JoinSet;
 
 use self::process::{Client, Example, Folder};
 
-/// Nothing here takes as long.
+/// The longest time that any step may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running Prometheus. It is killed with the value.
+/// A running Prometheus. Dropping the value kills it.
 struct Prometheus {
     _process: Child,
     client: Client,
 }
 
 impl Prometheus {
-    /// Starts one that scrapes `target` four times a second.
+    /// Starts a Prometheus that scrapes `target` four times a second.
     fn start(folder: &Folder, target: SocketAddr) -> Self {
         let config = json!({
             "global": { "scrape_interval": "250ms", "scrape_timeout": "250ms" },
@@ -50,13 +50,13 @@ impl Prometheus {
         Self { _process: process, client: Client::of(address) }
     }
 
-    /// Asks until the answer has samples of which every one is `right`; gives the number of samples.
+    /// Repeats the query until the answer has samples and `right` holds for all of them. Returns the number of samples.
     async fn until(&self, query: &str, right: impl Fn(f64) -> bool) -> usize {
         let start = Instant::now();
         let path = format!("/api/v1/query?query={}", encoded(query));
         let mut last = Value::Null;
         while start.elapsed() < PATIENCE {
-            // It refuses connections until it has started.
+            // Prometheus refuses connections until it has started.
             if let Ok(answer) = self.client.try_get(&path).await
                 && answer.text().starts_with('{')
             {
@@ -73,7 +73,7 @@ impl Prometheus {
     }
 }
 
-/// An address that nobody listens on at this moment.
+/// An address that no socket listens on now.
 fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).unwrap()
 }
@@ -102,7 +102,7 @@ fn load(example: &Example) -> JoinSet<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a Prometheus"]
-async fn prometheus_sees_the_pools_under_load() {
+async fn prometheus_scrapes_consistent_counts_of_pools_under_load() {
     let folder = Folder::new();
     let example = Example::start(&folder).await;
     let prometheus = Prometheus::start(&folder, example.address());
@@ -117,7 +117,7 @@ async fn prometheus_sees_the_pools_under_load() {
     prometheus.until(median, |seconds| seconds > 0.000_1 && seconds < 10.0).await;
     prometheus.until("workload_pool_queue_wait_seconds_count{pool=\"db\"}", |tasks| tasks > 10.0).await;
 
-    // In each scrape, what was submitted is accounted for.
+    // In each scrape, submitted tasks = results + queued + in flight.
     let rest = "workload_pool_tasks_submitted_total \
         - on(pool) sum by(pool)(workload_pool_tasks_total) \
         - on(pool) workload_pool_queue_depth - on(pool) workload_pool_in_flight";
@@ -137,7 +137,7 @@ async fn prometheus_sees_the_pools_under_load() {
 
 #[tokio::test]
 #[ignore = "needs a Prometheus"]
-async fn promtool_finds_nothing_to_say_about_the_metrics() {
+async fn promtool_reports_no_problem_with_the_metrics() {
     let folder = Folder::new();
     let example = Example::start(&folder).await;
     let client = example.client();

@@ -1,4 +1,4 @@
-//! The public docs: their words, their links, the settings that they show, and whether they leave anything out.
+//! Checks the public docs: terms, links, example settings, and that every key, metric and reason is documented.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ const WORDS: [&str; 3] = ["job", "jobs", "busy"];
 /// Prometheus' own names, which have no others.
 const OF_PROMETHEUS: [&str; 2] = ["job_name", "job=\""];
 
-/// A piece of text, and where it begins.
+/// A piece of text, with its file and first line.
 struct Text {
     file: String,
     line: usize,
@@ -29,7 +29,7 @@ fn the_public_docs_have_one_word_for_each_thing() {
 }
 
 #[test]
-fn unwanted_words_are_found_wherever_they_stand() {
+fn unwanted_words_are_found_in_comments_string_literals_and_identifiers() {
     let found = |text: &str| {
         let text = Text { file: "file".to_owned(), line: 7, text: text.to_owned() };
         unwanted(&text).len()
@@ -48,9 +48,9 @@ fn unwanted_words_are_found_wherever_they_stand() {
 }
 
 #[test]
-fn every_link_leads_to_a_file() {
+fn every_relative_link_leads_to_a_file() {
     if !root().join("benches").exists() {
-        // A package has not all of them.
+        // The published package does not contain all of them.
         return;
     }
     let mut broken = Vec::new();
@@ -122,7 +122,7 @@ fn every_reason_is_documented_and_no_other() {
     assert_eq!(first_column(table).collect::<BTreeSet<_>>(), quoted(words, '"').collect());
 }
 
-/// Generated code stands between such lines and a doctest.
+/// Such code needs generated code, so it is not a doctest.
 #[test]
 fn code_that_is_not_compiled_in_the_docs_is_an_excerpt_of_the_example_for_tonic() {
     let example = read("examples/tonic/main.rs").text;
@@ -220,7 +220,7 @@ fn blocks(page: &Text, language: &str) -> Vec<Text> {
     blocks
 }
 
-/// What stands between two `quote`s.
+/// The texts between pairs of `quote`.
 fn quoted(text: &str, quote: char) -> impl Iterator<Item = &str> {
     text.split(quote).skip(1).step_by(2)
 }
@@ -266,7 +266,7 @@ fn rust(file: &str, text: &str) -> Vec<Text> {
     texts
 }
 
-/// What stands before the quote that ends a string literal.
+/// The content of a string literal: the text up to its closing quote.
 fn string(text: &str) -> &str {
     let mut escaped = false;
     let end = text.find(|c: char| {
@@ -296,7 +296,7 @@ fn character(text: &str) -> usize {
     }
 }
 
-/// The words of a text that should be others.
+/// The words of a text for which the project has another term.
 fn unwanted(text: &Text) -> Vec<String> {
     let plain = OF_PROMETHEUS.iter().fold(text.text.clone(), |text, name| text.replace(name, ""));
     let mut found = Vec::new();

@@ -77,7 +77,7 @@ fn span(request: &Request) -> Span {
     tracing::info_span!("request", method = %request.method(), path = request.uri().path())
 }
 
-/// Handlers log the reason of their own faults, and pools log their overload. So an error status is logged at the level
+/// Handlers log the reason of their faults, and pools log their overload. So an error status is logged at the level
 /// `DEBUG` only: under overload it would be a line for each request.
 fn log_failure(failure: ServerErrorsFailureClass, latency: Duration, _span: &Span) {
     match failure {

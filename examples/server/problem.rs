@@ -66,7 +66,7 @@ impl From<PathRejection> for Problem {
     }
 }
 
-/// Adds a problem document to an error without a JSON document of its own, and keeps its other headers (`Allow`,
+/// Adds a problem document to an error that has no JSON body, and keeps its other headers (`Allow`,
 /// `Retry-After`).
 pub(crate) async fn describe(response: Response) -> Response {
     let status = response.status();

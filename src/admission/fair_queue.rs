@@ -32,7 +32,7 @@ pub(super) const QUEUES: usize = 64;
 /// How many of them a caller may use.
 pub(super) const HAND: usize = 8;
 
-/// How many callers are told apart at the door.
+/// The number of hash buckets in which queued tasks are counted by caller.
 const CALLERS: usize = 4096;
 
 #[derive(Debug)]

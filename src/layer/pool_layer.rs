@@ -486,7 +486,7 @@ impl<W, R, P> PoolLayer<W, R, P> {
     }
 
     /// Runs a handler to its end although its client has left, for example to make a payment whose response nobody
-    /// reads. A queued handler starts in its turn.
+    /// reads. A queued handler keeps its position.
     ///
     /// Without this, a queued request leaves the queue when its client leaves, and an async handler is dropped at its
     /// next await.

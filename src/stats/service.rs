@@ -53,7 +53,7 @@ const BASE: &str = "/thread-pools";
 /// # Paths
 ///
 /// The service can be nested at any path and depth: after `nest_service("/admin/pools", …)`, `/admin/pools/ready` is
-/// the readiness. Where it sees whole paths (in hyper, on a single route, as a fallback), everything before
+/// the readiness. If it sees whole paths (in hyper, on a single route, as a fallback), everything before
 /// `/thread-pools` counts as a prefix: `/api/health/thread-pools/ready` is the readiness too.
 #[derive(Clone, Debug)]
 pub struct StatsService {

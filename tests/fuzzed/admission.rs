@@ -1,4 +1,4 @@
-//! What holds for admission after every call, whatever the calls are.
+//! The invariants of admission, checked after every call of any sequence of calls.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tower_offload::admission::{
     Admission, Admitted, Bounds, Discipline, Evicted, Key, Limit, Offer, Outcome, Priority, Settings, Timestamp,
 };
 
-/// What is due then is never due, in milliseconds: a little before a timestamp's last.
+/// An expiry after this time, in milliseconds, counts as never. It is a little before the last timestamp.
 const END: u64 = u64::MAX / 1_000_000 - 1_000_000_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -17,11 +17,11 @@ pub(crate) enum Call {
         level: usize,
         caller: Option<u64>,
         deadline: Option<u64>,
-        /// Nobody is there to start it now.
+        /// No worker can start it now.
         waits: bool,
         patient: bool,
     },
-    /// A task runs in the permit of another.
+    /// A new task runs inside the permit of another.
     OfferRiding {
         deadline: Option<u64>,
     },
@@ -31,7 +31,7 @@ pub(crate) enum Call {
     Finish(usize, Outcome, Option<u64>),
     Expire,
     Pass(u64),
-    /// Whoever calls next has read the clock so much before whoever called last.
+    /// The clock of the next calls is behind that of the last one by these milliseconds.
     Back(u64),
     Limit(usize),
     Drain,
@@ -41,7 +41,7 @@ pub(crate) enum Call {
 pub(crate) const OUTCOMES: [Outcome; 6] =
     [Outcome::Ok, Outcome::Error, Outcome::Panicked, Outcome::Cancelled, Outcome::Expired, Outcome::Rejected];
 
-/// Makes the calls, and checks after each that every promise is kept.
+/// Makes the calls, and checks every invariant after each.
 pub(crate) fn check(settings: Settings, seed: u64, calls: impl IntoIterator<Item = Call>) {
     let mut model = Model::new(settings, seed);
     for call in calls {
@@ -52,7 +52,7 @@ pub(crate) fn check(settings: Settings, seed: u64, calls: impl IntoIterator<Item
     model.check();
 }
 
-/// A call at any time: what is called, by whom, with which deadline, and how long a task ran.
+/// A call at any time: the time, the method, the caller, the deadline, and how long a task ran.
 pub(crate) type Extreme = (Timestamp, u8, Option<u64>, Option<Timestamp>, Duration);
 
 /// Makes calls at any time, forward and back, with any spans: nothing overflows, and every task stays counted once.
@@ -97,7 +97,7 @@ pub(crate) fn check_extremes(settings: Settings, seed: u64, calls: Vec<Extreme>)
     assert!(admission.is_idle());
 }
 
-/// Settings, a seed and calls out of any bytes.
+/// Reads settings, a seed and calls from any bytes.
 pub(crate) fn decode(data: &[u8]) -> (Settings, u64, Vec<Call>) {
     let mut bytes = data.iter().copied();
     let (settings, seed) = decode_settings(&mut || usize::from(bytes.next().unwrap_or_default()));
@@ -162,7 +162,7 @@ fn decode_call(kind: u8, next: &mut impl FnMut() -> usize) -> Call {
     }
 }
 
-/// What a caller would know of each task.
+/// The state of a task in the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Known {
     Queued { until: u64, level: usize },
@@ -175,13 +175,13 @@ struct Model {
     settings: Settings,
     admission: Admission<usize>,
     now: u64,
-    /// The latest time of a call, and how far behind it one was.
+    /// The latest time of a call, and how far behind it the clock ever was.
     latest: u64,
     behind: u64,
     draining: bool,
-    /// Whether a caller was ever named.
+    /// Whether any task had a caller.
     shared: bool,
-    /// The highest limit that there was.
+    /// The highest limit so far.
     most: usize,
     tasks: Vec<Known>,
     keys: HashMap<usize, Key>,
@@ -252,9 +252,12 @@ impl Model {
             }
             Call::EvictAll(reason) => {
                 self.admission.evict_all(reason, &mut self.evicted);
-                assert!(self.evicted.iter().all(|evicted| evicted.reason == reason), "each is told this reason");
+                assert!(self.evicted.iter().all(|evicted| evicted.reason == reason), "each is evicted for this reason");
                 self.answer_evicted();
-                assert!(!self.tasks.iter().any(|task| matches!(task, Known::Queued { .. })), "nothing waits any more");
+                assert!(
+                    !self.tasks.iter().any(|task| matches!(task, Known::Queued { .. })),
+                    "nothing is queued any more"
+                );
             }
         }
         self.answer_evicted();
@@ -274,9 +277,9 @@ impl Model {
         };
         let known = match offered {
             Ok(Admitted::InFlight(key)) => {
-                assert!(!waits, "nobody can start it");
+                assert!(!waits, "`offer_to_wait` starts nothing");
                 assert!(before.permits < before.limit, "no permit beyond the limit");
-                assert_eq!(before.queued, 0, "nobody goes before those who wait");
+                assert_eq!(before.queued, 0, "no task starts before the queued ones");
                 self.keys.insert(id, key);
                 Known::InFlight
             }
@@ -333,7 +336,11 @@ impl Model {
         let Some(id) = self.pick(which) else { return };
         let Some(&key) = self.keys.get(&id) else { return };
         let waits = matches!(self.tasks[id], Known::Queued { .. });
-        assert_eq!(self.admission.start_riding(self.timestamp(), key), waits.then_some(id), "only what waits rides");
+        assert_eq!(
+            self.admission.start_riding(self.timestamp(), key),
+            waits.then_some(id),
+            "only a queued task can start in place"
+        );
         if waits {
             self.tasks[id] = Known::Riding;
         }
@@ -346,18 +353,18 @@ impl Model {
         assert_eq!(takeable, before.queued > 0 && before.permits < before.limit);
         let taken = self.admission.take(now, &mut self.evicted);
         let shed = self.evicted.iter().any(|evicted| evicted.reason == Reason::Shed);
-        assert!(!shed || self.admission.takeable() == 0, "none is shed for which a permit is free");
+        assert!(!shed || self.admission.takeable() == 0, "no task is shed while a permit is free for it");
         let given_up = !self.evicted.is_empty();
         self.answer_evicted();
         let Some(taken) = taken else {
-            assert!(!takeable || given_up, "a permit and a task come together");
+            assert!(!takeable || given_up, "a queued task starts if a permit is free");
             return;
         };
-        // An adaptive limit may have moved by time in this very call.
+        // An adaptive limit may move within this call, because time has passed.
         let moves = matches!(self.settings.limit, Limit::Adaptive { .. });
         assert!(takeable || moves && before.queued > 0, "no permit beyond the limit");
         assert_eq!(self.keys[&taken.task], taken.key);
-        let Known::Queued { until, level } = self.tasks[taken.task] else { panic!("only what waits is taken") };
+        let Known::Queued { until, level } = self.tasks[taken.task] else { panic!("only a queued task is taken") };
         assert!(until > self.now, "a task past its deadline never starts");
         if self.settings.discipline == Discipline::Fifo && !self.shared {
             let waits = |task: &Known| matches!(task, Known::Queued { level: other, .. } if *other == level);
@@ -384,18 +391,18 @@ impl Model {
         let Some(id) = self.pick(which) else { return };
         let Some(&key) = self.keys.get(&id) else { return };
         let (now, ran) = (self.timestamp(), ran.map(Duration::from_millis));
-        let flies = matches!(self.tasks[id], Known::InFlight | Known::Riding);
-        assert_eq!(self.admission.finish(now, key, outcome, ran), flies, "a stale key brings no permit home");
-        if flies {
+        let in_flight = matches!(self.tasks[id], Known::InFlight | Known::Riding);
+        assert_eq!(self.admission.finish(now, key, outcome, ran), in_flight, "a stale key releases no permit");
+        if in_flight {
             self.tasks[id] = Known::Answered;
         }
     }
 
     fn answer_evicted(&mut self) {
         for evicted in self.evicted.drain(..) {
-            let Known::Queued { until, .. } = self.tasks[evicted.task] else { panic!("one answer each") };
+            let Known::Queued { until, .. } = self.tasks[evicted.task] else { panic!("a task is answered once") };
             let late = matches!(evicted.reason, Reason::DeadlineExceeded | Reason::QueueTimeout);
-            assert!(!late || until <= self.now, "nobody is late before the time");
+            assert!(!late || until <= self.now, "no task expires early");
             assert_eq!(self.keys[&evicted.task], evicted.key);
             self.tasks[evicted.task] = Known::Answered;
         }
@@ -409,13 +416,13 @@ impl Model {
         let (permits, in_flight) = (those(Known::InFlight), those(Known::InFlight) + those(Known::Riding));
         assert_eq!((seen.queued, seen.in_flight, seen.permits), (queued.len(), in_flight, permits), "depths are exact");
         let numbers: HashSet<_> = self.keys.values().filter_map(|key| self.admission.permit_of(*key)).collect();
-        assert_eq!(numbers.len(), permits, "each permit has a number of its own");
+        assert_eq!(numbers.len(), permits, "no two permits have the same number");
         self.most = self.most.max(seen.limit);
-        assert!(seen.queued + permits <= seen.capacity + self.most, "nothing beyond the limit and the queue");
+        assert!(seen.queued + permits <= seen.capacity + self.most, "no more tasks than the limit and the capacity");
         assert_eq!(seen.counts.submitted, seen.counts.ended() + (seen.queued + seen.in_flight) as u64);
         assert_eq!(seen.counts.submitted, self.tasks.len() as u64);
         let alone = (self.admission.submitted(), self.admission.queued());
-        assert_eq!(alone, (seen.counts.submitted, seen.queued), "each number says the same by itself");
+        assert_eq!(alone, (seen.counts.submitted, seen.queued), "the single getters agree with the snapshot");
         if let Limit::Adaptive { min, max } = self.settings.limit {
             assert!((min.max(1)..=max.max(min).max(1)).contains(&seen.limit), "the limit stays in its bounds");
         }
@@ -423,21 +430,21 @@ impl Model {
         let next = self.admission.next_expiry().map(|next| next.as_nanos() / 1_000_000);
         let soonest = queued.into_iter().filter(|until| *until < END).min();
         let next = next.filter(|next| *next < END);
-        // Tasks stand in the order of arrival. If the clock went back, one can hide behind another that is due later.
+        // Tasks are queued in the order of arrival. If the clock went back, a task can be behind one that is due later.
         let known = next.zip(soonest).is_none_or(|(next, due)| (due..=due + self.behind).contains(&next));
-        // An adaptive limit may move before.
+        // An adaptive limit may move earlier.
         let moves = matches!(self.settings.limit, Limit::Adaptive { .. });
         let known = known || next < soonest && moves;
         assert!((next.is_some() == soonest.is_some() || moves) && known, "{next:?}, {soonest:?}");
         assert!(self.admission.retry_after(self.timestamp()) <= Duration::from_secs(90));
     }
 
-    /// Everything ends once time passes and what is in flight finishes.
+    /// Lets time pass, evicts every queued task and finishes every task in flight. Then every task must have its answer.
     fn finish_all(&mut self) {
         self.now = self.latest + self.timeout().min(60_000);
         self.latest = self.now;
         self.call(Call::Expire);
-        // Those that wait for ever are cut off.
+        // Patient tasks have no queue timeout.
         self.call(Call::EvictAll(Reason::CutOff));
         for id in 0..self.tasks.len() {
             self.finish(id, Outcome::Ok, Some(1));

@@ -1,4 +1,4 @@
-//! What holds for every header that a pool believes.
+//! The properties of the header parser that hold for any headers that a pool trusts.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready};
@@ -22,7 +22,7 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 const DAY: f64 = 24.0 * 60.0 * 60.0;
 
-// Which headers are believed, and what the request knows of itself: one bit each.
+// One bit each: the headers that the pool trusts, and the request's own extensions.
 const BELIEVE_DEADLINE: u8 = 1;
 const BELIEVE_GRPC: u8 = 2;
 const BELIEVE_PRIORITY: u8 = 4;
@@ -31,8 +31,8 @@ const HAS_DEADLINE: u8 = 16;
 const HAS_PRIORITY: u8 = 32;
 
 /// The first byte has the switches above; each line after it is a header: `d` for a deadline, `g` for `grpc-timeout`,
-/// `p` for a priority, `c` for a content type, and then its value. What the headers ask of the pool is what a second,
-/// plainer reading finds; what cannot be read is ignored, or rejected with an answer that names it.
+/// `p` for a priority, `c` for a content type, and then its value. The pool must read the same terms as the simpler
+/// parser below. A malformed header is ignored, or the request is rejected with a response that names the header.
 pub(crate) fn check(data: &[u8]) {
     let Some((&switches, lines)) = data.split_first() else { return };
     let mut request = request(switches, lines);
@@ -84,7 +84,7 @@ fn terms(request: &mut Request<()>, trust: &Trust) -> Result<Terms, BadHeader> {
     <Http as Protocol<Request<()>, Response<Full<Bytes>>, Infallible>>::terms(&Http, request, trust)
 }
 
-/// Pools that differ in what they believe.
+/// Pools that differ in the headers that they trust.
 static POOLS: LazyLock<[Pools; 16]> = LazyLock::new(|| {
     std::array::from_fn(|switches| {
         let cpu = PoolConfig::new(1).trust(trust(switches as u8));
@@ -92,7 +92,7 @@ static POOLS: LazyLock<[Pools; 16]> = LazyLock::new(|| {
     })
 });
 
-/// Asks the pool itself, and looks at the answer. The request never comes to a handler, so nothing runs.
+/// Sends a request to the pool, and reads the response. It never reaches a handler, so nothing runs.
 fn rejected(switches: u8, request: Request<()>, name: &HeaderName) {
     let grpc = request.headers().get(CONTENT_TYPE).is_some_and(|value| is_grpc(value.as_bytes()));
     let service = service_fn(|_: Request<()>| -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
@@ -120,15 +120,15 @@ fn is_grpc(content_type: &[u8]) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
 }
 
-/// What the terms should be.
+/// The expected terms.
 #[derive(Debug, Default)]
 struct Expected {
-    /// The seconds that are left, by header.
+    /// The seconds left, by header.
     left: Vec<f64>,
-    /// The deadline that was there before.
+    /// The deadline among the request's extensions.
     had: Option<Deadline>,
     priority: Priority,
-    /// The first header that cannot be read, if such are rejected.
+    /// The first malformed header, if the pool refuses those.
     bad: Option<HeaderName>,
 }
 
@@ -159,7 +159,7 @@ impl Expected {
         expected
     }
 
-    /// The deadline was made between the two instants.
+    /// Checks the deadline; it was computed between the two instants.
     fn compare(&self, terms: &Terms, earliest: Instant, latest: Instant, request: &Request<()>) {
         assert_eq!((terms.priority, terms.caller), (self.priority, None), "{request:?}");
         assert_eq!(request.extensions().get::<Deadline>(), terms.deadline.as_ref(), "the handler sees what counts");
@@ -174,14 +174,14 @@ impl Expected {
             return;
         }
         assert!(self.had.is_none_or(|had| deadline < had), "of two deadlines the earlier counts");
-        // A header that says more than a year is cut to one.
+        // A time of more than a year is cut to one year.
         let left = left.expect("a new deadline comes from a header").min(365.0 * DAY);
         let slack = left * 1e-12 + 1e-8;
         assert!((after(latest) - slack..=after(earliest) + slack).contains(&left), "{left} s, {request:?}");
     }
 }
 
-/// `None` if the header is not there; `Some(None)` if it is there twice, or no text.
+/// `None` if the header is missing; `Some(None)` if it appears twice or is not text.
 fn value_of(request: &Request<()>, name: &HeaderName) -> Option<Option<String>> {
     let values: Vec<_> = request.headers().get_all(name).iter().collect();
     match values[..] {

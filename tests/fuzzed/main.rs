@@ -1,7 +1,7 @@
-//! What no input may do. `fuzz/` feeds these checks to libFuzzer; here they run over what that has found (`fuzz/corpus`)
-//! and over input that is generated.
+//! Checks that must hold for any input. `fuzz/` runs them under libFuzzer; here they run over its corpus (`fuzz/corpus`)
+//! and over generated input.
 
-// The helpers of tests are tests.
+// Helpers in an integration test count as test code.
 #![allow(clippy::unwrap_used)]
 
 mod admission;
@@ -18,11 +18,11 @@ use tower_offload::admission::{Bounds, Discipline, Limit, Settings, Timestamp};
 
 use self::admission::{Call, Extreme, OUTCOMES};
 
-/// Every input that a fuzz target keeps.
+/// Every input in the corpus of a fuzz target.
 fn kept(target: &str) -> Vec<Vec<u8>> {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     if !fuzz.exists() {
-        // A package has none.
+        // The published package has no corpus.
         return Vec::new();
     }
     let entries = fuzz.join("corpus").join(target).read_dir().unwrap();
@@ -36,22 +36,22 @@ fn kept_text(target: &str) -> impl Iterator<Item = String> {
 }
 
 #[test]
-fn what_was_found_for_configurations_does_no_harm() {
+fn the_corpus_of_configurations_passes() {
     kept_text("config").for_each(|text| config::check(&text));
 }
 
 #[test]
-fn what_was_found_for_routes_does_no_harm() {
+fn the_corpus_of_routes_passes() {
     kept_text("routes").for_each(|text| routes::check(&text));
 }
 
 #[test]
-fn what_was_found_for_headers_does_no_harm() {
+fn the_corpus_of_headers_passes() {
     kept("headers").iter().for_each(|input| headers::check(input));
 }
 
 #[test]
-fn what_was_found_for_admission_does_no_harm() {
+fn the_corpus_of_admission_passes() {
     for input in kept("admission") {
         let (settings, seed, calls) = admission::decode(&input);
         admission::check(settings, seed, calls);
@@ -103,7 +103,7 @@ fn settings() -> impl Strategy<Value = Settings> {
     })
 }
 
-/// Spans, instants and limits at their extremes, and some in between.
+/// Durations at their extremes, and some in between.
 fn extreme_span() -> impl Strategy<Value = Duration> {
     prop_oneof![
         Just(Duration::ZERO),
@@ -206,7 +206,7 @@ fn yaml_like() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
 
-/// Routes of few letters, so that they meet, and paths of the same.
+/// Routes and paths of few letters, so that many paths match a route.
 fn routes_and_paths() -> impl Strategy<Value = String> {
     let segment = "(a|b|ab|\\{a\\}|\\{b\\}|a\\{b\\}|\\{\\*a\\}|\\{\\{|\\}\\}|é|[a{}*:/é ]{0,3})";
     let pattern = format!("(GET |pOsT |HEAD )?/?{segment}(/{segment}){{0,3}}");
@@ -215,7 +215,7 @@ fn routes_and_paths() -> impl Strategy<Value = String> {
     lines.prop_map(|(patterns, requests)| [patterns, vec![String::new()], requests].concat().join("\n"))
 }
 
-/// Headers that mean something, and some that do not.
+/// Valid headers, and some that are malformed.
 fn headers() -> impl Strategy<Value = Vec<u8>> {
     let line = prop_oneof![
         "d[ 0-9.]{0,12}(ns|us|ms|s|m|h|d|S|)",
@@ -233,7 +233,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_task_is_in_one_place_and_answered_once(settings in settings(), calls in calls(), seed: u64) {
+    fn every_task_is_in_one_state_and_answered_once(settings in settings(), calls in calls(), seed: u64) {
         admission::check(settings, seed, calls);
     }
 
@@ -253,17 +253,17 @@ proptest! {
     }
 
     #[test]
-    fn every_path_finds_the_route_that_it_should(text in routes_and_paths()) {
+    fn every_request_is_sent_to_the_pool_of_its_best_route(text in routes_and_paths()) {
         routes::check(&text);
     }
 
     #[test]
-    fn what_headers_ask_is_what_a_plainer_reading_finds(input in headers()) {
+    fn a_simpler_parser_reads_the_same_terms_from_headers(input in headers()) {
         headers::check(&input);
     }
 
     #[test]
-    fn no_header_does_harm(input in proptest::collection::vec(any::<u8>(), 0..64)) {
+    fn a_simpler_parser_reads_the_same_terms_from_any_bytes(input in proptest::collection::vec(any::<u8>(), 0..64)) {
         headers::check(&input);
     }
 }

@@ -1,4 +1,4 @@
-//! What holds for every set of routes, and for every request to them.
+//! The properties of routing that hold for any set of routes and any request.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -14,14 +14,14 @@ use tower_offload::{Config, PoolConfig, PoolLayer, Pools};
 
 const POOLS: [&str; 5] = ["io", "cpu", "inference", "embedding", "db"];
 
-/// Reads a pattern in each line up to an empty one, and a request such as `GET /path` in each line after it. Patterns
-/// that are accepted are read as they were when they have been written; `matchit` takes those that are accepted beside
-/// each other; and every request finds the route that it should.
+/// Reads a pattern in each line up to an empty one, and a request such as `GET /path` in each line after it. A
+/// valid pattern is the same after it was written and read, `matchit` accepts every set of routes that the settings
+/// accept, and every request is sent to the pool of the route that should match.
 pub(crate) fn check(text: &str) {
     let mut lines = text.split('\n');
     let patterns: Vec<&str> = lines.by_ref().take_while(|line| !line.is_empty()).take(32).collect();
     let mut config = POOLS.iter().fold(Config::default(), |config, name| {
-        // So that a pool can be told by what it trusts.
+        // The trusted header identifies the pool.
         let trust = Trust::default().priority(HeaderName::from_static(name));
         config.pool(*name, PoolConfig::new(1).trust(trust))
     });
@@ -41,7 +41,7 @@ pub(crate) fn check(text: &str) {
         let expected = table.pool_of(&method, path);
         assert_eq!(table.by_matchit(&method, path), expected, "{method} {path:?}");
         let Ok(request) = Request::builder().method(&method).uri(path).body(()) else { continue };
-        // Without a query, and without the host of an absolute form.
+        // The path has no query, and no host as in an absolute URI.
         let expected = table.pool_of(&method, request.uri().path());
         assert_eq!(chosen(&router, request).as_deref(), expected, "{method} {path:?}");
     }
@@ -52,12 +52,12 @@ fn chosen(router: &PoolLayer<ByRoute>, request: Request<()>) -> Option<String> {
     let seen = Seen::default();
     let service =
         service_fn(|_: Request<()>| -> Ready<Result<Response<()>, Infallible>> { ready(Ok(Response::new(()))) });
-    // A request is submitted by the first poll of its future, so this one goes nowhere.
+    // The first poll of the future submits the request, so this request never reaches the pool.
     drop(router.clone().errors().protocol(seen.clone()).layer(service).call(request));
     seen.0.lock().expect("nothing panics with it").take()
 }
 
-/// Notes the pool whose trust it is asked about.
+/// Records the pool whose trust settings it gets.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Option<String>>>);
 
@@ -79,7 +79,9 @@ impl<'a> Table<'a> {
         let mut tables: HashMap<_, matchit::Router<_>> = HashMap::new();
         for route in routes {
             let table = tables.entry(route.method()).or_default();
-            table.insert(route.path(), route.pool().as_str()).expect("it was accepted beside the others");
+            table
+                .insert(route.path(), route.pool().as_str())
+                .expect("the settings accepted it together with the others");
         }
         Self { routes, tables }
     }
@@ -98,13 +100,13 @@ impl<'a> Table<'a> {
     }
 }
 
-/// The methods whose routes are tried, one after the other.
+/// The methods whose routes are tried, in order.
 fn ways(method: &Method) -> impl Iterator<Item = Option<&Method>> {
     let get = (method == Method::HEAD).then_some(Some(&Method::GET));
     std::iter::once(Some(method)).chain(get).chain([None])
 }
 
-/// A piece of a pattern, that which goes before another first.
+/// A piece of a pattern. Of two, the lesser one has precedence.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Token {
     Character(char),
@@ -132,7 +134,7 @@ fn tokens(pattern: &str) -> Vec<Token> {
     tokens
 }
 
-/// How long a parameter is, with its braces. Its name may have doubled ones.
+/// The length of a parameter with its braces. Its name may contain doubled braces.
 fn name_length(parameter: &str) -> usize {
     let mut length = 1;
     loop {

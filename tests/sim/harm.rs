@@ -1,4 +1,4 @@
-//! First, do no harm: below capacity no task is refused that a FIFO queue with the same settings would have served.
+//! Below capacity the adaptive queue rejects no task that a FIFO queue with the same settings would have served.
 //!
 //! A scenario is drawn from its seed: load, limit, queue, timeout, run times, bursts, idle spells, impatient clients,
 //! deadlines, priorities and callers. The same requests go through both queues. Above capacity all clients are
@@ -20,7 +20,7 @@ use crate::reference_queues::{Breakwater, Dagor, FollyCodel, NoControl, Referenc
 use crate::replay::{Fate, Replay, Request, replay, steady};
 use crate::world::{MS, SECOND};
 
-/// The share of all tasks of all scenarios that may be harmed.
+/// The share of all tasks, over all scenarios, that may be rejected although a FIFO queue would have served them.
 const SHARE: f64 = 0.001;
 
 /// The same for one scenario, and a few tasks more.
@@ -30,7 +30,7 @@ const FEW: usize = 3;
 struct Scenario {
     seed: u64,
     text: String,
-    /// Whether some tasks have deadlines, or come before others.
+    /// Whether some tasks have deadlines or priorities.
     is_told_apart: bool,
     settings: Settings,
     requests: Vec<Request>,
@@ -43,11 +43,11 @@ struct Verdict {
 }
 
 impl Scenario {
-    /// A scenario whose tasks take any time, or this in the mean.
+    /// A scenario with this mean run time, or a random one.
     fn new(seed: u64, mean: Option<f64>) -> Self {
         let random = &mut Random::new(seed.wrapping_add(0x5EED));
         let one_in = |random: &mut Random, n: u64| random.bits().is_multiple_of(n);
-        // From the one to the other, each order of magnitude as often.
+        // Log-uniform between the two bounds.
         let scaled = |random: &mut Random, from: f64, to: f64| from * (to / from).powf(random.fraction());
         let load = 0.1 + 0.88 * random.fraction();
         let limit = scaled(random, 1.0, 64.99) as usize;
@@ -64,10 +64,10 @@ impl Scenario {
         let mean = work.mean();
         let timeout = (timeout * SECOND).max(mean * scaled(random, 0.5, 1000.0));
         let count = scaled(random, 100.0, if seed < 1000 { 800.0 } else { 20_000.0 }) as usize;
-        // How many arrive at once, and after how many there is nothing for hours.
+        // The number of tasks in a burst, and the number after which no task arrives for hours.
         let burst = if one_in(random, 3) { scaled(random, 2.0, 500.0) as usize } else { 1 };
         let idle = one_in(random, 4).then(|| scaled(random, 20.0, 1000.0) as usize);
-        // In the middle tasks become longer by this factor, and arrive less often by the same.
+        // From the middle on, tasks are longer by this factor, and arrive less often by the same factor.
         let change = if one_in(random, 5) { [0.01, 100.0][(random.bits() % 2) as usize] } else { 1.0 };
         let impatient = one_in(random, 2).then(|| (3 + random.bits() % 98, scaled(random, 0.1, 10.0)));
         let deadlines = one_in(random, 4).then(|| (1 + random.bits() % 100, scaled(random, 0.2, 50.0)));
@@ -89,13 +89,13 @@ impl Scenario {
                 at: at as u64,
                 work: (work.draw(random) * scale) as u64,
                 level,
-                // The first asks most often.
+                // The first caller sends the most requests.
                 caller: callers.map(|callers| (callers * random.fraction().powi(3)) as u64 * 7919),
                 patience: some(random, impatient),
                 deadline: some(random, deadlines),
             });
         }
-        // Arrivals are scaled, and idle spells put in, when it is known how much work there is.
+        // Arrivals are scaled to the load, and idle spells inserted, once the total work is known.
         let is_told_apart = deadlines.is_some() || callers.is_some() || levels > 1;
         let settings = Settings::fixed(limit);
         let mut scenario = Self { seed, text: String::new(), is_told_apart, settings, requests };
@@ -111,7 +111,7 @@ impl Scenario {
         scenario
     }
 
-    /// Stretches the time between arrivals so that the load is what it should be, in both halves; then puts pauses in.
+    /// Scales the time between arrivals so that each half has the wanted load. Then inserts the idle spells.
     fn scale(&mut self, load: f64, limit: usize, idle: Option<(usize, f64)>) {
         let half = self.requests.len() / 2;
         let (mut from, mut begin) = (0, 0_u64);
@@ -144,7 +144,7 @@ impl Scenario {
         Verdict { harmed: ours.harmed(&fifo), ours, fifo }
     }
 
-    /// The least number of requests with which it still fails.
+    /// The smallest number of requests with which the scenario still fails.
     fn shrink(&self) -> String {
         let mut count = self.requests.len();
         for parts in [2, 4, 8, 16, 32] {
@@ -164,7 +164,7 @@ impl Scenario {
 }
 
 impl Verdict {
-    /// Whether more are harmed than are served instead: chance moves a few from one to the other.
+    /// Whether more tasks are harmed than are served in their stead. Chance alone exchanges a few.
     fn is_harm(&self, count: usize) -> bool {
         self.harmed.saturating_sub(self.fifo.harmed(&self.ours)) > FEW + (SHARE_OF_ONE * count as f64) as usize
     }
@@ -197,7 +197,7 @@ fn below_capacity_no_task_is_refused_that_a_fifo_queue_would_have_served() {
     assert!(served[0] as f64 >= (1.0 - SHARE) * served[1] as f64, "{served:?}");
 }
 
-/// The share of the possible answers that came in time, ours and FIFO, after the first fourth of the time.
+/// The share of the possible answers that came in time, adaptive and FIFO, after the first fourth of the time.
 fn above_capacity(seed: u64, lowest: f64, highest: f64) -> ([f64; 2], String) {
     let random = &mut Random::new(seed.wrapping_add(0xAB0E));
     let scaled = |random: &mut Random, from: f64, to: f64| from * (to / from).powf(random.fraction());
@@ -215,7 +215,7 @@ fn above_capacity(seed: u64, lowest: f64, highest: f64) -> ([f64; 2], String) {
     let span = (10_000.0 / rate).clamp(0.3, 2.0);
     let mut requests = steady(0.0, span, rate, work, random);
     for request in &mut requests {
-        // All alike, an exponential, or two kinds.
+        // The run times are constant, exponential, or of two kinds.
         let factor = match kind {
             0 => 1.0,
             1 => random.exponential(),
@@ -249,13 +249,13 @@ fn above_capacity_it_serves_no_fewer_than_a_fifo_queue_and_mostly_more() {
         let mean = |which: usize| runs.iter().map(|(served, _)| served[which]).sum::<f64>() / runs.len() as f64;
         let (ours, fifo) = (mean(0), mean(1));
         println!("loads of {lowest} to {highest}: {ours:.4} of what is possible, FIFO {fifo:.4}");
-        // Where a few tasks are longer than clients wait, the oldest first may serve more.
+        // If a few tasks are longer than clients wait, FIFO may serve more in time.
         assert!(failures.len() <= runs.len() / 100, "{}", failures.join("\n"));
         assert!(runs.len() == 1 || ours > fifo + better, "{ours:.4}, FIFO {fifo:.4}");
     }
 }
 
-/// Every policy that is compared, by name, for a scenario.
+/// The policies to compare in a scenario, with their names.
 fn policies(scenario: &Scenario) -> Vec<(&'static str, Box<dyn Policy>)> {
     let (settings, seed) = (scenario.settings, scenario.seed);
     let (limit, capacity) = (settings.limit.most(), settings.capacity);
@@ -285,7 +285,7 @@ fn tables() {
     for seed in 0..number("SIM_SCENARIOS").unwrap_or(1000) {
         let scenario = Scenario::new(seed, Some(MS));
         if scenario.is_told_apart {
-            // Others know no levels, callers or deadlines.
+            // The other policies support no levels, callers or deadlines.
             continue;
         }
         let Verdict { fifo, .. } = scenario.verdict(scenario.requests.len());
