@@ -1,8 +1,8 @@
-//! Whether the queue stands: the overload that a pool reports.
+//! Whether the queue is a *standing queue*: the overload that a pool reports.
 //!
-//! Waits come and go; a queue that *stands* does not. The measure is one number: the wait of the oldest task, each time
-//! a task is taken. A wait above the *target* is late, and when every wait of an *interval* was late the
-//! pool shows itself as overloaded, until a wait is not late. This is CoDel's rule (Nichols and Jacobson, "Controlling
+//! A short burst drains again; a standing queue does not. The measure is one number: the wait of the oldest task, each
+//! time a task is taken. A wait above the *target* is late. If every wait of an *interval* was late, the pool reports
+//! overload until a wait is not late. This is CoDel's rule (Nichols and Jacobson, "Controlling
 //! Queue Delay", ACM Queue 2012), with the numbers of folly's `Codel`, scaled with the pool's own execution time. It
 //! decides nothing about any task: what the pool does about overload follows from [`overload`](super::overload).
 
@@ -21,7 +21,7 @@ const PER_TIMEOUT: f64 = 4.0;
 
 #[derive(Clone, Debug)]
 pub(super) struct Codel {
-    /// In nanoseconds, like the one below: they are set anew at the end of each task.
+    /// Target and interval in nanoseconds. They are updated at the end of each task.
     target: u64,
     interval: u64,
     /// Since when every wait has been late.
@@ -38,15 +38,15 @@ impl Codel {
         codel
     }
 
-    /// Sets target and interval by the execution time, in nanoseconds: that of tasks of which as many run as the limit
-    /// says. A pool that is short of cores makes tasks wait for a core rather than share it.
+    /// Sets target and interval from the execution time in nanoseconds that tasks have if as many run as the limit allows.
+    /// A pool that is short of cores makes tasks wait for a core instead of sharing it.
     pub(super) fn adapt(&mut self, settings: &Settings, run: f64) {
         let target = settings.target.clamp(TARGET * run).min(nanos(settings.timeout) / PER_TIMEOUT);
         self.target = target as u64;
         self.interval = settings.interval.clamp(INTERVAL * target).max(INTERVAL * run) as u64;
     }
 
-    /// One more wait: that of the task that waits longest, when one is taken.
+    /// Observes the wait of the oldest task, each time a task is taken.
     pub(super) fn observe(&mut self, now: Timestamp, wait: u64) {
         if wait <= self.target {
             return self.clear(now);
@@ -55,7 +55,7 @@ impl Codel {
         self.stands |= now.nanos_since(since) >= self.interval;
     }
 
-    /// No task has to wait.
+    /// Observes that a task starts without a wait, or that the queue is empty.
     pub(super) fn clear(&mut self, now: Timestamp) {
         self.since = None;
         if std::mem::take(&mut self.stands) {
@@ -63,8 +63,8 @@ impl Codel {
         }
     }
 
-    /// Whether the queue stands, or did within the last interval, or would if any task were taken: `stuck` is for how
-    /// long the oldest has seen no start.
+    /// Whether there is a standing queue, or was within the last interval, or would be if a task were taken now. `stuck` is
+    /// how long the oldest task has waited without any start.
     pub(super) fn is_overloaded(&self, now: Timestamp, stuck: u64) -> bool {
         let lasted = self.ended.is_some_and(|ended| now.nanos_since(ended) < self.interval);
         self.stands || lasted || stuck >= self.target.saturating_add(self.interval)

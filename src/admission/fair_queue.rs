@@ -8,19 +8,20 @@
 //!
 //! **What a queue has been served** is the execution time of its tasks that ended, and the mean of the pool for each that
 //! is in flight. Only time during which tasks of the level waited counts: a caller that has the pool to itself takes
-//! from nobody. When nothing waits any more, all are level again. A queue without tasks joins at the least that any
-//! waiting queue has been served, if it has not had more itself: nobody saves up, and a newcomer waits for no full
-//! round. (KEP-1040 has the same in "the virtual time at which a queue becomes non-empty".)
+//! from no other caller. Once the level has no task queued, all counts start again at zero. An empty queue that gets a
+//! task joins with the least that any waiting queue has been served, unless it has had more itself: a caller saves up
+//! nothing while it is idle, and a new caller does not wait for a full round. (KEP-1040 has the same in "the virtual
+//! time at which a queue becomes non-empty".)
 //!
 //! While two queues both have tasks waiting, what they have been served differs by at most (2 C + 1) times the longest
 //! execution time, C being the concurrency limit: the queue that is behind is always taken first, so it is behind by
 //! one start at most, and each of the C tasks in flight on either side can turn out longer or shorter than its estimate
 //! by no more than the longest.
 //!
-//! **At the door** of a full queue the caller with most tasks, waiting or in flight, loses its newest to one with fewer.
-//! Tasks are counted by caller and not by queue, because in a
-//! short queue a heavy caller has one task in each of its virtual queues. A table of [`CALLERS`] numbers has the counts, so a
-//! light caller is taken for one of `n` heavy ones with odds of `n` in that many.
+//! **A full queue** sheds the newest task of the caller with most tasks, queued or in flight, for a caller with fewer.
+//! Tasks are counted by caller and not by queue, because in a short queue a heavy caller has one task in each of its
+//! virtual queues. The counts are in a table of [`CALLERS`] hash buckets, so the odds that a light caller shares a bucket
+//! with one of `n` heavy callers are `n` in [`CALLERS`].
 
 use super::random::mix;
 use super::slab::{Chain, List, Slab, UNSHARED};

@@ -31,19 +31,19 @@
 //! | **Room.** A full queue sheds the newest task of a lower level, or else of the caller with most tasks, for a task that has more right to the queue | `core/leaving.rs` |
 //! | **Order.** First in, first out within a level, until that is known to be useless work; then the newest first, and tasks that waited too long are shed | `overload.rs` |
 //! | **Levels.** The highest [`Priority`] is next; a lower level has a thirty-third of the workers' time | `priority_queue.rs` |
-//! | **Callers** of one level have equal shares of the workers' time, and who has most tasks loses first | `fair_queue.rs` |
+//! | **Callers** of one level have equal shares of the workers' time, and a full queue sheds a task of the caller with most | `fair_queue.rs` |
 //! | **The limit** is fixed, or found by experiment | `limiter.rs` |
-//! | **Overload is shown** when the queue stands; it decides nothing | `codel.rs` |
-//! | **Refused callers** are told how long the queue takes to drain at the present rate | `drain_rate.rs` |
+//! | **Overload is reported** while even the shortest waits of an interval are too long; no decision depends on it | `codel.rs` |
+//! | **Retry-After** is the time that the queue takes to drain at the present rate | `drain_rate.rs` |
 //!
 //! *First, do no harm*: below capacity an [`Adaptive`](Discipline::Adaptive) queue refuses fewer than one in a thousand of the
 //! tasks that a [`Fifo`](Discipline::Fifo) one with the same settings serves. `tests/sim/harm.rs` compares the two, and
 //! `tests/sim/README.md` has the share that was measured.
 //!
-//! A full queue refuses in constant time, before anything is done for the task. No task is shed while a permit is free for it. A pool that has been idle for ten minutes forgets what it learned, so
-//! that nothing from before an idle spell changes what it does.
+//! A full queue rejects in constant time, before anything is done for the task. No task is shed while a permit is free
+//! for it. A pool that was idle for ten minutes forgets what it learned.
 //!
-//! Each task costs its payload and 48 bytes. No call costs more when more tasks wait, except for a deadline's place
+//! Each task costs its payload and 48 bytes. No call costs more when more tasks wait, except to sort a deadline
 //! among the others, a permit's number in its heap, and a call that ends many tasks.
 
 mod codel;

@@ -1,8 +1,8 @@
-//! Whether serving in order has become useless work, and then: which tasks are.
+//! Whether serving in the order of arrival has become useless work, and if so, which tasks are useless.
 //!
 //! First in, first out is right as long as the callers that are served are still there. Under lasting overload they are
-//! not: everybody waits for just as long as callers do, and the work is done for nobody. A pool changes its order only
-//! when two things are known of a level, both since the level last lost nothing:
+//! not: every task waits for about as long as callers do, and its caller has left when it ends. A pool changes the
+//! order of a level only when two things are known of it, both since its lost work was last zero:
 //!
 //! 1. **More work was lost than there was room for.** Each task that left the queue unserved, because its caller did,
 //!    its time was up or the queue was full, adds one mean execution time to the *lost work*. Each permit that is free

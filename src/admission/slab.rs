@@ -51,7 +51,7 @@ pub(super) struct Slot<T> {
     pub(super) deadline: Timestamp,
     links: [Links; 2],
     generation: u32,
-    /// In flight the number of its permit, or [`NONE`] if it rides in the permit of another.
+    /// The number of its permit while it is in flight, or [`NONE`] if it runs inside the permit of another task.
     pub(super) permit: u32,
     pub(super) state: State,
     pub(super) level: u8,

@@ -430,7 +430,7 @@ impl Model {
         let next = self.admission.next_expiry().map(|next| next.as_nanos() / 1_000_000);
         let soonest = queued.into_iter().filter(|until| *until < END).min();
         let next = next.filter(|next| *next < END);
-        // Tasks are queued in the order of arrival. If the clock went back, a task can be behind one that is due later.
+        // Tasks are queued in the order of arrival. If the clock went back, a task due later can be ahead of another.
         let known = next.zip(soonest).is_none_or(|(next, due)| (due..=due + self.behind).contains(&next));
         // An adaptive limit may move earlier.
         let moves = matches!(self.settings.limit, Limit::Adaptive { .. });
