@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio_test::assert_pending;
 use tower_offload::PoolConfig;
@@ -88,6 +89,32 @@ fn dropping_a_task_that_awaits_drops_its_future_and_brings_the_permit_home() {
         until("the permit is home", || stats(&pools, "await").in_flight == 0);
         assert_eq!(stats(&pools, "await").counts.cancelled, round);
     }
+}
+
+/// The future drops its waker, and its handle is gone before its first poll ends. So the worker has the last reference
+/// to the task, and would keep it for as long as it may be idle.
+#[test]
+fn a_task_that_nobody_can_wake_is_cancelled_although_its_worker_finds_nothing_else_to_do() {
+    let pools = pools("asleep", PoolConfig::new(1).keep_alive(Duration::from_secs(3_600)));
+    for round in 1..=20 {
+        let (begun, left, dropped) = (Gate::default(), Gate::default(), Gate::default());
+        let (begins, leaves, value) = (begun.clone(), left.clone(), Dropped(dropped.clone()));
+        let task = async move {
+            let _value = value;
+            begins.open();
+            leaves.wait();
+            pending::<()>().await;
+        };
+        let handle = pools.submit_to_pool("asleep", task).unwrap();
+        begun.wait();
+        drop(handle);
+        assert_eq!(stats(&pools, "asleep").in_flight, 1, "a dropped handle does not cancel a task");
+        left.open();
+        dropped.wait();
+        until("the permit is released", || stats(&pools, "asleep").in_flight == 0);
+        assert_eq!(stats(&pools, "asleep").counts.cancelled, round);
+    }
+    assert_eq!(stats(&pools, "asleep").workers, 1, "the worker is parked");
 }
 
 #[test]
