@@ -1,19 +1,22 @@
-//! Everything at once on one pool, under many schedules that shuttle makes up: submitters, callers who leave, wakers, the
-//! sampler, the timers, tasks that wait for a task of the same pool, tasks that wait for room, and a drain in the middle.
-//! Too much for loom to try in full.
+//! Scenes with more threads than loom can explore, under many random schedules of shuttle. In the *crowd*, everything
+//! happens at once on one pool: submitters, callers that leave, wakers, the sampler, the timers, tasks that wait for a
+//! task of the same pool, tasks that wait for room, and a drain. In the *meeting*, a sampler repeats until the limit
+//! has risen.
 //!
 //! `RUSTFLAGS="--cfg tower_offload_shuttle" cargo test --lib --release schedules`
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::Duration;
 
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
-use shuttle::thread;
+use shuttle::sync::Barrier;
+use shuttle::thread::{self, JoinHandle};
 use shuttle::{Config, Runner};
 
-use super::model::{Body, LATE, Plan, Pool, Slot, awaits, ends, waits_for, yields};
+use super::model::{Body, LATE, Plan, Pool, Slot, TaskRef, awaits, ends, waits_for, yields};
 
 const SUBMITTERS: usize = 4;
 const TASKS: usize = 4;
@@ -42,7 +45,28 @@ fn body(slot: Arc<Slot>, inner: &Arc<AtomicUsize>) -> Body {
     }
 }
 
-/// Each task that was admitted runs to its end, or is given up.
+/// A sampler that runs whenever the pool starts it. At each sample it finds all workers runnable if `runnable` is true,
+/// and all of them blocked if not. It ends when it is started after `over` was set.
+fn sampler(
+    pool: &Arc<Pool>,
+    over: &Arc<AtomicBool>,
+    mut runnable: impl FnMut() -> bool + Send + 'static,
+) -> JoinHandle<()> {
+    let (pool, over) = (pool.clone(), over.clone());
+    thread::spawn(move || {
+        loop {
+            pool.sampler.wait();
+            if over.load(Relaxed) {
+                break;
+            }
+            while pool.sample(runnable()).is_some() {
+                thread::yield_now();
+            }
+        }
+    })
+}
+
+/// Each task that was admitted runs to its end, or is cancelled or rejected.
 fn crowd() {
     let pool = Pool::new(&Plan { workers: 3, limit: 3, capacity: 2, cores: 1 });
     if thread_rng().gen_bool(0.5) {
@@ -89,20 +113,7 @@ fn crowd() {
             }
         })
     };
-    let sampler = {
-        let (pool, over) = (pool.clone(), over.clone());
-        thread::spawn(move || {
-            loop {
-                pool.sampler.wait();
-                if over.load(Relaxed) {
-                    break;
-                }
-                while pool.sample(thread_rng().gen_bool(0.5)).is_some() {
-                    thread::yield_now();
-                }
-            }
-        })
-    };
+    let sampler = sampler(&pool, &over, || thread_rng().gen_bool(0.5));
     let timer = {
         let pool = pool.clone();
         thread::spawn(move || {
@@ -129,13 +140,51 @@ fn crowd() {
     pool.close_all(admitted.load(Relaxed) + inner.load(Relaxed));
 }
 
+/// Each of four tasks blocks its worker until all four have begun. The first samples find the workers runnable, as if
+/// the tasks computed, so the limit falls to one worker, and the others park although tasks wait. All later samples
+/// find the workers blocked.
+fn meeting() {
+    const TASKS: usize = 4;
+    let pool = Pool::new(&Plan { workers: TASKS, limit: TASKS, capacity: 0, cores: 1 });
+    if thread_rng().gen_bool(0.5) {
+        pool.dispatch.lower_limit();
+    }
+    let over = Arc::new(AtomicBool::new(false));
+    let mut runnable_samples = thread_rng().gen_range(0..4);
+    let sampler = sampler(&pool, &over, move || {
+        let runnable = runnable_samples > 0;
+        runnable_samples -= i32::from(runnable);
+        runnable
+    });
+    let all = Arc::new(Barrier::new(TASKS));
+    for _ in 0..TASKS {
+        let all = all.clone();
+        let task = move |_: &Arc<Pool>, _: &TaskRef| {
+            all.wait();
+            Poll::Ready(())
+        };
+        pool.submit(Box::new(task)).expect("a permit is free");
+    }
+    pool.wait_until_idle(0);
+    over.store(true, Relaxed);
+    pool.sampler.notify();
+    sampler.join().expect("the sampler does not panic");
+    pool.close(TASKS, 0);
+}
+
 #[test]
 fn a_crowd_loses_no_task_under_schedules_at_random() {
     explore(RandomScheduler::new(20_000), crowd);
 }
 
-/// Few preemptions, at the worst moments: probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010).
+/// Probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010): few preemptions at random points.
 #[test]
 fn a_crowd_loses_no_task_under_schedules_with_few_preemptions() {
     explore(PctScheduler::new(3, 20_000), crowd);
+}
+
+#[test]
+fn a_limit_that_is_too_low_for_tasks_that_block_rises_and_wakes_workers() {
+    explore(RandomScheduler::new(5_000), meeting);
+    explore(PctScheduler::new(3, 5_000), meeting);
 }
