@@ -1,12 +1,13 @@
-//! The two helper threads of the process: one for queue timeouts, deadlines, the sampler and sleeps, and one that
-//! publishes metrics.
+//! The two helper threads of the process. `offload-timer` serves queue timeouts, deadlines, the sampler and sleeps;
+//! `offload-metrics` publishes metrics.
 //!
-//! Pools work without Tokio, and all their workers may be blocked, so neither can keep the time. A helper thread starts when
-//! something is due, and ends when nothing has been for a while. Both call code of the application: the first one wakers,
-//! the second one the recorder of the metrics, which may take long. Destructors of the application run on neither.
+//! Pools work without Tokio, and all their workers may be blocked, so neither can serve as the timer. A helper thread
+//! starts when a callback is set, and ends after a while without any. Both call code of the application:
+//! `offload-timer` calls wakers, `offload-metrics` calls the metrics recorder, which may take long. Neither runs
+//! destructors of the application.
 //!
-//! A thread that cannot be started is tried again by the next call that needs it, and by the other helper thread while that
-//! runs.
+//! If a helper thread cannot be started, the next call that needs it tries again, and so does the other helper thread
+//! while it runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,13 +29,13 @@ pub(crate) static TIMER: Timer = Timer::new("offload-timer");
 /// Publication of the metrics.
 pub(crate) static METRICS: Timer = Timer::new("offload-metrics");
 
-/// How long a helper thread stays when nothing is due.
+/// How long a helper thread stays without a callback.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
-/// What is called when a timer fires. It returns when to call it again.
+/// The callback of a timer. It returns the time of its next call, if there is one.
 type Callback = Box<dyn FnMut() -> Option<Instant> + Send>;
 
-/// A thread that calls callbacks at their times, while there are any.
+/// A helper thread, and the callbacks that it calls at their times.
 pub(crate) struct Timer {
     name: &'static str,
     state: Mutex<State>,
@@ -46,18 +47,18 @@ struct State {
     due: BTreeMap<Entry, Callback>,
     next_number: u64,
     running: bool,
-    /// When the thread could not be started, if that failed the last time.
+    /// The time of the last start of the thread, if it failed.
     failed: Option<Instant>,
 }
 
-/// The time of a timer, and a number that tells timers of the same time apart.
+/// The time of a callback, and a number that distinguishes callbacks of the same time.
 type Entry = (Instant, u64);
 
-/// An alarm at the earliest of the times that it is set to.
+/// A timer that keeps the earliest of the times that it is set to.
 #[derive(Debug, Default)]
 pub(crate) struct Earliest(Mutex<Option<Alarm>>);
 
-/// A call that is set, and that is not made once this is dropped.
+/// A callback that is set. Dropping this cancels it.
 #[derive(Debug)]
 pub(crate) struct Alarm(Entry);
 
@@ -69,7 +70,7 @@ pub(crate) fn alarm(time: Instant, mut callback: impl FnMut() + Send + 'static) 
     }))
 }
 
-/// Ends after `duration`; never, if that is further than the clock can tell.
+/// Ends after `duration`; never, if that is beyond the range of the clock.
 pub(crate) fn sleep(duration: Duration) -> Sleep {
     Instant::now().checked_add(duration).map_or_else(|| Sleep { bell: Arc::default(), alarm: None }, sleep_until)
 }
@@ -84,7 +85,7 @@ pub(crate) fn sleep_until(time: Instant) -> Sleep {
 
 /// A future that ends at its time.
 ///
-/// When it is dropped, nothing is left of it: the deadline of a request may be hours away.
+/// Dropping it removes its callback from the timer, because the deadline of a request may be hours away.
 pub(crate) struct Sleep {
     bell: Arc<Bell>,
     alarm: Option<Alarm>,
@@ -114,7 +115,7 @@ impl Timer {
         entry
     }
 
-    /// The same, unless the thread could not be started a moment ago. Whether the call will be made.
+    /// The same, unless the thread could not be started a moment ago. Whether the callback was set.
     pub(crate) fn try_set(
         &'static self,
         at: Instant,
@@ -136,7 +137,8 @@ impl Timer {
         let _callback = self.lock().due.remove(&entry);
     }
 
-    /// Starts the thread if something is due and it does not run; wakes it if something is due `sooner`.
+    /// Starts the thread if it does not run and a callback is set. Wakes it if a callback is due `sooner` than all
+    /// others.
     fn ensure_running(&'static self, mut state: MutexGuard<'_, State>, sooner: bool) {
         let mut failure = None;
         if !state.running && !state.due.is_empty() {
@@ -189,13 +191,13 @@ impl Timer {
         }
     }
 
-    /// Whether something is due, and the thread still cannot be started.
+    /// Whether a callback is set, and the thread still cannot be started.
     fn is_stopped_by_failure(&'static self) -> bool {
         let state = self.lock();
         if state.failed.is_none() || state.due.is_empty() {
             return false;
         }
-        // It is called each second.
+        // The other helper thread calls this each second.
         self.ensure_running(state, false);
         self.lock().failed.is_some()
     }
@@ -235,8 +237,8 @@ impl State {
 // === impl Earliest ===
 
 impl Earliest {
-    /// Calls `callback` at `at`, unless a call is set for an earlier time; a call that is set for a later one is not made.
-    /// Whether the thread runs that makes the call.
+    /// Calls `callback` at `at`, unless a callback is set to an earlier time. A callback that is set to a later time is
+    /// cancelled. Whether the helper thread runs.
     pub(crate) fn set(&self, at: Instant, callback: impl FnMut() + Send + 'static) -> bool {
         let mut set = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_sooner = |Alarm((time, _)): &Alarm| *time <= at && Instant::now() < *time;
@@ -253,12 +255,12 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // The helper thread may not have been started.
+        // The time is checked here as well, because the helper thread may not have been started.
         if self.alarm.as_ref().is_some_and(|Alarm((time, _))| *time <= Instant::now()) {
             return Poll::Ready(());
         }
         self.bell.waker.register(cx.waker());
-        // It may have fired just before.
+        // The timer may have fired before the waker was registered.
         if self.bell.fired.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 }

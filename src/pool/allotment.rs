@@ -4,7 +4,7 @@
 //! the receiver applies it only if it is newer than the last. A core that the budget takes away stays *held* until the
 //! pool has reported that it no longer uses it.
 
-/// The budget's name for a pool. Numbers are not used again.
+/// The number of a pool in the budget. Numbers are not reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct MemberId(pub(super) u64);
 
@@ -72,15 +72,15 @@ impl Allotment {
         newer
     }
 
-    /// Keeps no more cores than these beyond the allotment; whether that gives any back.
+    /// Keeps at most `excess` cores beyond the allotment. Whether that gives any back.
     pub(super) fn give_back_all_but(&mut self, excess: usize) -> bool {
         let before = self.unreturned;
         self.unreturned = before.min(excess);
         self.unreturned < before
     }
 
-    /// Whether the budget should learn that the pool wants this many cores: they are more than it has, and an earlier
-    /// report did not ask for more than it has already.
+    /// Whether the pool should report that it wants this many cores: they are more than it has, and the last report did
+    /// not ask for more than it has.
     pub(super) const fn lacks(&self, wanted: usize) -> bool {
         wanted > self.cores && self.wanted <= self.cores
     }

@@ -1,4 +1,4 @@
-//! How code in a task learns that nobody needs its result any more.
+//! Cancellation as the code in a task sees it: `checkpoint`, `is_cancelled` and `cancelled`.
 
 use std::error::Error;
 use std::fmt;
@@ -24,12 +24,12 @@ pub enum Cancelled {
     CutOff,
 }
 
-/// Returns an error once the running task should stop: its caller went away, its deadline has passed, or a shutdown cuts it
-/// off.
+/// Returns an error once the running task should stop: its caller went away, its deadline has passed, or a shutdown
+/// cuts it off.
 ///
-/// Code that blocks or computes cannot be interrupted, so it has to ask, now and then. A call costs a few nanoseconds.
-/// Outside of a pool's task, and in what a task has spawned elsewhere, the answer is always `Ok`. A future does not
-/// need to ask whether its caller left: it is dropped at its next await then.
+/// Code that blocks or computes cannot be interrupted, so it must call this now and then. A call costs a few
+/// nanoseconds. Outside of a pool's task the result is always `Ok`, and so it is in threads and tasks that a task has
+/// spawned. A future need not check whether its caller left, because it is dropped at its next await then.
 ///
 /// # Errors
 ///
@@ -73,8 +73,8 @@ pub fn is_cancelled() -> bool {
 
 /// Waits until the running task should stop; never ends outside of a pool's task.
 ///
-/// For a future that wants to end in good order at its deadline or at a shutdown, such as one that streams. When its
-/// caller leaves, a future is dropped at its next await, and so is this one.
+/// It lets a future end in good order at its deadline or at a shutdown, for example a stream that closes its
+/// connection. When its caller leaves, a future is dropped at its next await, and `cancelled` with it.
 ///
 /// ```
 /// use tower_offload::{Io, Pools, cancelled};
@@ -90,7 +90,7 @@ pub fn is_cancelled() -> bool {
 ///                 Some(row) => rows.push(row),
 ///                 None => return rows,
 ///             },
-///             // What was read so far is better than nothing.
+///             // The rows that were read so far.
 ///             _ = cancelled() => return rows,
 ///         }
 ///     }
@@ -102,7 +102,7 @@ pub fn is_cancelled() -> bool {
 pub fn cancelled() -> impl Future<Output = Cancelled> + Send {
     let here = local::current();
     async move {
-        // It may have been made outside of the task that awaits it.
+        // The future may have been created outside of the task that awaits it.
         match here.or_else(local::current) {
             Some(task) => cancellation_of(task).await,
             None => pending().await,
@@ -126,7 +126,7 @@ async fn cancellation_of(task: TaskRef) -> Cancelled {
         if deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Cancelled::DeadlinePassed);
         }
-        // In this order: a cut-off that comes in between wakes this future.
+        // The flag is read after `notified` was polled: a cut-off in between wakes this future.
         let notified = cut_off.as_mut().poll(cx).is_ready();
         if notified || task.cut_off().is_set() { Poll::Ready(Cancelled::CutOff) } else { Poll::Pending }
     })
@@ -141,14 +141,14 @@ fn reason(task: &dyn Runnable) -> Option<Cancelled> {
     }
 }
 
-/// Whether the task has a deadline, and nothing notes that it passes.
+/// Whether the task has a deadline, but no alarm that marks it late.
 fn needs_alarm(task: &dyn Runnable) -> bool {
     let head = task.head();
     head.deadline.is_some() && head.deadline_alarm.get().is_none()
 }
 
-/// Has a helper thread note that the deadline of the running task passes. Most tasks never ask, so the first one that does
-/// sets the alarm.
+/// Sets an alarm that marks the running task late at its deadline. The first `checkpoint` of a task sets it, because
+/// most tasks never call one.
 #[cold]
 fn set_alarm() -> Result<(), Cancelled> {
     let Some(task) = local::current() else { return Ok(()) };

@@ -1,5 +1,5 @@
-//! What travels with a task from the thread that submits it to the worker that polls it: the Tokio handle, the `tracing`
-//! span, the dispatcher if it is a scoped one, and what the application's own hooks capture.
+//! The context of a task. It is captured on the thread that submits the task, and entered on the worker that polls it:
+//! the Tokio handle, the `tracing` span, a scoped `tracing` dispatcher, and the captures of the application's hooks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use tracing::Span;
 use tracing::dispatcher::{self, Dispatch};
 use tracing::subscriber::DefaultGuard;
 
-/// Enters what was captured, and calls its argument inside.
+/// Enters a captured context, and calls its argument inside.
 pub(crate) type Enter = Box<dyn Fn(&mut dyn FnMut()) + Send>;
 
-/// Captures something of the thread that submits a task.
+/// Captures a context on the thread that submits a task.
 pub(crate) type Capture = Arc<dyn Fn() -> Enter + Send + Sync>;
 
-/// The hooks of the application, in the order in which they were added.
+/// The application's hooks, in the order in which they were added.
 #[derive(Clone, Default)]
 pub(crate) struct ContextHooks(Vec<Capture>);
 
@@ -68,7 +68,7 @@ impl TaskContext {
     }
 }
 
-/// Calls `body` inside all that was captured, the first on the outside.
+/// Calls `body` inside all captured contexts. The first one is outermost.
 fn nest(captured: &[Enter], body: &mut dyn FnMut()) {
     match captured.split_first() {
         Some((enter, rest)) => enter(&mut || nest(rest, body)),
@@ -77,7 +77,7 @@ fn nest(captured: &[Enter], body: &mut dyn FnMut()) {
 }
 
 thread_local! {
-    /// The address at which this thread keeps its scoped dispatcher, whichever that is.
+    /// The address at which this thread keeps every scoped dispatcher.
     static SCOPED: usize = {
         let _none = dispatcher::set_default(&Dispatch::none());
         dispatcher::get_default(address_of)
@@ -87,10 +87,11 @@ thread_local! {
 impl Carried {
     /// Sets the dispatcher on this thread, unless it is the global one and this thread has no other.
     ///
-    /// While a thread has a scoped dispatcher, the whole process is off `tracing`'s fast path, so the global one must not be
-    /// set again. `tracing` does not say which of the two a dispatcher is, but it hands out references: to one place of the
-    /// process for the global dispatcher, and to one place of the thread for every scoped one. So two equal addresses mean
-    /// the global dispatcher, unless it is the address at which this thread keeps scoped ones.
+    /// While any thread has a scoped dispatcher, `tracing` takes its slow path in the whole process, so the global
+    /// dispatcher must not be set again. `tracing` does not say which of the two a dispatcher is, but it hands out
+    /// references: to one place of the process for the global dispatcher, and to one place of the thread for every
+    /// scoped one. So two equal addresses mean the global dispatcher, unless it is the address at which this thread
+    /// keeps scoped ones.
     fn enter(&self) -> Option<DefaultGuard> {
         let here = dispatcher::get_default(address_of);
         let is_global = here == self.address && here != SCOPED.with(|scoped| *scoped);

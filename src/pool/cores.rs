@@ -1,15 +1,15 @@
-//! How many cores there are for the workers of all pools.
+//! The number of cores for the workers of all pools.
 
 use std::thread;
 
 use crate::config::Cores;
 
-/// The number of cores by the settings, or as many as the system gives the calling thread at this moment.
+/// The number of cores from the settings, or the number that the system allows the calling thread now.
 ///
-/// The standard library reads the thread's CPU affinity and, on Linux, the quota of its cgroup at each call, which takes
-/// some system calls. Linux keeps an affinity for each thread. A new thread has that of its parent, and `taskset -a -p`
-/// changes that of all threads of a process. So this number means something for the process only on a thread that
-/// the application has not pinned.
+/// The standard library reads the thread's CPU affinity and, on Linux, the quota of its cgroup at each call, which
+/// takes some system calls. Linux keeps an affinity for each thread. A new thread has that of its parent, and `taskset
+/// -a -p` changes that of all threads of a process. So this number means something for the process only on a thread
+/// that the application has not pinned.
 pub(crate) fn available(cores: Cores) -> usize {
     match cores {
         Cores::Count(count) => count,

@@ -2,91 +2,66 @@
 //!
 //! # How no wake-up is lost
 //!
-//! 1. A worker that finds nothing to do enters the stack of parked workers *under the lock*, and parks after it has
-//!    released the lock, with no code of the application in between: that may park too, and consume the token of rule 2.
-//! 2. A thread that makes a task ready does so under the lock and, under the same lock, takes a worker off the stack. That
-//!    worker is then *waking*, and is unparked after the lock is released. Unparking before parking leaves a token, so the
-//!    order of the two does not matter.
-//! 3. Only as many workers are waking at a time as `workers.rs` says. Each that arrives looks whether there is more to take
-//!    than workers are coming for, and wakes the next.
-//! 4. A worker that ends a task takes its next one under the lock that releases the permit, unless it has code of the
-//!    application to call first that may take long; then it leaves that task to others. It parks only after it has looked
-//!    and found nothing.
-//! 5. A worker that finds more workers awake than the active limit allows parks although there are tasks to take, and none
-//!    is woken beyond that limit. A thread that leaves tasks behind starts the sampler, unless it runs; the sampler runs
-//!    while tasks wait, and wakes workers when the limit has risen.
+//! 1. A worker that finds no task pushes itself onto the stack of parked workers *under the lock*, and parks after it
+//!    has released the lock. It calls no code of the application in between: such code may park too, and consume the
+//!    token of rule 2.
+//! 2. A thread that makes a task ready does so under the lock and, under the same lock, pops a worker off the stack.
+//!    That worker is then *waking*; the thread unparks it after it has released the lock. An unpark that comes before
+//!    the park leaves a token, so the order of the two does not matter.
+//! 3. `workers.rs` limits how many workers are waking at a time. Each woken worker checks, under the lock, whether more
+//!    tasks wait than workers are waking, and wakes the next one.
+//! 4. A worker whose task ended takes its next task under the same lock that releases the permit. If it has effects to
+//!    perform first that may take long, it leaves that task to another worker. It parks only after it has looked for a
+//!    task once more and found none.
+//! 5. A worker parks although tasks wait if more workers are awake than the active limit allows, and no worker is woken
+//!    beyond that limit. A thread that leaves tasks waiting starts the sampler, unless it runs already. The sampler
+//!    runs while tasks wait, and wakes workers when the limit has risen.
 //!
-//! So whenever the lock is free and a task can be taken, either a worker is awake (and will look before it parks), or one is
-//! waking, or none can be had and none is parked. If all that are awake block, the limit rises within milliseconds.
+//! So whenever the lock is free and a task can be taken, one of these is true: a worker is awake, and will look for a
+//! task before it parks; a worker is waking; no further worker may be awake, or none exists that could be. If all awake
+//! workers block, the limit rises within milliseconds.
 
-use std::collections::VecDeque;
+mod state;
+
 use std::task::Waker;
 use std::time::Duration;
 
+use self::state::{IdleWatcher, State};
+pub(crate) use self::state::{Instantaneous, Offered};
 use super::active_limit::Sampled;
 use super::allotment::{Allot, Report};
 use super::effects::Effects;
-use super::workers::{Awake, Wake, WorkerId, Workers};
-use crate::admission::{Admission, Admitted, Evicted, Key, Offer, Outcome, Settings, Snapshot, Timestamp};
+use super::workers::{AwakeWorker, WorkerId};
+use crate::admission::{Admitted, Key, Offer, Outcome, Settings, Timestamp};
 use crate::error::Reason;
 use crate::sync::{Mutex, MutexGuard, Thread, lock, park_timeout};
 
-/// How many woken tasks are polled in a row while a queued task could start. A pool of futures that are always ready, such
-/// as streams of tokens, would otherwise keep every new task out.
-const MAX_READY_IN_A_ROW: u8 = 8;
-
-/// The lock of one pool. It has a cache line of its own, because every submission and every worker writes to it. `T` is
-/// a task that can be polled.
+/// The lock of one pool and the state behind it. It has its own cache line, because every submission and every worker
+/// writes to it. `T` is a task that can be polled.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Dispatch<T> {
     state: Mutex<State<T>>,
 }
 
-/// What is told to a task that is admitted.
+/// A task that can be admitted.
 pub(crate) trait Admit {
-    /// The task has this key, and is the pool's `id`-th. It is called under the lock.
+    /// Stores the task's key, and its number in the pool. Called under the lock.
     fn admitted(&self, key: Key, id: u64);
 }
 
+/// The event after which a worker asks for its next task.
 #[derive(Debug)]
-struct State<T> {
-    admission: Admission<T>,
-    /// Tasks with a permit that want to be polled: they were just admitted, or were woken.
-    ready: VecDeque<T>,
-    ready_in_a_row: u8,
-    workers: Workers,
-    /// Tasks that have ended, for a worker to drop.
-    garbage: Vec<T>,
-    draining: bool,
-    /// Nobody can submit any more: workers end when they find nothing to do.
-    closed: bool,
-    idle_watchers: Vec<IdleWatcher>,
-    /// How many tasks wait outside of the queue.
-    waiting_for_room: usize,
-    /// The earliest time at which [`Dispatch::expire`] is sure to be called.
-    expires_at: Option<Timestamp>,
-}
-
-/// Waits until nothing is queued, and at most `except` tasks are in flight.
-#[derive(Debug)]
-struct IdleWatcher {
-    except: usize,
-    waker: Waker,
-}
-
-/// What a worker did before it asks for its next task.
-#[derive(Debug)]
-pub(crate) enum Last<T> {
+pub(crate) enum WorkerEvent<T> {
     /// Its thread has just started.
     Started,
-    /// It polled a task to its end.
+    /// The task that it polled has ended.
     Ended(Ending),
-    /// It polled a task that was woken meanwhile.
+    /// The task that it polled was woken during the poll.
     Woken(T),
-    /// It polled a task that waits for a wake-up.
+    /// The task that it polled waits for a wake-up.
     Pending,
-    /// It found that another thread had polled the task.
+    /// Another thread had polled the task that it took.
     Stale,
 }
 
@@ -99,12 +74,12 @@ pub(crate) struct Ending {
     pub(crate) ran: Option<Duration>,
 }
 
-/// Where a task was that is to be run in place.
+/// The place of a task that another task wants to run in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InPlace {
-    /// In the queue. It is in flight from here on.
+    /// It was queued. It is in flight from now on.
     Queued,
-    /// In flight.
+    /// It was in flight already.
     InFlight,
     /// It has ended, or was rejected: it must not be polled, although its caller may not know yet.
     Ended,
@@ -113,75 +88,44 @@ pub(crate) enum InPlace {
 /// A task that was not admitted.
 #[derive(Debug)]
 pub(crate) struct Refused<T> {
-    /// To be dropped without the lock.
+    /// Dropped after the lock has been released.
     pub(crate) _task: T,
     pub(crate) reason: Reason,
     pub(crate) retry_after: Duration,
 }
 
-/// One instant of a pool.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Instantaneous {
-    pub(crate) admission: Snapshot,
-    pub(crate) overloaded: bool,
-    pub(crate) draining: bool,
-    pub(crate) workers: usize,
-    pub(crate) workers_max: usize,
-    pub(crate) active: usize,
-}
-
-/// A task was admitted: how much the pool has to do then.
-#[derive(Debug)]
-pub(crate) struct Offered<T> {
-    /// The task, if the queue was full and its submitter is to run it in place.
-    pub(crate) riding: Option<T>,
-    pub(crate) queued: usize,
-    pub(crate) active: usize,
-}
-
 impl<T> Dispatch<T> {
     pub(crate) fn new(settings: Settings, seed: u64, workers: usize) -> Self {
-        let state = State {
-            admission: Admission::new(settings, seed),
-            ready: VecDeque::new(),
-            ready_in_a_row: 0,
-            workers: Workers::new(workers),
-            garbage: Vec::new(),
-            draining: false,
-            closed: false,
-            idle_watchers: Vec::new(),
-            waiting_for_room: 0,
-            expires_at: None,
-        };
-        Self { state: Mutex::new(state) }
+        Self { state: Mutex::new(State::new(settings, seed, workers)) }
     }
 
-    /// Offers a task. How deep the queue is with it, or the task itself and why it was refused.
+    /// Offers a task to admission.
     pub(crate) fn offer(&self, now: Timestamp, offer: Offer, task: T) -> (Result<Offered<T>, Refused<T>>, Effects<T>)
     where
         T: Admit,
     {
         let mut evicted = Vec::new();
         let mut state = self.lock();
-        let admitted = if state.workers.has_room_beside(state.ready.len()) {
+        let admitted = if state.workers.has_worker_for_another(state.ready.len()) {
             state.admission.offer(now, offer, &mut evicted)
         } else {
             state.admission.offer_to_wait(now, offer, &mut evicted)
         };
-        let rides = offer.rides && admitted == Err(Reason::QueueFull);
-        let admitted = if rides { state.admission.offer_riding(now, offer).map(Admitted::InFlight) } else { admitted };
+        let runs_in_place = offer.rides && admitted == Err(Reason::QueueFull);
+        let admitted =
+            if runs_in_place { state.admission.offer_riding(now, offer).map(Admitted::InFlight) } else { admitted };
         let id = state.admission.submitted();
         let mut expiry = None;
         let offered = match admitted {
             Ok(Admitted::InFlight(key)) => {
                 task.admitted(key, id);
-                let riding = if rides {
+                let in_place = if runs_in_place {
                     Some(task)
                 } else {
                     state.ready.push_back(task);
                     None
                 };
-                Ok(state.offered(riding))
+                Ok(state.offered(in_place))
             }
             Ok(Admitted::Queued(key)) => {
                 task.admitted(key, id);
@@ -195,8 +139,8 @@ impl<T> Dispatch<T> {
         (offered, effects)
     }
 
-    /// Takes a queued task out of the queue, to be run in place by the task that waits for it.
-    pub(crate) fn start_riding(&self, now: Timestamp, key: Key) -> (InPlace, Effects<T>) {
+    /// Takes a queued task out of the queue, so that the task that waits for it can run it in place.
+    pub(crate) fn start_in_place(&self, now: Timestamp, key: Key) -> (InPlace, Effects<T>) {
         let mut state = self.lock();
         let task = state.admission.start_riding(now, key);
         let place = match &task {
@@ -206,65 +150,67 @@ impl<T> Dispatch<T> {
         };
         let effects = state.effects(now, Vec::new(), None);
         drop(state);
-        // Its caller has the task as well, so nothing of the application is dropped here.
+        // The caller has another reference to the task, so this drops nothing of the application.
         (place, effects)
     }
 
-    /// Counts a task that is rejected whatever the state of the pool is.
+    /// Counts a task that was rejected before it was offered.
     pub(crate) fn count_rejected(&self, reason: Reason) {
         self.lock().admission.count_rejected(reason);
     }
 
-    /// A task in flight was woken.
+    /// Puts a task in flight that was woken among the ready tasks.
     pub(crate) fn ready(&self, now: Timestamp, task: T) -> Effects<T> {
         let mut state = self.lock();
         state.ready.push_back(task);
         state.effects(now, Vec::new(), None)
     }
 
-    /// A task in flight ended other than in a worker's loop.
+    /// Releases the permit of a task that ended outside of a worker's loop.
     pub(crate) fn finish(&self, now: Timestamp, ending: Ending) -> Effects<T> {
         let mut state = self.lock();
         state.admission.finish(now, ending.key, ending.outcome, ending.ran);
         state.effects(now, Vec::new(), None)
     }
 
-    /// Releases the permit of the task that a worker has ended, and takes the worker's next task under the same lock.
-    pub(crate) fn next(&self, worker: WorkerId, now: Timestamp, last: Last<T>) -> (Option<T>, Effects<T>) {
+    /// Records what a worker did, which releases the permit of a task that ended, and takes the worker's next task
+    /// under the same lock.
+    pub(crate) fn next(&self, worker: WorkerId, now: Timestamp, event: WorkerEvent<T>) -> (Option<T>, Effects<T>) {
         let mut evicted = Vec::new();
         let mut state = self.lock();
-        match last {
-            Last::Started => state.workers.started(worker),
-            Last::Stale => state.workers.abort_poll(worker),
-            Last::Pending => state.workers.end_poll(worker, now),
-            Last::Woken(task) => {
+        match event {
+            WorkerEvent::Started => state.workers.started(worker),
+            WorkerEvent::Stale => state.workers.abort_poll(worker),
+            WorkerEvent::Pending => state.workers.end_poll(worker, now),
+            WorkerEvent::Woken(task) => {
                 state.workers.end_poll(worker, now);
                 state.ready.push_back(task);
             }
-            Last::Ended(Ending { key, outcome, ran }) => {
+            WorkerEvent::Ended(Ending { key, outcome, ran }) => {
                 state.workers.end_poll(worker, now);
                 state.admission.finish(now, key, outcome, ran);
             }
         }
         let next = state.take(worker, now, &mut evicted);
-        if evicted.is_empty() && state.garbage.is_empty() {
-            // One beyond the limit takes no task when it looks once more.
-            if next.is_none() && !state.workers.has_too_many() {
-                state.workers.will_return(worker);
+        if evicted.is_empty() && state.to_drop.is_empty() {
+            // A worker beyond the limit takes no task when it looks once more.
+            if next.is_none() && !state.workers.exceeds_limit() {
+                state.workers.will_recheck(worker);
             }
             return (next, state.effects(now, evicted, None));
         }
-        // Code of the application is to be called first, and no other worker could take the task from this one.
+        // The effects call code of the application first. Meanwhile no other worker could take the task from this one.
         if let Some(task) = next {
             state.workers.abort_poll(worker);
             state.ready.push_front(task);
         }
-        let garbage = std::mem::take(&mut state.garbage);
+        let to_drop = std::mem::take(&mut state.to_drop);
         let effects = state.effects(now, evicted, None);
-        (None, Effects { garbage, ..effects })
+        (None, Effects { to_drop, ..effects })
     }
 
-    /// Waits for the next task of a worker that found none, up to `keep_alive`; `None` if the worker is to end.
+    /// Waits for the next task of a worker that found none, for at most `keep_alive`. `None` means that the worker must
+    /// end.
     ///
     /// `perform` is called without the lock.
     pub(crate) fn wait(
@@ -277,24 +223,24 @@ impl<T> Dispatch<T> {
         let mut at = now();
         let mut idle_since = at;
         let mut state = self.lock();
-        state.workers.returned(worker);
+        state.workers.rechecked(worker);
         loop {
             let mut evicted = Vec::new();
             let task = state.take(worker, at, &mut evicted);
             let idle = at.since(idle_since);
-            let garbage = std::mem::take(&mut state.garbage);
-            // Where tasks were found that are too late, there may be more.
-            let found = task.is_some() || !evicted.is_empty() || !garbage.is_empty();
+            let to_drop = std::mem::take(&mut state.to_drop);
+            // If this found tasks that are too late, there may be more of them.
+            let found = task.is_some() || !evicted.is_empty() || !to_drop.is_empty();
             let leaves = !found && (state.closed || idle >= keep_alive);
             if leaves {
                 state.workers.leave(worker);
             }
-            let mut effects = Effects { garbage, ..state.effects(at, evicted, None) };
-            // Where nothing was found, nothing has changed: the tasks outside of the queue know already, and the worker
-            // would call them again and again until one of them is polled.
-            effects.room &= found;
-            // Effects run code of the application, which may park this thread and so consume the token of an unpark. So a
-            // worker parks only when there are none, with nothing in between.
+            let mut effects = Effects { to_drop, ..state.effects(at, evicted, None) };
+            // If nothing was found, nothing has changed. The tasks that wait outside of the queue were woken before,
+            // and the worker would wake them again and again until one of them is polled.
+            effects.has_room &= found;
+            // Effects run code of the application, which may park this thread and so consume the token of an unpark. So
+            // a worker parks only when there are none, with nothing in between.
             let parks = !found && !leaves && effects.is_empty();
             if parks {
                 state.workers.park(worker);
@@ -316,7 +262,7 @@ impl<T> Dispatch<T> {
         }
     }
 
-    /// Takes out a queued task, whose end counts as `outcome`.
+    /// Takes a task out of the queue, and counts its end as `outcome`.
     pub(crate) fn cancel(&self, now: Timestamp, key: Key, outcome: Outcome) -> (Option<T>, Effects<T>) {
         let mut state = self.lock();
         let task = state.admission.cancel(now, key, outcome);
@@ -324,18 +270,18 @@ impl<T> Dispatch<T> {
         (task, effects)
     }
 
-    /// Gives tasks that have ended to the workers, to be dropped. Those beyond what the queue can hold come back: every
-    /// worker is blocked.
+    /// Hands tasks that have ended to the workers, which drop them. If more accumulate than the queue can hold, every
+    /// worker is blocked, and all of them are returned.
     pub(crate) fn discard(&self, now: Timestamp, tasks: Vec<T>) -> (Vec<T>, Effects<T>) {
         let mut state = self.lock();
-        state.garbage.extend(tasks);
-        let too_many = state.garbage.len() > state.admission.snapshot().capacity.max(MIN_GARBAGE);
-        let back = if too_many { std::mem::take(&mut state.garbage) } else { Vec::new() };
+        state.to_drop.extend(tasks);
+        let too_many = state.to_drop.len() > state.admission.snapshot().capacity.max(MIN_DROP_CAPACITY);
+        let back = if too_many { std::mem::take(&mut state.to_drop) } else { Vec::new() };
         (back, state.effects(now, Vec::new(), None))
     }
 
-    /// No thread could be started for `worker`. Without any worker the tasks cannot run: those that had a permit are
-    /// returned, to be ended.
+    /// No thread could be started for `worker`. If the pool has no worker at all, its queued tasks are rejected, and
+    /// its ready tasks are returned: the caller ends them.
     pub(crate) fn start_failed(&self, now: Timestamp, worker: WorkerId) -> (Vec<T>, Effects<T>) {
         let mut evicted = Vec::new();
         let mut ready = Vec::new();
@@ -344,13 +290,13 @@ impl<T> Dispatch<T> {
         if state.workers.present == 0 {
             state.admission.evict_all(Reason::NoWorkers, &mut evicted);
             ready.extend(state.ready.drain(..));
-            ready.append(&mut state.garbage);
+            ready.append(&mut state.to_drop);
         }
         let effects = state.effects(now, evicted, None);
         (ready, effects)
     }
 
-    /// Ends the waiting of the tasks that are late.
+    /// Rejects the queued tasks whose deadline or queue timeout has passed.
     pub(crate) fn expire(&self, now: Timestamp) -> Effects<T> {
         let mut evicted = Vec::new();
         let mut state = self.lock();
@@ -360,27 +306,27 @@ impl<T> Dispatch<T> {
         state.effects(now, evicted, next)
     }
 
-    /// The call of [`expire`](Self::expire) that was asked for will not be made.
+    /// The timer could not be set: it will not call [`expire`](Self::expire) at the time that was requested.
     pub(crate) fn expiry_failed(&self) {
         self.lock().expires_at = None;
     }
 
-    /// The workers to look up in the system: do they run?
-    pub(crate) fn sample(&self) -> Vec<Awake> {
+    /// The workers whose threads the sampler looks up.
+    pub(crate) fn sample(&self) -> Vec<AwakeWorker> {
         self.lock().workers.sample()
     }
 
-    /// How many workers are runnable, by a sample of them.
+    /// Estimates from a sample how many workers are runnable.
     pub(crate) fn runnable(&self, sample: &[Sampled]) -> usize {
         self.lock().workers.runnable(sample)
     }
 
-    /// Learns what the sampled workers do; when to sample again, if at all. `sharing`: how many runnable workers of all
-    /// pools there are for each core.
-    pub(crate) fn learn(&self, now: Timestamp, sample: &[Sampled], sharing: usize) -> (Option<Duration>, Effects<T>) {
+    /// Adjusts the active limit to a sample of the workers. The result is the time until the next sample, if one is
+    /// needed. `sharing` is the number of runnable workers of all pools for each core.
+    pub(crate) fn observe(&self, now: Timestamp, sample: &[Sampled], sharing: usize) -> (Option<Duration>, Effects<T>) {
         let mut state = self.lock();
         let waiting = state.waiting();
-        let next = state.workers.learn(now, sample, waiting, sharing);
+        let next = state.workers.observe(now, sample, waiting, sharing);
         (next, state.effects(now, Vec::new(), None))
     }
 
@@ -394,7 +340,7 @@ impl<T> Dispatch<T> {
         Effects { report: effects.report.or(report), ..effects }
     }
 
-    /// The report for a tick of the budget, and whether the workers are to be sampled before.
+    /// The report for a tick of the budget, and whether the sampler should sample the workers before.
     pub(crate) fn status(&self) -> (Report, bool) {
         let mut state = self.lock();
         let waiting = state.waiting();
@@ -402,14 +348,14 @@ impl<T> Dispatch<T> {
         (state.workers.status(waiting), sample)
     }
 
-    /// Refuses every further offer.
+    /// Rejects every further offer.
     pub(crate) fn drain(&self) {
         let mut state = self.lock();
         state.draining = true;
         state.admission.drain();
     }
 
-    /// Ends the waiting of every queued task.
+    /// Rejects every queued task.
     pub(crate) fn evict_all(&self, now: Timestamp, reason: Reason) -> Effects<T> {
         let mut evicted = Vec::new();
         let mut state = self.lock();
@@ -417,15 +363,14 @@ impl<T> Dispatch<T> {
         state.effects(now, evicted, None)
     }
 
-    /// Lets the workers end when they find nothing to do; the parked ones, to be unparked for it.
+    /// Makes the workers end as soon as they find no task. The caller unparks the threads that this returns.
     pub(crate) fn close(&self) -> Vec<Thread> {
         let mut state = self.lock();
         state.closed = true;
         state.workers.unpark_all()
     }
 
-    /// Whether nothing is queued, and no more than `except` tasks are in flight; if not, `waker` is woken when that has
-    /// changed.
+    /// Whether no task is queued, and at most `except` tasks are in flight. If not, `waker` is woken once that is so.
     pub(crate) fn poll_idle(&self, except: usize, waker: &Waker) -> bool {
         let waker = waker.clone();
         let mut state = self.lock();
@@ -436,7 +381,7 @@ impl<T> Dispatch<T> {
         idle
     }
 
-    /// One more task waits outside of the queue until there is room, or one fewer.
+    /// Counts a task that begins (`waits`) or ceases to wait outside of the queue until there is room.
     pub(crate) fn wait_for_room(&self, now: Timestamp, waits: bool) -> Effects<T> {
         let mut state = self.lock();
         state.waiting_for_room = if waits { state.waiting_for_room + 1 } else { state.waiting_for_room - 1 };
@@ -453,13 +398,13 @@ impl<T> Dispatch<T> {
         self.lock().workers.set_cores(cores);
     }
 
-    /// As if the tasks had been seen to compute.
+    /// Lowers the limit, as if a sample had found every worker runnable.
     #[cfg(test)]
     pub(super) fn lower_limit(&self) {
         self.lock().workers.lower_limit();
     }
 
-    /// How many workers are waking, and how many will look once more before they park.
+    /// How many workers are waking, and how many will look for a task once more before they park.
     #[cfg(all(test, any(tower_offload_loom, tower_offload_shuttle)))]
     pub(super) fn coming(&self) -> (usize, usize) {
         self.lock().workers.coming()
@@ -470,103 +415,8 @@ impl<T> Dispatch<T> {
     }
 }
 
-/// How many ended tasks a pool keeps for its workers at least, however short its queue is.
-const MIN_GARBAGE: usize = 64;
-
-// === impl State ===
-
-impl<T> State<T> {
-    /// The next task for the worker that asks, unless it is one too many.
-    fn take(&mut self, worker: WorkerId, now: Timestamp, evicted: &mut Vec<Evicted<T>>) -> Option<T> {
-        if self.workers.has_too_many() {
-            return None;
-        }
-        let queue_first = self.ready_in_a_row >= MAX_READY_IN_A_ROW && self.admission.has_takeable();
-        let ready = if queue_first { None } else { self.ready.pop_front() };
-        let task = if ready.is_some() {
-            self.ready_in_a_row = self.ready_in_a_row.saturating_add(1);
-            ready
-        } else {
-            self.ready_in_a_row = 0;
-            self.admission.take(now, evicted).map(|started| started.task).or_else(|| self.ready.pop_front())
-        };
-        if task.is_some() {
-            self.workers.begin_poll(worker, now);
-        }
-        task
-    }
-
-    /// How many tasks a worker could take.
-    fn waiting(&self) -> usize {
-        self.ready.len() + self.admission.takeable() + usize::from(!self.garbage.is_empty())
-    }
-
-    /// What is to be done without the lock, after any change. A call of `expire` is needed at `expiry`.
-    fn effects(&mut self, now: Timestamp, evicted: Vec<Evicted<T>>, expiry: Option<Timestamp>) -> Effects<T> {
-        let waiting = self.waiting();
-        let wake = self.workers.wake(now, waiting);
-        // A thread that could not be started is tried again, whether or not anything happens until then.
-        let retry = match wake {
-            Wake::Nobody if waiting > 0 => self.workers.start_blocked_until(now),
-            _ => None,
-        };
-        Effects {
-            wake,
-            evicted,
-            garbage: Vec::new(),
-            idle: self.idle_watchers(),
-            expire_at: expiry.into_iter().chain(retry).min().and_then(|at| self.expire_at(at)),
-            sample: self.workers.starts_sampler(waiting),
-            report: self.workers.report(waiting),
-            room: self.waiting_for_room > 0 && self.admission.has_room(),
-        }
-    }
-
-    /// Asks for a call of `expire` at this time, unless one will be made before.
-    fn expire_at(&mut self, at: Timestamp) -> Option<Timestamp> {
-        let sooner = self.expires_at.is_none_or(|set| at < set).then_some(at);
-        self.expires_at = sooner.or(self.expires_at);
-        sooner
-    }
-
-    /// The watchers that have what they wait for.
-    fn idle_watchers(&mut self) -> Vec<Waker> {
-        if self.idle_watchers.is_empty() || self.admission.queued() > 0 {
-            return Vec::new();
-        }
-        let in_flight = self.admission.in_flight();
-        let idle = self.idle_watchers.extract_if(.., |watcher| in_flight <= watcher.except);
-        idle.map(|watcher| watcher.waker).collect()
-    }
-
-    fn is_idle(&self, except: usize) -> bool {
-        self.admission.queued() == 0 && self.admission.in_flight() <= except
-    }
-
-    fn offered(&self, riding: Option<T>) -> Offered<T> {
-        Offered { riding, queued: self.admission.queued() - self.admission.takeable(), active: self.workers.active }
-    }
-
-    /// A queued task that the limit would admit, and that only waits for a worker, is reported as in flight.
-    fn instant(&self, now: Timestamp) -> Instantaneous {
-        let seen = self.admission.snapshot();
-        let admitted = self.admission.takeable();
-        let admission = Snapshot {
-            in_flight: seen.in_flight + admitted,
-            queued: seen.queued - admitted,
-            permits: seen.permits + admitted,
-            ..seen
-        };
-        Instantaneous {
-            admission,
-            overloaded: self.admission.is_overloaded(now),
-            draining: self.draining,
-            workers: self.workers.present,
-            workers_max: self.workers.max,
-            active: self.workers.active,
-        }
-    }
-}
+/// The least number of ended tasks that a pool keeps for its workers to drop, however short its queue is.
+const MIN_DROP_CAPACITY: usize = 64;
 
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 mod tests;

@@ -1,4 +1,4 @@
-//! What remains to be done when a pool's lock has been released.
+//! Effects: work that is deferred until a pool's lock has been released.
 
 use std::task::Waker;
 
@@ -6,25 +6,26 @@ use super::allotment::Report;
 use super::workers::Wake;
 use crate::admission::{Evicted, Timestamp};
 
-/// Work that is put off until the pool's lock is released: it calls code of the application, or may take long.
+/// Work that is deferred until the pool's lock has been released, because it calls code of the application or may take
+/// long.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Effects<T> {
     pub(crate) wake: Wake,
-    /// Queued tasks that ended without starting: their callers are to be told why.
+    /// Queued tasks that were rejected. Their callers get the reason.
     pub(crate) evicted: Vec<Evicted<T>>,
-    /// Tasks that have ended, and only hold values of the application.
-    pub(crate) garbage: Vec<T>,
-    /// Callers of a drain: nothing is queued or in flight.
+    /// Tasks that have ended, but still hold values of the application. A worker drops them.
+    pub(crate) to_drop: Vec<T>,
+    /// The wakers of drains that wait until the pool is idle, which it now is.
     pub(crate) idle: Vec<Waker>,
-    /// [`Dispatch::expire`](super::dispatch::Dispatch::expire) is to be called at this time.
+    /// The timer must call [`Dispatch::expire`](super::dispatch::Dispatch::expire) at this time.
     pub(crate) expire_at: Option<Timestamp>,
-    /// The sampler is to start.
+    /// The sampler must start.
     pub(crate) sample: bool,
-    /// What the budget of cores must learn.
+    /// The report to the budget of cores.
     pub(crate) report: Option<Report>,
-    /// A task that waits outside of the queue would be admitted.
-    pub(crate) room: bool,
+    /// The queue has room for a task that waits outside of it.
+    pub(crate) has_room: bool,
 }
 
 impl<T> Default for Effects<T> {
@@ -32,26 +33,26 @@ impl<T> Default for Effects<T> {
         Self {
             wake: Wake::Nobody,
             evicted: Vec::new(),
-            garbage: Vec::new(),
+            to_drop: Vec::new(),
             idle: Vec::new(),
             expire_at: None,
             sample: false,
             report: None,
-            room: false,
+            has_room: false,
         }
     }
 }
 
 impl<T> Effects<T> {
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { wake, evicted, garbage, idle, expire_at, sample, report, room } = self;
+        let Self { wake, evicted, to_drop, idle, expire_at, sample, report, has_room } = self;
         matches!(wake, Wake::Nobody)
             && evicted.is_empty()
-            && garbage.is_empty()
+            && to_drop.is_empty()
             && idle.is_empty()
             && expire_at.is_none()
             && !sample
             && report.is_none()
-            && !room
+            && !has_room
     }
 }

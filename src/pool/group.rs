@@ -1,4 +1,4 @@
-//! What the pools of one `Pools` share: a clock, and the budget of cores.
+//! The pools of one `Pools`, which share a clock and a budget of cores.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,8 +13,8 @@ use crate::config::Cores;
 use crate::sync::lock_std as lock;
 use crate::timer::TIMER;
 
-/// How often the number of cores is read while the pools work.
-const READ_CORES: Duration = Duration::from_secs(5);
+/// The time between two readings of the number of cores while the pools work.
+const READ_CORES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The pools of one `Pools`.
 pub(crate) struct Group {
@@ -24,17 +24,18 @@ pub(crate) struct Group {
     cores: Cores,
     budget: Mutex<CoreBudget>,
     members: Mutex<Vec<(MemberId, Weak<dyn Member>)>>,
-    ticks: AtomicBool,
-    /// When the number of cores was read last.
-    read: Mutex<Instant>,
+    /// Whether the timer is set to the next tick.
+    ticking: AtomicBool,
+    /// The time at which the number of cores was last read.
+    cores_read_at: Mutex<Instant>,
 }
 
 /// A pool, as its group sees it.
 pub(super) trait Member: Send + Sync {
-    /// Applies a message of the budget; what the budget must learn then.
+    /// Applies a message of the budget. The result is the pool's report to the budget, if there is one.
     fn apply(self: Arc<Self>, allot: Allot) -> Option<Report>;
 
-    /// Samples the workers if they may hold cores that they do not use; the report for a tick.
+    /// The report for a tick. Samples the workers before, if they may hold cores that they do not use.
     fn status(self: Arc<Self>) -> Report;
 }
 
@@ -55,8 +56,8 @@ impl Group {
             cores,
             budget: Mutex::new(CoreBudget::new(cores::available(cores))),
             members: Mutex::default(),
-            ticks: AtomicBool::new(false),
-            read: Mutex::new(now),
+            ticking: AtomicBool::new(false),
+            cores_read_at: Mutex::new(now),
         })
     }
 
@@ -64,12 +65,12 @@ impl Group {
         Timestamp::default() + self.origin.elapsed()
     }
 
-    /// The group's own count of an instant; its start for one before it.
+    /// The instant as a timestamp of this group; the group's start if the instant is earlier.
     pub(super) fn timestamp_of(&self, instant: Instant) -> Timestamp {
         Timestamp::default() + instant.saturating_duration_since(self.origin)
     }
 
-    /// `None` if it is further than the clock can tell.
+    /// `None` if the timestamp is beyond the range of the clock.
     pub(super) fn instant_of(&self, timestamp: Timestamp) -> Option<Instant> {
         self.origin.checked_add(timestamp.since(Timestamp::default()))
     }
@@ -81,45 +82,45 @@ impl Group {
         Membership { group: self.clone(), id }
     }
 
-    /// Reads the number of cores again, if that was long ago.
+    /// Reads the number of cores, if the last reading is old enough.
     pub(super) fn read_cores(self: &Arc<Self>) {
-        let mut read = lock(&self.read);
-        if read.elapsed() < READ_CORES {
+        let mut read_at = lock(&self.cores_read_at);
+        if read_at.elapsed() < READ_CORES_INTERVAL {
             return;
         }
-        *read = Instant::now();
-        drop(read);
+        *read_at = Instant::now();
+        drop(read_at);
         let cores = cores::available(self.cores);
         let allots = lock(&self.budget).set_cores(cores, self.now());
         self.distribute(allots);
     }
 
-    /// Brings messages of the budget to their pools, and what these answer to the budget.
+    /// Delivers messages of the budget to their pools, and the reports of these pools to the budget.
     fn distribute(self: &Arc<Self>, mut allots: Vec<Allot>) {
         while let Some(allot) = allots.pop() {
             if let Some(report) = self.member(allot.member).and_then(|member| member.apply(allot)) {
                 allots.extend(lock(&self.budget).report(allot.member, report, self.now()));
             }
         }
-        // Without samples, the ticks would learn nothing.
+        // Without samples, a tick would find nothing new.
         let contended = thread_state::IS_KNOWN && lock(&self.budget).is_contended();
-        if contended && !self.ticks.swap(true, Ordering::AcqRel) {
+        if contended && !self.ticking.swap(true, Ordering::AcqRel) {
             let weak = Arc::downgrade(self);
             TIMER.set(Instant::now() + TICK, move || weak.upgrade().and_then(Self::tick));
         }
     }
 
-    /// When the next tick is due, if any.
+    /// Performs a tick. The result is the time of the next one, if one is needed.
     fn tick(self: Arc<Self>) -> Option<Instant> {
         let begun = Instant::now();
         let members = lock(&self.members).clone();
         let members = members.into_iter().filter_map(|(id, member)| Some((id, member.upgrade()?)));
         let reports: Vec<_> = members.map(|(id, member)| (id, member.status())).collect();
-        // In this order: contention that begins from here on starts the ticks again.
-        self.ticks.store(false, Ordering::Release);
+        // Stored before `is_contended` is asked: contention that begins later starts the ticks again.
+        self.ticking.store(false, Ordering::Release);
         let mut budget = lock(&self.budget);
         let allots = budget.tick(&reports, self.now());
-        let goes_on = budget.is_contended() && !self.ticks.swap(true, Ordering::AcqRel);
+        let goes_on = budget.is_contended() && !self.ticking.swap(true, Ordering::AcqRel);
         drop(budget);
         let took = begun.elapsed();
         self.distribute(allots);
@@ -134,13 +135,14 @@ impl Group {
 // === impl Membership ===
 
 impl Membership {
-    /// The pool has something to report.
+    /// Sends a report to the budget.
     pub(super) fn report(&self, report: Report) {
         let allots = lock(&self.group.budget).report(self.id, report, self.group.now());
         self.group.distribute(allots);
     }
 
-    /// The sampler has found this many runnable workers; how many of all pools there are for each core.
+    /// Passes the number of runnable workers to the budget. The result is the number of those of all pools for each
+    /// core.
     pub(super) fn sampled(&self, runnable: usize) -> usize {
         lock(&self.group.budget).sampled(self.id, runnable)
     }

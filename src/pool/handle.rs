@@ -1,4 +1,4 @@
-//! The caller's end of a task: a future that is also a thing to wait for.
+//! The caller's handle to a task: a future that blocking code can wait for, too.
 
 use std::fmt;
 use std::future::Future;
@@ -21,18 +21,18 @@ use crate::shield::shielded;
 use crate::sync::lock_std as lock;
 use crate::workload::Workload;
 
-/// A task in a pool. Dropping it cancels the task: one that is queued leaves the queue at once and never starts, one in
-/// flight is dropped at its next await.
+/// A task in a pool. Dropping this cancels the task: a queued task leaves the queue at once and never starts, and the
+/// future of a task in flight is dropped at its next await.
 pub(crate) struct Pending<T> {
     task: Arc<dyn Awaited<T>>,
-    /// The result was taken, or nobody waits for it.
+    /// The result was taken, or is not wanted any more.
     done: bool,
 }
 
 /// A task that was submitted with [`submit_to_pool`](crate::Pools::submit_to_pool).
 ///
-/// It can be awaited, or waited for by code that blocks. Dropping it lets the task go on;
-/// [`cancel`](Self::cancel) does not.
+/// Async code awaits it, blocking code calls [`wait`](Self::wait). Dropping it does not cancel the task;
+/// [`cancel`](Self::cancel) does.
 ///
 /// ```
 /// use tower_offload::{Cpu, Pools};
@@ -50,17 +50,17 @@ pub struct TaskHandle<T> {
 
 enum State<T> {
     Pending(Pending<T>),
-    /// There are no pools: a task of the runtime.
+    /// The pools are disabled: a task of the Tokio runtime.
     Spawned(JoinHandle<Result<T, TaskError>>, Workload),
     /// The task ran where it was submitted.
     Ended(Result<T, TaskError>),
     Taken,
 }
 
-/// Wakes a thread that waits.
+/// The waker of a thread that blocks.
 struct Unpark {
     thread: Thread,
-    /// The token of `unpark` alone does not do: a future that blocks its thread while it is polled may consume it.
+    /// The token of `unpark` is not enough: a future that parks its thread while it is polled may consume it.
     woken: AtomicBool,
 }
 
@@ -76,13 +76,13 @@ impl<T> Pending<T> {
         self.task.pool().name()
     }
 
-    /// What the caller gets if this is dropped now because the task's deadline has passed.
+    /// Marks the task as late, because its deadline has passed. The result is the rejection for its caller.
     pub(crate) fn too_late(&self) -> Rejection {
         let started = self.task.head().state.deadline_passed();
         self.task.pool().rejection(Reason::DeadlineExceeded, Duration::ZERO).with_started(started)
     }
 
-    /// Lets the task go on without a caller.
+    /// Detaches the task: it is finished without a caller.
     pub(crate) fn detach(&mut self) {
         if !std::mem::replace(&mut self.done, true) {
             leave(&*self.task);
@@ -94,8 +94,8 @@ impl<T> Pending<T> {
         self.task.head().state.has_ended()
     }
 
-    /// This thread waits for the task. If it is a worker of the task's pool, it polls a task itself that has not started;
-    /// and one that was woken, if it waits `for_ever`.
+    /// Called before this thread blocks until the task has ended. If the thread is a worker of the task's pool, it
+    /// polls the task in place: a task that has not started, and if it waits `for_ever` also a task that was woken.
     fn wait_on_worker(&self, for_ever: bool) {
         let task = &self.task;
         let state = &task.head().state;
@@ -116,13 +116,13 @@ impl<T> Future for Pending<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         assert!(!self.done, "a task's result is taken once");
         let task = &self.task;
-        // A worker that waits for a task which is queued behind the one it polls would wait for itself.
+        // A worker that waits for a task which is queued behind the task that it polls would wait for itself.
         let waits_on_worker = !task.head().state.has_started() && local::is_worker_of(task.head().pool);
         if waits_on_worker && start_in_place(task) == InPlace::Queued {
             worker::run_in_place(task.pool(), runnable(task));
         }
         let state = &task.head().state;
-        // Cloned without the lock, and only if it is needed.
+        // The waker is cloned without the lock, and only if it is needed.
         let mut waker = (!state.has_ended()).then(|| cx.waker().clone());
         let mut answer = lock(task.answer());
         if state.has_ended()
@@ -171,12 +171,12 @@ impl<T> Drop for Pending<T> {
                 return;
             }
         }
-        // It is in flight: a worker drops its future.
+        // The task is in flight. A worker drops its future.
         runnable(task).wake();
     }
 }
 
-/// Nobody waits for the task any more.
+/// Notes that the caller has left, and drops its waker and the value.
 fn leave<T>(task: &dyn Awaited<T>) {
     let mut answer = lock(task.answer());
     let caller = std::mem::replace(&mut answer.caller, Caller::Gone);
@@ -186,11 +186,11 @@ fn leave<T>(task: &dyn Awaited<T>) {
     shielded(|| drop(value));
 }
 
-/// Takes a queued task out of the queue, to run inside of the permit of the one that waits for it. Where the task was.
+/// Takes a queued task out of the queue, to run it inside the permit of the task that waits for it. Returns its place.
 fn start_in_place<T>(task: &Arc<dyn Awaited<T>>) -> InPlace {
     let Some(key) = task.head().key() else { return InPlace::Ended };
     let pool = task.pool();
-    let (place, effects) = pool.dispatch.start_riding(pool.now(), key);
+    let (place, effects) = pool.dispatch.start_in_place(pool.now(), key);
     worker::perform(pool, effects);
     place
 }
@@ -206,7 +206,7 @@ impl<T> TaskHandle<T> {
         Self { state: State::Pending(pending) }
     }
 
-    /// A task that stands in for one of this pool.
+    /// A task of the Tokio runtime in place of a task of this pool.
     pub(crate) const fn spawned(task: JoinHandle<Result<T, TaskError>>, pool: Workload) -> Self {
         Self { state: State::Spawned(task, pool) }
     }
@@ -217,9 +217,10 @@ impl<T> TaskHandle<T> {
 
     /// Blocks this thread until the task has ended.
     ///
-    /// Not for async code, whose thread it would block: await the handle there. A task that waits for another task of its
-    /// own pool polls that one itself where no other worker does, so a pool of one worker does not wait for itself. A
-    /// task of pool A that waits for one of pool B, which waits for one of A, does.
+    /// Async code must await the handle instead, because this would block its thread. A task may wait for another task
+    /// of its pool: its worker polls the other task in place if no other worker does, so a pool of one worker does not
+    /// deadlock. A cycle through two pools does deadlock: a task of pool A waits for a task of pool B, which waits for
+    /// a task of pool A.
     ///
     /// # Errors
     ///
@@ -232,12 +233,12 @@ impl<T> TaskHandle<T> {
         self.block_until(None).expect("without a limit there is an output")
     }
 
-    /// Blocks this thread until the task has ended, or for `limit`. A task of its own pool that has not started runs on this
-    /// thread, as in [`wait`](Self::wait): the limit does not interrupt it.
+    /// Blocks this thread until the task has ended, but not longer than `limit`. On a worker of the task's pool, a task
+    /// that has not started runs in place, as in [`wait`](Self::wait): the limit does not interrupt it.
     ///
     /// # Errors
     ///
-    /// The handle itself if the time is up: the task goes on, and can be waited for again.
+    /// The handle itself if the time is up. The task is not cancelled, and the caller can wait for it again.
     ///
     /// # Panics
     ///
@@ -246,8 +247,8 @@ impl<T> TaskHandle<T> {
         self.block_until(Instant::now().checked_add(limit)).ok_or(self)
     }
 
-    /// Gives the task up: if it is queued it never starts, if it is in flight it is dropped at its next await. Code that
-    /// blocks or computes goes on to its end, unless it asks with [`checkpoint`](crate::checkpoint).
+    /// Cancels the task. A queued task never starts, and the future of a task in flight is dropped at its next await.
+    /// Code that blocks or computes runs to its end, unless it calls [`checkpoint`](crate::checkpoint).
     pub fn cancel(mut self) {
         if let State::Spawned(task, _) = &self.state {
             task.abort();
@@ -271,7 +272,7 @@ impl<T> TaskHandle<T> {
             if polled.is_pending()
                 && let State::Pending(pending) = &self.state
             {
-                // It may end right here, which wakes this thread.
+                // The task may end here, which wakes this thread.
                 pending.wait_on_worker(until.is_none());
             }
             polled
@@ -292,7 +293,7 @@ impl<T> Future for TaskHandle<T> {
         let result = match &mut self.state {
             State::Pending(pending) => ready!(Pin::new(pending).poll(cx)),
             State::Spawned(task, pool) => ready!(Pin::new(task).poll(cx)).unwrap_or_else(|_| {
-                // The task catches its own panics: its runtime has ended.
+                // The task catches panics, so this error means that its runtime was shut down.
                 Err(TaskError::from(Rejection::new(pool.clone(), Reason::CutOff, None)))
             }),
             State::Ended(_) | State::Taken => match std::mem::replace(&mut self.state, State::Taken) {
@@ -378,7 +379,7 @@ mod tests {
         pool.submit_future(submission).map_err(|rejected| rejected.rejection).expect("there is room")
     }
 
-    /// A task that has begun, and ends when it is sent for.
+    /// A task that has begun, and ends when the sender is used.
     fn hold(pool: &Pool) -> (Pending<()>, Sender<()>) {
         let (release, held) = channel();
         let (begins, begun) = channel();
@@ -390,7 +391,7 @@ mod tests {
         (task, release)
     }
 
-    /// A waker keeps its task in memory, and the task perhaps the handle.
+    /// A waker keeps the caller's task in memory, and that task may own the handle.
     #[test]
     fn nothing_keeps_the_waker_of_a_caller_that_has_its_answer_or_has_left() {
         struct Caller;
@@ -412,7 +413,7 @@ mod tests {
         while !poll(&mut first, &caller) {
             thread::yield_now();
         }
-        // The worker may be about to let go of the one that it has just woken.
+        // The worker may not have dropped the waker yet that it has just called.
         let begun = Instant::now();
         while Arc::strong_count(&caller) > 1 {
             assert!(begun.elapsed() < Duration::from_secs(30), "it has its answer");
@@ -421,7 +422,7 @@ mod tests {
         drop(first);
     }
 
-    /// However soon its caller leaves after that, and before the queue has noticed.
+    /// The caller leaves before the queue has noticed the deadline.
     #[test]
     fn a_queued_task_that_was_said_to_be_too_late_counts_as_expired() {
         let pool = pool();
@@ -435,7 +436,7 @@ mod tests {
         block_on(first).expect("it ends by itself");
     }
 
-    /// Whoever hears `started: false` may send the request again.
+    /// A client that receives `started: false` may send the request again.
     #[test]
     fn a_task_that_was_said_not_to_have_started_never_does() {
         let pool = pool();

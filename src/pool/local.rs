@@ -1,4 +1,4 @@
-//! What a worker keeps in its thread: which pool it belongs to, the tasks that it is polling, and its histograms.
+//! The thread-local values of a worker: its pool, the tasks that it is polling, and its histograms.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -15,16 +15,16 @@ struct Local {
     /// The pool, by number.
     pool: u64,
     times: TaskTimes,
-    /// The task that the worker polls, and above it those that it runs in place while that one waits for them.
+    /// The stack of tasks that the worker is polling: each one waits for the task above it, which runs in place.
     polling: Vec<TaskRef>,
 }
 
-/// This thread is a worker of `pool` from here on.
+/// Makes this thread a worker of `pool`.
 pub(super) fn enter(pool: u64, times: TaskTimes) {
     WORKER.set(Some(Local { pool, times, polling: Vec::new() }));
 }
 
-/// This thread is no worker any more.
+/// Ends that.
 pub(super) fn leave() {
     WORKER.set(None);
 }
@@ -53,7 +53,7 @@ pub(super) fn current() -> Option<TaskRef> {
     with(|local| local.polling.last().cloned()).flatten()
 }
 
-/// How many tasks of `pool` this thread is in the middle of.
+/// How many tasks of `pool` this thread is polling, one inside of the other.
 pub(super) fn polling_of(pool: u64) -> usize {
     with(|local| local.polling.iter().filter(|task| task.head().pool == pool).count()).unwrap_or(0)
 }
@@ -69,7 +69,7 @@ pub(super) fn record_run(now: Timestamp, ran: Duration) {
 }
 
 fn with<R>(f: impl FnOnce(&mut Local) -> R) -> Option<R> {
-    // The destructor of another thread-local value may ask when this one is gone.
+    // The destructor of another thread-local value may call this after this one was destroyed.
     let local = WORKER.try_with(|worker| worker.try_borrow_mut().ok()?.as_mut().map(f));
     local.ok().flatten()
 }

@@ -1,20 +1,22 @@
-//! One pool: its workers, its queue, the tasks in it, and the numbers it shows.
+//! One pool: its workers, its queue, its tasks, and its numbers.
 //!
-//! [`Pool::submit`] builds a task around a future and offers it to `dispatch`, which asks `admission` under the pool's one
-//! lock. A `worker` polls the task, releases its permit when it ends, and lets the caller read the answer through its
-//! `handle`.
+//! [`Pool::submit`] builds a task around a future and offers it to `dispatch`, which asks `admission` under the pool's
+//! one lock. A `worker` polls the task. When the task ends, the worker releases its permit, and the caller reads the
+//! answer through its `handle`.
 //!
-//! A file imports only from files that stand before it in this list:
+//! A file imports only from files that stand before it in this table:
 //!
-//! | file | what it is |
+//! | file | contents |
 //! |---|---|
-//! | `task_state`, `task_future`, `thread_state`, `context`, `stats` | the state of one task; what it polls; the state of one thread; what travels with a task; numbers |
-//! | `cores`, `allotment`, `active_limit`, `core_budget` | how many cores there are; those of one pool; how many of its workers may be awake; the cores of all pools |
-//! | `workers`, `effects`, `dispatch` | who is awake; what is put off; the lock |
-//! | `runnable`, `task_log`, `local` | a task of any type; its log; what a worker keeps in its thread |
-//! | `group`, `shared`, `publish`, `sampler` | what pools share; a pool's parts; its metrics; which workers the system runs |
-//! | `worker`, `task`, `handle` | the loop; a future in a pool; the caller's end |
-//! | `submit`, `checkpoint` | a pool's handle; what a task can ask |
+//! | `task_state`, `task_future` | the state of a task in one atomic word; the future that it polls |
+//! | `thread_state`, `context`, `stats` | runnable or blocked; the submitter's context; a pool's numbers |
+//! | `cores`, `allotment` | the number of cores; the cores of one pool |
+//! | `active_limit`, `core_budget` | how many workers of a pool may be awake; the cores of all pools |
+//! | `workers`, `effects`, `dispatch` | awake and parked workers; deferred work; the lock |
+//! | `runnable`, `task_log`, `local` | a task of any type; its log; thread-local values of a worker |
+//! | `group`, `shared`, `publish`, `sampler` | all pools; the parts of one pool; its metrics; the sampler |
+//! | `worker`, `task`, `handle` | the worker loop; the allocation of a task; the caller's handle to it |
+//! | `submit`, `checkpoint` | the handle to a pool; cancellation, as a task sees it |
 //!
 //! Two folders are for tests only: `checked` has the models of the wake-up protocol, `virtual_time` the simulations.
 

@@ -1,5 +1,5 @@
-//! Publishes a pool's numbers to the recorder of the metrics shortly after they changed, and logs when overload begins and
-//! ends.
+//! Publishes a pool's numbers to the metrics recorder shortly after they changed, and logs the beginning and end of an
+//! overload.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,31 +11,31 @@ use crate::metrics::{self, PublishGuard};
 use crate::shield::shielded;
 use crate::timer::METRICS;
 
-/// How long after a change the gauges and counters show it, where nobody asks before.
+/// The time after a change at which gauges and counters show it, unless a scrape comes first.
 const DELAY: Duration = Duration::from_millis(500);
 
-/// Publishes the numbers of this instant.
+/// Publishes the numbers now.
 pub(super) fn publish(pool: &Shared, _guard: &PublishGuard) {
     metrics::publish(&pool.numbers().reading());
 }
 
-/// The numbers of `pool` have changed.
+/// Schedules a publication, unless one is scheduled already.
 pub(super) fn changed(pool: &Arc<Shared>) {
-    if !pool.publishes.load(Ordering::Relaxed) && !pool.publishes.swap(true, Ordering::AcqRel) {
+    if !pool.publication_due.load(Ordering::Relaxed) && !pool.publication_due.swap(true, Ordering::AcqRel) {
         let weak = Arc::downgrade(pool);
         let set = METRICS.try_set(soon(), move || weak.upgrade().and_then(|pool| publish_due(&pool)));
         if !set {
             // The next change tries again.
-            pool.publishes.store(false, Ordering::Release);
+            pool.publication_due.store(false, Ordering::Release);
         }
     }
 }
 
 fn publish_due(pool: &Shared) -> Option<Instant> {
     pool.plan.group.read_cores();
-    // In this order: what changes from here on is published again.
-    pool.publishes.store(false, Ordering::Release);
-    // The turn ends before the pool may.
+    // Stored before the numbers are read: a later change schedules another publication.
+    pool.publication_due.store(false, Ordering::Release);
+    // The guard is dropped before the last reference to the pool may be.
     publish(pool, &metrics::lock_publishing());
     let numbers = pool.numbers();
     let PoolStats { name, queued_tasks, in_flight, overloaded, .. } = &numbers;
@@ -48,15 +48,15 @@ fn publish_due(pool: &Shared) -> Option<Instant> {
         (true, false) => tracing::info!(target: "tower_offload", pool = %name, "overload has ended"),
         _ => {}
     }
-    // It can end without any further event in the pool.
-    (*overloaded && !pool.publishes.swap(true, Ordering::AcqRel)).then(soon)
+    // An overload can end without any further event in the pool.
+    (*overloaded && !pool.publication_due.swap(true, Ordering::AcqRel)).then(soon)
 }
 
 fn soon() -> Instant {
     Instant::now() + DELAY
 }
 
-/// The last numbers of a pool that is gone.
+/// Publishes the last numbers of a pool that is dropped.
 impl Drop for Shared {
     fn drop(&mut self) {
         shielded(|| publish(self, &metrics::lock_publishing()));
@@ -69,12 +69,12 @@ mod tests {
     use crate::pool::Plan;
 
     #[test]
-    fn changes_are_published_once_until_that_is_done_and_a_pool_at_rest_not_at_all() {
+    fn changes_schedule_one_publication_and_a_pool_at_rest_schedules_none() {
         let pool = Shared::new(Plan::of_one_worker());
-        let is_due = || pool.publishes.load(Ordering::Relaxed);
+        let is_due = || pool.publication_due.load(Ordering::Relaxed);
         assert!(!is_due() && soon() > Instant::now());
         changed(&pool);
-        assert!(is_due(), "the next change asks for nothing more");
+        assert!(is_due(), "a publication is scheduled");
         assert_eq!(publish_due(&pool), None);
         assert!(!is_due());
     }

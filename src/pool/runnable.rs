@@ -1,4 +1,4 @@
-//! What workers and the pool's lock know of a task, whatever its future is.
+//! The interface through which workers and the pool's lock use a task of any type.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,50 +18,50 @@ pub(super) type TaskRef = Arc<dyn Runnable>;
 
 /// A task that a worker can poll.
 pub(super) trait Runnable: Send + Sync {
-    /// What is the same in all tasks.
+    /// The part of the task that does not depend on its type.
     fn head(&self) -> &Head;
 
-    /// Has the task polled again.
+    /// Wakes the task, so that it is polled again.
     fn wake(self: Arc<Self>);
 
-    /// Polls the task once, if nobody else does or did. `now` is the time of the call.
+    /// Polls the task once, unless another thread polls or polled it. `now` is the time of the call.
     ///
-    /// The content of a future that ended has been dropped, and so has its value where nobody waits for it.
+    /// If the future ended, its content has been dropped, and so has its value if no caller waits for it.
     fn poll(self: Arc<Self>, now: Timestamp) -> Polled;
 
-    /// Lets the caller read the answer of a task that ended, and wakes it. To be called after the permit was released.
+    /// Makes the answer of a task that ended readable, and wakes the caller. Called after the permit was released.
     ///
-    /// This reference is dropped before the caller is woken, so that the caller has the last one in most cases.
+    /// This drops the reference before it wakes the caller, so that the caller usually has the last one.
     fn publish(self: Arc<Self>);
 
-    /// Ends a queued task that never starts: its caller gets `rejection`, and is woken.
+    /// Ends a queued task without starting it. Its caller gets `rejection`, and is woken.
     fn reject(&self, rejection: Rejection);
 
     /// Drops the future of a task that was rejected.
     fn discard(&self);
 
-    /// Ends a task in flight for which there is no worker, and drops its future; how that counts, and when the task
-    /// began. `None` if somebody else polls it.
+    /// Ends a task in flight because the pool has no worker, and drops its future. The result is the task's outcome and
+    /// the time at which it began, or `None` if the task has ended or another thread polls it.
     fn abandon(&self) -> Option<(Outcome, Option<Timestamp>)>;
 
-    /// What tells the tasks of a pool that a shutdown cuts them off.
+    /// The signal by which a shutdown cuts off the tasks of the pool.
     fn cut_off(&self) -> &CutOff;
 }
 
-/// What became of a task that a worker took up.
+/// The result of a poll.
 #[derive(Debug)]
 pub(super) enum Polled {
-    /// It ended like this, and began at this time if it started. Its permit is to be released.
+    /// The task ended with this outcome, and began at this time if it started. The worker releases its permit.
     Ended(Outcome, Option<Timestamp>),
-    /// It waits for a wake-up.
+    /// The task waits for a wake-up.
     Pending,
-    /// It was woken while it was polled.
+    /// The task was woken during the poll.
     Woken,
-    /// Somebody else polled it before.
+    /// Another thread polled the task before.
     Stale,
 }
 
-/// Tells the tasks of a pool that a shutdown cuts them off.
+/// Notifies the tasks of a pool that a shutdown cuts them off.
 #[derive(Debug, Default)]
 pub(super) struct CutOff {
     pub(super) set: AtomicBool,
@@ -77,11 +77,11 @@ pub(super) struct Head {
     pub(super) group: u64,
     pub(super) submitted: Timestamp,
     pub(super) deadline: Option<Timestamp>,
-    /// What a task inherits that this one submits.
+    /// The options that a task inherits which this one submits.
     pub(super) options: TaskOptions,
-    /// Its key in the pool's admission, once it was admitted.
+    /// The task's key in the pool's admission, once it was admitted.
     pub(super) key: OnceLock<Key>,
-    /// Notes that the deadline has passed; set by the first code that asks.
+    /// The alarm that marks the task late at its deadline. The first `checkpoint` sets it.
     pub(super) deadline_alarm: OnceLock<Alarm>,
     /// Present while tasks are logged.
     pub(super) log: Option<LogEntry>,
@@ -95,7 +95,7 @@ pub(super) struct LogEntry {
 }
 
 impl Head {
-    /// Notes the key of a task that was just admitted.
+    /// Stores the key of a task that was just admitted.
     pub(super) fn admitted(&self, key: Key, id: u64) {
         // A task is admitted once.
         let _ = self.key.set(key);

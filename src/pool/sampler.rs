@@ -1,5 +1,5 @@
-//! Periodically reads which workers of a pool are runnable and which are blocked, while more are awake than the pool has
-//! cores.
+//! The sampler: it periodically reads which workers of a pool are runnable and which are blocked, while more are awake
+//! than the pool has cores.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use super::thread_state;
 use crate::shield::shielded;
 use crate::timer::TIMER;
 
-/// When the first sample is taken: tasks that take less have ended by then.
+/// The time until the first sample. Shorter tasks cause no sample.
 const FIRST: Duration = Duration::from_millis(1);
 
-/// Performs what a sample changed.
+/// Performs the effects of a sample.
 type Perform = fn(&Arc<Shared>, Effects<TaskRef>);
 
 /// Starts to sample `pool`.
@@ -25,18 +25,18 @@ pub(super) fn start(pool: &Arc<Shared>, perform: Perform) {
         let begun = Instant::now();
         let (next, effects) = sample(&pool);
         let took = begun.elapsed();
-        // The pool counts on the sampler from here on, so this must come to its end.
+        // The pool starts no other sampler while this one runs, so a panic must not end it.
         shielded(|| perform(&pool, effects));
         next.map(|next| Instant::now() + thread_state::rest(next, took))
     });
 }
 
-/// Takes a sample. When the next one is due, if any.
+/// Takes a sample. The result is the time until the next one, if one is needed.
 pub(super) fn sample(pool: &Shared) -> (Option<Duration>, Effects<TaskRef>) {
     let awake = pool.dispatch.sample();
     let sample: Vec<_> = awake.into_iter().map(|worker| worker.sampled(thread_state::runs(worker.thread))).collect();
     let sharing = pool.membership.sampled(pool.dispatch.runnable(&sample));
-    let (next, effects) = pool.dispatch.learn(pool.now(), &sample, sharing);
+    let (next, effects) = pool.dispatch.observe(pool.now(), &sample, sharing);
     if next.is_none() {
         pool.membership.sampled(0);
     }

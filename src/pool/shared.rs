@@ -1,4 +1,4 @@
-//! What a pool's handles, workers and tasks have in common.
+//! The state that a pool's handles, workers and tasks share.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,6 +21,7 @@ use crate::error::{Reason, Rejection};
 use crate::timer::Earliest;
 use crate::workload::Workload;
 
+/// The state of one pool.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) dispatch: Dispatch<TaskRef>,
@@ -29,19 +30,19 @@ pub(crate) struct Shared {
     pub(crate) id: u64,
     pub(super) membership: Membership,
     pub(super) running: RunningTasks,
-    /// Ends the waiting of queued tasks.
+    /// The timer that rejects queued tasks at their deadline or queue timeout.
     pub(super) expiry: Earliest,
     /// Wakes tasks that wait outside of the queue.
-    pub(super) room: Notify,
+    pub(super) has_room: Notify,
     pub(super) cut_off: CutOff,
     pub(super) start_failed: AtomicBool,
     /// A publication of the metrics is due.
-    pub(super) publishes: AtomicBool,
+    pub(super) publication_due: AtomicBool,
     /// Whether the last publication found the pool overloaded.
     pub(super) overloaded: AtomicBool,
 }
 
-/// What a pool is made of.
+/// The settings of a pool.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) name: Workload,
@@ -58,14 +59,14 @@ pub(crate) struct Plan {
     pub(crate) hooks: Hooks,
 }
 
-/// Code of the application that workers call.
+/// The application's hooks, which workers call.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hooks {
     pub(crate) context: ContextHooks,
     pub(crate) worker: WorkerHooks,
 }
 
-/// What a worker calls when its thread has started, and before it ends.
+/// Hooks that a worker calls when its thread has started, and before it ends.
 #[derive(Clone, Default)]
 pub(crate) struct WorkerHooks {
     pub(crate) on_start: Option<Arc<dyn Fn() + Send + Sync>>,
@@ -106,10 +107,10 @@ impl Shared {
             id,
             running: RunningTasks::default(),
             expiry: Earliest::default(),
-            room: Notify::new(),
+            has_room: Notify::new(),
             cut_off: CutOff::default(),
             start_failed: AtomicBool::new(false),
-            publishes: AtomicBool::new(false),
+            publication_due: AtomicBool::new(false),
             overloaded: AtomicBool::new(false),
         })
     }
@@ -122,7 +123,7 @@ impl Shared {
         self.plan.group.now()
     }
 
-    /// A rejection for `reason`, which says when to come again where that helps.
+    /// A rejection for `reason`. It says when to try again, if another attempt may succeed.
     pub(super) fn rejection(&self, reason: Reason, retry_after: Duration) -> Rejection {
         let helps = matches!(
             reason,
@@ -137,7 +138,7 @@ impl Shared {
         PoolStats { active_tasks: self.running.list(now), ..self.numbers() }
     }
 
-    /// The numbers alone.
+    /// The pool's numbers alone.
     pub(super) fn numbers(&self) -> PoolStats {
         let Instantaneous { admission, overloaded, draining, workers, workers_max, active } =
             self.dispatch.instant(self.now());

@@ -6,7 +6,7 @@ use crate::admission::Counts;
 use crate::metrics::Reading;
 use crate::workload::Workload;
 
-/// One pool at one instant: all numbers are read under the pool's lock, at once.
+/// One pool at one instant: all numbers are read at once, under the pool's lock.
 ///
 /// They obey *submitted = Σ results + queued + in flight*.
 #[derive(Clone, Debug)]
@@ -14,27 +14,27 @@ use crate::workload::Workload;
 pub struct PoolStats {
     /// The pool's name.
     pub name: Workload,
-    /// Threads it has.
+    /// Threads that the pool has.
     pub workers: usize,
-    /// Threads it may have.
+    /// Threads that the pool may have.
     pub max_workers: usize,
     /// Threads that are polling a task.
     pub active_threads: usize,
-    /// Tasks within the limit that have not ended; more than `active_threads` where tasks await something, or where they
-    /// compute and there are fewer cores.
+    /// Tasks within the limit that have not ended; more than `active_threads` where tasks await something, or where
+    /// they compute and there are fewer cores.
     pub in_flight: usize,
     /// Permits in use, which the limit bounds: fewer than `in_flight` where tasks run inside the permit of another.
     pub permits_in_use: usize,
     /// Tasks that may be in flight at once.
     pub concurrency_limit: usize,
-    /// Tasks that wait for others to make room within the limit. More than `queue_capacity` only where an adaptive limit
-    /// has just fallen: those who have been let in are not sent away for that.
+    /// Tasks that wait for a permit. More than `queue_capacity` only if an adaptive limit has just fallen: a task that
+    /// was admitted to the queue is not rejected for that.
     pub queued_tasks: usize,
-    /// Tasks that may wait.
+    /// Tasks that may wait for a permit.
     pub queue_capacity: usize,
-    /// Whether even the best served tasks have been waiting too long for a while.
+    /// Whether the minimum queue wait has exceeded the target for a whole interval.
     pub overloaded: bool,
-    /// Whether the pool takes nothing new, and finishes what it has.
+    /// Whether the pool rejects every new task, and finishes those that it has.
     pub draining: bool,
     /// How many tasks were submitted, and how they ended.
     pub counts: Counts,
@@ -55,7 +55,7 @@ pub struct ActiveTask {
 }
 
 impl PoolStats {
-    /// Active threads as a share of the threads the pool may have, from 0 to 1.
+    /// Active threads as a share of the threads that the pool may have, from 0 to 1.
     #[must_use]
     pub fn utilization(&self) -> f64 {
         ratio(self.active_threads, self.max_workers)
@@ -79,7 +79,7 @@ impl PoolStats {
     }
 }
 
-/// `part` of `whole`, from 0 to 1; 0 of nothing.
+/// `part` divided by `whole`; 0 if `whole` is 0.
 #[expect(clippy::cast_precision_loss, reason = "no pool has 2^53 threads")]
 pub(crate) fn ratio(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }

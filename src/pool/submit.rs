@@ -1,4 +1,4 @@
-//! A handle to one pool, and the way of a task into it.
+//! The handle to one pool, which submits tasks to it.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -26,13 +26,14 @@ use crate::workload::Workload;
 
 /// One workload pool. Cheap to clone; every clone is the same pool.
 ///
-/// When the last handle is dropped, the pool finishes what it has and its threads end; nothing waits for that.
+/// When the last handle is dropped, the pool finishes its tasks and then its threads end. The drop does not wait for
+/// that.
 #[derive(Clone)]
 pub struct Pool {
     open: Arc<Open>,
 }
 
-/// Lives as long as anybody can submit.
+/// Closes the pool when the last handle is dropped.
 struct Open {
     shared: Arc<Shared>,
 }
@@ -43,20 +44,20 @@ pub(crate) struct Submission<F: TaskFuture, L> {
     pub(crate) options: TaskOptions,
     /// The task's name in the log; called only if tasks are logged.
     pub(crate) function: L,
-    /// How the task ended, as its value tells.
+    /// Derives the task's outcome from its value.
     pub(crate) outcome_of: fn(&F::Output) -> Outcome,
-    /// The task waits however long it takes: it is never shed, and has no queue timeout.
+    /// The task waits without a limit of time: it is never shed, and has no queue timeout.
     pub(crate) patient: bool,
 }
 
-/// Why a future did not come into the pool.
+/// A future that was rejected.
 pub(crate) struct Rejected<F: TaskFuture, L> {
-    /// What was submitted, if it is to be submitted again when the pool has room.
+    /// The submission, if the caller can submit it again when the pool has room.
     pub(crate) submission: Option<Submission<F, L>>,
     pub(crate) rejection: Rejection,
 }
 
-/// A task that waits outside of the queue is counted while this lives.
+/// Counts a task that waits outside of the queue, until this is dropped.
 struct WaitsForRoom<'a>(&'a Arc<Shared>);
 
 impl Pool {
@@ -76,7 +77,7 @@ impl Pool {
         self.shared().stats()
     }
 
-    /// The same without the tasks.
+    /// The pool's numbers without the list of its tasks.
     pub(crate) fn numbers(&self) -> PoolStats {
         self.shared().numbers()
     }
@@ -87,7 +88,7 @@ impl Pool {
         local::is_worker_of(self.shared().id)
     }
 
-    /// Which headers of a request are believed.
+    /// The headers of a request that the pool trusts.
     pub(crate) fn trust(&self) -> &Trust {
         &self.shared().plan.trust
     }
@@ -97,9 +98,10 @@ impl Pool {
         self.shared().plan.verbose
     }
 
-    /// Brings a future into the pool, or gives it back with the reason.
+    /// Submits a future, or returns it with the reason why it was rejected.
     ///
-    /// A task of this pool that has no room for another one runs that one in place, up to its first await.
+    /// If a task of this pool submits another one and the queue is full, the submitting thread polls the new task in
+    /// place, up to its first await.
     pub(crate) fn submit_future<F, L>(&self, submission: Submission<F, L>) -> Result<Pending<F::Output>, Rejected<F, L>>
     where
         F: TaskFuture,
@@ -135,15 +137,15 @@ impl Pool {
         let task = Task::new(pool.clone(), head, context, future, outcome_of);
         let (offered, effects) = pool.dispatch.offer(submitted, offer, task.clone());
         match offered {
-            Ok(Offered { riding, active, queued }) => {
-                // Before a worker is woken, so that on a pool at rest this line comes before the one that tells the end.
+            Ok(Offered { in_place, active, queued }) => {
+                // Logged before a worker is woken, so that this line precedes the one about the task's end.
                 if let Some(log) = &task.head().log {
                     log.log_submission(pool.name(), active, queued);
                 }
                 worker::perform(pool, effects);
                 worker::changed(pool);
-                if let Some(riding) = riding {
-                    worker::run_in_place(pool, riding);
+                if let Some(task) = in_place {
+                    worker::run_in_place(pool, task);
                 }
                 Ok(Pending::new(task))
             }
@@ -167,13 +169,13 @@ impl Pool {
     /// Waits until a patient task would be admitted, or the pool drains.
     pub(crate) async fn room(&self) {
         let pool = self.shared();
-        let notified = pool.room.notified();
+        let notified = pool.has_room.notified();
         let waits = WaitsForRoom::begin(pool);
         notified.await;
         drop(waits);
     }
 
-    /// Counts a task that is rejected whatever the state of the pool is, and logs it.
+    /// Counts and logs a task that is rejected before it is offered.
     pub(crate) fn count_rejected(&self, reason: Reason, function: impl FnOnce() -> String) -> Rejection {
         let pool = self.shared();
         pool.dispatch.count_rejected(reason);
@@ -184,25 +186,24 @@ impl Pool {
         Rejection::new(pool.name().clone(), reason, None)
     }
 
-    /// Rejects every further task; what is queued or in flight goes on.
+    /// Rejects every further task. Tasks that are queued or in flight are finished.
     pub(crate) fn drain(&self) {
         self.shared().dispatch.drain();
-        self.shared().room.notify_waiters();
+        self.shared().has_room.notify_waiters();
     }
 
-    /// How many tasks of this pool the calling thread is in the middle of.
+    /// How many tasks of this pool the calling thread is polling, one inside of the other.
     pub(crate) fn current_tasks(&self) -> usize {
         local::polling_of(self.shared().id)
     }
 
-    /// Whether nothing is queued, and no more than `except` tasks are in flight; if not, `waker` is woken when that has
-    /// changed.
+    /// Whether no task is queued, and at most `except` tasks are in flight. If not, `waker` is woken once that is so.
     pub(crate) fn poll_idle(&self, except: usize, waker: &Waker) -> bool {
         self.shared().dispatch.poll_idle(except, waker)
     }
 
-    /// Rejects all queued tasks because the pool drains, and tells those in flight that they are cut off. How many were
-    /// queued.
+    /// Rejects all queued tasks because the pool drains, and notifies those in flight that they are cut off. Returns
+    /// how many were queued.
     pub(crate) fn cut_off(&self) -> u64 {
         let pool = self.shared();
         pool.cut_off.set.store(true, Ordering::Relaxed);
@@ -213,12 +214,12 @@ impl Pool {
         queued
     }
 
-    /// Lets the workers end as soon as they find nothing to do.
+    /// Makes the workers end as soon as they find no task.
     pub(crate) fn close(&self) {
         close(self.shared());
     }
 
-    /// Publishes the pool's numbers to the recorder of the application's metrics now.
+    /// Publishes the pool's numbers to the metrics recorder of the application.
     pub(crate) fn publish(&self, guard: &PublishGuard) {
         publish::publish(self.shared(), guard);
     }
@@ -234,7 +235,7 @@ fn close(pool: &Shared) {
     }
 }
 
-/// The outcome of a task whose value does not tell.
+/// The outcome of a task whose value says nothing about success.
 pub(crate) const fn always_ok<T>(_value: &T) -> Outcome {
     Outcome::Ok
 }

@@ -1,8 +1,10 @@
 //! A task: one allocation that holds a future, its state, its answer and its caller's waker.
 //!
-//! The task is its own waker, and the guard of its permit: if it is dropped before it has ended, its permit is released.
-//! Its answer is written before the permit is released and can be read only afterwards, so a caller that has an answer
-//! finds the permit free, and a value that nobody waits for is dropped while the task still counts as in flight.
+//! The task is its own waker, and the guard of its permit: dropping a task that has not ended releases its permit.
+//!
+//! A worker writes the answer before it releases the permit, and the caller can read it only afterwards. So a caller
+//! that has its answer finds the permit released. A value for which no caller waits is dropped while the task still
+//! counts as in flight.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -32,11 +34,11 @@ pub(super) struct Task<F: TaskFuture> {
     work: Mutex<Work<F>>,
 }
 
-/// What the workers have of a task.
+/// The part of a task that workers use.
 struct Work<F> {
-    /// `None` if the submitter has it back.
+    /// `None` if it was returned to the submitter.
     future: Option<F>,
-    /// The content of the future was not dropped yet.
+    /// Whether the content of the future has not been dropped yet.
     live: bool,
     /// Dropped when the task ends.
     context: Option<TaskContext>,
@@ -44,17 +46,17 @@ struct Work<F> {
     began: Option<Timestamp>,
 }
 
-/// What the caller gets, and how to reach it.
+/// The task's result, and the caller that waits for it.
 pub(super) struct Answer<T> {
     pub(super) value: Option<Result<T, TaskError>>,
     pub(super) caller: Caller,
 }
 
-/// Who waits for an answer.
+/// Whether a caller waits for the answer.
 pub(super) enum Caller {
-    /// Somebody may ask for the answer; and is woken, once it was polled.
+    /// The caller may read the answer. It is woken if it has polled for it.
     Waits(Option<Waker>),
-    /// Nobody does.
+    /// The caller has left.
     Gone,
 }
 
@@ -95,7 +97,7 @@ where
         work.future.take()
     }
 
-    /// The task does not start, or is not polled any more.
+    /// Ends a task that must not start, or must not be polled again.
     fn end_early(&self, work: &mut Work<F>, reason: Reason, outcome: Outcome) -> Polled {
         work.drop_all();
         let rejection = self.pool.rejection(reason, std::time::Duration::ZERO);
@@ -113,7 +115,7 @@ where
         Polled::Ended(outcome, work.began)
     }
 
-    /// Notes the first poll.
+    /// Records the first poll.
     fn begin(&self, work: &mut Work<F>, now: Timestamp) {
         work.began = Some(now);
         shielded(|| local::record_wait(now, now.since(self.head.submitted)));
@@ -122,12 +124,11 @@ where
         }
     }
 
-    /// Polls the future in the task's context; the value with which it ended. The future of a task that ended has been
-    /// dropped.
+    /// Polls the future in the task's context. If the future ended, its content has been dropped.
     fn poll_future(&self, work: &mut Work<F>, cx: &mut Context<'_>) -> Poll<(Result<F::Output, TaskError>, Outcome)> {
         let Work { future: Some(future), context: Some(context), live, .. } = work else { return Poll::Pending };
         let mut ended = None;
-        // What surrounds the poll is the application's as well: a subscriber may panic when a span is entered.
+        // The context calls code of the application too: a subscriber may panic when a span is entered.
         let polled = catch_unwind(AssertUnwindSafe(|| {
             context.run(|| {
                 if let Poll::Ready(value) = Pin::new(&mut *future).poll(cx) {
@@ -141,7 +142,7 @@ where
         match (ended, polled) {
             (None, Ok(())) => Poll::Pending,
             (Some((value, outcome)), polled) => {
-                // The future panicked as it was dropped, or a subscriber did as the span was left.
+                // The future panicked as it was dropped, or a subscriber panicked as the span was exited.
                 if let Err(payload) = polled {
                     drop_payload(payload);
                 }
@@ -151,7 +152,7 @@ where
         }
     }
 
-    /// Keeps the answer for the caller; drops it, if there is none.
+    /// Stores the answer for the caller, or drops it if the caller has left.
     fn put(&self, value: Result<F::Output, TaskError>) {
         let mut answer = lock(&self.answer);
         if matches!(answer.caller, Caller::Waits(_)) {
@@ -162,7 +163,7 @@ where
         shielded(|| drop(value));
     }
 
-    /// The waker of the caller, if it waits.
+    /// Takes the caller's waker, if the caller has polled for the answer.
     fn take_waker(&self) -> Option<Waker> {
         match &mut lock(&self.answer).caller {
             Caller::Waits(waker) => waker.take(),
@@ -178,8 +179,8 @@ fn wake_caller(waker: Option<Waker>) {
 }
 
 impl<F: TaskFuture> Work<F> {
-    /// Drops the content of the future in the task's context, and without it, if a subscriber panics as the span is
-    /// entered; then the context.
+    /// Drops the content of the future in the task's context, and then the context. If a subscriber panics as the span
+    /// is entered, this drops the content without the context.
     fn drop_all(&mut self) {
         let Some(context) = self.context.take() else { return };
         if self.live {
@@ -235,7 +236,7 @@ where
         let Poll::Ready((result, outcome)) = self.poll_future(work, &mut Context::from_waker(&waker_ref(&self))) else {
             let wakeup = state.end_poll();
             drop(held);
-            if wakeup == Wakeup::ScheduleAndTell {
+            if wakeup == Wakeup::ScheduleAndWakeCaller {
                 wake_caller(self.take_waker());
             }
             return if wakeup == Wakeup::Nothing { Polled::Pending } else { Polled::Woken };
@@ -263,7 +264,7 @@ where
     }
 
     fn reject(&self, rejection: Rejection) {
-        // Before the caller knows, as at every other end.
+        // Logged before the caller can read its answer, as at every other end of a task.
         if let Some(log) = &self.head.log {
             log.log_refusal(self.pool.name(), rejection.reason());
         }
@@ -321,13 +322,14 @@ where
         if wakeup != Wakeup::Nothing {
             worker::ready(&this.pool, this.clone());
         }
-        if wakeup == Wakeup::ScheduleAndTell {
+        if wakeup == Wakeup::ScheduleAndWakeCaller {
             wake_caller(this.take_waker());
         }
     }
 }
 
-/// A task that nobody can wake any more, or that was never admitted.
+/// Releases the permit of a task that has not ended, and that nobody can wake or await any more. A task that was not
+/// admitted has no permit.
 impl<F: TaskFuture> Drop for Task<F> {
     fn drop(&mut self) {
         let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner);

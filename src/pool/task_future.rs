@@ -1,7 +1,7 @@
-//! What a task polls: a future whose content can be dropped before its memory is freed.
+//! The future of a task. Its content can be dropped before its memory is freed.
 //!
-//! A worker drops the content of a future that ended. The memory is freed with the task, which the caller drops last, on
-//! the thread that allocated both: allocators such as glibc's lock a thread's memory when another thread frees it.
+//! When a future has ended, a worker drops its content. The memory is freed together with the task, usually by the
+//! caller, on the thread that allocated both: allocators such as glibc's take a lock when another thread frees memory.
 
 use std::fmt;
 use std::future::Future;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 /// A future that a pool can run.
 pub trait TaskFuture: Future + Unpin + Send + 'static {
-    /// Drops the content. The future is not polled again.
+    /// Drops the content. The caller must not poll the future again.
     fn clear(&mut self);
 }
 
@@ -22,7 +22,7 @@ impl<F> Boxed<F> {
         Self(Box::pin(Some(future)))
     }
 
-    /// `None` if it was cleared.
+    /// The content; `None` if it was dropped.
     pub(crate) fn get(&self) -> Option<&F> {
         self.0.as_ref().get_ref().as_ref()
     }

@@ -1,14 +1,14 @@
-//! The life of a task in one atomic word: who may poll it, whether it was woken, and what it should know.
+//! The state of a task in one atomic word: its phase, whether it was woken, and the signals for its code.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use crate::sync::AtomicU32;
 
-/// Waits to be polled: in the pool's queue or among its ready tasks. A wake-up has nothing to add.
+/// Waits to be polled, in the pool's queue or among its ready tasks. A wake-up changes nothing.
 const SCHEDULED: u32 = 0;
 /// A worker polls it.
 const RUNNING: u32 = 1;
-/// Was polled, and waits for a wake-up.
+/// Waits for a wake-up after a poll.
 const IDLE: u32 = 2;
 /// Is never polled again.
 const ENDED: u32 = 3;
@@ -22,45 +22,45 @@ const STARTED: u32 = 1 << 3;
 const CALLER_LEFT: u32 = 1 << 4;
 /// Its deadline has passed.
 const LATE: u32 = 1 << 5;
-/// A worker of its own pool waits for it, and would poll it.
+/// A worker of its pool waits for it, and polls it in place.
 const AWAITED_ON_WORKER: u32 = 1 << 6;
 
 /// The state of one task, shared by its caller, its wakers and the workers.
 ///
-/// A task is polled by the thread that moves it from *scheduled* to *running*. An entry in a list of ready tasks is a
-/// hint, and no right to poll: a worker that waits for a task may have polled it meanwhile.
+/// The thread that moves a task from *scheduled* to *running* polls it. An entry in a list of ready tasks does not
+/// entitle to poll: a worker that waits for the task may have polled it in place meanwhile.
 #[derive(Debug)]
 pub(super) struct TaskState(AtomicU32);
 
-/// What a worker that begins a poll has to know.
+/// The signals that a worker finds as it begins a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Begun {
     /// This is the first poll.
     pub(super) first: bool,
     /// The caller went away.
     pub(super) caller_left: bool,
-    /// The deadline had passed before the first poll, and the caller knows: the task must not start.
+    /// The deadline passed before the first poll, and the caller knows it: the task must not start.
     pub(super) too_late: bool,
 }
 
-/// What a wake-up asks for.
+/// What the thread that wakes a task must do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wakeup {
-    /// Nothing: somebody will poll the task anyway, or it has ended.
+    /// Nothing: the task will be polled anyway, or it has ended.
     Nothing,
-    /// The task is to be put among the ready ones.
+    /// Put the task among the ready ones.
     Schedule,
-    /// The same, and the worker that waits for it is to be unparked.
-    ScheduleAndTell,
+    /// Put the task among the ready ones, and wake its caller: a worker that polls the task in place.
+    ScheduleAndWakeCaller,
 }
 
 impl TaskState {
-    /// Scheduled.
+    /// The state of a new task, which is scheduled.
     pub(super) fn new() -> Self {
         Self(AtomicU32::new(SCHEDULED))
     }
 
-    /// Claims the next poll; `None` if somebody else has it, or nobody is to poll.
+    /// Claims the next poll. `None` if another thread has claimed it, or the task is idle or has ended.
     pub(super) fn begin_poll(&self) -> Option<Begun> {
         let before = self.update(|state| {
             let starts = state & (CALLER_LEFT | LATE) == 0;
@@ -71,7 +71,7 @@ impl TaskState {
         Some(Begun { first, caller_left: before & CALLER_LEFT != 0, too_late: first && before & LATE != 0 })
     }
 
-    /// The poll returned `Pending`. What a wake-up that came meanwhile asks for.
+    /// Ends a poll that returned `Pending`. The result is that of a wake-up during the poll, if there was one.
     pub(super) fn end_poll(&self) -> Wakeup {
         let before = self.update(|state| {
             let next = if state & WOKEN == 0 { IDLE } else { SCHEDULED };
@@ -83,18 +83,18 @@ impl TaskState {
         }
     }
 
-    /// The task has ended, and its permit was released: its answer may be read.
+    /// Marks the task as ended. Called after its permit was released: from now on its answer can be read.
     pub(super) fn end(&self) {
         self.update(|state| Some(state | ENDED));
     }
 
-    /// Somebody woke the task.
+    /// Wakes the task.
     pub(super) fn wake(&self) -> Wakeup {
         let before = self.update(|state| match state & PHASE {
             IDLE => Some(state & !PHASE),
             RUNNING => Some(state | WOKEN),
-            // The same state is written again. A load alone might be older than a poll that began meanwhile and did not see
-            // what the waker wrote; with a write, one of the two sees the other.
+            // This writes the same state again. A load alone might return a value older than a poll that has begun
+            // meanwhile without seeing the waker's data. With a write, one of the two threads sees the other.
             SCHEDULED => Some(state),
             _ => None,
         });
@@ -104,17 +104,17 @@ impl TaskState {
         }
     }
 
-    /// The caller went away.
+    /// Notes that the caller went away.
     pub(super) fn caller_left(&self) {
         self.0.fetch_or(CALLER_LEFT, AcqRel);
     }
 
-    /// The deadline has passed. Whether the task has started; if not, it never will.
+    /// Notes that the deadline has passed. Whether the task has started; if not, it never will.
     pub(super) fn deadline_passed(&self) -> bool {
         self.0.fetch_or(LATE, AcqRel) & STARTED != 0
     }
 
-    /// A worker of the task's own pool waits for it.
+    /// Notes that a worker of the task's pool waits for it.
     pub(super) fn awaited_on_worker(&self) {
         self.0.fetch_or(AWAITED_ON_WORKER, AcqRel);
     }
@@ -127,22 +127,22 @@ impl TaskState {
         self.0.load(Acquire) & STARTED != 0
     }
 
-    /// Whether the caller went away, and whether the deadline has passed: one relaxed load.
+    /// Whether the caller went away, and whether the deadline has passed. Costs one relaxed load.
     pub(super) fn signals(&self) -> (bool, bool) {
         let state = self.0.load(Relaxed);
         (state & CALLER_LEFT != 0, state & LATE != 0)
     }
 
-    /// Sets the state that `next` gives, if it gives one; the state before.
+    /// Replaces the state by the result of `next`. Returns the state before, or `None` if `next` did.
     fn update(&self, next: impl Fn(u32) -> Option<u32>) -> Option<u32> {
         self.0.fetch_update(AcqRel, Acquire, next).ok()
     }
 }
 
 impl Wakeup {
-    /// What a task that was woken in this state needs.
+    /// The result of a wake-up in this state.
     const fn of(state: u32) -> Self {
-        if state & AWAITED_ON_WORKER == 0 { Self::Schedule } else { Self::ScheduleAndTell }
+        if state & AWAITED_ON_WORKER == 0 { Self::Schedule } else { Self::ScheduleAndWakeCaller }
     }
 }
 
@@ -175,13 +175,13 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_waits_for_the_task_is_told_of_each_wake_up() {
+    fn each_wake_up_also_wakes_the_worker_that_waits_for_the_task() {
         let state = TaskState::new();
         state.awaited_on_worker();
         state.begin_poll().expect("it is scheduled");
-        assert_eq!((state.wake(), state.end_poll()), (Wakeup::Nothing, Wakeup::ScheduleAndTell));
+        assert_eq!((state.wake(), state.end_poll()), (Wakeup::Nothing, Wakeup::ScheduleAndWakeCaller));
         state.begin_poll().expect("it was woken");
-        assert_eq!((state.end_poll(), state.wake()), (Wakeup::Nothing, Wakeup::ScheduleAndTell));
+        assert_eq!((state.end_poll(), state.wake()), (Wakeup::Nothing, Wakeup::ScheduleAndWakeCaller));
     }
 
     #[test]

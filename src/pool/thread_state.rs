@@ -1,14 +1,14 @@
-//! What the system says of a thread: whether it runs, or waits for something.
+//! The kernel's state of a thread: runnable or blocked.
 
 use std::time::Duration;
 
-/// The system's number of a thread.
+/// The kernel's number of a thread.
 pub(super) type ThreadId = i32;
 
-/// Whether the system says what a thread does.
+/// Whether the kernel shows the state of a thread.
 pub(super) const IS_KNOWN: bool = cfg!(target_os = "linux");
 
-/// The calling thread's; none where the system does not say what a thread does.
+/// The calling thread's number; `None` if the kernel does not show the state of a thread.
 #[cfg(target_os = "linux")]
 pub(super) fn current() -> Option<ThreadId> {
     Some(rustix::thread::gettid().as_raw_nonzero().get())
@@ -19,24 +19,25 @@ pub(super) fn current() -> Option<ThreadId> {
     None
 }
 
-/// Whether a thread of this process runs, or would if a core were free. A thread that sleeps, waits for a disk or is
-/// gone does not, nor does one of which the system says nothing.
+/// Whether a thread of this process is runnable: it runs, or waits for a core. A thread that sleeps, waits for a disk
+/// or has ended is not, nor is a thread whose state cannot be read.
 pub(super) fn runs(thread: ThreadId) -> bool {
     std::fs::read(format!("/proc/self/task/{thread}/stat")).is_ok_and(|stat| state_in(&stat) == Some(b'R'))
 }
 
-/// Between two samples are at least so many times what one takes, because reading many threads' states is work as well;
-/// but never more than [`LONGEST_REST`], because the sampler may have been suspended itself.
+/// The time between two samples is at least this multiple of the time that a sample takes, because reading the states
+/// of many threads costs CPU time. It is at most [`LONGEST_REST`]: a sample may have taken long because its thread was
+/// suspended.
 const LEAST_REST: u32 = 20;
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
-/// The time until the next sample, which is due after `next`, if the last one took so long.
+/// The time until the next sample: `next`, or longer if the last sample took long.
 pub(super) fn rest(next: Duration, took: Duration) -> Duration {
     next.max((took * LEAST_REST).min(LONGEST_REST))
 }
 
-/// The letter of the state, which comes after the name of the thread in parentheses (proc(5)); the name may have some
-/// of its own.
+/// The letter of the state. It comes after the name of the thread in parentheses, and the name may contain parentheses
+/// too: see proc(5).
 fn state_in(stat: &[u8]) -> Option<u8> {
     let name_ends = stat.iter().rposition(|&byte| byte == b')')?;
     stat.get(name_ends + 2).copied()
@@ -65,16 +66,16 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_thread_that_computes_runs_and_one_that_waits_does_not() {
+    fn a_thread_that_computes_is_runnable_and_a_thread_that_waits_is_not() {
         use std::sync::mpsc;
 
-        let (told, tell) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let (release, gate) = mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
-            let _ = told.send(current());
+            let _ = sender.send(current());
             let _ = gate.recv();
         });
-        let waits = tell.recv().unwrap().unwrap();
+        let waits = receiver.recv().unwrap().unwrap();
         assert!(runs(current().unwrap()));
         while runs(waits) {
             std::thread::yield_now();

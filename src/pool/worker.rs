@@ -1,7 +1,8 @@
-//! The loop of a worker's thread, and what is done when a pool's lock has been released.
+//! The worker loop, and the effects that a thread performs after it has released a pool's lock.
 //!
-//! A worker takes a task, polls it, and then either releases the permit of a task that ended and takes its next task under
-//! the same lock, or puts a task that waits aside and takes the next one. If there is none, it parks.
+//! A worker takes a task and polls it once. If the task ended, the worker releases its permit and takes the next task
+//! under the same lock. If the task was woken during the poll, it goes back among the ready tasks. If it is pending,
+//! the worker drops its reference: the task's waker has another one. If no task waits, the worker parks.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::allotment::{Allot, Report};
-use super::dispatch::{Ending, Last};
+use super::dispatch::{Ending, WorkerEvent};
 use super::effects::Effects;
 use super::group::Member;
 use super::local;
@@ -27,18 +28,19 @@ use crate::threads;
 fn run(pool: &Arc<Shared>, worker: WorkerId) {
     local::enter(pool.id, TaskTimes::of(pool.name()));
     set_up(pool);
-    let mut next = next(pool, worker, pool.now(), Last::Started, None);
+    let mut next = next(pool, worker, pool.now(), WorkerEvent::Started, None);
     while let Some((task, now)) = next.take() {
         let polled = local::poll(&task, now);
         let now = pool.now();
         next = match polled {
             Polled::Ended(outcome, began) => release(pool, worker, now, task, outcome, began),
-            Polled::Woken => self::next(pool, worker, now, Last::Woken(task), None),
+            Polled::Woken => self::next(pool, worker, now, WorkerEvent::Woken(task), None),
             Polled::Pending | Polled::Stale => {
-                // It may be the last reference, to a task that nobody can wake. It is not kept while the worker parks.
+                // If this is the last reference, nobody can wake the task, and dropping it releases its permit. That
+                // must not wait until the worker has parked and found another task.
                 shielded(|| drop(task));
-                let last = if matches!(polled, Polled::Pending) { Last::Pending } else { Last::Stale };
-                self::next(pool, worker, now, last, None)
+                let event = if matches!(polled, Polled::Pending) { WorkerEvent::Pending } else { WorkerEvent::Stale };
+                self::next(pool, worker, now, event, None)
             }
         };
     }
@@ -48,7 +50,7 @@ fn run(pool: &Arc<Shared>, worker: WorkerId) {
     local::leave();
 }
 
-/// Releases the permit of a task that the worker has ended; the worker's next task.
+/// Releases the permit of a task that ended, and takes the worker's next task.
 fn release(
     pool: &Arc<Shared>,
     worker: WorkerId,
@@ -62,21 +64,21 @@ fn release(
         shielded(|| local::record_run(now, ran));
     }
     match task.head().key() {
-        Some(key) => next(pool, worker, now, Last::Ended(Ending { key, outcome, ran }), Some(task)),
-        None => next(pool, worker, now, Last::Stale, Some(task)),
+        Some(key) => next(pool, worker, now, WorkerEvent::Ended(Ending { key, outcome, ran }), Some(task)),
+        None => next(pool, worker, now, WorkerEvent::Stale, Some(task)),
     }
 }
 
-/// The worker's next task, and the time from which on it is polled; `None` if the worker is to end. The task that has
-/// `ended` tells its caller as soon as its permit was released, and before the worker waits.
+/// The worker's next task and the current time. `None` means that the worker must end. The caller of the task that has
+/// `ended` is woken after the permit was released, and before the worker parks.
 fn next(
     pool: &Arc<Shared>,
     worker: WorkerId,
     now: Timestamp,
-    last: Last<TaskRef>,
+    event: WorkerEvent<TaskRef>,
     ended: Option<TaskRef>,
 ) -> Option<(TaskRef, Timestamp)> {
-    let (next, effects) = pool.dispatch.next(worker, now, last);
+    let (next, effects) = pool.dispatch.next(worker, now, event);
     if let Some(task) = ended {
         task.publish();
         changed(pool);
@@ -90,7 +92,7 @@ fn next(
     Some((task, now()))
 }
 
-/// Polls a task of this thread's own pool on behalf of the one that waits for it, and releases its permit if it ends.
+/// Polls a task of this thread's pool in place, for the task that waits for it, and releases its permit if it ends.
 pub(super) fn run_in_place(pool: &Arc<Shared>, task: TaskRef) {
     match local::poll(&task, pool.now()) {
         Polled::Ended(outcome, began) => end(pool, task, outcome, began),
@@ -99,7 +101,7 @@ pub(super) fn run_in_place(pool: &Arc<Shared>, task: TaskRef) {
     }
 }
 
-/// Releases the permit of a task that ended outside of a worker's loop, and tells its caller.
+/// Releases the permit of a task that ended outside of a worker's loop, and wakes its caller.
 pub(super) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Option<Timestamp>) {
     let now = pool.now();
     let ran = began.map(|began| now.since(began));
@@ -114,13 +116,13 @@ pub(super) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Op
     changed(pool);
 }
 
-/// A task in flight was woken.
+/// Puts a task that was woken among the ready tasks.
 pub(super) fn ready(pool: &Arc<Shared>, task: TaskRef) {
     let effects = pool.dispatch.ready(pool.now(), task);
     perform(pool, effects);
 }
 
-/// Performs what was put off until the lock was released, on a thread that is not the pool's worker.
+/// Performs effects on a thread that is not a worker of the pool.
 pub(super) fn perform(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
     if effects.is_empty() {
         return;
@@ -129,26 +131,26 @@ pub(super) fn perform(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
     if evicted.is_empty() {
         return;
     }
-    // What they hold is dropped by the pool's own workers: destructors may block.
+    // The pool's workers drop these tasks, because destructors may block.
     let (too_many, effects) = pool.dispatch.discard(pool.now(), evicted);
     if !too_many.is_empty() {
         let name = format!("offload-drop-{}", pool.name());
-        // If no thread can be had, the tasks were dropped with the closure.
+        // If no thread can be started, the tasks are dropped here, with the closure.
         let _ = threads::start(name, None, move || discard(too_many));
     }
     perform(pool, effects);
 }
 
-/// The same on a worker of the pool.
+/// Performs effects on a worker of the pool, which also drops the tasks that have ended.
 fn perform_on_worker(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
     if !effects.is_empty() {
         discard(perform_all(pool, effects));
     }
 }
 
-/// Performs the effects; the tasks to discard.
+/// Performs the effects, and returns the tasks to discard.
 fn perform_all(pool: &Arc<Shared>, effects: Effects<TaskRef>) -> Vec<TaskRef> {
-    let Effects { wake, evicted, garbage, idle, expire_at, sample, report, room } = effects;
+    let Effects { wake, evicted, to_drop, idle, expire_at, sample, report, has_room } = effects;
     match wake {
         Wake::Nobody => {}
         Wake::Unpark(thread) => thread.unpark(),
@@ -163,10 +165,10 @@ fn perform_all(pool: &Arc<Shared>, effects: Effects<TaskRef>) -> Vec<TaskRef> {
     if let Some(at) = expire_at.and_then(|at| pool.plan.group.instant_of(at)) {
         expire_at_instant(pool, at);
     }
-    if room {
-        pool.room.notify_one();
+    if has_room {
+        pool.has_room.notify_one();
     }
-    let mut discarded = garbage;
+    let mut discarded = to_drop;
     for Evicted { task, reason, retry_after, .. } in evicted {
         task.reject(pool.rejection(reason, retry_after));
         discarded.push(task);
@@ -225,7 +227,7 @@ fn start(pool: &Arc<Shared>, worker: WorkerId) {
     for task in tasks {
         match task.abandon() {
             Some((outcome, began)) => end(pool, task, outcome, began),
-            // It had ended already, and waited to be dropped.
+            // It had ended already, and only waited to be dropped.
             None => task.discard(),
         }
     }
@@ -247,7 +249,7 @@ fn start_thread(pool: &Arc<Shared>, worker: WorkerId) -> io::Result<()> {
     threads::start(name, pool.plan.stack_size, move || run(&this, worker))
 }
 
-/// What a worker's thread does first.
+/// Sets the thread's `nice` value, and calls the hook for the start of a worker.
 fn set_up(pool: &Arc<Shared>) {
     if let Some(nice) = pool.plan.nice
         && let Err(error) = threads::renice(nice)
@@ -265,7 +267,7 @@ fn set_up(pool: &Arc<Shared>) {
     }
 }
 
-/// The numbers of the pool have changed.
+/// Notes that the pool's numbers have changed, so that they are published.
 pub(super) fn changed(pool: &Arc<Shared>) {
     shielded(|| publish::changed(pool));
 }

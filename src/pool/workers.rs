@@ -1,14 +1,16 @@
-//! The workers of a pool: which exist, which are parked, which poll a task, and which is to be woken or started next.
+//! The workers of a pool: their states, and the choice of the worker that is woken or started next.
 //!
-//! Everything here happens under the lock of `dispatch.rs`, whose wake-up protocol it serves.
+//! The pool's lock protects all of this. `dispatch.rs` describes the wake-up protocol.
 //!
 //! # How many workers wake at a time
 //!
-//! A wake-up is the dearest thing that a pool does: two system calls, and a thread that competes for a core with the one
-//! that woke it. So while the tasks that wait would take one worker less than [`BACKLOG`], one worker wakes at a time;
-//! it wakes the next when it arrives and still finds more to take than workers are coming for. A longer backlog wakes as
-//! many workers at once as there are cores. A worker that has ended a task and found no other looks once more after it has
-//! told its caller: the caller's next task is left to it.
+//! A wake-up is the most expensive thing that a pool does: it takes two system calls, and the woken thread competes
+//! with its waker for a core. So while one worker could finish the waiting tasks within [`LONG_BACKLOG`], one worker
+//! wakes at a time. When it arrives, it wakes the next one if more tasks wait than workers are coming for. A longer
+//! backlog wakes as many workers at once as there are cores.
+//!
+//! A worker whose task ended, and that found no other task, first wakes the caller and then looks for a task *once
+//! more* before it parks. No other worker is woken for the task that this caller submits next.
 
 use std::time::Duration;
 
@@ -19,10 +21,10 @@ use crate::admission::Timestamp;
 use crate::sync::{Thread, current};
 use crate::threads::START_BACKOFF;
 
-/// The work, in the time of one worker, from which on workers do not wait for each other to wake.
-const BACKLOG: Duration = Duration::from_micros(100);
+/// The time that one worker would need for the waiting tasks from which on several workers wake at once.
+const LONG_BACKLOG: Duration = Duration::from_micros(100);
 
-/// How many active workers a sample has at most. The others are taken to be like them.
+/// How many awake workers a sample has at most. The others are assumed to be like them.
 const SAMPLE: usize = 64;
 
 /// The number of a worker in its pool, from zero.
@@ -32,20 +34,20 @@ pub(super) type WorkerId = usize;
 #[derive(Debug)]
 pub(super) struct Workers {
     workers: Vec<Option<Worker>>,
-    /// The parked workers, the last one to park on top: a light load touches few threads.
+    /// The stack of parked workers. The last one to park is woken first, so a light load touches few threads.
     parked: Vec<WorkerId>,
     pub(super) max: usize,
     limit: ActiveLimit,
-    /// The sampler runs.
+    /// Whether the sampler runs.
     sampled: bool,
-    /// Where the next sample begins, if it cannot have all workers.
+    /// The worker with which the next sample begins, if a sample cannot have all workers.
     sample_from: WorkerId,
     pub(super) present: usize,
     waking: usize,
-    /// Workers that found no task, and will look once more before they park.
-    returning: usize,
+    /// How many workers found no task, and will look once more before they park.
+    rechecking: usize,
     pub(super) active: usize,
-    /// No thread could be started; no other start is tried before this time.
+    /// After a thread could not be started, no other start is tried before this time.
     start_blocked_until: Timestamp,
 }
 
@@ -55,19 +57,19 @@ struct Worker {
     thread: Option<Thread>,
     id: Option<ThreadId>,
     parked: bool,
-    returning: bool,
-    /// When it began to poll the task that it has.
+    rechecking: bool,
+    /// The time at which it began to poll its task; `None` while it polls none.
     polling_since: Option<Timestamp>,
 }
 
-/// A worker to look up in the system.
+/// A worker whose thread the sampler looks up.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Awake {
+pub(crate) struct AwakeWorker {
     pub(super) thread: ThreadId,
     polling_since: Option<Timestamp>,
 }
 
-/// The worker to wake, once the lock is released.
+/// The worker to wake after the lock has been released.
 #[derive(Debug, Default)]
 pub(crate) enum Wake {
     #[default]
@@ -88,21 +90,22 @@ impl Workers {
             sample_from: 0,
             present: 0,
             waking: 0,
-            returning: 0,
+            rechecking: 0,
             active: 0,
             start_blocked_until: Timestamp::from_nanos(0),
         }
     }
 
-    /// Wakes or starts a worker for one of `waiting` tasks, unless enough are coming or none may.
+    /// Chooses a worker to wake or start for `waiting` tasks, unless enough workers are coming or no other may be
+    /// awake.
     pub(super) fn wake(&mut self, now: Timestamp, waiting: usize) -> Wake {
-        if waiting <= self.waking + self.returning || self.waking >= self.at_once(waiting) || !self.has_room() {
+        if waiting <= self.waking + self.rechecking || self.waking >= self.max_waking(waiting) || !self.has_room() {
             return Wake::Nobody;
         }
         if let Some(thread) = self.pop_parked() {
             return Wake::Unpark(thread);
         }
-        // Without any worker a start is tried in any case: if it fails, the tasks that wait are rejected.
+        // A pool without any worker always tries to start one. If that fails, the waiting tasks are rejected.
         if self.present >= self.max || (self.present > 0 && now < self.start_blocked_until) {
             return Wake::Nobody;
         }
@@ -116,9 +119,9 @@ impl Workers {
         Wake::Start(free)
     }
 
-    fn at_once(&self, waiting: usize) -> usize {
+    fn max_waking(&self, waiting: usize) -> usize {
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
-        if self.limit.usual().saturating_mul(waiting) < BACKLOG { 1 } else { self.limit.cores().max(1) }
+        if self.limit.mean_poll_time().saturating_mul(waiting) < LONG_BACKLOG { 1 } else { self.limit.cores().max(1) }
     }
 
     pub(super) fn unpark_all(&mut self) -> Vec<Thread> {
@@ -142,20 +145,20 @@ impl Workers {
         self.waking -= 1;
     }
 
-    /// The worker found no task. It tells a caller, and then looks once more.
-    pub(super) fn will_return(&mut self, worker: WorkerId) {
+    /// The worker found no task. It wakes the caller of its last task, and then looks once more.
+    pub(super) fn will_recheck(&mut self, worker: WorkerId) {
         if let Some(worker) = &mut self.workers[worker] {
-            worker.returning = true;
-            self.returning += 1;
+            worker.rechecking = true;
+            self.rechecking += 1;
         }
     }
 
-    /// The worker looks once more.
-    pub(super) fn returned(&mut self, worker: WorkerId) {
+    /// The worker looks for a task once more.
+    pub(super) fn rechecked(&mut self, worker: WorkerId) {
         if let Some(worker) = &mut self.workers[worker]
-            && std::mem::take(&mut worker.returning)
+            && std::mem::take(&mut worker.rechecking)
         {
-            self.returning -= 1;
+            self.rechecking -= 1;
         }
     }
 
@@ -167,8 +170,8 @@ impl Workers {
         self.parked.push(worker);
     }
 
-    /// The worker's park returned. Whether it was woken; if not, its time is up or the wake-up was spurious, and it is not
-    /// parked any more.
+    /// The worker's park returned. Whether another thread woke it; if not, its keep-alive ended or the wake-up was
+    /// spurious. It is not parked any more in either case.
     pub(super) fn unparked(&mut self, worker: WorkerId) -> bool {
         let woken = self.workers[worker].as_ref().is_some_and(|worker| !worker.parked);
         if woken {
@@ -189,7 +192,7 @@ impl Workers {
         self.leave(worker);
     }
 
-    /// Until when no start is tried, because the last one failed.
+    /// The time before which no start is tried, because the last one failed.
     pub(super) fn start_blocked_until(&self, now: Timestamp) -> Option<Timestamp> {
         (now < self.start_blocked_until).then_some(self.start_blocked_until)
     }
@@ -207,16 +210,16 @@ impl Workers {
         }
     }
 
-    /// The worker has polled its task, or was told not to.
+    /// The worker has polled its task.
     pub(super) fn end_poll(&mut self, worker: WorkerId, now: Timestamp) {
         self.active -= 1;
         let since = self.workers[worker].as_mut().and_then(|worker| worker.polling_since.take());
         if let Some(since) = since {
-            self.limit.polled(now.since(since));
+            self.limit.record_poll(now.since(since));
         }
     }
 
-    /// The worker does not poll the task that it took.
+    /// The worker did not poll the task that it took.
     pub(super) fn abort_poll(&mut self, worker: WorkerId) {
         self.active -= 1;
         if let Some(worker) = &mut self.workers[worker] {
@@ -224,8 +227,9 @@ impl Workers {
         }
     }
 
-    /// Whether there is, or may be, a worker for one more task than `ready` of them wait to be polled.
-    pub(super) fn has_room_beside(&self, ready: usize) -> bool {
+    /// Whether the active limit allows a worker for another task beside those that are polled and those that are
+    /// `ready`.
+    pub(super) fn has_worker_for_another(&self, ready: usize) -> bool {
         self.active + ready < self.limit.current()
     }
 
@@ -234,19 +238,20 @@ impl Workers {
         self.awake() < self.limit.current()
     }
 
-    /// Whether more workers are awake than may be: one that asks for a task gets none.
-    pub(super) fn has_too_many(&self) -> bool {
+    /// Whether more workers are awake than the active limit allows. A worker that asks for a task then gets none.
+    pub(super) fn exceeds_limit(&self) -> bool {
         self.awake() > self.limit.current()
     }
 
-    /// Whether the sampler is to start. The answer is yes once. `waiting` tasks wait to be taken.
+    /// Whether the caller must start the sampler. True once, until the sampler has stopped. `waiting` tasks wait for a
+    /// worker.
     pub(super) fn starts_sampler(&mut self, waiting: usize) -> bool {
         let starts = thread_state::IS_KNOWN && !self.sampled && self.limit.is_worth_sampling(self.awake(), waiting);
         self.sampled |= starts;
         starts
     }
 
-    /// What the budget of cores must learn, if anything.
+    /// A report, if there is something that the budget of cores must know.
     pub(super) fn report(&mut self, waiting: usize) -> Option<Report> {
         self.limit.report(self.awake(), self.unattended(waiting))
     }
@@ -256,29 +261,29 @@ impl Workers {
         self.limit.status(self.awake(), self.unattended(waiting))
     }
 
-    /// Applies a message of the budget; what it must learn then.
+    /// Applies a message of the budget. The caller sends the report, if there is one, to the budget.
     pub(super) fn apply(&mut self, allot: Allot, waiting: usize) -> Option<Report> {
         self.limit.apply(allot, self.awake(), self.unattended(waiting))
     }
 
-    /// Whether the workers are to be sampled before a tick of the budget.
+    /// Whether the sampler should sample the workers before a tick of the budget.
     pub(super) fn may_hold_unused_cores(&self) -> bool {
         thread_state::IS_KNOWN && self.limit.may_hold_unused_cores(self.awake())
     }
 
-    /// How many of `waiting` tasks no worker is coming for.
+    /// How many of the `waiting` tasks no worker is coming for.
     fn unattended(&self, waiting: usize) -> usize {
-        waiting.saturating_sub(self.waking + self.returning)
+        waiting.saturating_sub(self.waking + self.rechecking)
     }
 
-    /// The number of cores, for a pool without a budget.
+    /// Sets the number of cores of a pool without a budget.
     #[cfg(test)]
     pub(super) fn set_cores(&mut self, cores: usize) {
         self.limit.set_cores(cores);
     }
 
-    /// The workers that are awake, or as many of them as are enough: others each time.
-    pub(super) fn sample(&mut self) -> Vec<Awake> {
+    /// The awake workers, or some of them if they are many: each call continues where the last one ended.
+    pub(super) fn sample(&mut self) -> Vec<AwakeWorker> {
         let count = self.workers.len();
         let order = (0..count).map(|step| (self.sample_from + step) % count);
         let mut sample = Vec::new();
@@ -288,7 +293,7 @@ impl Workers {
                 break;
             }
             if let Some(Worker { id: Some(thread), parked: false, polling_since, .. }) = self.workers[worker] {
-                sample.push(Awake { thread, polling_since });
+                sample.push(AwakeWorker { thread, polling_since });
                 last = Some(worker);
             }
         }
@@ -296,35 +301,36 @@ impl Workers {
         sample
     }
 
-    /// How many workers are runnable, by a sample of them.
+    /// Estimates from a sample how many workers are runnable.
     pub(super) fn runnable(&self, sample: &[Sampled]) -> usize {
         runnable(sample, self.awake())
     }
 
-    /// Learns what the sampled workers do; when to sample again. `waiting` tasks wait to be taken. `sharing`: how many
-    /// runnable workers of all pools there are for each core.
-    pub(super) fn learn(
+    /// Adjusts the active limit to a sample of the workers. The result is the time until the next sample, if one is
+    /// needed. `waiting` tasks wait for a worker. `sharing` is the number of runnable workers of all pools for each
+    /// core.
+    pub(super) fn observe(
         &mut self,
         now: Timestamp,
         sample: &[Sampled],
         waiting: usize,
         sharing: usize,
     ) -> Option<Duration> {
-        let next = self.limit.learn(now, sample, self.awake(), self.unattended(waiting), sharing);
+        let next = self.limit.observe(now, sample, self.awake(), self.unattended(waiting), sharing);
         self.sampled = next.is_some();
         next
     }
 
     #[cfg(test)]
     pub(super) fn lower_limit(&mut self) {
-        let busy = vec![Sampled { runnable: true, since: None }; self.max.max(1)];
-        self.limit.learn(Timestamp::from_nanos(0), &busy, self.max, 1, 1);
+        let runnable = vec![Sampled { runnable: true, since: None }; self.max.max(1)];
+        self.limit.observe(Timestamp::from_nanos(0), &runnable, self.max, 1, 1);
     }
 
-    /// How many are waking, and how many are returning.
+    /// How many workers are waking, and how many will look for a task once more.
     #[cfg(test)]
     pub(super) fn coming(&self) -> (usize, usize) {
-        (self.waking, self.returning)
+        (self.waking, self.rechecking)
     }
 
     fn awake(&self) -> usize {
@@ -334,7 +340,7 @@ impl Workers {
 
 // === impl Awake ===
 
-impl Awake {
+impl AwakeWorker {
     pub(super) const fn sampled(self, runnable: bool) -> Sampled {
         Sampled { runnable, since: self.polling_since }
     }

@@ -1,4 +1,4 @@
-//! Tasks that await: they give their worker back, and go ahead of the queue when they are woken.
+//! Tasks that await: their worker polls other tasks meanwhile, and a woken task is polled before queued ones start.
 
 use std::sync::mpsc;
 
@@ -8,7 +8,7 @@ use tower_offload::{PoolConfig, Pools};
 
 use crate::support::{Gate, Held, PATIENCE, end_of, hold, pools, stats, until};
 
-/// A task in flight that awaits; it then says so.
+/// A task that has begun and awaits the sender. Its value is the thread that polled it last.
 fn awaiting(pools: &Pools, name: &str) -> (TaskHandle<std::thread::ThreadId>, oneshot::Sender<()>) {
     let begun = Gate::default();
     let begins = begun.clone();
@@ -74,7 +74,8 @@ fn a_woken_task_is_polled_before_the_first_of_the_queue() {
     assert_eq!(receiver.try_iter().collect::<Vec<_>>(), ["woken", "queued"]);
 }
 
-/// What a runtime with a slot for the task it will run next does wrong: the task waits for as long as its waker blocks.
+/// A runtime that keeps the woken task in a slot of the waking thread fails this: the task waits while that thread
+/// blocks.
 #[test]
 fn a_task_that_wakes_another_and_then_blocks_does_not_hold_it_up() {
     let pools = pools("wtb", PoolConfig::new(2));

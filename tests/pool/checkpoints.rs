@@ -1,4 +1,5 @@
-//! What a task learns of its caller, its deadline and a shutdown, while it runs.
+//! Checkpoints: a running task learns that its caller left, that its deadline has passed, or that a shutdown cuts it
+//! off.
 
 use std::time::Duration;
 
@@ -15,20 +16,20 @@ fn outside_of_a_task_nothing_is_cancelled() {
 }
 
 #[test]
-fn a_blocking_task_learns_that_its_caller_left_and_gives_its_place_back() {
+fn a_blocking_task_learns_that_its_caller_left_and_releases_its_permit() {
     let pools = pools("left", PoolConfig::new(1));
-    let (begun, told) = (Gate::default(), Gate::default());
-    let (begins, tells) = (begun.clone(), told.clone());
+    let (begun, noticed) = (Gate::default(), Gate::default());
+    let (begins, notices) = (begun.clone(), noticed.clone());
     let task = pools.submit_to_pool("left", move || {
         begins.open();
         while checkpoint() != Err(Cancelled::CallerLeft) {
             std::thread::yield_now();
         }
-        tells.open();
+        notices.open();
     });
     begun.wait();
     task.unwrap().cancel();
-    told.wait();
+    noticed.wait();
     until_at_rest(&pools, "left");
     assert_eq!(stats(&pools, "left").counts.ok, 1, "it ended as it chose");
 }
@@ -36,18 +37,18 @@ fn a_blocking_task_learns_that_its_caller_left_and_gives_its_place_back() {
 #[test]
 fn a_dropped_handle_cancels_nothing() {
     let pools = pools("drop", PoolConfig::new(1));
-    let (begun, gate, told) = (Gate::default(), Gate::default(), Gate::default());
-    let (begins, holds, tells) = (begun.clone(), gate.clone(), told.clone());
+    let (begun, gate, noticed) = (Gate::default(), Gate::default(), Gate::default());
+    let (begins, holds, notices) = (begun.clone(), gate.clone(), noticed.clone());
     let task = pools.submit_to_pool("drop", move || {
         begins.open();
         holds.wait();
         assert_eq!(checkpoint(), Ok(()));
-        tells.open();
+        notices.open();
     });
     begun.wait();
     drop(task);
     gate.open();
-    told.wait();
+    noticed.wait();
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Runs a test in a process of its own, whose limits it may then change.
+//! Runs a test in a child process, whose limits the test may change.
 
 use std::process::Command;
 
 const CHILD: &str = "TOWER_OFFLOAD_CHILD";
 
-/// In the test's own process: runs the named test again in a child, and looks how that ended. In the child: `body`.
+/// In the test process: runs the named test in a child process and checks that it passed. In the child: calls `body`.
 pub(crate) fn in_child(test: &str, prepare: impl FnOnce(&mut Command), body: impl FnOnce()) {
     if std::env::var_os(CHILD).is_some() {
         return body();

@@ -1,4 +1,4 @@
-//! Without pools, everything runs where it stands.
+//! Disabled pools run each task on the thread that submits it.
 
 use std::thread;
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn a_future_of_disabled_pools_does_not_hold_up_the_runtime_it_needs() {
 }
 
 #[test]
-fn disabled_pools_run_every_task_on_the_thread_that_asks() {
+fn disabled_pools_run_every_task_on_the_thread_that_submits_it() {
     let pools = Pools::disabled();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let here = thread::current().id();

@@ -1,4 +1,4 @@
-//! The end of a pool: it takes nothing new, finishes what it has, and gives up what it cannot.
+//! Draining: a pool rejects new tasks, finishes those that it has, and at the deadline gives up the rest.
 
 use std::sync::{Arc, mpsc};
 use std::task::{Wake, Waker};
@@ -17,7 +17,7 @@ fn shut_down(pools: &Pools, deadline: Duration) -> DrainReport {
     receiver.recv_timeout(PATIENCE).expect("the shutdown did not end")
 }
 
-/// Without Tokio.
+/// Blocks on a future without Tokio.
 fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(thread::Thread);
     impl Wake for Unpark {
@@ -47,7 +47,7 @@ fn reason<T: std::fmt::Debug>(result: Result<T, TaskError>) -> Reason {
 }
 
 #[test]
-fn a_drain_refuses_what_is_new_and_finishes_what_it_has() {
+fn a_drain_rejects_new_tasks_and_finishes_those_that_it_has() {
     let pools = pools("drain", PoolConfig::new(1));
     let held = hold(&pools, "drain", 1);
     let queued: Vec<_> = (0..10).map(|number| pools.submit_to_pool("drain", move || number).unwrap()).collect();
@@ -69,7 +69,7 @@ fn a_drain_refuses_what_is_new_and_finishes_what_it_has() {
 }
 
 #[test]
-fn at_the_deadline_the_queue_is_given_up_and_what_runs_is_told_of() {
+fn at_the_deadline_queued_tasks_are_rejected_and_those_in_flight_are_reported() {
     let pools = pools("dead", PoolConfig::new(2));
     let held = hold(&pools, "dead", 2);
     let queued: Vec<_> = (0..5).map(|_| pools.submit_to_pool("dead", || ()).unwrap()).collect();
@@ -84,7 +84,7 @@ fn at_the_deadline_the_queue_is_given_up_and_what_runs_is_told_of() {
         assert!(matches!(&error, TaskError::Rejected(rejection) if !rejection.started()), "{error}");
         assert_eq!(reason::<()>(Err(error)), Reason::Draining);
     }
-    // What is in flight goes on, and its caller is answered.
+    // The tasks in flight are finished, and their callers get answers.
     held.into_iter().for_each(Held::release);
     until("its threads have ended", || threads_of("dead") == 0);
     let numbers = stats(&pools, "dead");
@@ -127,7 +127,7 @@ fn a_shutdown_that_is_dropped_leaves_the_pools_draining() {
     assert_eq!(end_of(queued).unwrap(), 5);
 }
 
-/// A task in flight may be woken long after the pool was told to end.
+/// A task in flight may be woken long after the shutdown.
 #[test]
 fn a_task_cut_off_by_a_shutdown_still_ends_when_it_is_woken() {
     let pools = pools("woken", PoolConfig::new(1));
@@ -140,7 +140,7 @@ fn a_task_cut_off_by_a_shutdown_still_ends_when_it_is_woken() {
     until("its worker has ended again", || threads_of("woken") == 0);
 }
 
-/// Many submit while the drain begins: each is answered, and those that were admitted run.
+/// Several threads submit while the drain begins. Each submission is answered, and each admitted task runs.
 #[test]
 fn a_drain_in_the_middle_of_submissions_loses_none() {
     for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! The caller's end: awaiting, waiting, leaving, and the last handle of a pool.
+//! The caller's handle: awaiting, waiting, leaving, and the last handle of a pool.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -40,14 +40,14 @@ fn a_handle_can_be_awaited() {
 }
 
 #[test]
-fn a_finished_task_says_so_before_its_value_is_taken() {
+fn a_task_is_finished_before_its_value_is_taken() {
     let pools = pools("done", PoolConfig::new(1));
     let handle = pools.submit_to_pool("done", || 3).unwrap();
     until("it has ended", || handle.is_finished());
     assert_eq!(handle.wait().unwrap(), 3);
 }
 
-/// The token of `unpark` belongs to the thread, not to one wait: code that blocks inside a poll may use it up.
+/// The token of `unpark` belongs to the thread, not to one wait: code that parks inside a poll may consume it.
 #[test]
 fn a_wake_up_is_not_lost_while_a_future_blocks_the_waiting_thread() {
     let (asked, answered) = (Gate::default(), Gate::default());
@@ -68,7 +68,7 @@ fn a_wake_up_is_not_lost_while_a_future_blocks_the_waiting_thread() {
         sender.send(cx.waker().clone()).unwrap();
         asked.open();
         answered.wait();
-        // Whatever token there is, is used up here.
+        // This consumes the token, if there is one.
         thread::park_timeout(Duration::ZERO);
         Poll::Pending
     });
@@ -117,11 +117,11 @@ fn callers_that_leave_at_any_moment_lose_no_permit() {
 }
 
 #[test]
-fn dropping_the_last_handle_never_blocks_and_what_is_queued_runs() {
+fn dropping_the_last_handle_never_blocks_and_queued_tasks_run() {
     let all = pools("last", PoolConfig::new(1));
     let held = hold(&all, "last", 1);
     let handles: Vec<_> = (0..50).map(|number| all.submit_to_pool("last", move || number).unwrap()).collect();
-    // If this waited for the tasks, it would wait for ever: they are held.
+    // The tasks are held, so a drop that waited for them would not return.
     drop(all);
     held.into_iter().for_each(Held::release);
     for (number, handle) in handles.into_iter().enumerate() {

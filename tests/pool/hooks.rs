@@ -1,4 +1,4 @@
-//! What an application adds to its pools: a context of its own, hooks of workers, and a stack size.
+//! The application's settings of code and threads: its context, hooks for workers, and the stack size.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn a_context_surrounds_each_poll_and_the_drop_of_the_future() {
 }
 
 #[test]
-fn a_hook_that_does_not_call_or_panics_harms_no_pool() {
+fn a_context_hook_that_panics_or_does_not_call_its_argument_harms_no_pool() {
     let silent =
         Pools::builder().pool("quiet", PoolConfig::new(1)).context(|| |_: &mut dyn FnMut()| ()).build().unwrap();
     assert_eq!(end_of(silent.submit_to_pool("quiet", || 1).unwrap()).unwrap(), 1);
@@ -54,7 +54,7 @@ fn a_hook_that_does_not_call_or_panics_harms_no_pool() {
     let panics = Pools::builder().pool("panics", PoolConfig::new(1)).context(move || panics).build().unwrap();
     let error = end_of(panics.submit_to_pool("panics", || 1).unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "the task panicked: the hook panics");
-    until("its place is free", || stats(&panics, "panics").in_flight == 0);
+    until("its permit is released", || stats(&panics, "panics").in_flight == 0);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The limit of what is in flight, the capacity of the queue, and the order.
+//! The concurrency limit, the capacity of the queue, and the order of tasks.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -8,7 +8,7 @@ use tower_offload::{PoolConfig, Reason, TaskError};
 use crate::support::{check_numbers, end_of, hold, pools, stats};
 
 fn reason<T: std::fmt::Debug>(result: Result<T, TaskError>) -> Reason {
-    match result.expect_err("the task was refused") {
+    match result.expect_err("the task was rejected") {
         TaskError::Rejected(rejection) => rejection.reason(),
         other => panic!("{other}"),
     }
@@ -44,7 +44,7 @@ fn no_more_tasks_are_in_flight_than_the_limit_and_no_more_wait_than_the_capacity
 }
 
 #[test]
-fn of_fifty_clients_exactly_the_excess_is_refused() {
+fn of_fifty_submissions_exactly_the_excess_is_rejected() {
     let pools = pools("small", PoolConfig::new(1).queue_capacity(2));
     let held = hold(&pools, "small", 1);
     let answers: Vec<_> = (0..50).map(|number| pools.submit_to_pool("small", move || number)).collect();
@@ -61,12 +61,12 @@ fn of_fifty_clients_exactly_the_excess_is_refused() {
 }
 
 #[test]
-fn a_pool_without_a_queue_refuses_what_it_cannot_start() {
+fn a_pool_without_a_queue_rejects_each_task_that_it_cannot_start() {
     let pools = pools("none", PoolConfig::new(1).queue_capacity(0));
     for _ in 0..100 {
         let held = hold(&pools, "none", 1);
         assert_eq!(reason(pools.submit_to_pool("none", || ()).map(drop)), Reason::QueueFull);
-        // Who has the answer finds the place free.
+        // A caller that has its answer finds the permit released.
         held.into_iter().for_each(crate::support::Held::release);
     }
 }

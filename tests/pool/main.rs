@@ -1,5 +1,4 @@
-//! The promises of a pool, one test each, by handshakes: nothing here waits for a time to pass to see whether something
-//! happens.
+//! The promises of a pool, one test each. The tests use handshakes: none sleeps to see whether something happens.
 
 #![allow(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
 

@@ -142,7 +142,7 @@ fn a_shutdown_inside_a_task_does_not_wait_for_that_task() {
     assert_eq!((report.finished(), report.cut_off()), (1, 0));
 }
 
-/// A request that was accepted is finished, whatever it needs for that.
+/// A request that was accepted is finished, together with the tasks that it submits.
 #[test]
 fn a_task_in_flight_may_submit_to_the_pools_while_they_drain() {
     let pools = Pools::builder().pool("outer", PoolConfig::new(1)).pool("other", PoolConfig::new(1)).build().unwrap();
@@ -166,7 +166,7 @@ fn a_task_in_flight_may_submit_to_the_pools_while_they_drain() {
     }
 }
 
-/// Runs until it is cancelled, and says why.
+/// Runs until the task is cancelled, and returns the reason.
 fn until_cancelled() -> Cancelled {
     loop {
         if let Err(reason) = checkpoint() {

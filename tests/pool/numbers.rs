@@ -57,7 +57,7 @@ fn the_numbers_agree_at_every_instant_under_load() {
 
 #[test]
 #[expect(clippy::float_cmp, reason = "halves and wholes are exact")]
-fn utilization_is_the_share_of_the_workers_that_are_busy() {
+fn utilization_is_the_share_of_the_workers_that_are_active() {
     let pools = pools("half", PoolConfig::new(4));
     assert_eq!(stats(&pools, "half").utilization(), 0.0);
     let held = hold(&pools, "half", 2);

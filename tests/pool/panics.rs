@@ -1,4 +1,4 @@
-//! Code of the application that panics where one does not expect it: destructors, wakers, subscribers.
+//! Code of the application that panics in unexpected places: destructors, wakers and subscribers.
 
 use std::future::Future;
 use std::panic::panic_any;
@@ -23,7 +23,7 @@ impl Drop for Bomb {
     }
 }
 
-/// Nothing was lost: both workers work, and the numbers add up.
+/// Checks that both workers are alive, and that the numbers add up.
 fn check(pools: &Pools, name: &str, submitted: u64) {
     until_at_rest(pools, name);
     let before = stats(pools, name);
@@ -127,7 +127,7 @@ fn a_drain_whose_waker_panics_loses_no_task() {
     held.into_iter().for_each(Held::release);
 }
 
-/// Panics at whatever it is told.
+/// Panics in every callback that can.
 struct PanickingSubscriber;
 
 impl Subscriber for PanickingSubscriber {

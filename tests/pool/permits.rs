@@ -1,4 +1,4 @@
-//! A permit comes home however its task ends: it finishes, panics, or its caller leaves, early or late.
+//! A permit is released however its task ends: it finishes, it panics, its caller leaves, or nobody can wake it.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tower_offload::config::Queue;
 
 use crate::support::{Gate, Held, end_of, hold, pools, stats, until, until_at_rest};
 
-/// Says when it is dropped.
+/// Opens its gate when it is dropped.
 struct Dropped(Gate);
 
 impl Drop for Dropped {
@@ -44,7 +44,7 @@ fn ten_thousand_panics_leave_every_worker_alive_and_every_number_exact() {
 }
 
 #[test]
-fn dropping_a_queued_task_frees_its_place_at_once_and_it_never_starts() {
+fn dropping_a_queued_task_takes_it_out_of_the_queue_at_once_and_it_never_starts() {
     let pools = pools("leave", PoolConfig::new(1).queue_capacity(1));
     let held = hold(&pools, "leave", 1);
     let started = Arc::new(AtomicBool::new(false));
@@ -59,7 +59,7 @@ fn dropping_a_queued_task_frees_its_place_at_once_and_it_never_starts() {
         assert_pending!(task.poll());
         assert_eq!(stats(&pools, "leave").queued_tasks, 1);
         drop(task);
-        // No waiting: both are so as soon as the caller has gone.
+        // Both hold as soon as the drop returns.
         let stats = stats(&pools, "leave");
         assert_eq!((stats.queued_tasks, stats.counts.cancelled), (0, round));
         dropped.wait();
@@ -70,7 +70,7 @@ fn dropping_a_queued_task_frees_its_place_at_once_and_it_never_starts() {
 }
 
 #[test]
-fn dropping_a_task_that_awaits_drops_its_future_and_brings_the_permit_home() {
+fn dropping_a_task_that_awaits_drops_its_future_and_releases_its_permit() {
     let pools = pools("await", PoolConfig::new(1).queue_capacity(0));
     for round in 1..=100 {
         let (begun, dropped) = (Gate::default(), Gate::default());
@@ -86,15 +86,15 @@ fn dropping_a_task_that_awaits_drops_its_future_and_brings_the_permit_home() {
         assert_eq!(stats(&pools, "await").in_flight, 1);
         drop(task);
         dropped.wait();
-        until("the permit is home", || stats(&pools, "await").in_flight == 0);
+        until("the permit is released", || stats(&pools, "await").in_flight == 0);
         assert_eq!(stats(&pools, "await").counts.cancelled, round);
     }
 }
 
-/// The future drops its waker, and its handle is gone before its first poll ends. So the worker has the last reference
-/// to the task, and would keep it for as long as it may be idle.
+/// The future does not keep its waker, and its handle is dropped before its first poll ends. So the worker has the last
+/// reference to the task. If the worker kept it while it parks, the permit would be held until its keep-alive ends.
 #[test]
-fn a_task_that_nobody_can_wake_is_cancelled_although_its_worker_finds_nothing_else_to_do() {
+fn a_task_that_nobody_can_wake_is_cancelled_before_its_worker_parks() {
     let pools = pools("asleep", PoolConfig::new(1).keep_alive(Duration::from_secs(3_600)));
     for round in 1..=20 {
         let (begun, left, dropped) = (Gate::default(), Gate::default(), Gate::default());
@@ -138,7 +138,7 @@ fn a_blocking_task_whose_caller_left_counts_until_it_ends() {
 }
 
 #[test]
-fn a_cancelled_handle_frees_the_place_and_a_dropped_one_does_not() {
+fn cancelling_a_handle_takes_its_task_out_of_the_queue_and_dropping_one_does_not() {
     let pools = pools("handle", PoolConfig::new(1).queue_capacity(2));
     let held = hold(&pools, "handle", 1);
     let ran = Gate::default();

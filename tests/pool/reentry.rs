@@ -1,5 +1,5 @@
-//! Tasks that submit to their own pool: the inner task queues like any other, and never waits for the worker that waits for
-//! it.
+//! Tasks that submit to their pool: the inner task is queued like any other, and never waits for the worker that waits
+//! for it.
 
 use std::cell::RefCell;
 use std::task::Poll;
@@ -77,7 +77,8 @@ thread_local! { static LATE: RefCell<Option<Late>> = const { RefCell::new(None) 
 #[test]
 fn a_thread_local_value_may_use_the_pool_while_its_thread_ends() {
     let pools = pools("tls", PoolConfig::new(1).keep_alive(Duration::from_millis(1)));
-    // On a worker the value is younger than what the worker keeps in its thread, on another thread it can be older.
+    // Destructors run in an order that differs: on a worker, this value is younger than the worker's thread-local
+    // values; on another thread, it can be older.
     let (of_worker, of_thread) = (Gate::default(), Gate::default());
     let late = Late(pools.clone(), of_worker.clone());
     end_of(pools.submit_to_pool("tls", move || LATE.set(Some(late))).unwrap()).unwrap();

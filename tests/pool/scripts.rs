@@ -12,7 +12,7 @@ use crate::support::{check_numbers, end_of, pools, stats, until};
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Submit,
-    /// The task in flight of this place, modulo how many there are, ends so.
+    /// The task in flight with this index, modulo their number, ends like this.
     End(usize, Ending),
     LeaveQueued(usize),
     LeaveInFlight(usize),
@@ -30,7 +30,7 @@ struct Running {
     end: oneshot::Sender<Ending>,
 }
 
-/// What the pool should hold.
+/// The expected state of the pool.
 struct Model {
     limit: usize,
     capacity: usize,
@@ -62,13 +62,13 @@ impl Model {
             Step::LeaveInFlight(place) if !self.in_flight.is_empty() => {
                 let left = self.in_flight.remove(place % self.in_flight.len());
                 left.handle.cancel();
-                // Its first poll may be under way, and is not to see that nobody will end it.
+                // The sender is kept: a poll that is under way must not find the channel closed.
                 self.left.push(left.end);
                 self.cancelled += 1;
                 self.promote();
             }
             Step::Drain => {
-                // Its first poll begins the drain, and then nobody waits for it.
+                // Its first poll begins the drain. Then it is dropped.
                 let mut shutdown = tokio_test::task::spawn(pools.shutdown(std::time::Duration::from_secs(600)));
                 self.draining = true;
                 assert_eq!(shutdown.poll().is_ready(), self.in_flight.is_empty());
@@ -160,7 +160,7 @@ proptest! {
         };
         for step in steps {
             model.step(&pools, step);
-            // What a task in flight leaves behind is put away by a worker, soon.
+            // A worker drops the future of a task that was cancelled in flight, so the numbers may lag.
             until("the numbers are the model's", || model.agrees_with(&pools));
         }
         while !model.in_flight.is_empty() {

@@ -1,4 +1,4 @@
-//! Threads that cannot be started: the pool goes on with those it has, and without any it says so at once.
+//! Threads that cannot be started: the pool works with those that it has, and without any it rejects each task at once.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -13,13 +13,13 @@ use crate::support::{Held, Log, end_of, hold, pools, stats, until, until_at_rest
 /// Leaves this process no address space for the stack of another thread, until it is dropped.
 struct NoThreads {
     before: Rlimit,
-    /// What the threads wait for that have the stacks of those which ended before.
+    /// Threads that reuse the cached stacks of ended threads wait for these.
     _stacks: Vec<Sender<()>>,
 }
 
 impl NoThreads {
     fn begin() -> Self {
-        // A thread that is just starting asks for memory, and ends the process if there is none.
+        // A thread that is just starting allocates memory, and aborts the process if there is none.
         until_others_sleep();
         let before = getrlimit(Resource::As);
         let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -64,7 +64,7 @@ fn without_any_worker_a_task_is_an_error_and_not_a_hang() {
             let log = Log::of_process();
             let pools = pools("none", PoolConfig::new(4));
             let no_threads = NoThreads::begin();
-            // More than once: the second one finds that a start has just failed.
+            // The later ones find that a start has just failed.
             for _ in 0..5 {
                 assert_eq!(reason(end_of(pools.submit_to_pool("none", || ()).unwrap())), Reason::NoWorkers);
             }
@@ -154,7 +154,7 @@ fn a_timer_that_could_not_be_started_is_there_once_threads_can_be_had() {
             let pools = pools("timer", PoolConfig::new(1).queue_timeout(timeout));
             let no_threads = NoThreads::begin();
             assert_eq!(reason(end_of(pools.submit_to_pool("timer", || ()).unwrap())), Reason::NoWorkers);
-            // Once for each of the two.
+            // Once for each of the two helper threads.
             assert!((1..=2).contains(&log.lines_with("a helper thread could not be started").len()));
             drop(no_threads);
             let held = hold(&pools, "timer", 1);

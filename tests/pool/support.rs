@@ -1,4 +1,4 @@
-//! What the tests have in common: gates to hold tasks at, bounded waiting, and a look at the process's threads.
+//! Shared by the tests: gates that hold tasks, bounded waiting, and the states of the process's threads.
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,10 +11,10 @@ use tower_offload::{PoolConfig, PoolStats, Pools, TaskError};
 use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How long a test waits for what must happen. It only ever passes when a test fails.
+/// How long a test waits for an event before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Tasks wait at it until it is opened.
+/// A gate at which tasks wait until it is opened.
 #[derive(Clone, Default)]
 pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
@@ -31,21 +31,21 @@ impl Gate {
     }
 }
 
-/// A task that holds its worker.
+/// A task that blocks its worker.
 pub(crate) struct Held {
     handle: TaskHandle<()>,
     gate: Gate,
 }
 
 impl Held {
-    /// Lets the task go, and waits for its end.
+    /// Opens the task's gate, and waits for the task's end.
     pub(crate) fn release(self) {
         self.gate.open();
         end_of(self.handle).unwrap();
     }
 }
 
-/// Pools of which `name` is one.
+/// The default pools and a pool `name`.
 pub(crate) fn pools(name: &str, config: PoolConfig) -> Pools {
     Pools::builder().pool(name, config).build().unwrap()
 }
@@ -54,7 +54,7 @@ pub(crate) fn stats(pools: &Pools, name: &str) -> PoolStats {
     pools.get(name).unwrap().stats()
 }
 
-/// Fills so many workers with a task each, that has begun when this returns.
+/// Submits `tasks` tasks that block a worker each. All of them have begun when this returns.
 pub(crate) fn hold(pools: &Pools, name: &str, tasks: usize) -> Vec<Held> {
     (0..tasks)
         .map(|_| {
@@ -77,7 +77,7 @@ pub(crate) fn end_of<T>(handle: TaskHandle<T>) -> Result<T, TaskError> {
     handle.wait_timeout(PATIENCE).expect("the task did not end")
 }
 
-/// Waits until something is so that must become so.
+/// Waits until `holds` returns true, and fails after `PATIENCE`.
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
@@ -86,7 +86,7 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// The same of something that may be so for a moment by chance: it is to be found so time after time.
+/// Waits until `holds` returns true five times in a row, for conditions that may be true for a moment by chance.
 pub(crate) fn until_it_lasts(what: &str, mut holds: impl FnMut() -> bool) {
     let mut times = 0;
     until(what, || {
@@ -95,7 +95,7 @@ pub(crate) fn until_it_lasts(what: &str, mut holds: impl FnMut() -> bool) {
     });
 }
 
-/// Waits until the pool has nothing to do and its workers have seen that.
+/// Waits until the pool has no task and no active worker.
 pub(crate) fn until_at_rest(pools: &Pools, name: &str) {
     until("the pool is at rest", || {
         let stats = stats(pools, name);
@@ -103,7 +103,8 @@ pub(crate) fn until_at_rest(pools: &Pools, name: &str) {
     });
 }
 
-/// At any instant: what was submitted has ended, waits, or is in flight; nothing exceeds its limit.
+/// Checks what holds at any instant: each submitted task has ended, is queued or is in flight, and no number exceeds
+/// its limit.
 pub(crate) fn check_numbers(stats: &PoolStats) {
     let held = (stats.queued_tasks + stats.in_flight) as u64;
     assert_eq!(stats.counts.submitted, stats.counts.ended() + held, "{stats:?}");
@@ -113,18 +114,19 @@ pub(crate) fn check_numbers(stats: &PoolStats) {
     assert!(stats.workers <= stats.max_workers, "{stats:?}");
 }
 
-/// How many threads of this process belong to the pool: its name has at most six letters, for Linux keeps only fifteen.
+/// The number of the pool's threads. The pool's name has at most six letters, because Linux keeps fifteen of a
+/// thread's.
 pub(crate) fn threads_of(pool: &str) -> usize {
     states_of(pool).len()
 }
 
-/// Waits until the pool has so many threads, and all of them sleep. One that is still awake may wait for the pool's lock
-/// for a moment.
+/// Waits until the pool has `threads` threads, and all of them sleep. An awake thread may also sleep for a moment,
+/// while it waits for the pool's lock.
 pub(crate) fn until_asleep(pool: &str, threads: usize) {
     until_it_lasts("all workers sleep", || states_of(pool) == vec!['S'; threads]);
 }
 
-/// Waits until all threads of this process sleep, but the one that asks.
+/// Waits until all other threads of this process sleep.
 pub(crate) fn until_others_sleep() {
     let this = format!("{} ", rustix::thread::gettid().as_raw_nonzero());
     until_it_lasts("all other threads sleep", || {
@@ -132,21 +134,21 @@ pub(crate) fn until_others_sleep() {
     });
 }
 
-/// The letters by which the system tells what the pool's threads do.
+/// The kernel's state letters of the pool's threads.
 fn states_of(pool: &str) -> Vec<char> {
     let start = format!("(offload-{pool}-");
     assert!(start.len() < 16);
     states_where(|stat| stat.contains(&start))
 }
 
-/// The same of all threads whose line in the system's files is such.
+/// The state letters of all threads whose `stat` line satisfies `is_such`.
 fn states_where(is_such: impl Fn(&str) -> bool) -> Vec<char> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
     stats.filter(|stat| is_such(stat)).filter_map(|stat| stat.rsplit(") ").next()?.chars().next()).collect()
 }
 
-/// What was logged.
+/// A log in memory.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -156,7 +158,7 @@ impl Log {
         tracing_subscriber::fmt().with_writer(self.clone()).with_ansi(false).without_time().finish()
     }
 
-    /// Everything that this process logs, on whatever thread. For a process of its own.
+    /// The log of the whole process. Only for a test that runs alone in a child process.
     pub(crate) fn of_process() -> Self {
         let log = Self::default();
         tracing::subscriber::set_global_default(log.subscriber()).unwrap();

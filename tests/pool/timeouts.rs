@@ -1,4 +1,4 @@
-//! The queue timeout: told at the time, by no worker.
+//! The queue timeout: the timer rejects a task on time, even if every worker is blocked.
 
 use std::time::{Duration, Instant};
 
@@ -29,9 +29,9 @@ fn a_late_task_is_answered_while_every_worker_is_blocked() {
     held.into_iter().for_each(Held::release);
 }
 
-/// What a late task holds is dropped by a worker of its pool.
+/// A worker of its pool drops a late task, so a destructor that blocks does not block the timer.
 #[test]
-fn a_late_task_whose_destructor_blocks_does_not_hold_up_the_time_of_another_pool() {
+fn a_late_task_whose_destructor_blocks_does_not_delay_the_timeouts_of_another_pool() {
     struct Blocks(Gate, Gate);
     impl Drop for Blocks {
         fn drop(&mut self) {
@@ -43,20 +43,20 @@ fn a_late_task_whose_destructor_blocks_does_not_hold_up_the_time_of_another_pool
     let slow = PoolConfig::new(2).concurrency(1).queue_timeout(Duration::from_millis(10));
     let pools = Pools::builder().pool("slow", slow).pool("quick", soon).build().unwrap();
     let held = [hold(&pools, "slow", 1), hold(&pools, "quick", 1)];
-    let (drops, goes_on) = (Gate::default(), Gate::default());
-    let blocks = Blocks(drops.clone(), goes_on.clone());
+    let (drops, resumes) = (Gate::default(), Gate::default());
+    let blocks = Blocks(drops.clone(), resumes.clone());
     let slow = pools.submit_to_pool("slow", move || drop(blocks)).unwrap();
     drops.wait();
     expired(end_of(pools.submit_to_pool("quick", || ()).unwrap()));
     assert_eq!(stats(&pools, "slow").counts.expired, 1, "it has left the queue");
-    goes_on.open();
+    resumes.open();
     expired(end_of(slow));
     held.into_iter().flatten().for_each(Held::release);
 }
 
-/// The timer is set for the oldest task; those that come later have their turn too.
+/// The timer is set to the oldest task's timeout, and then to that of each later task.
 #[test]
-fn each_task_has_its_own_time() {
+fn each_task_has_its_own_timeout() {
     let pools = pools("own", PoolConfig::new(1).queue_timeout(Duration::from_millis(40)));
     let held = hold(&pools, "own", 1);
     for round in 1..=5 {
@@ -74,19 +74,19 @@ fn a_task_that_got_its_permit_in_time_is_not_timed_out_while_it_runs() {
     let timeout = Duration::from_millis(20);
     let pools = pools("run", PoolConfig::new(1).queue_timeout(timeout));
     let held = hold(&pools, "run", 1);
-    // Its own time passes, and that of a task behind it, while it runs.
+    // Its timeout passes while it runs, and that of the task behind it.
     expired(end_of(pools.submit_to_pool("run", || panic!("it never starts")).unwrap()));
     held.into_iter().for_each(Held::release);
     let counts = stats(&pools, "run").counts;
     assert_eq!((counts.ok, counts.expired), (1, 1));
 }
 
-/// However many pools there are, and whatever they wait for.
+/// All pools share them.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_process_has_two_helper_threads_and_none_while_nothing_is_due() {
+fn a_process_has_two_helper_threads_and_none_without_a_timeout() {
     in_child(
-        "timeouts::a_process_has_two_helper_threads_and_none_while_nothing_is_due",
+        "timeouts::a_process_has_two_helper_threads_and_none_without_a_timeout",
         |_| {},
         || {
             let helpers = || {
@@ -107,7 +107,7 @@ fn a_process_has_two_helper_threads_and_none_while_nothing_is_due() {
             held.into_iter().for_each(Held::release);
             waiting.into_iter().for_each(|task| end_of(task).unwrap());
             drop(pools);
-            // They stay for a while, and the timeouts were to come after two seconds.
+            // They end two seconds after the last timeout, or its cancellation.
             until("both have ended", || helpers() == 0);
         },
     );

@@ -1,4 +1,5 @@
-//! The workers: started when there is work, few under light load, ended after a while, named, and nice if asked.
+//! The workers: they start as tasks need them, end when they are idle, and have the name and `nice` value of their
+//! pool.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ fn an_idle_pool_has_no_thread() {
 }
 
 #[test]
-fn light_load_keeps_one_worker_busy() {
+fn a_light_load_uses_one_worker() {
     let pools = pools("light", PoolConfig::new(8));
     let mut threads = HashSet::new();
     for _ in 0..500 {
@@ -60,7 +61,7 @@ fn workers_start_as_tasks_need_them_and_never_more_than_the_pool_may_have() {
 }
 
 #[test]
-fn a_worker_is_named_after_its_pool_and_its_seat() {
+fn a_worker_is_named_after_its_pool_and_its_number() {
     let pools = pools("thumbnails", PoolConfig::new(2));
     let names: HashSet<_> = (0..2)
         .map(|_| {
@@ -111,7 +112,7 @@ fn no_task_is_lost_between_a_worker_that_ends_and_one_that_starts() {
     assert_eq!((counts.submitted, counts.ok), (600, 600));
 }
 
-/// User code may hold on to the thread it ran on.
+/// Code of the application may keep the handle of the thread on which it ran.
 #[test]
 fn a_worker_that_is_unparked_by_others_goes_on_as_before() {
     let pools = pools("unpark", PoolConfig::new(2).keep_alive(Duration::from_millis(50)));
@@ -176,7 +177,7 @@ fn a_worker_that_starts_one_of_another_pool_does_not_hand_its_nice_value_on() {
     assert_eq!(end_of(seen.unwrap()).unwrap(), [before, before + 2]);
 }
 
-/// In a child that gives up its privileges, where it has any.
+/// Runs in a child process that gives up root's privileges, if it has them.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_nice_value_that_may_not_be_set_stops_the_start() {
@@ -193,7 +194,7 @@ fn a_nice_value_that_may_not_be_set_stops_the_start() {
             let limit = rustix::process::getrlimit(rustix::process::Resource::Nice);
             let error = Pools::builder().pool("fast", PoolConfig::new(1).nice(-20)).build();
             if limit.current.is_none_or(|limit| limit >= 40) {
-                // This system lets everybody.
+                // This system allows every process to raise its priority.
                 return assert!(error.is_ok());
             }
             let error = error.unwrap_err();
@@ -205,7 +206,7 @@ fn a_nice_value_that_may_not_be_set_stops_the_start() {
     );
 }
 
-/// Keeps a core busy until `stop`, in short tasks that each bring the next.
+/// Submits tasks that compute, one after the other from each of `tasks` threads, until `stop`.
 fn compute(pools: &Pools, name: &'static str, tasks: usize, stop: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
     (0..tasks)
         .map(|_| {
@@ -229,7 +230,7 @@ fn workers_that_compute_are_no_more_than_the_cores_and_others_come_when_they_blo
     let cores = thread::available_parallelism().unwrap().get();
     let most = 4 * cores;
     let pools = pools("level", PoolConfig::new(most).queue_target(PATIENCE..=PATIENCE));
-    // All of them are at work first: nobody knows yet what they do.
+    // At first all workers are active: no sample has seen their tasks compute.
     hold(&pools, "level", most).into_iter().for_each(Held::release);
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -238,17 +239,17 @@ fn workers_that_compute_are_no_more_than_the_cores_and_others_come_when_they_blo
         let stats = stats(&pools, "level");
         stats.in_flight + stats.queued_tasks > cores && stats.active_threads <= cores
     });
-    // As many tasks that block as the pool has workers, all at once, behind those that compute.
+    // As many tasks that block as the pool has workers, behind those that compute.
     hold(&pools, "level", most).into_iter().for_each(Held::release);
     stop.store(true, Ordering::Relaxed);
     clients.into_iter().for_each(|client| client.join().unwrap());
 }
 
-/// The pool has learned that its tasks compute. Then long ones take every core: what runs and what waits looks the same
-/// as before.
+/// The pool's samples found that its tasks compute. Then long tasks take every core, and samples look the same as
+/// before.
 #[cfg(target_os = "linux")]
 #[test]
-fn tasks_that_block_find_workers_beside_long_ones_on_every_core() {
+fn tasks_that_block_find_workers_while_long_ones_take_every_core() {
     let cores = thread::available_parallelism().unwrap().get();
     let most = 4 * cores;
     let pools = pools("long", PoolConfig::new(most).queue_target(PATIENCE..=PATIENCE));

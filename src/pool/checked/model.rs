@@ -1,5 +1,6 @@
-//! A pool whose threads belong to a checker: the worker's loop, the caller's end and the effects, as `worker.rs`, `handle.rs`
-//! and `task.rs` have them, without futures, clocks and the system's threads. A lost wake-up shows as a deadlock.
+//! A pool whose threads belong to a checker. It repeats the worker loop, the effects and the caller's side of
+//! `worker.rs`, `task.rs` and `handle.rs` without futures, clocks and threads of the system. A lost wake-up shows as a
+//! deadlock.
 
 #![cfg_attr(tower_offload_shuttle, expect(dead_code, reason = "only loom's models use all of it"))]
 
@@ -11,14 +12,14 @@ use std::time::Duration;
 use crate::admission::{Key, Offer, Outcome, Settings, Timestamp};
 use crate::error::Reason;
 use crate::pool::active_limit::Sampled;
-use crate::pool::dispatch::{Admit, Dispatch, Ending, InPlace, Last, Offered, Refused};
+use crate::pool::dispatch::{Admit, Dispatch, Ending, InPlace, Offered, Refused, WorkerEvent};
 use crate::pool::effects::Effects;
 use crate::pool::task_state::{TaskState, Wakeup};
 use crate::pool::workers::{Wake as WakeWorker, WorkerId};
 use crate::sync::checked::{JoinHandle, Notify, spawn};
 use crate::sync::{self, lock};
 
-/// Models have no clock: the time is always this one, unless a model gives another.
+/// Models have no clock: the time is this one, unless a model passes another.
 pub(super) const NOW: Timestamp = Timestamp::from_nanos(1);
 pub(super) const LATE: Timestamp = Timestamp::from_nanos(u64::MAX);
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -28,7 +29,7 @@ pub(super) type TaskRef = Arc<Task>;
 /// The code of a task, called at each poll.
 pub(super) type Body = Box<dyn FnMut(&Arc<Pool>, &TaskRef) -> Poll<()> + Send>;
 
-/// A place in which a task that waits for a wake-up leaves itself.
+/// The place where a task that waits for a wake-up stores itself.
 #[derive(Default)]
 pub(super) struct Slot {
     task: sync::Mutex<Option<TaskRef>>,
@@ -50,7 +51,7 @@ struct Answer {
     caller: Option<Arc<Bell>>,
 }
 
-/// The end of one poll.
+/// The result of a poll.
 enum Polled {
     Ended(Outcome),
     Pending,
@@ -64,23 +65,24 @@ pub(super) struct Pool {
     limit: usize,
     threads_can_start: bool,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Every task, so that none is dropped before its threads have ended: the checker does not see the counts of `Arc`.
+    /// All tasks. They keep each task until all threads have ended, because the checker does not see the counts of
+    /// `Arc`.
     tasks: Mutex<Vec<TaskRef>>,
-    /// Parked workers have been parked for as long as they may.
+    /// Whether the keep-alive of parked workers has ended.
     keep_alive_is_over: AtomicBool,
-    /// How many tasks the loops of the workers poll.
+    /// How many tasks the worker loops are polling.
     polling: AtomicUsize,
     pub(super) ended: AtomicUsize,
     given_up: AtomicUsize,
     /// How many tasks were evicted, and how many of them a worker has dropped.
     evicted: AtomicUsize,
     discarded: AtomicUsize,
-    /// Rings when a worker has dropped some.
+    /// Notified when a worker has dropped evicted tasks.
     dropped: Notify,
-    /// Rings when the sampler is to start.
+    /// Notified when the sampler must start.
     pub(super) sampler: Notify,
-    /// Rings when a task that waits outside of the queue would be admitted.
-    room: Notify,
+    /// Notified when the queue has room for a task that waits outside of it.
+    has_room: Notify,
 }
 
 pub(super) struct Plan {
@@ -90,7 +92,7 @@ pub(super) struct Plan {
     pub(super) cores: usize,
 }
 
-/// Wakes a thread that waits.
+/// The waker of a thread that blocks.
 pub(super) struct Bell(Notify);
 
 // === impl Task ===
@@ -118,26 +120,27 @@ impl Task {
         lock(&self.answer).given = true;
     }
 
-    fn publish(&self) {
+    fn publish(self: Arc<Self>) {
         self.state.end();
-        self.wake_caller();
+        let caller = lock(&self.answer).caller.take();
+        drop(self);
+        wake(caller);
     }
 
     fn reject(&self) {
         assert!(!self.state.has_started(), "a task that was rejected has started");
         self.rejected.store(true, Relaxed);
         self.put();
-        self.publish();
+        self.state.end();
+        self.wake_caller();
     }
 
     fn wake_caller(&self) {
         let caller = lock(&self.answer).caller.take();
-        if let Some(caller) = caller {
-            caller.0.notify();
-        }
+        wake(caller);
     }
 
-    /// Whether the answer can be read; if not, `bell` rings when that has changed.
+    /// Whether the answer can be read. If not, `bell` is notified once that is so.
     fn poll_answer(&self, bell: &Arc<Bell>) -> bool {
         let mut answer = lock(&self.answer);
         let ready = self.state.has_ended() && answer.given;
@@ -180,7 +183,7 @@ impl Pool {
             discarded: AtomicUsize::new(0),
             dropped: Notify::new(),
             sampler: Notify::new(),
-            room: Notify::new(),
+            has_room: Notify::new(),
         })
     }
 
@@ -188,10 +191,10 @@ impl Pool {
         self.offer(Offer::default(), Task::new(body))
     }
 
-    /// Submits a task from one of this pool, which runs it in place if the queue is full.
+    /// Submits a task from a task of this pool, whose thread runs it in place if the queue is full.
     pub(super) fn submit_from_task(self: &Arc<Self>, body: Body) -> TaskRef {
         let offer = Offer { rides: true, accepted: true, ..Offer::default() };
-        self.offer(offer, Task::new(body)).expect("a task that rides needs no room")
+        self.offer(offer, Task::new(body)).expect("a task that runs in place needs no room")
     }
 
     /// Submits a task that waits outside of the queue until there is room; `None` if the pool drains.
@@ -203,7 +206,7 @@ impl Pool {
                 Err(_) => return None,
             }
             self.perform(self.dispatch.wait_for_room(NOW, true));
-            self.room.wait();
+            self.has_room.wait();
             self.perform(self.dispatch.wait_for_room(NOW, false));
         }
     }
@@ -213,9 +216,9 @@ impl Pool {
         let (offered, effects) = self.dispatch.offer(NOW, offer, task.clone());
         self.perform(effects);
         match offered {
-            Ok(Offered { riding, .. }) => {
-                if let Some(riding) = riding {
-                    self.run_in_place(&riding);
+            Ok(Offered { in_place, .. }) => {
+                if let Some(task) = in_place {
+                    self.run_in_place(&task);
                 }
                 Ok(task)
             }
@@ -223,10 +226,10 @@ impl Pool {
         }
     }
 
-    /// Rejects every further task, and calls those that wait for room.
+    /// Rejects every further task, and wakes those that wait for room.
     pub(super) fn drain(&self) {
         self.dispatch.drain();
-        self.room.notify();
+        self.has_room.notify();
     }
 
     /// Performs effects on a thread that is not a worker.
@@ -248,7 +251,7 @@ impl Pool {
     }
 
     fn perform_all(self: &Arc<Self>, effects: Effects<TaskRef>) -> Vec<TaskRef> {
-        let Effects { wake, evicted, garbage, idle, expire_at: _, sample, report: _, room } = effects;
+        let Effects { wake, evicted, to_drop, idle, expire_at: _, sample, report: _, has_room } = effects;
         match wake {
             WakeWorker::Nobody => {}
             WakeWorker::Unpark(thread) => thread.unpark(),
@@ -257,10 +260,10 @@ impl Pool {
         if sample {
             self.sampler.notify();
         }
-        if room {
-            self.room.notify();
+        if has_room {
+            self.has_room.notify();
         }
-        let mut discarded = garbage;
+        let mut discarded = to_drop;
         for evicted in evicted {
             evicted.task.reject();
             self.evicted.fetch_add(1, Relaxed);
@@ -283,16 +286,16 @@ impl Pool {
         for task in tasks {
             if task.state.begin_poll().is_some() {
                 task.put();
-                self.end(&task, Outcome::Rejected);
+                self.end(task, Outcome::Rejected);
             } else {
                 self.discarded.fetch_add(1, Relaxed);
             }
         }
     }
 
-    /// The loop of a worker.
+    /// The worker loop, as `run` in `worker.rs`.
     fn work(self: &Arc<Self>, worker: WorkerId) {
-        let mut next = self.next(worker, Last::Started, None);
+        let mut next = self.next(worker, WorkerEvent::Started, None);
         while let Some(task) = next.take() {
             let before = self.polling.fetch_add(1, Relaxed);
             assert!(before < self.limit, "more tasks are polled than the limit allows");
@@ -301,17 +304,26 @@ impl Pool {
             next = match polled {
                 Polled::Ended(outcome) => {
                     let ending = self.ending(&task, outcome);
-                    self.next(worker, Last::Ended(ending), Some(&task))
+                    self.next(worker, WorkerEvent::Ended(ending), Some(task))
                 }
-                Polled::Pending => self.next(worker, Last::Pending, None),
-                Polled::Woken => self.next(worker, Last::Woken(task), None),
-                Polled::Stale => self.next(worker, Last::Stale, None),
+                Polled::Woken => self.next(worker, WorkerEvent::Woken(task), None),
+                Polled::Pending | Polled::Stale => {
+                    drop(task);
+                    let event =
+                        if matches!(polled, Polled::Pending) { WorkerEvent::Pending } else { WorkerEvent::Stale };
+                    self.next(worker, event, None)
+                }
             };
         }
     }
 
-    fn next(self: &Arc<Self>, worker: WorkerId, last: Last<TaskRef>, ended: Option<&TaskRef>) -> Option<TaskRef> {
-        let (next, effects) = self.dispatch.next(worker, NOW, last);
+    fn next(
+        self: &Arc<Self>,
+        worker: WorkerId,
+        event: WorkerEvent<TaskRef>,
+        ended: Option<TaskRef>,
+    ) -> Option<TaskRef> {
+        let (next, effects) = self.dispatch.next(worker, NOW, event);
         if let Some(task) = ended {
             task.publish();
         }
@@ -337,7 +349,7 @@ impl Pool {
             return match task.state.end_poll() {
                 Wakeup::Nothing => Polled::Pending,
                 Wakeup::Schedule => Polled::Woken,
-                Wakeup::ScheduleAndTell => {
+                Wakeup::ScheduleAndWakeCaller => {
                     task.wake_caller();
                     Polled::Woken
                 }
@@ -349,15 +361,15 @@ impl Pool {
 
     fn run_in_place(self: &Arc<Self>, task: &TaskRef) {
         match self.poll(task) {
-            Polled::Ended(outcome) => self.end(task, outcome),
+            Polled::Ended(outcome) => self.end(task.clone(), outcome),
             Polled::Woken => self.ready(task),
             Polled::Pending | Polled::Stale => {}
         }
     }
 
     /// Releases the permit of a task that ended outside of a worker's loop.
-    fn end(self: &Arc<Self>, task: &TaskRef, outcome: Outcome) {
-        let effects = self.dispatch.finish(NOW, self.ending(task, outcome));
+    fn end(self: &Arc<Self>, task: TaskRef, outcome: Outcome) {
+        let effects = self.dispatch.finish(NOW, self.ending(&task, outcome));
         task.publish();
         self.perform(effects);
     }
@@ -373,13 +385,13 @@ impl Pool {
         self.perform(effects);
     }
 
-    /// The waker of a task.
+    /// Wakes a task, as its waker does.
     pub(super) fn wake(self: &Arc<Self>, task: &TaskRef) {
         let wakeup = task.state.wake();
         if wakeup != Wakeup::Nothing {
             self.ready(task);
         }
-        if wakeup == Wakeup::ScheduleAndTell {
+        if wakeup == Wakeup::ScheduleAndWakeCaller {
             task.wake_caller();
         }
     }
@@ -397,7 +409,7 @@ impl Pool {
         let bell = Arc::new(Bell(Notify::new()));
         while !task.poll_answer(&bell) {
             task.state.awaited_on_worker();
-            let (place, effects) = self.dispatch.start_riding(NOW, task.key());
+            let (place, effects) = self.dispatch.start_in_place(NOW, task.key());
             self.perform(effects);
             if place != InPlace::Ended {
                 self.run_in_place(task);
@@ -428,17 +440,17 @@ impl Pool {
         if self.keep_alive_is_over.load(Relaxed) { LATE } else { NOW }
     }
 
-    /// So much time passes that workers which are parked, or about to park, have no reason to stay.
+    /// Ends the keep-alive of the workers that are parked or about to park.
     pub(super) fn time_passes(&self) {
         self.keep_alive_is_over.store(true, Relaxed);
-        // Not under the lock, which is not the checker's: a thread that is unparked may want it at once.
+        // The threads are unparked without this lock, which is not the checker's: they may take it at once.
         let workers: Vec<_> = hold(&self.threads).iter().map(|worker| worker.thread().clone()).collect();
         workers.into_iter().for_each(|worker| worker.unpark());
     }
 
-    /// The sampler finds that all workers are runnable, or that none is. When to sample again.
+    /// Takes a sample that finds all workers runnable (`runs`), or none. The result is the time until the next sample.
     pub(super) fn sample(self: &Arc<Self>, runs: bool) -> Option<Duration> {
-        let (next, effects) = self.dispatch.learn(NOW, &[Sampled { runnable: runs, since: None }], 1);
+        let (next, effects) = self.dispatch.observe(NOW, &[Sampled { runnable: runs, since: None }], 1);
         self.perform(effects);
         next
     }
@@ -466,7 +478,7 @@ impl Pool {
         assert_eq!(self.given_up.load(Relaxed), given_up, "tasks that were given up");
     }
 
-    /// The same, whatever number of the tasks ran to their end.
+    /// The same for a model in which the number of tasks that ran to their end varies.
     pub(super) fn close_all(&self, tasks: usize) {
         for thread in self.dispatch.close() {
             thread.unpark();
@@ -494,15 +506,15 @@ pub(super) fn ends() -> Body {
     Box::new(|_, _| Poll::Ready(()))
 }
 
-/// Ends and says so.
-pub(super) fn tells(told: Arc<Notify>) -> Body {
+/// Notifies, and ends.
+pub(super) fn notifies(notify: Arc<Notify>) -> Body {
     Box::new(move |_, _| {
-        told.notify();
+        notify.notify();
         Poll::Ready(())
     })
 }
 
-/// Waits for a wake-up, and then does as `then` does.
+/// Waits for a wake-up, and continues as `then`.
 pub(super) fn awaits(slot: Arc<Slot>, mut then: Body) -> Body {
     let mut waited = false;
     Box::new(move |pool, task| {
@@ -527,7 +539,7 @@ pub(super) fn yields() -> Body {
     })
 }
 
-/// Says that it has begun, blocks its thread until the other has begun too, and ends.
+/// Notifies `here` that it has begun, blocks its thread until `there` has begun too, and ends.
 pub(super) fn meets(here: Arc<Notify>, there: Arc<Notify>) -> Body {
     Box::new(move |_, _| {
         here.notify();
@@ -548,12 +560,12 @@ pub(super) fn waits_for(child: impl Fn() -> Body + Send + 'static) -> Body {
 // === impl Slot ===
 
 impl Slot {
-    /// The task, if it waits already.
+    /// Takes the task, if it waits already.
     pub(super) fn take(&self) -> Option<TaskRef> {
         lock(&self.task).take()
     }
 
-    /// The task, once it waits.
+    /// Waits until the task waits, and takes it.
     pub(super) fn wait(&self) -> TaskRef {
         loop {
             if let Some(task) = self.take() {
@@ -569,6 +581,12 @@ impl Slot {
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
         self.0.notify();
+    }
+}
+
+fn wake(caller: Option<Arc<Bell>>) {
+    if let Some(caller) = caller {
+        caller.0.notify();
     }
 }
 

@@ -1,11 +1,12 @@
-//! Models of the wake-up protocol and of a task's state: loom runs them through every interleaving of their threads, up to
-//! a bound on preemptions.
+//! Models of the wake-up protocol and of a task's state. Loom runs them through every interleaving of their threads, up
+//! to a bound on preemptions.
 //!
 //! `RUSTFLAGS="--cfg tower_offload_loom" cargo test --lib --release --target-dir target/loom models`
 //!
 //! # What they find
 //!
-//! Each line of the protocol was broken once; the model that then fails:
+//! Each line of the protocol was broken once. The table names the model that then failed. Models in `schedules` are for
+//! shuttle.
 //!
 //! | broken | fails |
 //! |---|---|
@@ -14,12 +15,12 @@
 //! | a worker that arrives stays counted as waking (rule 3) | `a_task_submitted_while_the_worker_parks_runs` |
 //! | a worker that arrives wakes nobody (rule 3) | `a_worker_that_arrives_wakes_the_next_one` |
 //! | the permit of a task that ended is not released (rule 4) | `a_queued_task_starts_when_the_permit_is_released` |
-//! | `returned` is not called (rule 4) | `a_task_submitted_by_the_caller_of_the_last_one_…` |
+//! | `rechecked` is not called (rule 4) | `a_task_submitted_by_the_caller_of_the_last_one_…` |
 //! | a worker that looks once more counts as two (rule 4) | `a_worker_that_looks_once_more_stands_for_one_task_alone` |
-//! | a limit that has risen wakes nobody (rule 5) | `a_limit_that_is_too_low_for_tasks_that_block_rises_…` |
+//! | `ActiveLimit::observe` does not raise the limit; `Dispatch::observe` wakes nobody (rule 5) | `schedules::a_limit_that_is_too_low_for_tasks_that_block_rises_and_wakes_workers` |
 //! | the sampler is not started (rule 5) | `a_task_that_finds_no_worker_below_a_low_limit_…` |
 //! | a worker whose keep-alive ended stays on the stack, or stays present | `a_worker_whose_keep_alive_ends_leaves_no_task_behind` |
-//! | garbage wakes nobody | `a_late_task_is_taken_or_expired_and_a_worker_drops_it` |
+//! | tasks to drop wake nobody | `a_late_task_is_taken_or_expired_and_a_worker_drops_it` |
 //! | without workers the queue is not evicted | `without_any_worker_every_task_is_answered` |
 //! | `drain` does not reach admission; a watcher is forgotten | `a_drain_waits_for_every_task_that_was_admitted` |
 //! | a watcher's exception is ignored | `a_drain_inside_of_a_task_waits_for_all_tasks_but_that_one` |
@@ -27,7 +28,7 @@
 //! | a task that begins to wait for room does not look; a worker calls it again and again | `a_task_that_waits_for_room_is_admitted_when_there_is_some` |
 //! | a task that runs in place stays in the queue; a stale entry leaves its worker active | `a_task_to_run_in_place_is_polled_by_one_of_two_workers` |
 //! | a task that was evicted is polled in place | `a_task_to_run_in_place_is_polled_or_rejected_and_never_both` |
-//! | the worker that waits is not told of a wake-up; or not of one during the poll | `the_only_worker_may_wait_for_a_task_that_is_woken`, `…_that_yields` |
+//! | the worker that waits is not woken with its task; or not by a wake-up during the poll | `the_only_worker_may_wait_for_a_task_that_is_woken`, `…_that_yields` |
 //! | a task that was woken during its poll is dropped | `a_task_that_yields_is_polled_again` |
 //! | `begin_poll` in any phase; `wake` notes nothing while the task is polled, or only reads while it is scheduled; `end_poll` ignores the wake-up; relaxed orderings | `a_wake_up_is_never_lost_and_two_threads_never_poll_at_once` |
 //! | `deadline_passed` reads, and then writes | `a_task_that_was_said_not_to_have_started_never_does` |
@@ -40,7 +41,7 @@ use loom::sync::Notify;
 use loom::sync::atomic::AtomicBool;
 use loom::thread::{self, JoinHandle};
 
-use super::model::{Body, LATE, NOW, Plan, Pool, Slot, TaskRef, awaits, ends, meets, tells, waits_for, yields};
+use super::model::{Body, LATE, NOW, Plan, Pool, Slot, TaskRef, awaits, ends, meets, notifies, waits_for, yields};
 use crate::error::Reason;
 use crate::pool::task_state::{TaskState, Wakeup};
 
@@ -124,7 +125,8 @@ fn a_task_that_yields_is_polled_again() {
     });
 }
 
-/// The keep-alive of a worker ends while a task is submitted: it takes the task, or leaves and another is started.
+/// The keep-alive of a worker ends while a task is submitted: the worker takes the task, or ends and another is
+/// started.
 #[test]
 fn a_worker_whose_keep_alive_ends_leaves_no_task_behind() {
     explore(3, || {
@@ -154,17 +156,17 @@ fn a_worker_that_arrives_wakes_the_next_one() {
     });
 }
 
-/// A task wakes another one, and then blocks its thread until that has ended.
+/// A task wakes another one, and then blocks its thread until the other has ended.
 #[test]
 fn a_task_woken_by_one_that_blocks_runs_on_another_worker() {
     explore(2, || {
         let pool = two(0);
-        let (slot, told) = (Arc::<Slot>::default(), Arc::new(Notify::new()));
-        pool.submit(awaits(slot.clone(), tells(told.clone()))).expect("a permit is free");
+        let (slot, ended) = (Arc::<Slot>::default(), Arc::new(Notify::new()));
+        pool.submit(awaits(slot.clone(), notifies(ended.clone()))).expect("a permit is free");
         let waiter = slot.wait();
         let wakes = Box::new(move |pool: &Arc<Pool>, _: &TaskRef| {
             pool.wake(&waiter);
-            told.wait();
+            ended.wait();
             Poll::Ready(())
         });
         pool.submit(wakes).expect("a permit is free");
@@ -186,13 +188,14 @@ fn a_queued_task_starts_when_the_permit_is_released() {
     });
 }
 
-/// The caller has its answer before the worker looks for its next task, so no worker is woken for what it submits then.
+/// The caller has its answer before the worker looks for a task once more, so no worker is woken for the caller's next
+/// task.
 #[test]
 fn a_task_submitted_by_the_caller_of_the_last_one_is_taken_by_the_worker_that_looks_once_more() {
     explore(4, || {
         let pool = one(0);
         for _ in 0..3 {
-            let task = pool.submit(ends()).expect("the permit was released before the caller was told");
+            let task = pool.submit(ends()).expect("the permit was released before the caller was woken");
             pool.wait_for(&task);
         }
         pool.close(3, 0);
@@ -214,7 +217,7 @@ fn a_worker_that_looks_once_more_stands_for_one_task_alone() {
     });
 }
 
-/// The limit is low, and the sampler does not run: one of the threads that leave a task behind starts it.
+/// The limit is low, and the sampler does not run. A thread that leaves a task waiting starts it.
 #[test]
 fn a_task_that_finds_no_worker_below_a_low_limit_starts_the_sampler() {
     explore(2, || {
@@ -230,7 +233,7 @@ fn a_task_that_finds_no_worker_below_a_low_limit_starts_the_sampler() {
     });
 }
 
-/// Workers that are beyond the limit leave their tasks to the others.
+/// Workers beyond the limit leave their tasks to the others.
 #[test]
 fn a_limit_that_falls_loses_no_task() {
     explore(2, || {
@@ -273,7 +276,7 @@ fn a_queued_task_that_is_cancelled_and_evicted_at_once_is_counted_once() {
     });
 }
 
-/// A worker drops what the task holds, because a destructor may block the thread that found it late.
+/// A worker drops the late task, because its destructor may block.
 #[test]
 fn a_late_task_is_taken_or_expired_and_a_worker_drops_it() {
     explore(4, || {
@@ -476,10 +479,10 @@ fn a_task_to_run_in_place_is_polled_or_rejected_and_never_both() {
 
 // === the state of a task ===
 
-/// A task that ends when all of its events have come: a thread that wins the right polls it until it is idle.
+/// A task that ends when all of its events have come. The thread that begins a poll polls until the task is idle.
 struct Polls {
     state: TaskState,
-    /// Relaxed: what a waker wrote must be visible to the poll by the task's state alone.
+    /// Relaxed: the task's state alone must make a waker's writes visible to the poll.
     events: [AtomicBool; 2],
     polled: std::sync::atomic::AtomicBool,
 }
@@ -554,7 +557,7 @@ fn a_task_whose_caller_leaves_is_polled_once_more_and_ends() {
     });
 }
 
-/// A caller that hears that its task did not start may send the request again.
+/// A caller whose rejection says that its task did not start may send the request again.
 #[test]
 fn a_task_that_was_said_not_to_have_started_never_does() {
     explore(5, || {

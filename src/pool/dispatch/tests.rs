@@ -1,9 +1,13 @@
+//! Unit tests of how a pool's lock brings tasks and workers together.
+
 use std::cell::Cell;
 
 use proptest::prelude::*;
 
+use super::state::MAX_READY_IN_A_ROW;
 use super::*;
 use crate::admission::Priority;
+use crate::pool::workers::Wake;
 
 const START: Timestamp = Timestamp::from_nanos(0);
 const SECOND: Duration = Duration::from_secs(1);
@@ -46,15 +50,15 @@ fn a_worker_that_has_effects_to_perform_leaves_its_next_task_to_another() {
     let keys = [(); 3].map(|()| Cell::new(None));
     let dispatch = dispatch(Settings::fixed(1), 2, 2);
     drop_effects(offer(&dispatch, START, ("first", &keys[0])));
-    let (first, _) = dispatch.next(0, START, Last::Started);
+    let (first, _) = dispatch.next(0, START, WorkerEvent::Started);
     assert_eq!(first.map(|task| task.0), Some("first"));
     drop_effects(offer(&dispatch, START, ("late", &keys[1])));
     drop_effects(offer(&dispatch, LATE, ("next", &keys[2])));
-    let (next, effects) = dispatch.next(0, LATE, Last::Ended(ended(&keys[0])));
+    let (next, effects) = dispatch.next(0, LATE, WorkerEvent::Ended(ended(&keys[0])));
     assert!(next.is_none());
     assert_eq!(effects.evicted.iter().map(|evicted| evicted.task.0).collect::<Vec<_>>(), ["late"]);
     assert!(matches!(effects.wake, Wake::Start(1)), "another worker comes for it");
-    let (next, _) = dispatch.next(1, LATE, Last::Started);
+    let (next, _) = dispatch.next(1, LATE, WorkerEvent::Started);
     assert_eq!(next.map(|task| task.0), Some("next"));
 }
 
@@ -65,7 +69,7 @@ fn a_worker_tells_late_tasks_before_it_parks_and_takes_what_was_submitted_meanwh
     let dispatch = dispatch(Settings::fixed(1).with_capacity(1), 1, 1);
     drop_effects(offer(&dispatch, START, ("first", &keys[0])));
     drop_effects(offer(&dispatch, START, ("late", &keys[1])));
-    let (first, _) = dispatch.next(0, START, Last::Started);
+    let (first, _) = dispatch.next(0, START, WorkerEvent::Started);
     assert!(first.is_some());
     // The permit is released elsewhere, so the worker looks into the queue only as it is about to park.
     drop_effects(dispatch.finish(START, ended(&keys[0])));
@@ -105,9 +109,9 @@ fn a_task_that_waits_for_a_core_is_late_and_is_outranked_like_any_that_is_queued
     let seen = dispatch.instant(START).admission;
     assert_eq!((seen.in_flight, seen.queued), (3, 0), "the limit has permits for them");
 
-    let (next, _) = dispatch.next(0, START, Last::Started);
+    let (next, _) = dispatch.next(0, START, WorkerEvent::Started);
     assert_eq!(next.map(|task| task.0), Some("first"));
-    let (next, effects) = dispatch.next(0, START, Last::Ended(ended(&first)));
+    let (next, effects) = dispatch.next(0, START, WorkerEvent::Ended(ended(&first)));
     assert_eq!(next.map(|task| task.0), Some("high"));
     assert!(effects.is_empty());
     let effects = dispatch.expire(START + SECOND);
@@ -132,10 +136,10 @@ fn a_thread_that_could_not_be_started_is_tried_again_if_a_task_waits_for_it() {
         let keys = [(); 2].map(|()| Cell::new(None));
         let dispatch = dispatch(Settings::fixed(2), 2, 2);
         drop_effects(offer(&dispatch, START, ("first", &keys[0])));
-        assert!(dispatch.next(0, START, Last::Started).0.is_some());
+        assert!(dispatch.next(0, START, WorkerEvent::Started).0.is_some());
         assert!(matches!(offer(&dispatch, START, ("second", &keys[1])).wake, Wake::Start(1)));
         if !waits {
-            let (next, _) = dispatch.next(0, START, Last::Ended(ended(&keys[0])));
+            let (next, _) = dispatch.next(0, START, WorkerEvent::Ended(ended(&keys[0])));
             assert_eq!(next.map(|task| task.0), Some("second"));
         }
         let (tasks, effects) = dispatch.start_failed(START, 1);
@@ -168,7 +172,7 @@ fn a_task_in_place_is_taken_out_of_the_queue_once_and_not_after_its_end() {
     let dispatch = dispatch(Settings::fixed(1).with_capacity(1), 1, 1);
     drop_effects(offer(&dispatch, START, ("first", &keys[0])));
     drop_effects(offer(&dispatch, START, ("queued", &keys[1])));
-    let place = |key: &Cell<Option<Key>>| dispatch.start_riding(START, ended(key).key).0;
+    let place = |key: &Cell<Option<Key>>| dispatch.start_in_place(START, ended(key).key).0;
     assert_eq!([&keys[0], &keys[1], &keys[1]].map(place), [InPlace::InFlight, InPlace::Queued, InPlace::InFlight]);
     drop_effects(dispatch.finish(START, ended(&keys[1])));
     assert_eq!(place(&keys[1]), InPlace::Ended);
@@ -183,10 +187,10 @@ fn a_worker_that_finds_nothing_does_not_call_the_tasks_that_wait_for_room() {
     let key = Cell::new(None);
     let dispatch = dispatch(Settings::fixed(1).with_capacity(1), 1, 1);
     drop_effects(offer(&dispatch, START, ("task", &key)));
-    assert!(dispatch.next(0, START, Last::Started).0.is_some());
-    assert!(dispatch.wait_for_room(START, true).room, "there is a place in the queue");
-    let (next, effects) = dispatch.next(0, START, Last::Ended(ended(&key)));
-    assert!(next.is_none() && effects.room);
+    assert!(dispatch.next(0, START, WorkerEvent::Started).0.is_some());
+    assert!(dispatch.wait_for_room(START, true).has_room, "there is a place in the queue");
+    let (next, effects) = dispatch.next(0, START, WorkerEvent::Ended(ended(&key)));
+    assert!(next.is_none() && effects.has_room);
     let times = Cell::new([START, START, LATE, LATE].into_iter());
     let now = || {
         let mut left = times.take();
@@ -194,17 +198,17 @@ fn a_worker_that_finds_nothing_does_not_call_the_tasks_that_wait_for_room() {
         times.set(left);
         time
     };
-    let next = dispatch.wait(0, Duration::from_millis(1), now, |effects| assert!(!effects.room));
+    let next = dispatch.wait(0, Duration::from_millis(1), now, |effects| assert!(!effects.has_room));
     assert!(next.is_none(), "its keep-alive is over");
 }
 
 #[test]
 fn evicted_tasks_beyond_what_the_queue_holds_come_back() {
     let dispatch = Dispatch::new(Settings::fixed(1).with_capacity(1), 0, 1);
-    let (back, effects) = dispatch.discard(START, vec!["late"; MIN_GARBAGE]);
+    let (back, effects) = dispatch.discard(START, vec!["late"; MIN_DROP_CAPACITY]);
     assert!(back.is_empty() && matches!(effects.wake, Wake::Start(0)), "a worker drops them");
     let (back, _) = dispatch.discard(START, vec!["late"]);
-    assert_eq!(back.len(), MIN_GARBAGE + 1);
+    assert_eq!(back.len(), MIN_DROP_CAPACITY + 1);
 }
 
 proptest! {
@@ -234,14 +238,14 @@ proptest! {
             let queued = dispatch.lock().admission.queued();
             let next = match (polled[worker].take(), step) {
                 (None, _) => dispatch.lock().take(worker, START, &mut Vec::new()),
-                (Some(task), 0) => dispatch.next(worker, START, Last::Ended(ended(task.1))).0,
+                (Some(task), 0) => dispatch.next(worker, START, WorkerEvent::Ended(ended(task.1))).0,
                 (Some(task), 1) => {
                     pending.push(task);
-                    dispatch.next(worker, START, Last::Pending).0
+                    dispatch.next(worker, START, WorkerEvent::Pending).0
                 }
-                (Some(task), _) => dispatch.next(worker, START, Last::Woken(task)).0,
+                (Some(task), _) => dispatch.next(worker, START, WorkerEvent::Woken(task)).0,
             };
-            dispatch.lock().workers.returned(worker);
+            dispatch.lock().workers.rechecked(worker);
             polled[worker] = next;
             let state = dispatch.lock();
             let was_woken = next.is_some() && state.admission.queued() == queued;

@@ -36,7 +36,7 @@ impl System {
         let pool = |_| {
             let mut limit = ActiveLimit::new(WORKERS);
             let computes = Sampled { runnable: true, since: None };
-            limit.learn(Timestamp::default(), &[computes], 1, 1, 1);
+            limit.observe(Timestamp::default(), &[computes], 1, 1, 1);
             Pool { member: budget.add(1), limit, awake: 0, waiting: 0 }
         };
         let pools = (0..pools).map(pool).collect();

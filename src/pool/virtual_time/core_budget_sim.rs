@@ -146,7 +146,7 @@ impl Pool {
             if task.computes <= 1e-9 && task.sleeps <= 1e-9 {
                 let worker = self.workers.swap_remove(at);
                 self.ended += 1;
-                self.limit.polled(now.since(worker.since));
+                self.limit.record_poll(now.since(worker.since));
                 self.take(now);
             }
         }
@@ -169,7 +169,7 @@ impl Pool {
             let sampled = |worker: &Worker| Sampled { runnable: worker.task.computes > 0.0, since: Some(worker.since) };
             let sample: Vec<_> = self.workers.iter().map(sampled).collect();
             let sharing = budget.sampled(self.member, runnable(&sample, active));
-            let next = self.limit.learn(now, &sample, active, waiting, sharing);
+            let next = self.limit.observe(now, &sample, active, waiting, sharing);
             if next.is_none() {
                 budget.sampled(self.member, 0);
             }

@@ -1,3 +1,5 @@
+//! Unit tests of the counts of workers.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -14,12 +16,12 @@ fn start(workers: &mut Workers, now: Timestamp, waiting: usize) -> Option<Worker
     }
 }
 
-/// A pool whose tasks take a millisecond, so that workers do not wait for each other to wake. This thread stands for each
-/// of the workers that have started.
+/// A pool whose tasks take a millisecond, so that workers do not wait for each other to wake. This thread stands for
+/// each of the workers that have started.
 fn started(count: usize, max: usize, cores: usize) -> Workers {
     let mut workers = Workers::new(max);
     workers.set_cores(cores);
-    (0..100).for_each(|_| workers.limit.polled(Duration::from_millis(1)));
+    (0..100).for_each(|_| workers.limit.record_poll(Duration::from_millis(1)));
     for worker in 0..count {
         assert_eq!(start(&mut workers, NOW, MANY), Some(worker));
         workers.started(worker);
@@ -41,7 +43,7 @@ fn no_more_workers_wake_at_a_time_than_there_are_cores() {
 fn while_the_backlog_is_short_one_worker_wakes_at_a_time() {
     let mut workers = Workers::new(8);
     workers.set_cores(4);
-    (0..1000).for_each(|_| workers.limit.polled(Duration::from_micros(10)));
+    (0..1000).for_each(|_| workers.limit.record_poll(Duration::from_micros(10)));
     assert_eq!([3, 9].map(|waiting| start(&mut workers, NOW, waiting)), [Some(0), None]);
     assert_eq!(start(&mut workers, NOW, 20), Some(1), "200 µs of work");
 }
@@ -51,11 +53,11 @@ fn no_worker_wakes_for_a_task_that_one_is_coming_for() {
     let mut workers = started(2, 8, 4);
     assert_eq!([0, 1, 1, 2].map(|waiting| start(&mut workers, NOW, waiting)), [None, Some(2), None, Some(3)]);
     (2..4).for_each(|worker| workers.started(worker));
-    workers.will_return(0);
+    workers.will_recheck(0);
     assert_eq!(workers.coming(), (0, 1));
     assert_eq!([1, 2].map(|waiting| start(&mut workers, NOW, waiting)), [None, Some(4)]);
     workers.started(4);
-    (0..2).for_each(|_| workers.returned(0));
+    (0..2).for_each(|_| workers.rechecked(0));
     assert_eq!(workers.coming(), (0, 0), "it returned once");
     assert_eq!(start(&mut workers, NOW, 1), Some(5));
 }
@@ -121,14 +123,14 @@ fn without_any_worker_a_start_is_tried_in_any_case() {
 #[test]
 fn the_active_limit_says_how_many_may_be_awake_and_poll() {
     let mut workers = started(3, 8, 2);
-    assert!(!workers.has_too_many() && workers.has_room_beside(7) && !workers.has_room_beside(8));
+    assert!(!workers.exceeds_limit() && workers.has_worker_for_another(7) && !workers.has_worker_for_another(8));
     (0..3).for_each(|worker| workers.begin_poll(worker, NOW));
-    assert!(workers.has_room_beside(4) && !workers.has_room_beside(5));
+    assert!(workers.has_worker_for_another(4) && !workers.has_worker_for_another(5));
     workers.lower_limit();
-    assert!(workers.has_too_many() && !workers.has_room_beside(0));
+    assert!(workers.exceeds_limit() && !workers.has_worker_for_another(0));
     (1..3).for_each(|worker| workers.end_poll(worker, NOW));
     workers.park(2);
-    assert!(!workers.has_too_many());
+    assert!(!workers.exceeds_limit());
     assert!(matches!(workers.wake(NOW, 1), Wake::Nobody), "two are awake");
     workers.park(1);
     assert!(matches!(workers.wake(NOW, 1), Wake::Unpark(_)));
@@ -143,11 +145,11 @@ fn how_long_a_poll_took_counts_once_and_not_if_it_was_aborted() {
     workers.started(0);
     workers.begin_poll(0, NOW);
     workers.abort_poll(0);
-    assert_eq!((workers.active, workers.limit.usual()), (0, Duration::ZERO));
+    assert_eq!((workers.active, workers.limit.mean_poll_time()), (0, Duration::ZERO));
     workers.begin_poll(0, NOW);
     assert_eq!(workers.active, 1);
     workers.end_poll(0, at(50));
-    let usual = workers.limit.usual();
+    let usual = workers.limit.mean_poll_time();
     assert!(workers.active == 0 && usual > Duration::ZERO);
 }
 
@@ -160,7 +162,7 @@ fn the_sampler_starts_once_while_more_are_awake_than_cores_and_again_when_it_has
     assert_eq!([(); 2].map(|()| workers.starts_sampler(0)), [true, false]);
     workers.started(2);
     workers.leave(2);
-    while workers.learn(NOW, &[], 0, 1).is_some() {
+    while workers.observe(NOW, &[], 0, 1).is_some() {
         assert!(!workers.starts_sampler(1), "it runs already");
     }
     assert!(!workers.starts_sampler(0));
@@ -177,7 +179,7 @@ fn of_many_workers_each_sample_has_others_and_none_that_is_parked() {
     (0..COUNT).for_each(|worker| workers.begin_poll(worker, Timestamp::from_nanos(worker as u64)));
     [3, 70].into_iter().for_each(|worker| workers.park(worker));
     let mut sample = || {
-        let since = |sampled: Awake| sampled.polling_since.expect("it polls a task").as_nanos() as usize;
+        let since = |sampled: AwakeWorker| sampled.polling_since.expect("it polls a task").as_nanos() as usize;
         workers.sample().into_iter().map(since).collect::<Vec<_>>()
     };
     let awake: Vec<_> = (0..COUNT).filter(|worker| ![3, 70].contains(worker)).collect();
@@ -227,7 +229,7 @@ proptest! {
                     threads[worker] = Polls;
                 }
                 (Awake, 2) => {
-                    workers.will_return(worker);
+                    workers.will_recheck(worker);
                     threads[worker] = Returns;
                 }
                 (Awake, 3 | 4) => {
@@ -248,7 +250,7 @@ proptest! {
                     threads[worker] = Awake;
                 }
                 (Returns, _) => {
-                    workers.returned(worker);
+                    workers.rechecked(worker);
                     threads[worker] = Awake;
                 }
                 (Parked, 0) => {
