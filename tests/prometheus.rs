@@ -109,7 +109,7 @@ async fn prometheus_scrapes_consistent_counts_of_pools_under_load() {
     prometheus.until("up{job=\"example\"}", |up| up == 1.0).await;
 
     let clients = load(&example);
-    prometheus.until("workload_pool_workers_active{pool=\"cpu\"}", |busy| busy > 0.0).await;
+    prometheus.until("workload_pool_workers_active{pool=\"cpu\"}", |active| active > 0.0).await;
     prometheus.until("workload_pool_utilization_ratio{pool=\"cpu\"}", |ratio| ratio > 0.0 && ratio <= 1.0).await;
     prometheus.until("workload_pool_tasks_total{pool=\"cpu\",result=\"ok\"}", |tasks| tasks > 10.0).await;
     prometheus.until("workload_pool_run_seconds_count{pool=\"cpu\"}", |tasks| tasks > 10.0).await;
@@ -130,7 +130,7 @@ async fn prometheus_scrapes_consistent_counts_of_pools_under_load() {
     }
 
     drop(clients);
-    assert_eq!(prometheus.until("workload_pool_workers_active", |busy| busy == 0.0).await, 5);
+    assert_eq!(prometheus.until("workload_pool_workers_active", |active| active == 0.0).await, 5);
     assert_eq!(prometheus.until("workload_pool_in_flight", |tasks| tasks == 0.0).await, 5);
     example.stop().await;
 }

@@ -27,7 +27,7 @@ async fn with_held_pool() -> (Folder, Example, HeldNotes, Raw) {
     let held = HeldNotes::hold(&folder);
     let mut holder = Raw::connect(server.address()).await;
     holder.send(post("/v1/notes", &json!({ "text": "a note" }).to_string())).await;
-    until_pool(&server.client(), "db", "the worker is busy", |db| db["active_threads"] == 1).await;
+    until_pool(&server.client(), "db", "the worker is active", |db| db["active_threads"] == 1).await;
     (folder, server, held, holder)
 }
 

@@ -111,7 +111,7 @@ async fn a_rejection_names_its_own_pool_and_no_other() {
     let _held = HeldNotes::hold(&folder);
     let mut holders = [Raw::connect(server.address()).await, stuck(&folder, &server).await];
     holders[0].send(secret_note()).await;
-    until_pool(&server.client(), "db", "the worker is busy", |db| db["in_flight"] == 1).await;
+    until_pool(&server.client(), "db", "the worker is active", |db| db["in_flight"] == 1).await;
     for (path, pool, reason) in [("/v1/notes/1", "db", "queue_timeout"), ("/files/greeting.txt", "io", "queue_full")] {
         let mut refused = Raw::connect(server.address()).await;
         refused.send(get(path).replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n")).await;

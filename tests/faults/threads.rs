@@ -105,7 +105,7 @@ async fn a_pool_goes_on_with_the_threads_that_it_has() {
         tokio::spawn(async move { client.post("/v1/notes", &json!({ "text": format!("note {number}") })).await.status })
     };
     let mut requests: Vec<_> = (0..3).map(&write).collect();
-    until_pool(&client, "db", "three threads are busy", |db| db["active_threads"] == 3).await;
+    until_pool(&client, "db", "three threads are active", |db| db["active_threads"] == 3).await;
     limited.refuse_threads(true);
     requests.extend((3..24).map(&write));
     let db = until_pool(&client, "db", "the others have arrived", |db| db["submitted"] == 24).await;
