@@ -4,6 +4,7 @@ mod child;
 mod client;
 mod elsewhere;
 mod harness;
+mod health;
 mod http;
 mod isolation;
 mod kernel;
