@@ -35,13 +35,8 @@ fn run(pool: &Arc<Shared>, worker: WorkerId) {
         next = match polled {
             Polled::Ended(outcome, began) => release(pool, worker, now, task, outcome, began),
             Polled::Woken => self::next(pool, worker, now, WorkerEvent::Woken(task), None),
-            Polled::Pending | Polled::Stale => {
-                // If this is the last reference, nobody can wake the task, and dropping it releases its permit. That
-                // must not wait until the worker has parked and found another task.
-                shielded(|| drop(task));
-                let event = if matches!(polled, Polled::Pending) { WorkerEvent::Pending } else { WorkerEvent::Stale };
-                self::next(pool, worker, now, event, None)
-            }
+            Polled::Pending => put_aside(pool, worker, now, task, WorkerEvent::Pending),
+            Polled::Stale => put_aside(pool, worker, now, task, WorkerEvent::Stale),
         };
     }
     if let Some(hook) = &pool.plan.hooks.worker.on_stop {
@@ -67,6 +62,20 @@ fn release(
         Some(key) => next(pool, worker, now, WorkerEvent::Ended(Ending { key, outcome, ran }), Some(task)),
         None => next(pool, worker, now, WorkerEvent::Stale, Some(task)),
     }
+}
+
+/// Drops the worker's reference to a task that it is done with for now, and takes the worker's next task.
+fn put_aside(
+    pool: &Arc<Shared>,
+    worker: WorkerId,
+    now: Timestamp,
+    task: TaskRef,
+    event: WorkerEvent<TaskRef>,
+) -> Option<(TaskRef, Timestamp)> {
+    // If this is the last reference, nobody can wake the task, and dropping it releases its permit. That must not wait
+    // until the worker has parked and found another task.
+    shielded(|| drop(task));
+    next(pool, worker, now, event, None)
 }
 
 /// The worker's next task and the current time. `None` means that the worker must end. The caller of the task that has
