@@ -311,14 +311,9 @@ impl<T> Dispatch<T> {
         self.lock().expires_at = None;
     }
 
-    /// The workers whose threads the sampler looks up.
-    pub(crate) fn sample(&self) -> Vec<AwakeWorker> {
+    /// The workers whose threads the sampler looks up, and how many workers are awake.
+    pub(crate) fn sample(&self) -> (Vec<AwakeWorker>, usize) {
         self.lock().workers.sample()
-    }
-
-    /// Estimates from a sample how many workers are runnable.
-    pub(crate) fn runnable(&self, sample: &[Sampled]) -> usize {
-        self.lock().workers.runnable(sample)
     }
 
     /// Adjusts the active limit to a sample of the workers. The result is the time until the next sample, if one is

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::active_limit::runnable;
 use super::effects::Effects;
 use super::runnable::TaskRef;
 use super::shared::Shared;
@@ -33,9 +34,9 @@ pub(super) fn start(pool: &Arc<Shared>, perform: Perform) {
 
 /// Takes a sample. The result is the time until the next one, if one is needed.
 pub(super) fn sample(pool: &Shared) -> (Option<Duration>, Effects<TaskRef>) {
-    let awake = pool.dispatch.sample();
-    let sample: Vec<_> = awake.into_iter().map(|worker| worker.sampled(thread_state::runs(worker.thread))).collect();
-    let sharing = pool.membership.sampled(pool.dispatch.runnable(&sample));
+    let (workers, awake) = pool.dispatch.sample();
+    let sample: Vec<_> = workers.into_iter().map(|worker| worker.sampled(thread_state::runs(worker.thread))).collect();
+    let sharing = pool.membership.sampled(runnable(&sample, awake));
     let (next, effects) = pool.dispatch.observe(pool.now(), &sample, sharing);
     if next.is_none() {
         pool.membership.sampled(0);

@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use super::active_limit::{ActiveLimit, Sampled, runnable};
+use super::active_limit::{ActiveLimit, Sampled};
 use super::allotment::{Allot, Report};
 use super::thread_state::{self, ThreadId};
 use crate::admission::Timestamp;
@@ -282,8 +282,9 @@ impl Workers {
         self.limit.set_cores(cores);
     }
 
-    /// The awake workers, or some of them if they are many: each call continues where the last one ended.
-    pub(super) fn sample(&mut self) -> Vec<AwakeWorker> {
+    /// The awake workers, or some of them if they are many: each call continues where the last one ended. And how many
+    /// workers are awake.
+    pub(super) fn sample(&mut self) -> (Vec<AwakeWorker>, usize) {
         let count = self.workers.len();
         let order = (0..count).map(|step| (self.sample_from + step) % count);
         let mut sample = Vec::new();
@@ -298,12 +299,7 @@ impl Workers {
             }
         }
         self.sample_from = last.map_or(0, |last| last + 1);
-        sample
-    }
-
-    /// Estimates from a sample how many workers are runnable.
-    pub(super) fn runnable(&self, sample: &[Sampled]) -> usize {
-        runnable(sample, self.awake())
+        (sample, self.awake())
     }
 
     /// Adjusts the active limit to a sample of the workers. The result is the time until the next sample, if one is

@@ -126,6 +126,11 @@ impl System {
     }
 }
 
+/// Any order of the events of a system, each with the pool or the message that it concerns.
+fn events() -> impl Strategy<Value = Vec<(u8, prop::sample::Index)>> {
+    proptest::collection::vec((0..8_u8, any::<prop::sample::Index>()), 0..300)
+}
+
 proptest! {
     /// Each pool's own count of its cores is the truth. However late a message comes, and whichever overtook it, the
     /// counts never exceed the cores, and no worker computes without one.
@@ -133,7 +138,7 @@ proptest! {
     fn no_core_is_used_twice_in_any_order_of_the_messages(
         cores in 1..5_usize,
         pools in 1..5_usize,
-        events in proptest::collection::vec((0..8_u8, any::<prop::sample::Index>()), 0..300),
+        events in events(),
     ) {
         let mut system = System::new(cores, pools);
         for (kind, index) in events {
@@ -150,7 +155,7 @@ proptest! {
     fn no_core_is_lost_in_any_order_of_the_messages(
         cores in 1..5_usize,
         pools in 1..5_usize,
-        events in proptest::collection::vec((0..8_u8, any::<prop::sample::Index>()), 0..300),
+        events in events(),
     ) {
         let mut system = System::new(cores, pools);
         for (kind, index) in events {

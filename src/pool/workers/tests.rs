@@ -180,7 +180,7 @@ fn of_many_workers_each_sample_has_others_and_none_that_is_parked() {
     [3, 70].into_iter().for_each(|worker| workers.park(worker));
     let mut sample = || {
         let since = |sampled: AwakeWorker| sampled.polling_since.expect("it polls a task").as_nanos() as usize;
-        workers.sample().into_iter().map(since).collect::<Vec<_>>()
+        workers.sample().0.into_iter().map(since).collect::<Vec<_>>()
     };
     let awake: Vec<_> = (0..COUNT).filter(|worker| ![3, 70].contains(worker)).collect();
     let in_turn: Vec<_> = awake.iter().copied().cycle().take(3 * SAMPLE).collect();
