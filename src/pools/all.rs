@@ -61,8 +61,6 @@ pub struct Pools {
 struct All {
     /// In the order of the settings.
     pools: Vec<Pool>,
-    /// The indices of `pools`, ordered by the pools' names.
-    by_name: Vec<usize>,
     routes: Routes,
     verbose: bool,
     /// Tasks run on the thread that awaits them.
@@ -153,9 +151,7 @@ impl Pools {
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&Pool> {
-        let All { pools, by_name, .. } = &*self.all;
-        let found = by_name.binary_search_by(|&index| pools[index].name().as_str().cmp(name));
-        found.ok().map(|place| &pools[by_name[place]])
+        self.iter().find(|pool| pool.name().as_str() == name)
     }
 
     /// All pools, in the order of the settings.
@@ -191,9 +187,7 @@ impl Pools {
 
 impl All {
     fn of(pools: Vec<Pool>) -> Self {
-        let mut by_name: Vec<usize> = (0..pools.len()).collect();
-        by_name.sort_by_key(|&index| pools[index].name());
-        Self { pools, by_name, routes: Routes::default(), verbose: false, disabled: false, drain: Drain::default() }
+        Self { pools, routes: Routes::default(), verbose: false, disabled: false, drain: Drain::default() }
     }
 }
 
