@@ -69,6 +69,10 @@ async fn serve(address: &str) -> Result<(), Box<dyn Error>> {
     // Only this service runs in the pool. A full pool answers RESOURCE_EXHAUSTED, and a panic INTERNAL.
     let primes = PoolLayer::<Cpu>::new(&pools).named_layer(PrimesServer::new(Computing));
     Server::builder()
+        // Room for the messages of all queued calls of a connection: with tonic's own windows they hold each other up.
+        .max_concurrent_streams(200)
+        .initial_stream_window_size(256 << 10)
+        .initial_connection_window_size(200 * (256 << 10))
         .add_service(primes)
         // Outside the pool: the health service answers while the pool is full.
         .add_service(health)
