@@ -3,6 +3,7 @@
 //! [`Config::load`] reads a file (feature `config`); [`Config::default`] and its methods make the same settings in
 //! code.
 
+mod body;
 mod byte_size;
 mod duration;
 mod error;

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::body::BodyPolicy;
 use super::byte_size;
 use super::error::ConfigError;
 use super::overload::{Concurrency, Queue, QueueTarget};
@@ -62,6 +63,11 @@ pub struct PoolConfig {
     /// The request headers that the pool trusts; `None` for those of
     /// [`Performance::trust`](super::Performance::trust).
     pub trust: Option<Trust>,
+    /// How the bodies of responses are treated; by default they are polled on the connection, and hold no permit.
+    pub body: BodyPolicy,
+    /// How many streams may be open: responses whose body has not ended yet. Beyond that, requests are rejected before
+    /// their handler begins. 0, the default, sets no limit.
+    pub max_streams: usize,
 }
 
 /// The settings of all pools, by name: the five built-in pools, unless they are removed, and further ones.
@@ -161,6 +167,8 @@ impl PoolConfig {
             stack_size: None,
             nice: None,
             trust: None,
+            body: BodyPolicy::DEFAULT,
+            max_streams: 0,
         }
     }
 
@@ -249,6 +257,20 @@ impl PoolConfig {
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = Some(trust);
+        self
+    }
+
+    /// Sets how the bodies of responses are treated.
+    #[must_use]
+    pub fn body(mut self, policy: BodyPolicy) -> Self {
+        self.body = policy;
+        self
+    }
+
+    /// Sets how many streams may be open: responses whose body has not ended yet. 0 sets no limit.
+    #[must_use]
+    pub const fn max_streams(mut self, limit: usize) -> Self {
+        self.max_streams = limit;
         self
     }
 
