@@ -6,5 +6,6 @@ mod stall;
 
 pub use self::full::FullBody;
 pub use self::mark::BodyRead;
-#[cfg_attr(not(feature = "server"), expect(unused_imports, reason = "only the server drops connections"))]
+pub use crate::config::{BodyPolicy, OnDrain, RunBody};
+#[allow(unused_imports, reason = "not yet")]
 pub(crate) use self::stall::StallSignal;

@@ -17,6 +17,7 @@ mod trust;
 #[cfg(feature = "config")]
 mod yaml;
 
+pub use self::body::{BodyPolicy, OnDrain, RunBody};
 pub use self::error::ConfigError;
 pub use self::overload::{Concurrency, Queue, QueueTarget};
 pub use self::pool::{Cores, PoolConfig, ThreadPools, Workers};
