@@ -112,7 +112,7 @@ pub mod workload;
 pub use crate::config::{Config, PoolConfig, Workers};
 pub use crate::error::{Reason, Rejection, TaskError};
 pub use crate::layer::PoolLayer;
-pub use crate::pool::{Cancelled, Pool, PoolStats, cancelled, checkpoint, is_cancelled};
+pub use crate::pool::{Cancelled, Pool, PoolStats, cancelled, checkpoint, hold_permit, is_cancelled};
 pub use crate::pools::Pools;
 #[cfg(feature = "prometheus")]
 #[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]

@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_offload::{Deadline, PoolConfig, PoolLayer, PoolStats, Pools, Priority, Reason, Rejection, TaskError};
+use tower_offload::error::OffloadError;
+use tower_offload::{Deadline, PoolConfig, PoolLayer, PoolStats, Pools, Priority, Reason, TaskError};
 
 const CLIENTS: u64 = 2_000;
 /// The workers, the concurrency limit and the queue capacity of each pool.
@@ -185,21 +186,24 @@ async fn task(captured: Captured, pool: usize, kind: u64, seed: u64) -> Result<(
 /// A handler behind the layer, whose responses are the clients' answers.
 fn service(
     pools: &Pools,
-) -> impl Service<Request<Work>, Response = Response<Answer>, Error = Failed, Future: Send> + Clone + Send + use<> {
+) -> impl Service<Request<Work>, Response = Response<Answer>, Error = OffloadError<Failed>, Future: Send> + Clone + Send + use<> {
     let handler = service_fn(|request: Request<Work>| async {
         let Work { captured, pool, kind, seed, .. } = request.into_body();
         task(captured, pool, kind, seed).await.map(|()| Response::new(Answer::Value)).map_err(|()| Failed)
     });
-    let rejected = |rejection: Rejection| {
-        Response::new(match rejection.reason() {
-            Reason::Panicked => Answer::Panicked,
-            reason => Answer::Rejected(reason),
-        })
-    };
     PoolLayer::by(pools, |request: &Request<Work>| Some(POOLS[request.body().pool]))
         .fair_by(|request: &Request<Work>| request.body().caller)
-        .reject_with(rejected)
+        .errors()
         .layer(handler)
+}
+
+fn failure(error: OffloadError<Failed>) -> Answer {
+    match error {
+        OffloadError::Inner(Failed) => Answer::Error,
+        OffloadError::Rejected(rejection) if rejection.reason() == Reason::Panicked => Answer::Panicked,
+        OffloadError::Rejected(rejection) => Answer::Rejected(rejection.reason()),
+        other => panic!("an unknown error: {other}"),
+    }
 }
 
 /// A request with a priority, and sometimes with a deadline.
@@ -246,7 +250,7 @@ fn client(pools: &Pools, watch: &Arc<Watch>, mut random: Random, clients: u64) -
                 let caller = Some(random.below(9)).filter(|caller| *caller > 0);
                 let request = request(Work { captured, pool, kind, seed, caller }, &mut random);
                 let response = service.clone().oneshot(request);
-                Box::pin(async move { response.await.map_or(Answer::Error, Response::into_body) })
+                Box::pin(async move { response.await.map_or_else(failure, Response::into_body) })
             };
             match future.as_mut().poll(&mut cx) {
                 Poll::Ready(answer) => *answers.entry(answer).or_default() += 1,

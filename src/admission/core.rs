@@ -225,21 +225,41 @@ impl<T> Admission<T> {
     /// Ends a task in flight, and releases its permit if it has one. `ran` is how long it executed, if it did.
     /// Returns whether it was in flight.
     pub fn finish(&mut self, now: Timestamp, key: Key, outcome: Outcome, ran: Option<Duration>) -> bool {
+        self.finish_read(now, key, outcome, ran, Duration::ZERO)
+    }
+
+    /// The same for a task that waited for the reader of its body during a part of that time. Nothing is learned from
+    /// that part.
+    pub fn finish_read(
+        &mut self,
+        now: Timestamp,
+        key: Key,
+        outcome: Outcome,
+        ran: Option<Duration>,
+        reader: Duration,
+    ) -> bool {
         self.pass(now);
         let Some(index) = self.slab.find(key, State::InFlight) else { return false };
         self.counts.finished(outcome);
         if self.slab.at(index).permit == NONE {
             self.without_permit -= 1;
         } else {
-            self.finish_permitted(now, index, outcome, ran);
+            self.finish_permitted(now, index, outcome, ran.map(|ran| ran.saturating_sub(reader)), reader);
         }
         self.slab.remove(index);
         true
     }
 
-    fn finish_permitted(&mut self, now: Timestamp, index: u32, outcome: Outcome, ran: Option<Duration>) {
+    fn finish_permitted(
+        &mut self,
+        now: Timestamp,
+        index: u32,
+        outcome: Outcome,
+        ran: Option<Duration>,
+        reader: Duration,
+    ) {
         let slot = self.slab.at(index);
-        let (mark, held) = (slot.mark, now.since(slot.since));
+        let (mark, held) = (slot.mark, now.since(slot.since).saturating_sub(reader));
         let late = slot.deadline < now || matches!(outcome, Outcome::Cancelled | Outcome::Expired);
         let (usual, limit) = (self.run.value(), self.limiter.current());
         let stretch = self.stretch();

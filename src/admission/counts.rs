@@ -13,6 +13,8 @@ pub enum Outcome {
     Panicked,
     /// Its caller left, or it was cut off.
     Cancelled,
+    /// Its answer went out, and the reader of its body stalled.
+    Stalled,
     /// It had a permit, but its deadline passed before its first poll.
     Expired,
     /// It had a permit, but no worker could be found for it.
@@ -33,6 +35,8 @@ pub struct Counts {
     pub panicked: u64,
     /// Their callers left, or they were cut off.
     pub cancelled: u64,
+    /// The readers of their bodies stalled.
+    pub stalled: u64,
     /// Refused by choice under overload.
     pub shed: u64,
     /// Waited too long.
@@ -65,7 +69,7 @@ impl Counts {
     /// The tasks that have ended, however they did.
     #[must_use]
     pub const fn ended(&self) -> u64 {
-        self.ok + self.error + self.panicked + self.cancelled + self.shed + self.expired + self.rejected
+        self.ok + self.error + self.panicked + self.cancelled + self.stalled + self.shed + self.expired + self.rejected
     }
 
     /// The results by name, as metrics and JSON show them.
@@ -76,6 +80,7 @@ impl Counts {
             ("error", self.error),
             ("panicked", self.panicked),
             ("cancelled", self.cancelled),
+            ("stalled", self.stalled),
             ("shed", self.shed),
             ("expired", self.expired),
             ("rejected", self.rejected),
@@ -89,6 +94,7 @@ impl Counts {
             Outcome::Error => &mut self.error,
             Outcome::Panicked => &mut self.panicked,
             Outcome::Cancelled => &mut self.cancelled,
+            Outcome::Stalled => &mut self.stalled,
             Outcome::Expired => &mut self.expired,
             Outcome::Rejected => &mut self.rejected,
         } += 1;
@@ -99,7 +105,7 @@ impl Counts {
             Reason::QueueTimeout | Reason::DeadlineExceeded => &mut self.expired,
             Reason::Shed => &mut self.shed,
             Reason::CutOff | Reason::Panicked => &mut self.cancelled,
-            Reason::QueueFull | Reason::Draining | Reason::NoWorkers | Reason::UnknownPool | Reason::BadHeader => {
+            Reason::QueueFull | Reason::StreamsFull | Reason::Draining | Reason::NoWorkers | Reason::UnknownPool | Reason::BadHeader => {
                 &mut self.rejected
             }
         } += 1;

@@ -1,11 +1,34 @@
 //! Bodies of requests and responses.
+//!
+//! A file imports only from files that stand before it in this table:
+//!
+//! | file | contents |
+//! |---|---|
+//! | `full`, `mark`, `error`, `stall` | a complete body; the mark of a body that was read; errors; the signal of a stall |
+//! | `remaining`, `farewell` | what remains of a body; its end at a drain |
+//! | `buffer`, `reader`, `pump` | frames that wait for the client; the connection's side; the worker's side |
+//! | `connection`, `response`, `context` | a body that the connection polls; all of these; the choice between them |
 
+mod buffer;
+mod connection;
+mod context;
+mod error;
+mod farewell;
 mod full;
 mod mark;
+mod pump;
+mod reader;
+mod remaining;
+mod response;
 mod stall;
 
+pub use self::context::ResponseContext;
+pub use self::error::BodyError;
 pub use self::full::FullBody;
 pub use self::mark::BodyRead;
+pub use self::response::ResponseBody;
 pub use crate::config::{BodyPolicy, OnDrain, RunBody};
+
 #[allow(unused_imports, reason = "not yet")]
 pub(crate) use self::stall::StallSignal;
+pub(crate) use self::error::BoxError;

@@ -22,6 +22,8 @@ pub enum Reason {
     DeadlineExceeded,
     /// The pool is draining: it finishes the accepted tasks and rejects new ones.
     Draining,
+    /// As many streams are open as the pool may have.
+    StreamsFull,
     /// The pool has no worker and none could be started.
     NoWorkers,
     /// No pool has this name.
@@ -60,6 +62,7 @@ impl Reason {
             Self::Shed => "shed",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Draining => "draining",
+            Self::StreamsFull => "streams_full",
             Self::NoWorkers => "no_workers",
             Self::UnknownPool => "unknown_pool",
             Self::BadHeader => "bad_header",
@@ -79,6 +82,7 @@ impl Reason {
             Self::Shed => "it is overloaded",
             Self::DeadlineExceeded => "the task's deadline has passed",
             Self::Draining => "it is shutting down",
+            Self::StreamsFull => "it has as many open streams as it may have",
             Self::NoWorkers => "it has no worker and none could be started",
             Self::UnknownPool => "there is no such pool",
             Self::BadHeader => "a header cannot be read",

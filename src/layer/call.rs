@@ -1,22 +1,35 @@
 //! The part of a request that runs in the pool: the service's `call`, and the future that it returns.
 
-use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
 use tower_service::Service;
 
+use crate::admission::Outcome;
+use crate::body::ResponseContext;
 use crate::pool::Boxed;
+use crate::reject::{OnReject, Protocol};
 
-/// A ready service and its request. Polling it calls the service, and then polls the future that the service returned.
+/// A ready service and its request. Polling it calls the service, polls the future that the service returned, and
+/// converts the response.
 ///
 /// It is boxed from the start, so that moving it into a pool does not copy the request, and the response future stays
 /// small.
-pub(super) type BoxedCall<S, Req> = Boxed<Call<S, Req>>;
+pub(super) type BoxedCall<S, Req, R, P> = Boxed<Call<S, Req, R, P>>;
 
-#[pin_project(project = CallProj)]
-pub(super) enum Call<S: Service<Req>, Req> {
+#[pin_project]
+pub(super) struct Call<S: Service<Req>, Req, R, P> {
+    #[pin]
+    state: State<S, Req>,
+    reject: R,
+    expects_body: bool,
+    protocol: PhantomData<fn() -> P>,
+}
+
+#[pin_project(project = StateProj)]
+enum State<S: Service<Req>, Req> {
     /// `None` if the call itself panicked.
     Ready { call: Option<(S, Req)> },
     Called {
@@ -25,32 +38,69 @@ pub(super) enum Call<S: Service<Req>, Req> {
     },
 }
 
-impl<S: Service<Req>, Req> Call<S, Req> {
-    pub(super) fn boxed(service: S, request: Req) -> BoxedCall<S, Req> {
-        Boxed::new(Self::Ready { call: Some((service, request)) })
+/// The result of a call, with the response already converted.
+pub(super) struct Answer<Res, Err> {
+    pub(super) result: Result<Res, Err>,
+    pub(super) outcome: Outcome,
+}
+
+impl<S, Req, R, P> Call<S, Req, R, P>
+where
+    S: Service<Req>,
+    R: OnReject<Req, S::Response, S::Error>,
+    P: Protocol<Req, S::Response, S::Error>,
+{
+    pub(super) fn boxed(service: S, request: Req, reject: R) -> BoxedCall<S, Req, R, P> {
+        let expects_body = reject.expects_body(&request);
+        let state = State::Ready { call: Some((service, request)) };
+        Boxed::new(Self { state, reject, expects_body, protocol: PhantomData })
     }
 
     pub(super) fn request(&self) -> Option<&Req> {
-        match self {
-            Self::Ready { call } => call.as_ref().map(|(_, request)| request),
-            Self::Called { .. } => None,
+        match &self.state {
+            State::Ready { call } => call.as_ref().map(|(_, request)| request),
+            State::Called { .. } => None,
         }
+    }
+
+    /// Polls the call inside of another task of its pool: its body is not that task's.
+    pub(super) fn poll_here(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer<R::Response, S::Error>> {
+        self.poll_with(cx, false)
+    }
+
+    fn poll_with(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        in_pool: bool,
+    ) -> Poll<Answer<R::Response, S::Error>> {
+        let mut this = self.project();
+        let result = loop {
+            match this.state.as_mut().project() {
+                StateProj::Ready { call } => {
+                    let (mut service, request) = call.take().expect("it is not polled after its call panicked");
+                    let future = service.call(request);
+                    this.state.set(State::Called { future });
+                }
+                StateProj::Called { future } => break ready!(future.poll(cx)),
+            }
+        };
+        let outcome = if P::failed(&result) { Outcome::Error } else { Outcome::Ok };
+        let context =
+            if in_pool { ResponseContext::in_pool(*this.expects_body) } else { ResponseContext::inline() };
+        let result = result.map(|response| this.reject.pass(response, &context));
+        Poll::Ready(Answer { result, outcome })
     }
 }
 
-impl<S: Service<Req>, Req> Future for Call<S, Req> {
-    type Output = Result<S::Response, S::Error>;
+impl<S, Req, R, P> Future for Call<S, Req, R, P>
+where
+    S: Service<Req>,
+    R: OnReject<Req, S::Response, S::Error>,
+    P: Protocol<Req, S::Response, S::Error>,
+{
+    type Output = Answer<R::Response, S::Error>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            match self.as_mut().project() {
-                CallProj::Ready { call } => {
-                    let (mut service, request) = call.take().expect("it is not polled after its call panicked");
-                    let future = service.call(request);
-                    self.set(Self::Called { future });
-                }
-                CallProj::Called { future } => return future.poll(cx),
-            }
-        }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_with(cx, true)
     }
 }

@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 use pin_project::{pin_project, pinned_drop};
 use tower_service::Service;
 
-use super::call::BoxedCall;
+use super::call::{Answer, BoxedCall};
 use super::options::Options;
-use crate::admission::Outcome;
+use crate::body::ResponseContext;
 use crate::error::{Reason, Rejection, TaskError};
 use crate::pool::{Pending, Pool, Submission, TaskOptions};
 use crate::reject::{Http, OnReject, Protocol};
@@ -34,7 +34,7 @@ where
     R: OnReject<Req, S::Response, S::Error>,
 {
     #[pin]
-    state: State<S, Req>,
+    state: State<S, Req, R, P>,
     reject: R,
     protocol: P,
     /// Taken by a rejection. A request that runs inline has none, because nothing rejects it.
@@ -43,31 +43,32 @@ where
 }
 
 #[pin_project(project = StateProj)]
-pub(super) enum State<S: Service<Req>, Req> {
+pub(super) enum State<S, Req, R, P>
+where
+    S: Service<Req>,
+    R: OnReject<Req, S::Response, S::Error>,
+{
     /// The pool is chosen, and the request is not submitted yet. Submitting takes the call.
-    Chosen { pool: Pool, call: Option<BoxedCall<S, Req>>, options: TaskOptions },
+    Chosen { pool: Pool, call: Option<BoxedCall<S, Req, R, P>>, options: TaskOptions },
     /// No pool was chosen.
     Inline {
         #[pin]
         future: S::Future,
     },
     /// The first poll found that this thread is a worker of the chosen pool.
-    Here { call: BoxedCall<S, Req> },
+    Here { call: BoxedCall<S, Req, R, P> },
     /// The request was submitted.
-    Pending { pending: Pending<Answer<S, Req>>, late: Option<Sleep> },
+    Pending { pending: Pending<Answer<R::Response, S::Error>>, late: Option<Sleep> },
     /// The request was rejected before it came to a pool.
     Rejected { rejection: Option<Rejection> },
 }
-
-/// The result of the inner service.
-type Answer<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
 
 impl<S, Req, R, P> ResponseFuture<S, Req, R, P>
 where
     S: Service<Req>,
     R: OnReject<Req, S::Response, S::Error>,
 {
-    pub(super) fn new(state: State<S, Req>, reject: R, protocol: P, hint: Option<R::Hint>, options: Options) -> Self {
+    pub(super) fn new(state: State<S, Req, R, P>, reject: R, protocol: P, hint: Option<R::Hint>, options: Options) -> Self {
         Self { state, reject, protocol, hint, options }
     }
 }
@@ -75,11 +76,11 @@ where
 impl<S, Req, R, P> Future for ResponseFuture<S, Req, R, P>
 where
     S: Service<Req> + Send + 'static,
-    S::Response: Send + 'static,
     S::Error: Send + 'static,
     S::Future: Send + 'static,
     Req: Send + 'static,
     R: OnReject<Req, S::Response, S::Error>,
+    R::Response: Send + 'static,
     P: Protocol<Req, S::Response, S::Error>,
 {
     type Output = Result<R::Response, R::Error>;
@@ -88,11 +89,17 @@ where
         let mut this = self.project();
         let answer = loop {
             let next = match this.state.as_mut().project() {
-                StateProj::Inline { future } => break Ok(ready!(future.poll(cx))),
-                StateProj::Here { call } => break Ok(ready!(Pin::new(call).poll(cx))),
+                StateProj::Inline { future } => {
+                    let result = ready!(future.poll(cx));
+                    break Ok(result.map(|response| this.reject.pass(response, &ResponseContext::inline())));
+                }
+                StateProj::Here { call } => {
+                    let call = call.as_pin_mut().expect("its content was not dropped");
+                    break Ok(ready!(call.poll_here(cx)).result);
+                }
                 StateProj::Pending { pending, late } => {
-                    match ready!(poll_pending(pending, late.as_mut(), *this.options, cx)) {
-                        Ok(answer) => break Ok(answer),
+                    match ready!(poll_pending(pending, late.as_mut(), this.options, cx)) {
+                        Ok(answer) => break Ok(answer.result),
                         // Dropping the pending call cancels it before the caller gets its response, even if the caller
                         // keeps this future.
                         Err(rejection) => State::Rejected { rejection: Some(rejection) },
@@ -106,7 +113,7 @@ where
                     if pool.is_current() {
                         State::Here { call }
                     } else {
-                        match submit(pool, call, *options, this.protocol) {
+                        match submit(pool, call, *options, this.options, this.protocol) {
                             Ok(pending) => State::Pending { pending, late: this.options.late_after(options.deadline) },
                             Err(rejection) => break Err(rejection),
                         }
@@ -116,7 +123,7 @@ where
             this.state.set(next);
         };
         Poll::Ready(match answer {
-            Ok(Ok(response)) => Ok(this.reject.pass(response)),
+            Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(this.reject.fail(error)),
             Err(rejection) => {
                 let hint = this.hint.take().expect("a request that can be rejected has a hint, and is answered once");
@@ -129,7 +136,7 @@ where
 fn poll_pending<T>(
     pending: &mut Pending<T>,
     late: Option<&mut Sleep>,
-    options: Options,
+    options: &Options,
     cx: &mut Context<'_>,
 ) -> Poll<Result<T, Rejection>> {
     if let Poll::Ready(answer) = Pin::new(&mut *pending).poll(cx) {
@@ -141,7 +148,7 @@ fn poll_pending<T>(
 }
 
 /// The reason why a submitted request has no response.
-fn rejection(pool: &Workload, error: TaskError, options: Options) -> Rejection {
+fn rejection(pool: &Workload, error: TaskError, options: &Options) -> Rejection {
     match error {
         TaskError::Rejected(rejection) | TaskError::CutOff(rejection) => rejection,
         TaskError::UnknownPool(unknown) => Rejection::new(unknown.name().clone(), Reason::UnknownPool, None),
@@ -153,26 +160,32 @@ fn rejection(pool: &Workload, error: TaskError, options: Options) -> Rejection {
     }
 }
 
-fn submit<S, Req, P>(
+fn submit<S, Req, R, P>(
     pool: &Pool,
-    call: BoxedCall<S, Req>,
+    call: BoxedCall<S, Req, R, P>,
     options: TaskOptions,
+    layer: &Options,
     protocol: &P,
-) -> Result<Pending<Answer<S, Req>>, Rejection>
+) -> Result<Pending<Answer<R::Response, S::Error>>, Rejection>
 where
     S: Service<Req> + Send + 'static,
-    S::Response: Send + 'static,
     S::Error: Send + 'static,
     S::Future: Send + 'static,
     Req: Send + 'static,
+    R: OnReject<Req, S::Response, S::Error>,
+    R::Response: Send + 'static,
     P: Protocol<Req, S::Response, S::Error>,
 {
     let function = pool.is_verbose().then(|| call.get()?.request().map(|request| protocol.describe(request))).flatten();
+    if pool.is_full_of_streams() {
+        return Err(pool.count_rejected(Reason::StreamsFull, || function.unwrap_or_default()));
+    }
     let submitted = pool.submit_future(Submission {
         future: call,
         options,
         function: || function.clone().unwrap_or_default(),
-        outcome_of: |result| if P::failed(result) { Outcome::Error } else { Outcome::Ok },
+        outcome_of: |answer| answer.outcome,
+        body: layer.body.clone(),
         patient: false,
     });
     submitted.map_err(|rejected| rejected.rejection)

@@ -38,7 +38,7 @@ pub use self::service::PoolService;
 ///
 /// ```compile_fail,E0277
 /// use http::{Request, Response};
-/// use tower_offload::{Rejection, reject::OnReject};
+/// use tower_offload::{Rejection, reject::{OnReject, ResponseContext}};
 ///
 /// #[derive(Clone)]
 /// struct NotSend;
@@ -56,7 +56,7 @@ pub use self::service::PoolService;
 ///         Ok(Response::new(hint.to_string()))
 ///     }
 ///
-///     fn pass(&self, response: Response<String>) -> Response<String> {
+///     fn pass(&self, response: Response<String>, _context: &ResponseContext) -> Response<String> {
 ///         response
 ///     }
 ///

@@ -8,6 +8,7 @@ use tower_layer::Layer;
 
 use super::options::Options;
 use super::service::PoolService;
+use crate::config::BodyPolicy;
 use crate::error::{Rejection, UnknownPool};
 use crate::pool::Pool;
 use crate::pools::Pools;
@@ -301,7 +302,7 @@ impl<W, R, P> PoolLayer<W, R, P> {
     #[must_use]
     pub fn or<V, S, Q>(self, other: PoolLayer<V, S, Q>) -> PoolLayer<Or<W, V>, R, P> {
         let second = Branch { selector: other.selector, options: other.options };
-        let options = self.options;
+        let options = self.options.clone();
         let layer = self.select_with(|selector| Or::new(Branch { selector, options }, second));
         PoolLayer { options: Options::default(), ..layer }
     }
@@ -485,6 +486,32 @@ impl<W, R, P> PoolLayer<W, R, P> {
         self
     }
 
+    /// Sets how the bodies of responses are treated, in place of the `body` section of the pool's settings: where they
+    /// are polled, whether they hold the permit, and what becomes of a client that stops to read.
+    ///
+    /// It has no effect on [`errors`](Self::errors), [`any_request`](Self::any_request) and
+    /// [`same_body`](Self::same_body), which leave the type of the response as it is: their bodies are polled on the
+    /// connection, and hold no permit.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use tower_http::compression::CompressionLayer;
+    /// use tower_offload::{Cpu, PoolLayer, Pools, body::BodyPolicy};
+    ///
+    /// // Bodies are compressed by the workers of `cpu`, because the compression is inside of the pool's layer.
+    /// let pools = Pools::default();
+    /// let app: Router = Router::new()
+    ///     .route("/export", get(|| async { "a,b,c\n".repeat(100_000) }))
+    ///     .layer(CompressionLayer::new())
+    ///     .layer(PoolLayer::<Cpu>::new(&pools).body(BodyPolicy::in_pool()));
+    /// # let _ = app;
+    /// ```
+    #[must_use]
+    pub fn body(mut self, policy: BodyPolicy) -> Self {
+        self.options.body = Some(Arc::new(policy));
+        self
+    }
+
     /// Runs a handler to its end although its client has left, for example to make a payment whose response nobody
     /// reads. A queued handler keeps its position.
     ///
@@ -502,6 +529,6 @@ impl<S, W: Clone, R: Clone, P: Clone> Layer<S> for PoolLayer<W, R, P> {
 
     fn layer(&self, inner: S) -> Self::Service {
         let selector = Arc::new(self.selector.clone());
-        PoolService::new(inner, selector, self.reject.clone(), self.protocol.clone(), self.options)
+        PoolService::new(inner, selector, self.reject.clone(), self.protocol.clone(), self.options.clone())
     }
 }

@@ -48,12 +48,12 @@ impl<S, W, R, P> PoolService<S, W, R, P> {
 impl<S, W, R, P, Req> Service<Req> for PoolService<S, W, R, P>
 where
     S: Service<Req> + Clone + Send + 'static,
-    S::Response: Send + 'static,
     S::Error: Send + 'static,
     S::Future: Send + 'static,
     Req: Send + 'static,
     W: Select<Req>,
     R: OnReject<Req, S::Response, S::Error>,
+    R::Response: Send + 'static,
     P: Protocol<Req, S::Response, S::Error>,
 {
     type Response = R::Response;
@@ -81,7 +81,7 @@ where
                 let options = TaskOptions::of_request(terms, selection.priority, selection.caller);
                 // The service that was made ready goes with the request. A fresh clone stays, to be made ready anew.
                 let clone = self.inner.clone();
-                let call = Call::boxed(mem::replace(&mut self.inner, clone), request);
+                let call = Call::boxed(mem::replace(&mut self.inner, clone), request, self.reject.clone());
                 State::Chosen { pool, call: Some(call), options }
             }
             Ok((Err(bad), pool)) => {
@@ -90,7 +90,7 @@ where
             }
             Err(unknown) => State::Rejected { rejection: Some(unknown) },
         };
-        let options = self.options.union(selection.options);
+        let options = selection.options.union(&self.options);
         ResponseFuture::new(state, self.reject.clone(), self.protocol.clone(), Some(hint), options)
     }
 }
@@ -103,7 +103,7 @@ impl<S, W, R, P> PoolService<S, W, R, P> {
         P: Clone,
     {
         let state = State::Inline { future: self.inner.call(request) };
-        ResponseFuture::new(state, self.reject.clone(), self.protocol.clone(), None, self.options)
+        ResponseFuture::new(state, self.reject.clone(), self.protocol.clone(), None, self.options.clone())
     }
 }
 
@@ -115,7 +115,7 @@ impl<S: Clone, W, R: Clone, P: Clone> Clone for PoolService<S, W, R, P> {
             selector: Arc::clone(&self.selector),
             reject: self.reject.clone(),
             protocol: self.protocol.clone(),
-            options: self.options,
+            options: self.options.clone(),
         }
     }
 }

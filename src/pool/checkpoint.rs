@@ -111,7 +111,7 @@ pub fn cancelled() -> impl Future<Output = Cancelled> + Send {
 }
 
 async fn cancellation_of(task: TaskRef) -> Cancelled {
-    let mut cut_off = pin!(task.cut_off().notify.notified());
+    let mut cut_off = pin!(task.pool().cut_off().notify.notified());
     let deadline = task.head().options.deadline.map(|deadline| timer::sleep_until(deadline.moment()));
     let mut deadline = pin!(async {
         match deadline {
@@ -128,7 +128,7 @@ async fn cancellation_of(task: TaskRef) -> Cancelled {
         }
         // The flag is read after `notified` was polled: a cut-off in between wakes this future.
         let notified = cut_off.as_mut().poll(cx).is_ready();
-        if notified || task.cut_off().is_set() { Poll::Ready(Cancelled::CutOff) } else { Poll::Pending }
+        if notified || task.pool().cut_off().is_set() { Poll::Ready(Cancelled::CutOff) } else { Poll::Pending }
     })
     .await
 }
@@ -137,7 +137,7 @@ fn reason(task: &dyn Runnable) -> Option<Cancelled> {
     match task.head().state.signals() {
         (true, _) => Some(Cancelled::CallerLeft),
         (_, true) => Some(Cancelled::DeadlinePassed),
-        _ => task.cut_off().is_set().then_some(Cancelled::CutOff),
+        _ => task.pool().cut_off().is_set().then_some(Cancelled::CutOff),
     }
 }
 

@@ -72,6 +72,8 @@ pub(crate) struct Ending {
     pub(crate) outcome: Outcome,
     /// How long it ran, if it started.
     pub(crate) ran: Option<Duration>,
+    /// How long it waited for the reader of its body.
+    pub(crate) reader: Duration,
 }
 
 /// The place of a task that another task wants to run in place.
@@ -169,7 +171,7 @@ impl<T> Dispatch<T> {
     /// Releases the permit of a task that ended outside of a worker's loop.
     pub(crate) fn finish(&self, now: Timestamp, ending: Ending) -> Effects<T> {
         let mut state = self.lock();
-        state.admission.finish(now, ending.key, ending.outcome, ending.ran);
+        state.admission.finish_read(now, ending.key, ending.outcome, ending.ran, ending.reader);
         state.effects(now, Vec::new(), None)
     }
 
@@ -186,9 +188,9 @@ impl<T> Dispatch<T> {
                 state.workers.end_poll(worker, now);
                 state.ready.push_back(task);
             }
-            WorkerEvent::Ended(Ending { key, outcome, ran }) => {
+            WorkerEvent::Ended(Ending { key, outcome, ran, reader }) => {
                 state.workers.end_poll(worker, now);
-                state.admission.finish(now, key, outcome, ran);
+                state.admission.finish_read(now, key, outcome, ran, reader);
             }
         }
         let next = state.take(worker, now, &mut evicted);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::allotment::{Allot, MemberId, Report};
 use super::core_budget::{CoreBudget, TICK};
+use super::drain::Drain;
 use super::{cores, thread_state};
 use crate::admission::Timestamp;
 use crate::config::Cores;
@@ -20,6 +21,7 @@ const READ_CORES_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct Group {
     /// Tells groups apart.
     pub(crate) id: u64,
+    pub(super) drain: Arc<Drain>,
     origin: Instant,
     cores: Cores,
     budget: Mutex<CoreBudget>,
@@ -47,11 +49,12 @@ pub(super) struct Membership {
 }
 
 impl Group {
-    pub(crate) fn new(cores: Cores) -> Arc<Self> {
+    pub(crate) fn new(cores: Cores, drain: Arc<Drain>) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let now = Instant::now();
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            drain,
             origin: now,
             cores,
             budget: Mutex::new(CoreBudget::new(cores::available(cores))),

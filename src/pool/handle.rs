@@ -73,13 +73,13 @@ impl<T> Pending<T> {
 
     /// The name of the pool.
     pub(crate) fn pool(&self) -> &Workload {
-        self.task.pool().name()
+        self.task.shared().name()
     }
 
     /// Marks the task as late, because its deadline has passed. The result is the rejection for its caller.
     pub(crate) fn too_late(&self) -> Rejection {
         let started = self.task.head().state.deadline_passed();
-        self.task.pool().rejection(Reason::DeadlineExceeded, Duration::ZERO).with_started(started)
+        self.task.shared().rejection(Reason::DeadlineExceeded, Duration::ZERO).with_started(started)
     }
 
     /// Detaches the task: it is finished without a caller.
@@ -89,9 +89,9 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Whether the task has ended.
+    /// Whether the answer can be taken.
     fn is_finished(&self) -> bool {
-        self.task.head().state.has_ended()
+        self.task.head().state.has_answer()
     }
 
     /// Called before this thread blocks until the task has ended. If the thread is a worker of the task's pool, it
@@ -104,7 +104,7 @@ impl<T> Pending<T> {
                 state.awaited_on_worker();
             }
             if start_in_place(task) != InPlace::Ended {
-                worker::run_in_place(task.pool(), runnable(task));
+                worker::run_in_place(task.shared(), runnable(task));
             }
         }
     }
@@ -119,13 +119,13 @@ impl<T> Future for Pending<T> {
         // A worker that waits for a task which is queued behind the task that it polls would wait for itself.
         let waits_on_worker = !task.head().state.has_started() && local::is_worker_of(task.head().pool);
         if waits_on_worker && start_in_place(task) == InPlace::Queued {
-            worker::run_in_place(task.pool(), runnable(task));
+            worker::run_in_place(task.shared(), runnable(task));
         }
         let state = &task.head().state;
         // The waker is cloned without the lock, and only if it is needed.
-        let mut waker = (!state.has_ended()).then(|| cx.waker().clone());
+        let mut waker = (!state.has_answer()).then(|| cx.waker().clone());
         let mut answer = lock(task.answer());
-        if state.has_ended()
+        if state.has_answer()
             && let Some(value) = answer.value.take()
         {
             drop(answer);
@@ -148,7 +148,7 @@ impl<T> Drop for Pending<T> {
         }
         let task = &self.task;
         leave(&**task);
-        let (pool, head) = (task.pool(), task.head());
+        let (pool, head) = (task.shared(), task.head());
         if head.state.has_ended() {
             return;
         }
@@ -189,7 +189,7 @@ fn leave<T>(task: &dyn Awaited<T>) {
 /// Takes a queued task out of the queue, to run it inside the permit of the task that waits for it. Returns its place.
 fn start_in_place<T>(task: &Arc<dyn Awaited<T>>) -> InPlace {
     let Some(key) = task.head().key() else { return InPlace::Ended };
-    let pool = task.pool();
+    let pool = task.shared();
     let (place, effects) = pool.dispatch.start_in_place(pool.now(), key);
     worker::perform(pool, effects);
     place
@@ -374,6 +374,7 @@ mod tests {
             options: TaskOptions::new(),
             function: String::new,
             outcome_of: always_ok,
+            body: None,
             patient: false,
         };
         pool.submit_future(submission).map_err(|rejected| rejected.rejection).expect("there is room")

@@ -10,10 +10,11 @@
 //! |---|---|
 //! | `task_state`, `task_future` | the state of a task in one atomic word; the future that it polls |
 //! | `thread_state`, `context`, `stats` | runnable or blocked; the submitter's context; a pool's numbers |
+//! | `continuation`, `streams`, `drain` | what a task does after its answer; open streams; the announcement of a drain |
 //! | `cores`, `allotment` | the number of cores; the cores of one pool |
 //! | `active_limit`, `core_budget` | how many workers of a pool may be awake; the cores of all pools |
 //! | `workers`, `effects`, `dispatch` | awake and parked workers; deferred work; the lock |
-//! | `runnable`, `task_log`, `local` | a task of any type; its log; thread-local values of a worker |
+//! | `runnable`, `task_log`, `local`, `current` | a task of any type; its log; thread-local values of a worker; the running task |
 //! | `group`, `shared`, `publish`, `sampler` | all pools; the parts of one pool; its metrics; the sampler |
 //! | `worker`, `task`, `handle` | the worker loop; the allocation of a task; the caller's handle to it |
 //! | `submit`, `checkpoint` | the handle to a pool; cancellation, as a task sees it |
@@ -26,9 +27,12 @@ mod allotment;
 mod checked;
 mod checkpoint;
 mod context;
+mod continuation;
 mod core_budget;
 mod cores;
+mod current;
 mod dispatch;
+mod drain;
 mod effects;
 mod group;
 mod handle;
@@ -38,6 +42,7 @@ mod runnable;
 mod sampler;
 mod shared;
 mod stats;
+mod streams;
 mod submit;
 mod task;
 mod task_future;
@@ -50,6 +55,7 @@ mod worker;
 mod workers;
 
 pub use self::checkpoint::{Cancelled, cancelled, checkpoint, is_cancelled};
+pub use self::current::{HeldPermit, hold_permit};
 pub use self::handle::TaskHandle;
 pub use self::stats::{ActiveTask, PoolStats};
 pub use self::submit::Pool;
@@ -57,6 +63,9 @@ pub use crate::admission::Counts;
 pub use crate::options::TaskOptions;
 
 pub(crate) use self::context::ContextHooks;
+pub(crate) use self::continuation::ContinuationFuture;
+pub(crate) use self::current::CurrentTask;
+pub(crate) use self::drain::Drain;
 pub(crate) use self::group::Group;
 pub(crate) use self::handle::{Pending, block_on};
 pub(crate) use self::shared::{Hooks, Plan, WorkerHooks};

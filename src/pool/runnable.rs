@@ -1,17 +1,24 @@
 //! The interface through which workers and the pool's lock use a task of any type.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 
 use tokio::sync::Notify;
 
+use super::continuation::Continuation;
 use super::dispatch::Admit;
+use super::streams::Streams;
 use super::task_state::TaskState;
 use crate::admission::{Key, Outcome, Timestamp};
+use crate::config::BodyPolicy;
 use crate::error::Rejection;
 use crate::options::TaskOptions;
 use crate::timer::Alarm;
+use crate::workload::Workload;
 
 /// A task of any type.
 pub(super) type TaskRef = Arc<dyn Runnable>;
@@ -23,6 +30,8 @@ pub(super) trait Runnable: Send + Sync {
 
     /// Wakes the task, so that it is polled again.
     fn wake(self: Arc<Self>);
+
+    fn waker(self: Arc<Self>) -> Waker;
 
     /// Polls the task once, unless another thread polls or polled it. `now` is the time of the call.
     ///
@@ -44,8 +53,26 @@ pub(super) trait Runnable: Send + Sync {
     /// the time at which it began, or `None` if the task has ended or another thread polls it.
     fn abandon(&self) -> Option<(Outcome, Option<Timestamp>)>;
 
+    /// The pool of the task.
+    fn pool(&self) -> &dyn TaskPool;
+}
+
+/// A pool, as its tasks see it.
+pub(super) trait TaskPool: Send + Sync {
+    fn name(&self) -> &Workload;
+
+    fn now(&self) -> Timestamp;
+
     /// The signal by which a shutdown cuts off the tasks of the pool.
     fn cut_off(&self) -> &CutOff;
+
+    /// How the pool treats the bodies of responses.
+    fn body_policy(&self) -> &BodyPolicy;
+
+    fn streams(&self) -> &Streams;
+
+    /// Waits until a drain is announced.
+    fn draining(&self) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 }
 
 /// The result of a poll.
@@ -85,6 +112,9 @@ pub(super) struct Head {
     pub(super) deadline_alarm: OnceLock<Alarm>,
     /// Present while tasks are logged.
     pub(super) log: Option<LogEntry>,
+    /// The policy for the body of the response, if it is not the pool's.
+    pub(super) body: Option<Arc<BodyPolicy>>,
+    pub(super) continuation: Continuation,
 }
 
 /// How a task appears in the log.

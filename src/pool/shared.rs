@@ -1,6 +1,8 @@
 //! The state that a pool's handles, workers and tasks share.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,13 +12,14 @@ use tokio::sync::Notify;
 use super::context::ContextHooks;
 use super::dispatch::{Dispatch, Instantaneous};
 use super::group::{Group, Member, Membership};
-use super::runnable::{CutOff, TaskRef};
+use super::runnable::{CutOff, TaskPool, TaskRef};
 use super::stats::PoolStats;
+use super::streams::Streams;
 use super::task_log::RunningTasks;
 use crate::admission::{Settings, Timestamp};
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 use crate::config::Cores;
-use crate::config::Trust;
+use crate::config::{BodyPolicy, Trust};
 use crate::error::{Reason, Rejection};
 use crate::timer::Earliest;
 use crate::workload::Workload;
@@ -35,6 +38,7 @@ pub(crate) struct Shared {
     /// Wakes tasks that wait outside of the queue.
     pub(super) has_room: Notify,
     pub(super) cut_off: CutOff,
+    pub(super) streams: Streams,
     pub(super) start_failed: AtomicBool,
     /// A publication of the metrics is due.
     pub(super) publication_due: AtomicBool,
@@ -57,6 +61,9 @@ pub(crate) struct Plan {
     /// The pool's share of the group's cores.
     pub(crate) share: u32,
     pub(crate) hooks: Hooks,
+    pub(crate) body: BodyPolicy,
+    /// 0 sets no limit.
+    pub(crate) max_streams: usize,
 }
 
 /// The application's hooks, which workers call.
@@ -86,9 +93,11 @@ impl Plan {
             stack_size: None,
             trust: Trust::default(),
             verbose: false,
-            group: Group::new(Cores::Auto),
+            group: Group::new(Cores::Auto, Arc::default()),
             share: 1,
             hooks: Hooks::default(),
+            body: BodyPolicy::default(),
+            max_streams: 0,
         }
     }
 }
@@ -109,6 +118,7 @@ impl Shared {
             expiry: Earliest::default(),
             has_room: Notify::new(),
             cut_off: CutOff::default(),
+            streams: Streams::default(),
             start_failed: AtomicBool::new(false),
             publication_due: AtomicBool::new(false),
             overloaded: AtomicBool::new(false),
@@ -127,7 +137,7 @@ impl Shared {
     pub(super) fn rejection(&self, reason: Reason, retry_after: Duration) -> Rejection {
         let helps = matches!(
             reason,
-            Reason::QueueFull | Reason::QueueTimeout | Reason::Shed | Reason::Draining | Reason::NoWorkers
+            Reason::QueueFull | Reason::QueueTimeout | Reason::Shed | Reason::StreamsFull | Reason::Draining | Reason::NoWorkers
         );
         Rejection::new(self.name().clone(), reason, helps.then_some(retry_after))
     }
@@ -157,6 +167,32 @@ impl Shared {
             counts: admission.counts,
             active_tasks: Vec::new(),
         }
+    }
+}
+
+impl TaskPool for Shared {
+    fn name(&self) -> &Workload {
+        &self.plan.name
+    }
+
+    fn now(&self) -> Timestamp {
+        self.plan.group.now()
+    }
+
+    fn cut_off(&self) -> &CutOff {
+        &self.cut_off
+    }
+
+    fn body_policy(&self) -> &BodyPolicy {
+        &self.plan.body
+    }
+
+    fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    fn draining(&self) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
+        Box::pin(self.plan.group.drain.announced())
     }
 }
 

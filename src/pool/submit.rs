@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use super::context::TaskContext;
+use super::continuation::Continuation;
 use super::dispatch::{Offered, Refused};
 use super::handle::Pending;
 use super::runnable::{Head, LogEntry, Runnable};
@@ -16,7 +17,7 @@ use super::task_future::TaskFuture;
 use super::task_state::TaskState;
 use super::{local, publish, task_log, worker};
 use crate::admission::{Offer, Outcome};
-use crate::config::Trust;
+use crate::config::{BodyPolicy, Trust};
 use crate::error::{Reason, Rejection};
 use crate::metrics::PublishGuard;
 use crate::options::TaskOptions;
@@ -46,6 +47,8 @@ pub(crate) struct Submission<F: TaskFuture, L> {
     pub(crate) function: L,
     /// Derives the task's outcome from its value.
     pub(crate) outcome_of: fn(&F::Output) -> Outcome,
+    /// The policy for the body of its response, if it is not the pool's.
+    pub(crate) body: Option<Arc<BodyPolicy>>,
     /// The task waits without a limit of time: it is never shed, and has no queue timeout.
     pub(crate) patient: bool,
 }
@@ -93,6 +96,12 @@ impl Pool {
         &self.shared().plan.trust
     }
 
+    /// Whether as many streams are open as may be.
+    pub(crate) fn is_full_of_streams(&self) -> bool {
+        let pool = self.shared();
+        pool.plan.max_streams > 0 && pool.streams.open() >= pool.plan.max_streams
+    }
+
     /// Whether tasks are logged and listed one by one.
     pub(crate) fn is_verbose(&self) -> bool {
         self.shared().plan.verbose
@@ -109,7 +118,7 @@ impl Pool {
         L: Fn() -> String,
     {
         let pool = self.shared();
-        let Submission { future, options: asked, function, outcome_of, patient } = submission;
+        let Submission { future, options: asked, function, outcome_of, body, patient } = submission;
         let parent = local::with_current(|task| (task.head().group, task.head().options));
         let options = parent.map_or(asked, |(_, parent)| asked.inherit(&parent));
         let submitted = pool.now();
@@ -123,6 +132,8 @@ impl Pool {
             options,
             key: OnceLock::new(),
             deadline_alarm: OnceLock::new(),
+            body: body.clone(),
+            continuation: Continuation::default(),
             log: self.is_verbose().then(|| LogEntry { id: OnceLock::new(), function: function() }),
         };
         let offer = Offer {
@@ -154,7 +165,7 @@ impl Pool {
                 worker::changed(pool);
                 let rejection = pool.rejection(reason, retry_after);
                 if reason == Reason::QueueFull && patient {
-                    let again = |future| Submission { future, options: asked, function, outcome_of, patient };
+                    let again = |future| Submission { future, options: asked, function, outcome_of, body, patient };
                     let submission = task.into_future().map(again);
                     return Err(Rejected { submission, rejection });
                 }

@@ -5,17 +5,21 @@
 //! A worker writes the answer before it releases the permit, and the caller can read it only afterwards. So a caller
 //! that has its answer finds the permit released. A value for which no caller waits is dropped while the task still
 //! counts as in flight.
+//!
+//! A task with a continuation gives its answer before its end: the caller reads the head of a response while the task
+//! polls the body. The task keeps its permit until the continuation has ended, and all guards of the permit are dropped.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::task::{ArcWake, waker_ref};
 
 use super::context::TaskContext;
+use super::continuation::worse;
 use super::dispatch::Ending;
-use super::runnable::{CutOff, Head, Polled, Runnable, TaskRef};
+use super::runnable::{Head, Polled, Runnable, TaskPool, TaskRef};
 use super::shared::Shared;
 use super::task_future::TaskFuture;
 use super::task_state::Wakeup;
@@ -44,6 +48,8 @@ struct Work<F> {
     context: Option<TaskContext>,
     /// The time of the first poll.
     began: Option<Timestamp>,
+    /// The outcome so far, once the answer was given although the task goes on.
+    answered: Option<Outcome>,
 }
 
 /// The task's result, and the caller that waits for it.
@@ -62,7 +68,7 @@ pub(super) enum Caller {
 
 /// A task as its caller sees it.
 pub(super) trait Awaited<T>: Runnable {
-    fn pool(&self) -> &Arc<Shared>;
+    fn shared(&self) -> &Arc<Shared>;
 
     fn answer(&self) -> &Mutex<Answer<T>>;
 
@@ -86,7 +92,7 @@ where
             pool,
             outcome_of,
             answer: Mutex::new(Answer { value: None, caller: Caller::Waits(None) }),
-            work: Mutex::new(Work { future: Some(future), live: true, context: Some(context), began: None }),
+            work: Mutex::new(Work { future: Some(future), live: true, context: Some(context), began: None, answered: None }),
         })
     }
 
@@ -99,7 +105,7 @@ where
 
     /// Ends a task that must not start, or must not be polled again.
     fn end_early(&self, work: &mut Work<F>, reason: Reason, outcome: Outcome) -> Polled {
-        work.drop_all();
+        self.drop_all(work);
         let rejection = self.pool.rejection(reason, std::time::Duration::ZERO);
         self.put(Err(TaskError::from(rejection)));
         if let Some(log) = &self.head.log {
@@ -152,6 +158,70 @@ where
         }
     }
 
+    /// Gives the answer of a task that goes on, and polls its continuation for the first time.
+    fn answer_early(self: &Arc<Self>, mut work: MutexGuard<'_, Work<F>>, answer: Result<F::Output, TaskError>) -> Polled {
+        // Its content was dropped, and the task may go on for long.
+        work.future = None;
+        self.put(answer);
+        drop(work);
+        self.head.state.answered();
+        wake_caller(self.take_waker());
+        self.poll_continuation(false)
+    }
+
+    /// Polls the continuation of a task whose answer was given, and ends the task if nothing keeps it in flight.
+    fn poll_continuation(self: &Arc<Self>, caller_left: bool) -> Polled {
+        let continuation = &self.head.continuation;
+        let mut held = lock(&self.work);
+        let work = &mut *held;
+        let mut outcome = work.answered.unwrap_or(Outcome::Ok);
+        if let Some(mut future) = continuation.take() {
+            let mut polled = Some(Poll::Ready(Outcome::Cancelled));
+            if !caller_left {
+                polled = None;
+                let waker = waker_ref(self);
+                let poll = || polled = Some(future.as_mut().poll(&mut Context::from_waker(&waker)));
+                shielded(|| work.run_in_context(poll));
+            }
+            match polled.unwrap_or(Poll::Ready(Outcome::Panicked)) {
+                Poll::Pending => continuation.put_back(future),
+                Poll::Ready(end) => {
+                    outcome = worse(outcome, end);
+                    work.in_context(|| drop(future));
+                }
+            }
+        }
+        work.answered = Some(outcome);
+        if continuation.is_set() || continuation.is_held() {
+            let wakeup = self.head.state.end_poll();
+            drop(held);
+            if wakeup == Wakeup::ScheduleAndWakeCaller {
+                wake_caller(self.take_waker());
+            }
+            return if wakeup == Wakeup::Nothing { Polled::Pending } else { Polled::Woken };
+        }
+        self.log_end(work, outcome, None);
+        self.drop_all(work);
+        Polled::Ended(outcome, work.began)
+    }
+
+    fn log_end(&self, work: &Work<F>, outcome: Outcome, failure: Option<&str>) {
+        if let (Some(log), Some(began)) = (&self.head.log, work.began) {
+            self.pool.running.ended(log);
+            let ran = self.pool.now().since(began);
+            // In the task's context, because the subscriber may be a scoped one.
+            work.in_context(|| log.log_end(self.pool.name(), ran, outcome, failure));
+        }
+    }
+
+    /// Drops everything of the application that the task holds, in the task's context, and then the context.
+    fn drop_all(&self, work: &mut Work<F>) {
+        if let Some(future) = self.head.state.continues().then(|| self.head.continuation.take()).flatten() {
+            work.in_context(|| drop(future));
+        }
+        work.drop_all();
+    }
+
     /// Stores the answer for the caller, or drops it if the caller has left.
     fn put(&self, value: Result<F::Output, TaskError>) {
         let mut answer = lock(&self.answer);
@@ -197,8 +267,12 @@ impl<F: TaskFuture> Work<F> {
     }
 
     fn in_context(&self, call: impl FnOnce()) {
+        shielded(|| self.run_in_context(call));
+    }
+
+    fn run_in_context(&self, call: impl FnOnce()) {
         if let Some(context) = &self.context {
-            shielded(|| context.run(call));
+            context.run(call);
         }
     }
 }
@@ -216,6 +290,10 @@ where
         ArcWake::wake(self);
     }
 
+    fn waker(self: Arc<Self>) -> Waker {
+        futures_util::task::waker(self)
+    }
+
     fn poll(self: Arc<Self>, now: Timestamp) -> Polled {
         let state = &self.head.state;
         if self.head.deadline.is_some_and(|deadline| deadline <= now) && !state.has_started() {
@@ -223,6 +301,10 @@ where
         }
         let Some(begun) = state.begin_poll() else { return Polled::Stale };
         let mut held = lock(&self.work);
+        if held.answered.is_some() {
+            drop(held);
+            return self.poll_continuation(begun.caller_left);
+        }
         let work = &mut *held;
         if begun.too_late {
             return self.end_early(work, Reason::DeadlineExceeded, Outcome::Expired);
@@ -241,17 +323,20 @@ where
             }
             return if wakeup == Wakeup::Nothing { Polled::Pending } else { Polled::Woken };
         };
-        if let (Some(log), Some(began)) = (&self.head.log, work.began) {
-            self.pool.running.ended(log);
-            let failure = match &result {
-                Err(TaskError::Panicked(panic)) => Some(panic.message()),
-                _ => None,
-            };
-            let ran = self.pool.now().since(began);
-            // In the task's context, because the subscriber may be a scoped one.
-            work.in_context(|| log.log_end(self.pool.name(), ran, outcome, failure));
+        if state.continues() {
+            work.answered = Some(outcome);
+            if result.is_err() {
+                let future = self.head.continuation.take();
+                work.in_context(|| drop(future));
+            }
+            return self.answer_early(held, result);
         }
-        work.drop_all();
+        let failure = match &result {
+            Err(TaskError::Panicked(panic)) => Some(panic.message()),
+            _ => None,
+        };
+        self.log_end(work, outcome, failure);
+        self.drop_all(work);
         self.put(result);
         Polled::Ended(outcome, work.began)
     }
@@ -274,7 +359,7 @@ where
     }
 
     fn discard(&self) {
-        lock(&self.work).drop_all();
+        self.drop_all(&mut lock(&self.work));
     }
 
     fn abandon(&self) -> Option<(Outcome, Option<Timestamp>)> {
@@ -289,8 +374,8 @@ where
         }
     }
 
-    fn cut_off(&self) -> &CutOff {
-        &self.pool.cut_off
+    fn pool(&self) -> &dyn TaskPool {
+        &*self.pool
     }
 }
 
@@ -299,7 +384,7 @@ where
     F: TaskFuture,
     F::Output: Send + 'static,
 {
-    fn pool(&self) -> &Arc<Shared> {
+    fn shared(&self) -> &Arc<Shared> {
         &self.pool
     }
 
@@ -333,6 +418,9 @@ where
 impl<F: TaskFuture> Drop for Task<F> {
     fn drop(&mut self) {
         let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(future) = self.head.continuation.take() {
+            work.in_context(|| drop(future));
+        }
         work.drop_all();
         let began = work.began;
         if let Some(key) = self.head.key().filter(|_| !self.head.state.has_ended()) {
@@ -342,7 +430,9 @@ impl<F: TaskFuture> Drop for Task<F> {
                 self.pool.running.ended(log);
                 log.log_cancellation(self.pool.name(), ran);
             }
-            let effects = self.pool.dispatch.finish(now, Ending { key, outcome: Outcome::Cancelled, ran });
+            let reader = self.head.continuation.reader_time();
+            let ending = Ending { key, outcome: Outcome::Cancelled, ran, reader };
+            let effects = self.pool.dispatch.finish(now, ending);
             worker::perform(&self.pool, effects);
             worker::changed(&self.pool);
         }

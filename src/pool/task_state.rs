@@ -24,6 +24,10 @@ const CALLER_LEFT: u32 = 1 << 4;
 const LATE: u32 = 1 << 5;
 /// A worker of its pool waits for it, and polls it in place.
 const AWAITED_ON_WORKER: u32 = 1 << 6;
+/// It goes on after its answer.
+const CONTINUES: u32 = 1 << 7;
+/// Its answer can be read, although it has not ended.
+const ANSWERED: u32 = 1 << 8;
 
 /// The state of one task, shared by its caller, its wakers and the workers.
 ///
@@ -117,6 +121,31 @@ impl TaskState {
     /// Notes that a worker of the task's pool waits for it.
     pub(super) fn awaited_on_worker(&self) {
         self.0.fetch_or(AWAITED_ON_WORKER, AcqRel);
+    }
+
+    /// Notes that the task goes on after its answer. Called by the thread that polls it.
+    pub(super) fn will_continue(&self) {
+        self.0.fetch_or(CONTINUES, AcqRel);
+    }
+
+    pub(super) fn continues(&self) -> bool {
+        self.0.load(Relaxed) & CONTINUES != 0
+    }
+
+    /// Marks the answer as readable, although the task goes on.
+    pub(super) fn answered(&self) {
+        self.0.fetch_or(ANSWERED, AcqRel);
+    }
+
+    /// Whether the answer was marked as readable before. This writes, so that it sees the latest state.
+    pub(super) fn was_answered(&self) -> bool {
+        self.0.fetch_or(0, AcqRel) & ANSWERED != 0
+    }
+
+    /// Whether the answer can be read.
+    pub(super) fn has_answer(&self) -> bool {
+        let state = self.0.load(Acquire);
+        state & ANSWERED != 0 || state & PHASE == ENDED
     }
 
     pub(super) fn has_ended(&self) -> bool {

@@ -58,8 +58,9 @@ fn release(
     if let Some(ran) = ran {
         shielded(|| local::record_run(now, ran));
     }
+    let reader = task.head().continuation.reader_time();
     match task.head().key() {
-        Some(key) => next(pool, worker, now, WorkerEvent::Ended(Ending { key, outcome, ran }), Some(task)),
+        Some(key) => next(pool, worker, now, WorkerEvent::Ended(Ending { key, outcome, ran, reader }), Some(task)),
         None => next(pool, worker, now, WorkerEvent::Stale, Some(task)),
     }
 }
@@ -115,7 +116,8 @@ pub(super) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Op
     let now = pool.now();
     let ran = began.map(|began| now.since(began));
     if let Some(key) = task.head().key() {
-        let effects = pool.dispatch.finish(now, Ending { key, outcome, ran });
+        let reader = task.head().continuation.reader_time();
+        let effects = pool.dispatch.finish(now, Ending { key, outcome, ran, reader });
         task.publish();
         perform(pool, effects);
     }

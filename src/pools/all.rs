@@ -5,12 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::builder::{BuildError, PoolsBuilder};
-use super::draining::Drain;
 use super::routes::Routes;
 use crate::admission::{Bounds, Discipline, Limit, Settings};
 use crate::config::{Concurrency, Config, PoolConfig, Queue, Trust};
 use crate::error::UnknownPool;
-use crate::pool::{ContextHooks, Group, Hooks, Plan, Pool, PoolStats, WorkerHooks};
+use crate::pool::{ContextHooks, Drain, Group, Hooks, Plan, Pool, PoolStats, WorkerHooks};
 use crate::threads;
 use crate::workload::{PoolName, Workload};
 
@@ -65,7 +64,7 @@ struct All {
     verbose: bool,
     /// Tasks run on the thread that awaits them.
     disabled: bool,
-    drain: Drain,
+    drain: Arc<Drain>,
 }
 
 impl Pools {
@@ -84,7 +83,8 @@ impl Pools {
         mut workers: BTreeMap<Workload, WorkerHooks>,
     ) -> Result<Self, BuildError> {
         config.validate()?;
-        let group = Group::new(config.performance.cores);
+        let drain = Arc::<Drain>::default();
+        let group = Group::new(config.performance.cores, drain.clone());
         let verbose = config.general.verbose;
         let mut pools = Vec::new();
         for (name, settings) in config.performance.thread_pools.iter() {
@@ -100,7 +100,7 @@ impl Pools {
             return Err(BuildError::UnknownPool(UnknownPool::new(name, known)));
         }
         let routes = Routes::new(config.performance.routes.clone());
-        Ok(Self { all: Arc::new(All { routes, verbose, ..All::of(pools) }) })
+        Ok(Self { all: Arc::new(All { routes, verbose, drain, ..All::of(pools) }) })
     }
 
     /// A builder for pools whose settings are set in code.
@@ -187,7 +187,7 @@ impl Pools {
 
 impl All {
     fn of(pools: Vec<Pool>) -> Self {
-        Self { pools, routes: Routes::default(), verbose: false, disabled: false, drain: Drain::default() }
+        Self { pools, routes: Routes::default(), verbose: false, disabled: false, drain: Arc::default() }
     }
 }
 
@@ -237,6 +237,8 @@ fn plan(
         group: group.clone(),
         share: settings.share,
         hooks,
+        body: settings.body.clone(),
+        max_streams: settings.max_streams,
     }
 }
 
@@ -248,7 +250,7 @@ mod tests {
     use crate::config::Cores;
 
     fn admission(settings: &PoolConfig) -> Settings {
-        plan(&Workload::CPU, settings, &Trust::default(), &Group::new(Cores::Auto), false, Hooks::default()).admission
+        plan(&Workload::CPU, settings, &Trust::default(), &Group::new(Cores::Auto, Arc::default()), false, Hooks::default()).admission
     }
 
     #[test]

@@ -1,16 +1,6 @@
 //! The announcement of a drain, which readiness and endless responses react to.
 
-use std::future::pending;
-
-use tokio::sync::watch;
-
 use super::Pools;
-
-/// Whether the drain was announced. An announcement is final.
-#[derive(Debug)]
-pub(super) struct Drain {
-    announced: watch::Sender<bool>,
-}
 
 impl Pools {
     /// Waits until a drain is announced: by `server::serve` at its signal, by [`shutdown`](Self::shutdown), or by
@@ -31,13 +21,7 @@ impl Pools {
     /// # drop(events(&Pools::default()));
     /// ```
     pub fn draining(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
-        let mut announced = self.drain().announced.subscribe();
-        async move {
-            if announced.wait_for(|announced| *announced).await.is_err() {
-                // The pools were dropped without a drain.
-                pending::<()>().await;
-            }
-        }
+        self.drain().announced()
     }
 
     /// Announces that the pools will drain soon: readiness fails, and [`draining`](Self::draining) completes. The pools
@@ -57,18 +41,12 @@ impl Pools {
     /// # }
     /// ```
     pub fn announce_drain(&self) {
-        self.drain().announced.send_replace(true);
+        self.drain().announce();
     }
 
     /// Whether a drain was announced.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        *self.drain().announced.borrow()
-    }
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        Self { announced: watch::Sender::new(false) }
+        self.drain().is_announced()
     }
 }

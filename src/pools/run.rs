@@ -198,7 +198,7 @@ where
     J: IntoTask<Kind>,
 {
     let function = move || function_name::<J>(J::IS_FUTURE, submitted_at);
-    Submission { future: task.into_task(), options, function, outcome_of: always_ok, patient }
+    Submission { future: task.into_task(), options, function, outcome_of: always_ok, body: None, patient }
 }
 
 /// Runs a task in the pool, or on this thread if there is no pool.

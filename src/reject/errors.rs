@@ -1,6 +1,7 @@
 //! Rejections as typed errors.
 
 use super::OnReject;
+use crate::body::ResponseContext;
 use crate::error::{OffloadError, Rejection};
 
 /// Answers rejections with [`OffloadError::Rejected`]. The service's own errors are [`OffloadError::Inner`].
@@ -18,7 +19,7 @@ impl<Req, Res, Err> OnReject<Req, Res, Err> for Errors {
         Err(OffloadError::Rejected(rejection))
     }
 
-    fn pass(&self, response: Res) -> Res {
+    fn pass(&self, response: Res, _context: &ResponseContext) -> Res {
         response
     }
 

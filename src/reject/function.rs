@@ -2,9 +2,12 @@
 
 use std::fmt;
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::Body;
 
 use super::{OnReject, ResponseFormat};
+use crate::body::{BoxError, ResponseBody, ResponseContext};
 use crate::error::Rejection;
 
 /// Answers the rejections of HTTP requests with a function that makes a response in the body type of the service.
@@ -22,23 +25,30 @@ impl<F> RejectWith<F> {
 impl<F, B, RB, E> OnReject<Request<B>, Response<RB>, E> for RejectWith<F>
 where
     F: Fn(Rejection) -> Response<RB> + Clone + Send + Sync + 'static,
+    RB: Body + Send + 'static,
+    RB::Data: From<Bytes> + Send + 'static,
+    RB::Error: Into<BoxError>,
 {
     type Hint = ResponseFormat;
-    type Response = Response<RB>;
+    type Response = Response<ResponseBody<RB>>;
     type Error = E;
 
     fn hint(&self, request: &Request<B>) -> ResponseFormat {
         ResponseFormat::of(request)
     }
 
-    fn reject(&self, format: ResponseFormat, rejection: Rejection) -> Result<Response<RB>, E> {
+    fn reject(&self, format: ResponseFormat, rejection: Rejection) -> Result<Self::Response, E> {
         let mut response = (self.0)(rejection);
         format.finish(&mut response);
-        Ok(response)
+        Ok(response.map(ResponseBody::inner))
     }
 
-    fn pass(&self, response: Response<RB>) -> Response<RB> {
-        response
+    fn pass(&self, response: Response<RB>, context: &ResponseContext) -> Self::Response {
+        context.wrap(response)
+    }
+
+    fn expects_body(&self, request: &Request<B>) -> bool {
+        request.method() != Method::HEAD
     }
 
     fn fail(&self, error: E) -> E {

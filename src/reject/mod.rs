@@ -17,7 +17,7 @@
 //! ```
 //! use http::header::CONTENT_TYPE;
 //! use http::{HeaderValue, Request, Response};
-//! use tower_offload::reject::{OnReject, ResponseFormat};
+//! use tower_offload::reject::{OnReject, ResponseContext, ResponseFormat};
 //! use tower_offload::{Cpu, PoolLayer, Pools, Rejection};
 //!
 //! /// Browsers get a page, every other client the default response.
@@ -43,7 +43,7 @@
 //!         Ok(response)
 //!     }
 //!
-//!     fn pass(&self, response: Response<String>) -> Response<String> {
+//!     fn pass(&self, response: Response<String>, _context: &ResponseContext) -> Response<String> {
 //!         response
 //!     }
 //!
@@ -58,7 +58,6 @@
 
 #[cfg(feature = "axum")]
 mod axum;
-mod body;
 mod errors;
 mod format;
 mod function;
@@ -72,7 +71,6 @@ mod same_body;
 #[cfg(feature = "tonic")]
 mod tonic;
 
-pub use self::body::ResponseBody;
 pub use self::errors::Errors;
 pub use self::format::ResponseFormat;
 pub use self::function::RejectWith;
@@ -81,5 +79,6 @@ pub use self::on_reject::OnReject;
 pub use self::protocol::{AnyRequest, Protocol};
 pub use self::responses::Responses;
 pub use self::same_body::SameBody;
+pub use crate::body::{ResponseBody, ResponseContext};
 pub use crate::headers::BadHeader;
 pub use crate::terms::Terms;

@@ -1,5 +1,6 @@
 //! The trait that makes the response to a rejected request.
 
+use crate::body::ResponseContext;
 use crate::error::Rejection;
 
 /// Turns a [`Rejection`] into a response or an error.
@@ -23,8 +24,17 @@ pub trait OnReject<Req, Res, Err>: Clone + Send + Sync + 'static {
     /// If rejections are errors for this service.
     fn reject(&self, hint: Self::Hint, rejection: Rejection) -> Result<Self::Response, Self::Error>;
 
-    /// Converts a response of the inner service.
-    fn pass(&self, response: Res) -> Self::Response;
+    /// Converts a response of the inner service. A worker calls this when the handler has ended.
+    ///
+    /// [`ResponseContext::wrap`] treats the body by the policy of the pool and the layer. A response that is returned
+    /// as it is has its body polled on the connection, and holds no permit.
+    fn pass(&self, response: Res, context: &ResponseContext) -> Self::Response;
+
+    /// Whether the client expects the body of the response. It does, unless the request was a `HEAD`.
+    fn expects_body(&self, request: &Req) -> bool {
+        let _ = request;
+        true
+    }
 
     /// Converts an error of the inner service.
     fn fail(&self, error: Err) -> Self::Error;

@@ -16,7 +16,7 @@ pub(super) enum GrpcCode {
 
 pub(super) const fn answer_to(reason: Reason) -> (StatusCode, GrpcCode) {
     match reason {
-        Reason::QueueFull | Reason::QueueTimeout | Reason::Shed => {
+        Reason::QueueFull | Reason::QueueTimeout | Reason::Shed | Reason::StreamsFull => {
             (StatusCode::SERVICE_UNAVAILABLE, GrpcCode::ResourceExhausted)
         }
         Reason::Draining | Reason::NoWorkers => (StatusCode::SERVICE_UNAVAILABLE, GrpcCode::Unavailable),

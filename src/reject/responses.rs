@@ -1,10 +1,11 @@
 //! Rejections as HTTP responses.
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 
-use super::{OnReject, ResponseBody, ResponseFormat};
+use super::{OnReject, ResponseFormat};
+use crate::body::{BoxError, ResponseBody, ResponseContext};
 use crate::error::Rejection;
 
 /// Answers rejections with responses, and leaves the error type of the service as it is. This is the default.
@@ -18,8 +19,9 @@ pub struct Responses;
 
 impl<B, RB, E> OnReject<Request<B>, Response<RB>, E> for Responses
 where
-    RB: Body,
-    RB::Data: From<Bytes>,
+    RB: Body + Send + 'static,
+    RB::Data: From<Bytes> + Send + 'static,
+    RB::Error: Into<BoxError>,
 {
     type Hint = ResponseFormat;
     type Response = Response<ResponseBody<RB>>;
@@ -33,8 +35,12 @@ where
         Ok(format.respond(&rejection).map(ResponseBody::own))
     }
 
-    fn pass(&self, response: Response<RB>) -> Self::Response {
-        response.map(ResponseBody::inner)
+    fn pass(&self, response: Response<RB>, context: &ResponseContext) -> Self::Response {
+        context.wrap(response)
+    }
+
+    fn expects_body(&self, request: &Request<B>) -> bool {
+        request.method() != Method::HEAD
     }
 
     fn fail(&self, error: E) -> E {

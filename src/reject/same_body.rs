@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 
 use super::{OnReject, ResponseFormat};
+use crate::body::ResponseContext;
 use crate::error::Rejection;
 
 /// Answers rejections as [`Responses`](super::Responses) does, in the body type of the service, which must be
@@ -27,7 +28,7 @@ where
         Ok(format.respond(&rejection).map(|body| RB::from(body.into_bytes())))
     }
 
-    fn pass(&self, response: Response<RB>) -> Response<RB> {
+    fn pass(&self, response: Response<RB>, _context: &ResponseContext) -> Response<RB> {
         response
     }
 

@@ -33,7 +33,8 @@ impl<W> Branch<W> {
         W: Select<Req>,
     {
         let selection = self.selector.select(request);
-        Selection { options: selection.options.union(self.options), ..selection }
+        let options = selection.options.clone().union(&self.options);
+        Selection { options, ..selection }
     }
 }
 

@@ -1,6 +1,9 @@
 //! The result of a selector.
 
+use std::sync::Arc;
+
 use super::Target;
+use crate::config::BodyPolicy;
 use crate::terms::{Caller, Priority};
 
 /// The result of a selector: the target of a request, its priority and its caller.
@@ -28,7 +31,7 @@ pub struct Selection {
 }
 
 /// The options of a layer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     /// A handler's panic continues in the response future.
     pub(crate) resume_panics: bool,
@@ -36,10 +39,12 @@ pub(crate) struct Options {
     pub(crate) cancel_late: bool,
     /// A handler runs to its end although its client has left.
     pub(crate) detach: bool,
+    /// The policy for the bodies of responses, if it is not the pool's.
+    pub(crate) body: Option<Arc<BodyPolicy>>,
 }
 
 impl Options {
-    pub(crate) const NONE: Self = Self { resume_panics: false, cancel_late: false, detach: false };
+    pub(crate) const NONE: Self = Self { resume_panics: false, cancel_late: false, detach: false, body: None };
 }
 
 impl Selection {
@@ -77,12 +82,13 @@ impl Selection {
 }
 
 impl Options {
-    /// Every option that is on in one of the two.
-    pub(crate) const fn union(self, other: Self) -> Self {
+    /// Every option that is on in one of the two, and the first policy for bodies that is set.
+    pub(crate) fn union(self, other: &Self) -> Self {
         Self {
             resume_panics: self.resume_panics || other.resume_panics,
             cancel_late: self.cancel_late || other.cancel_late,
             detach: self.detach || other.detach,
+            body: self.body.or_else(|| other.body.clone()),
         }
     }
 }

@@ -12,7 +12,7 @@ use http::{Request, Response, StatusCode};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_offload::config::Trust;
 use tower_offload::error::OffloadError;
-use tower_offload::reject::{BadHeader, OnReject, Protocol, ResponseFormat, Terms};
+use tower_offload::reject::{BadHeader, OnReject, Protocol, ResponseContext, ResponseFormat, Terms};
 use tower_offload::{Cpu, Deadline, Io, PoolConfig, PoolLayer, Pools, Priority, Reason, Rejection};
 
 use crate::fixtures::{Gate, answer, get, in_time, json, locator, pools_of, request, stats_of, until};
@@ -35,7 +35,7 @@ impl<B, E> OnReject<Request<B>, Response<String>, E> for Bare {
         Ok(format.respond(&rejection).map(|_| format!("bare: {}", rejection.reason())))
     }
 
-    fn pass(&self, response: Response<String>) -> Response<String> {
+    fn pass(&self, response: Response<String>, _context: &ResponseContext) -> Response<String> {
         response
     }
 

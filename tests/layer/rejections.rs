@@ -254,7 +254,7 @@ async fn the_users_function_answers_instead() {
     });
     let mut unknown = request("GET", "/");
     unknown.extensions_mut().insert(Workload::from("none"));
-    let answered: Response<String> = layer.layer(locator()).oneshot(unknown).await.unwrap();
+    let answered = answer(layer.layer(locator()), unknown).await;
     assert_eq!(answered.status(), StatusCode::IM_A_TEAPOT);
     assert_eq!(answered.body(), "sorry: unknown_pool");
 }
@@ -300,7 +300,7 @@ async fn an_answer_of_the_users_can_depend_on_the_request() {
             Ok(Response::new(format!("{path}: {}", rejection.reason())))
         }
 
-        fn pass(&self, response: Response<String>) -> Response<String> {
+        fn pass(&self, response: Response<String>, _context: &ResponseContext) -> Response<String> {
             response.map(|body| format!("passed: {body}"))
         }
 

@@ -138,12 +138,6 @@ async fn the_layer_is_optional_where_the_body_keeps_its_type() {
     };
     assert!(answer(built(true), request("GET", "/")).await.body().starts_with("cpu "));
     assert!(answer(built(false), request("GET", "/")).await.body().starts_with("inline "));
-    let typed = |on: bool| {
-        let with_errors = on.then(|| PoolLayer::<Cpu>::new(&pools).reject_with(|_| Response::new(String::new())));
-        ServiceBuilder::new().option_layer(with_errors).service(locator())
-    };
-    assert_eq!(answer(typed(true), request("GET", "/")).await.body(), "cpu");
-    assert_eq!(answer(typed(false), request("GET", "/")).await.body(), "inline");
 }
 
 #[tokio::test]

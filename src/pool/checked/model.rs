@@ -377,7 +377,7 @@ impl Pool {
     fn ending(&self, task: &TaskRef, outcome: Outcome) -> Ending {
         let count = if outcome == Outcome::Ok { &self.ended } else { &self.given_up };
         count.fetch_add(1, Relaxed);
-        Ending { key: task.key(), outcome, ran: None }
+        Ending { key: task.key(), outcome, ran: None, reader: Duration::ZERO }
     }
 
     fn ready(self: &Arc<Self>, task: &TaskRef) {

@@ -35,7 +35,7 @@ fn dispatch<T>(settings: Settings, workers: usize, cores: usize) -> Dispatch<T> 
 }
 
 fn ended(key: &Cell<Option<Key>>) -> Ending {
-    Ending { key: key.get().expect("it was admitted"), outcome: Outcome::Ok, ran: None }
+    Ending { key: key.get().expect("it was admitted"), outcome: Outcome::Ok, ran: None, reader: Duration::ZERO }
 }
 
 fn offer<T: Admit + std::fmt::Debug>(dispatch: &Dispatch<T>, now: Timestamp, task: T) -> Effects<T> {

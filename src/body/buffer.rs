@@ -1,0 +1,279 @@
+//! The frames of a body that wait for their reader: bounded in bytes, with back-pressure for the producer.
+//!
+//! The producer is a task of a pool, the reader is a connection. Either may leave at any time. A reader that takes
+//! nothing for the stall timeout, although frames wait, has stalled: the producer learns of it and gives up.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Buf;
+use http_body::Frame;
+
+use super::error::{BodyError, BoxError};
+use super::stall::StallSignal;
+use crate::pool::CurrentTask;
+use crate::sync::lock_std as lock;
+use crate::timer::TIMER;
+
+/// The buffer of one body.
+pub(crate) struct Buffer<D> {
+    state: Mutex<State<D>>,
+    capacity: usize,
+    stall_timeout: Duration,
+    stalled: StallSignal,
+    task: Option<CurrentTask>,
+}
+
+struct State<D> {
+    frames: VecDeque<Frame<D>>,
+    /// The bytes of these frames, each with its bookkeeping.
+    bytes: usize,
+    /// The end of the body, behind its frames.
+    end: Option<Result<(), BoxError>>,
+    progress: Progress,
+    /// Whether the timer will look for a stall.
+    watched: bool,
+    reader: Option<Waker>,
+    producer: Option<Waker>,
+}
+
+/// What the reader does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// It has all frames.
+    Waits,
+    /// Frames have waited for it since this time.
+    Slow(Instant),
+    /// It took nothing for the stall timeout.
+    Stalled,
+    /// It has left.
+    Gone,
+    /// It has all that it needs.
+    Done,
+}
+
+/// Whether the producer may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    Free,
+    Full,
+    Stalled,
+    Gone,
+    Done,
+}
+
+/// The bytes of a frame's bookkeeping.
+const OVERHEAD: usize = 128;
+
+impl<D: Buf + Send + 'static> Buffer<D> {
+    pub(crate) fn new(capacity: usize, stall_timeout: Duration, task: Option<CurrentTask>) -> Arc<Self> {
+        let state = State {
+            frames: VecDeque::new(),
+            bytes: 0,
+            end: None,
+            progress: Progress::Waits,
+            watched: false,
+            reader: None,
+            producer: None,
+        };
+        Arc::new(Self { state: Mutex::new(state), capacity, stall_timeout, stalled: StallSignal::default(), task })
+    }
+
+    /// Adds a frame, also to a full buffer. If the reader has left or has stalled, the frame is dropped.
+    pub(crate) fn push(self: &Arc<Self>, frame: Frame<D>) {
+        let bytes = size(&frame);
+        let mut state = lock(&self.state);
+        let begins = match state.progress {
+            Progress::Stalled | Progress::Gone | Progress::Done => return,
+            Progress::Waits => true,
+            Progress::Slow(_) => false,
+        };
+        state.frames.push_back(frame);
+        state.bytes += bytes;
+        if let Some(task) = &self.task {
+            task.bytes_added(bytes);
+        }
+        let reader = state.reader.take();
+        let mut watch = None;
+        if begins {
+            let now = Instant::now();
+            state.progress = Progress::Slow(now);
+            if !state.watched {
+                watch = now.checked_add(self.stall_timeout);
+                state.watched = watch.is_some();
+            }
+        }
+        drop(state);
+        if let Some(at) = watch {
+            let weak = Arc::downgrade(self);
+            TIMER.set(at, move || Self::look(&weak));
+        }
+        wake(reader);
+    }
+
+    /// Ends the body behind its frames. Only the first end counts.
+    pub(crate) fn end(&self, end: Result<(), BoxError>) {
+        let mut state = lock(&self.state);
+        if state.end.is_some() {
+            return;
+        }
+        state.end = Some(end);
+        let reader = state.reader.take();
+        drop(state);
+        wake(reader);
+    }
+
+    /// Whether the producer may go on. Its waker is called when that may have changed.
+    pub(crate) fn poll_space(&self, cx: &Context<'_>) -> Space {
+        // The waker that is replaced is dropped without the lock.
+        let _before;
+        let mut state = lock(&self.state);
+        let space = match state.progress {
+            Progress::Stalled => return Space::Stalled,
+            Progress::Gone => return Space::Gone,
+            Progress::Done => return Space::Done,
+            Progress::Waits | Progress::Slow(_) if state.bytes < self.capacity => Space::Free,
+            Progress::Waits | Progress::Slow(_) => Space::Full,
+        };
+        if !state.producer.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            _before = state.producer.replace(cx.waker().clone());
+        }
+        space
+    }
+
+    /// Waits until the reader has taken all frames.
+    pub(crate) fn poll_taken(&self, cx: &Context<'_>) -> Poll<Space> {
+        match self.poll_space(cx) {
+            Space::Free | Space::Full if lock(&self.state).frames.is_empty() => Poll::Ready(Space::Free),
+            Space::Free | Space::Full => Poll::Pending,
+            end => Poll::Ready(end),
+        }
+    }
+
+    /// Drops the frames, because the reader has stalled or left.
+    pub(crate) fn clear(&self) {
+        let (frames, bytes) = lock(&self.state).clear();
+        self.removed(bytes);
+        drop(frames);
+    }
+
+    /// The next frame for the reader.
+    pub(crate) fn poll_frame(&self, cx: &Context<'_>) -> Poll<Option<Result<Frame<D>, BoxError>>> {
+        let mut state = lock(&self.state);
+        if state.progress == Progress::Stalled {
+            drop(state);
+            self.clear();
+            return Poll::Ready(Some(Err(BodyError::Stalled.into())));
+        }
+        if let Some(frame) = state.frames.pop_front() {
+            let bytes = size(&frame);
+            state.bytes -= bytes;
+            state.progress =
+                if state.frames.is_empty() { Progress::Waits } else { Progress::Slow(Instant::now()) };
+            let has_space = state.bytes <= self.capacity / 2;
+            let producer = if has_space { state.producer.take() } else { None };
+            drop(state);
+            self.removed(bytes);
+            wake(producer);
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if state.progress == Progress::Done {
+            return Poll::Ready(None);
+        }
+        let Some(end) = state.end.take() else {
+            let _before = state.reader.replace(cx.waker().clone());
+            drop(state);
+            return Poll::Pending;
+        };
+        state.progress = Progress::Done;
+        drop(state);
+        Poll::Ready(end.err().map(Err))
+    }
+
+    /// Whether the reader has everything, and the end.
+    pub(crate) fn is_end(&self) -> bool {
+        lock(&self.state).is_end()
+    }
+
+    /// The reader leaves; `complete` if it has all the data that was announced. Whether it left before the end.
+    pub(crate) fn leave(&self, complete: bool) -> bool {
+        let mut state = lock(&self.state);
+        let complete = complete || state.is_end();
+        if state.progress != Progress::Stalled {
+            state.progress = if complete { Progress::Done } else { Progress::Gone };
+        }
+        let (frames, bytes) = state.clear();
+        let wakers = (state.reader.take(), state.producer.take());
+        drop(state);
+        self.removed(bytes);
+        drop(frames);
+        drop(wakers.0);
+        wake(wakers.1);
+        !complete
+    }
+
+    /// Looks for a stall, on the thread of the timer. The result is the time of the next look, if one is needed.
+    fn look(weak: &Weak<Self>) -> Option<Instant> {
+        let this = weak.upgrade()?;
+        let mut state = lock(&this.state);
+        let Progress::Slow(since) = state.progress else {
+            state.watched = false;
+            return None;
+        };
+        let due = since.checked_add(this.stall_timeout)?;
+        if due > Instant::now() {
+            return Some(due);
+        }
+        state.progress = Progress::Stalled;
+        let wakers = (state.reader.take(), state.producer.take());
+        drop(state);
+        this.stalled.set();
+        wake(wakers.0);
+        wake(wakers.1);
+        None
+    }
+
+    /// The signal that is set when the reader stalls.
+    pub(crate) fn stall_signal(&self) -> StallSignal {
+        self.stalled.clone()
+    }
+
+    pub(crate) const fn task(&self) -> Option<&CurrentTask> {
+        self.task.as_ref()
+    }
+
+    fn removed(&self, bytes: usize) {
+        if let Some(task) = &self.task {
+            task.bytes_removed(bytes);
+        }
+    }
+}
+
+impl<D> State<D> {
+    fn is_end(&self) -> bool {
+        self.progress == Progress::Done || (self.frames.is_empty() && matches!(self.end, Some(Ok(()))))
+    }
+
+    fn clear(&mut self) -> (VecDeque<Frame<D>>, usize) {
+        (std::mem::take(&mut self.frames), std::mem::take(&mut self.bytes))
+    }
+}
+
+fn size<D: Buf>(frame: &Frame<D>) -> usize {
+    OVERHEAD + frame.data_ref().map_or(0, Buf::remaining)
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl<D> fmt::Debug for Buffer<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer").field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,215 @@
+//! A body that the connection polls, and that holds the permit of its task or ends at a drain.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, TryLockError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::error::{BodyError, BoxError};
+use super::farewell::Farewell;
+use super::remaining::Remaining;
+use super::stall::StallSignal;
+use crate::admission::Outcome;
+use crate::pool::CurrentTask;
+use crate::sync::lock_std as lock;
+use crate::timer::TIMER;
+
+/// The body. Dropping it before its end cancels the task, if the task holds its permit for it.
+pub(super) struct OnConnection<B: Body> {
+    shared: Arc<Shared<B>>,
+    task: CurrentTask,
+    farewell: Option<Farewell>,
+    /// The frames of the farewell.
+    last: VecDeque<Frame<B::Data>>,
+    remaining: Remaining,
+}
+
+/// The part of the body that its task sees.
+struct Shared<B> {
+    state: Mutex<State<B>>,
+    /// `None` if the permit is not held.
+    stall_timeout: Option<Duration>,
+    stalled: StallSignal,
+}
+
+struct State<B> {
+    /// `None` once it has ended. A worker drops the body of a reader that has stalled.
+    body: Option<Pin<Box<B>>>,
+    outcome: Option<Outcome>,
+    /// When the reader took its last frame, if it has not asked for the next one.
+    slow_since: Option<Instant>,
+    watched: bool,
+    worker: Option<Waker>,
+}
+
+impl<B> OnConnection<B>
+where
+    B: Body + Send + 'static,
+    B::Data: From<Bytes> + Send,
+    B::Error: Into<BoxError>,
+{
+    /// `hold`: the task keeps its permit until the reader has taken the last frame, and the stall timeout applies.
+    pub(super) fn new(body: B, task: CurrentTask, farewell: Option<Farewell>, hold: bool) -> Self {
+        let remaining = Remaining::new(body.size_hint());
+        let state = State { body: Some(Box::pin(body)), outcome: None, slow_since: None, watched: false, worker: None };
+        let stall_timeout = hold.then(|| task.policy().stall_timeout);
+        let shared = Arc::new(Shared { state: Mutex::new(state), stall_timeout, stalled: StallSignal::default() });
+        if hold {
+            let shared = shared.clone();
+            // The task has no continuation yet.
+            let _ = task.continue_with(Box::pin(async move { poll_fn(|cx| shared.poll_end(cx)).await }));
+        }
+        task.stream_opened();
+        Self { shared, task, farewell, last: VecDeque::new(), remaining }
+    }
+
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        if self.farewell.as_mut().is_some_and(|farewell| farewell.poll(cx).is_ready()) {
+            self.last = self.farewell.take().into_iter().flat_map(Farewell::frames).collect();
+            self.shared.end(Outcome::Ok);
+        }
+        if let Some(frame) = self.last.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let polled = self.shared.poll_frame(cx, &self.task);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.remaining.take(frame);
+        }
+        polled
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.last.is_empty() && lock(&self.shared.state).outcome.is_some_and(|outcome| outcome == Outcome::Ok)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.remaining.hint()
+    }
+
+    pub(super) fn stall_signal(&self) -> StallSignal {
+        self.shared.stalled.clone()
+    }
+}
+
+impl<B: Body> Drop for OnConnection<B> {
+    fn drop(&mut self) {
+        // A server drops a body with a length when it has all of its data, and does not ask for its end.
+        let complete = self.remaining.hint().exact() == Some(0);
+        let early = self.shared.end(if complete { Outcome::Ok } else { Outcome::Cancelled });
+        if early && !complete && self.shared.stall_timeout.is_some() {
+            self.task.reader_left();
+        }
+        self.task.stream_closed();
+    }
+}
+
+impl<B> Shared<B> {
+    /// Ends the body, and drops it. Whether it had not ended before.
+    fn end(&self, outcome: Outcome) -> bool {
+        let mut state = lock(&self.state);
+        if state.outcome.is_some() {
+            return false;
+        }
+        state.outcome = Some(outcome);
+        let body = state.body.take();
+        let worker = state.worker.take();
+        drop(state);
+        drop(body);
+        wake(worker);
+        true
+    }
+
+    /// Waits for the end of the body, as its task does.
+    fn poll_end(&self, cx: &Context<'_>) -> Poll<Outcome> {
+        let mut state = lock(&self.state);
+        let Some(outcome) = state.outcome else {
+            let _before = state.worker.replace(cx.waker().clone());
+            drop(state);
+            return Poll::Pending;
+        };
+        let body = state.body.take();
+        drop(state);
+        drop(body);
+        Poll::Ready(outcome)
+    }
+
+    /// Looks for a stall, on the thread of the timer. The result is the time of the next look, if one is needed.
+    fn look(weak: &Weak<Self>) -> Option<Instant> {
+        let this = weak.upgrade()?;
+        let timeout = this.stall_timeout?;
+        let mut state = match this.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            // The reader polls the body right now.
+            Err(TryLockError::WouldBlock) => return Instant::now().checked_add(timeout),
+        };
+        let Some(since) = state.slow_since.filter(|_| state.outcome.is_none()) else {
+            state.watched = false;
+            return None;
+        };
+        let due = since.checked_add(timeout)?;
+        if due > Instant::now() {
+            return Some(due);
+        }
+        state.outcome = Some(Outcome::Stalled);
+        let worker = state.worker.take();
+        drop(state);
+        this.stalled.set();
+        wake(worker);
+        None
+    }
+}
+
+impl<B> Shared<B>
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn poll_frame(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        task: &CurrentTask,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let mut held = lock(&self.state);
+        let state = &mut *held;
+        if let Some(since) = state.slow_since.take() {
+            task.waited_for_reader(since.elapsed());
+        }
+        if state.outcome == Some(Outcome::Stalled) {
+            return Poll::Ready(Some(Err(BodyError::Stalled.into())));
+        }
+        let Some(body) = &mut state.body else { return Poll::Ready(None) };
+        let (polled, outcome) = match body.as_mut().poll_frame(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(Ok(frame))) => (Some(Ok(frame)), body.is_end_stream().then_some(Outcome::Ok)),
+            Poll::Ready(Some(Err(error))) => (Some(Err(error.into())), Some(Outcome::Error)),
+            Poll::Ready(None) => (None, Some(Outcome::Ok)),
+        };
+        if let Some(outcome) = outcome {
+            drop(held);
+            self.end(outcome);
+            return Poll::Ready(polled);
+        }
+        let now = Instant::now();
+        state.slow_since = Some(now);
+        let watch = self.stall_timeout.filter(|_| !state.watched).and_then(|timeout| now.checked_add(timeout));
+        state.watched |= watch.is_some();
+        drop(held);
+        if let Some(at) = watch {
+            let weak = Arc::downgrade(self);
+            TIMER.set(at, move || Self::look(&weak));
+        }
+        Poll::Ready(polled)
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}

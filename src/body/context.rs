@@ -1,0 +1,150 @@
+//! Where a response becomes one of the layer: on the worker that ran its handler, before the caller gets it.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http::header::CONTENT_TYPE;
+use http::{Response, StatusCode};
+use http_body::{Body, Frame};
+
+use super::buffer::Buffer;
+use super::connection::OnConnection;
+use super::error::BoxError;
+use super::farewell::Farewell;
+use super::pump::{FRAMES_IN_A_ROW, Producer, Pump};
+use super::reader::Reader;
+use super::remaining::Remaining;
+use super::response::ResponseBody;
+use crate::admission::Outcome;
+use crate::config::{BodyPolicy, RunBody};
+use crate::pool::CurrentTask;
+
+/// What [`OnReject::pass`](crate::reject::OnReject::pass) needs to treat the body of a response by the policy of its
+/// pool and layer.
+#[derive(Debug)]
+pub struct ResponseContext {
+    /// Whether a task of the pool ran the handler.
+    in_pool: bool,
+    /// Whether the client expects the body: it does not after a `HEAD`.
+    expects_body: bool,
+}
+
+impl ResponseContext {
+    pub(crate) const fn in_pool(expects_body: bool) -> Self {
+        Self { in_pool: true, expects_body }
+    }
+
+    /// The context of a response that no pool has made: bodies stay as the service made them. For tests of an
+    /// [`OnReject`](crate::reject::OnReject).
+    #[must_use]
+    pub const fn inline() -> Self {
+        Self { in_pool: false, expects_body: true }
+    }
+
+    /// Treats the body by the policy of the pool and the layer.
+    ///
+    /// If the policy is to poll bodies in the pool, this polls the body for the first time.
+    pub fn wrap<B>(&self, response: Response<B>) -> Response<ResponseBody<B>>
+    where
+        B: Body + Send + 'static,
+        B::Data: From<Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let has_body = self.expects_body && may_have_body(response.status()) && !response.body().is_end_stream();
+        let task = if self.in_pool && has_body { CurrentTask::get() } else { None };
+        let Some(task) = task else { return response.map(ResponseBody::inner) };
+        let policy = task.policy().clone();
+        let (mut parts, body) = response.into_parts();
+        let grpc = parts.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        let farewell = Farewell::new(&policy.on_drain, &task, &body.size_hint(), grpc);
+        // The continuation of a task with a writer is the writer, which holds the permit as long.
+        let free = !task.has_continuation();
+        let body = if policy.run == RunBody::Pool && free {
+            let (body, signal) = in_pool(body, task, &policy, farewell);
+            parts.extensions.extend(signal);
+            body
+        } else if (policy.hold && free) || farewell.is_some() {
+            let body = OnConnection::new(body, task, farewell, policy.hold && free);
+            parts.extensions.insert(body.stall_signal());
+            ResponseBody::on_connection(body)
+        } else {
+            ResponseBody::inner(body)
+        };
+        Response::from_parts(parts, body)
+    }
+}
+
+/// Polls the body as far as its buffer allows. The task polls the rest after its answer.
+fn in_pool<B>(
+    body: B,
+    task: CurrentTask,
+    policy: &BodyPolicy,
+    farewell: Option<Farewell>,
+) -> (ResponseBody<B>, http::Extensions)
+where
+    B: Body + Send + 'static,
+    B::Data: From<Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let size = body.size_hint();
+    let mut body = Box::pin(body);
+    let mut frames = VecDeque::new();
+    let end = poll_first(&mut Context::from_waker(&task.waker()), body.as_mut(), &mut frames, policy.buffer);
+    if matches!(end, Some(Ok(()))) && !policy.hold {
+        return (ResponseBody::complete(frames, Remaining::new(size)), http::Extensions::new());
+    }
+    let buffer = Buffer::new(policy.buffer, policy.stall_timeout, Some(task.clone()));
+    let reader = Reader::new(buffer.clone(), size);
+    frames.into_iter().for_each(|frame| buffer.push(frame));
+    let mut signal = http::Extensions::new();
+    signal.insert(buffer.stall_signal());
+    let producer = Producer::new(buffer);
+    let hold = policy.hold;
+    // The task has no continuation yet.
+    let _ = match end {
+        Some(end) => {
+            drop(body);
+            let outcome = if end.is_ok() { Outcome::Ok } else { Outcome::Error };
+            producer.buffer().end(end);
+            task.continue_with(Box::pin(producer.finish(outcome, hold)))
+        }
+        None => task.continue_with(Box::pin(Pump { body, producer, farewell }.run(hold))),
+    };
+    (ResponseBody::in_pool(reader), signal)
+}
+
+/// Takes frames while they are ready, and returns the end of the body if it came.
+fn poll_first<B>(
+    cx: &mut Context<'_>,
+    mut body: Pin<&mut B>,
+    frames: &mut VecDeque<Frame<B::Data>>,
+    capacity: usize,
+) -> Option<Result<(), BoxError>>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    let mut bytes = 0;
+    while frames.len() < FRAMES_IN_A_ROW && bytes < capacity {
+        match body.as_mut().poll_frame(cx) {
+            Poll::Pending => return None,
+            Poll::Ready(None) => return Some(Ok(())),
+            Poll::Ready(Some(Err(error))) => return Some(Err(error.into())),
+            Poll::Ready(Some(Ok(frame))) => {
+                bytes += frame.data_ref().map_or(0, Buf::remaining);
+                frames.push_back(frame);
+                if body.is_end_stream() {
+                    return Some(Ok(()));
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Whether a response with this status has a body.
+fn may_have_body(status: StatusCode) -> bool {
+    !status.is_informational() && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
+}

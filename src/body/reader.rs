@@ -1,0 +1,56 @@
+//! The connection's side of a buffer.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Buf;
+use http_body::{Frame, SizeHint};
+
+use super::buffer::Buffer;
+use super::error::BoxError;
+use super::remaining::Remaining;
+
+/// Takes the frames of a body that a task produces. Dropping it before the end of the body cancels the task.
+pub(crate) struct Reader<D: Buf + Send + 'static> {
+    buffer: Arc<Buffer<D>>,
+    remaining: Remaining,
+}
+
+impl<D: Buf + Send + 'static> Reader<D> {
+    /// The reader of a body of this size.
+    pub(crate) fn new(buffer: Arc<Buffer<D>>, size: SizeHint) -> Self {
+        if let Some(task) = buffer.task() {
+            task.stream_opened();
+        }
+        Self { buffer, remaining: Remaining::new(size) }
+    }
+
+    pub(crate) fn poll_frame(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<D>, BoxError>>> {
+        let polled = self.buffer.poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.remaining.take(frame);
+        }
+        polled
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.buffer.is_end()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.remaining.hint()
+    }
+}
+
+impl<D: Buf + Send + 'static> Drop for Reader<D> {
+    fn drop(&mut self) {
+        // A server drops a body with a length when it has all of its data, and does not ask for its end.
+        let early = self.buffer.leave(self.remaining.hint().exact() == Some(0));
+        if let Some(task) = self.buffer.task() {
+            if early {
+                task.reader_left();
+            }
+            task.stream_closed();
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What a task still does after its answer: it polls the body of its response, writes it, or holds its permit.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::admission::Outcome;
+use crate::sync::lock_std as lock;
+
+/// The work of a task after its answer. Its result is a part of the task's: the worse of the two counts.
+pub(crate) type ContinuationFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// What keeps a task in flight after its answer.
+#[derive(Default)]
+pub(super) struct Continuation {
+    /// Taken while a worker polls it.
+    future: Mutex<Option<ContinuationFuture>>,
+    /// The guards that hold the permit.
+    held: AtomicUsize,
+    /// The nanoseconds for which the task waited for the reader of its body.
+    reader: AtomicU64,
+}
+
+impl Continuation {
+    /// Stores the future, unless there is one.
+    pub(super) fn set(&self, future: ContinuationFuture) -> Result<(), ContinuationFuture> {
+        let mut slot = lock(&self.future);
+        match *slot {
+            Some(_) => Err(future),
+            None => {
+                *slot = Some(future);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        lock(&self.future).is_some()
+    }
+
+    pub(super) fn take(&self) -> Option<ContinuationFuture> {
+        lock(&self.future).take()
+    }
+
+    pub(super) fn put_back(&self, future: ContinuationFuture) {
+        *lock(&self.future) = Some(future);
+    }
+
+    pub(super) fn hold(&self) {
+        self.held.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Releases one guard. Whether it was the last one.
+    pub(super) fn release(&self) -> bool {
+        self.held.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn waited_for_reader(&self, waited: Duration) {
+        let nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+        self.reader.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    pub(super) fn reader_time(&self) -> Duration {
+        Duration::from_nanos(self.reader.load(Ordering::Relaxed))
+    }
+}
+
+/// The outcome of a task whose answer and continuation had these outcomes.
+pub(super) const fn worse(answer: Outcome, continuation: Outcome) -> Outcome {
+    match continuation {
+        Outcome::Ok => answer,
+        other => other,
+    }
+}
+
+impl fmt::Debug for Continuation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Continuation").field("held", &self.held).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,157 @@
+//! The task that a worker is polling: what code in it can do with its permit and its continuation.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::continuation::ContinuationFuture;
+use super::local;
+use super::runnable::TaskRef;
+use crate::admission::Timestamp;
+use crate::config::BodyPolicy;
+use crate::workload::Workload;
+
+/// Keeps the permit of a task until this is dropped; made by [`hold_permit`].
+#[must_use = "the permit is held until this is dropped"]
+pub struct HeldPermit(Option<CurrentTask>);
+
+/// A task, as the body of its response sees it.
+#[derive(Clone)]
+pub(crate) struct CurrentTask(TaskRef);
+
+/// Holds the permit of the running task beyond the task's end, until the result is dropped.
+///
+/// A request usually releases its permit with its response. The handler of a WebSocket, or of another upgrade, moves
+/// the result into the task that serves the connection, so that the pool's limit bounds the open connections. Until
+/// then the request counts as in flight, and a shutdown waits for it.
+///
+/// Outside of a pool's task the result holds nothing.
+///
+/// ```
+/// use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+/// use axum::response::Response;
+/// use axum::{Router, routing::get};
+/// use tower_offload::{Io, PoolLayer, Pools, hold_permit};
+///
+/// async fn chat(upgrade: WebSocketUpgrade) -> Response {
+///     let permit = hold_permit();
+///     upgrade.on_upgrade(async move |mut socket: WebSocket| {
+///         let _permit = permit;
+///         while let Some(Ok(_message)) = socket.recv().await {}
+///     })
+/// }
+///
+/// let app: Router = Router::new().route("/chat", get(chat).layer(PoolLayer::<Io>::new(&Pools::default())));
+/// # let _ = app;
+/// ```
+pub fn hold_permit() -> HeldPermit {
+    let task = CurrentTask::get();
+    if let Some(CurrentTask(task)) = &task {
+        task.head().continuation.hold();
+        task.head().state.will_continue();
+    }
+    HeldPermit(task)
+}
+
+impl Drop for HeldPermit {
+    fn drop(&mut self) {
+        let Some(CurrentTask(task)) = self.0.take() else { return };
+        let head = task.head();
+        // Before its answer, the task looks for guards itself.
+        if head.continuation.release() && head.state.was_answered() {
+            task.wake();
+        }
+    }
+}
+
+impl CurrentTask {
+    /// The task that this thread polls.
+    pub(crate) fn get() -> Option<Self> {
+        local::current().map(Self)
+    }
+
+    /// Lets the task poll `future` after its answer, unless there is such a future already.
+    pub(crate) fn continue_with(&self, future: ContinuationFuture) -> Result<(), ContinuationFuture> {
+        let head = self.0.head();
+        if head.state.has_answer() {
+            return Err(future);
+        }
+        head.continuation.set(future)?;
+        head.state.will_continue();
+        Ok(())
+    }
+
+    /// Whether the task polls a future after its answer.
+    pub(crate) fn has_continuation(&self) -> bool {
+        let head = self.0.head();
+        head.state.continues() && head.continuation.is_set()
+    }
+
+    /// The task's waker.
+    pub(crate) fn waker(&self) -> Waker {
+        self.0.clone().waker()
+    }
+
+    /// Cancels the task: the reader of its body has left.
+    pub(crate) fn reader_left(&self) {
+        self.0.head().state.caller_left();
+        self.0.clone().wake();
+    }
+
+    /// Adds to the time for which the task waited for the reader of its body. Nothing is learned from this time.
+    pub(crate) fn waited_for_reader(&self, waited: Duration) {
+        self.0.head().continuation.waited_for_reader(waited);
+    }
+
+    /// The name of the task's pool.
+    pub(crate) fn pool(&self) -> &Workload {
+        self.0.pool().name()
+    }
+
+    pub(crate) fn policy(&self) -> &BodyPolicy {
+        self.0.head().body.as_deref().unwrap_or_else(|| self.0.pool().body_policy())
+    }
+
+    pub(crate) fn submitted(&self) -> Timestamp {
+        self.0.head().submitted
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.pool().now()
+    }
+
+    /// Waits until a drain is announced.
+    pub(crate) fn draining(&self) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
+        self.0.pool().draining()
+    }
+
+    pub(crate) fn stream_opened(&self) {
+        self.0.pool().streams().opened();
+    }
+
+    pub(crate) fn stream_closed(&self) {
+        self.0.pool().streams().closed();
+    }
+
+    pub(crate) fn bytes_added(&self, bytes: usize) {
+        self.0.pool().streams().added(bytes);
+    }
+
+    pub(crate) fn bytes_removed(&self, bytes: usize) {
+        self.0.pool().streams().removed(bytes);
+    }
+}
+
+impl fmt::Debug for HeldPermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HeldPermit").field(&self.0.as_ref().map(CurrentTask::pool)).finish()
+    }
+}
+
+impl fmt::Debug for CurrentTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CurrentTask").field("pool", self.pool()).finish_non_exhaustive()
+    }
+}
