@@ -258,7 +258,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "stack in decimal units",
         "performance:\n  thread_pools:\n    cpu:\n      stack_size: 16MB\n",
-        "<yaml>:4:19: performance.thread_pools.cpu.stack_size: `MB` is no unit of size (there are GiB, MiB, KiB and B); give a size from 64KiB to 1GiB, such as `16MiB`",
+        "<yaml>:4:19: performance.thread_pools.cpu.stack_size: `MB` is no unit of size (there are TiB, GiB, MiB, KiB and B); give a size from 64KiB to 1GiB, such as `16MiB`",
     ),
     (
         "stack with a fraction",
@@ -464,6 +464,181 @@ const CASES: &[(&str, &str, &str)] = &[
         "queue target as list",
         "performance:\n  thread_pools:\n    cpu: {queue_target: [5ms, 5s]}\n",
         "<yaml>:3:25: performance.thread_pools.cpu.queue_target: a list is not a time; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "misspelt place of a body",
+        "performance:\n  thread_pools:\n    cpu: {body: {run: pol}}\n",
+        "<yaml>:3:23: performance.thread_pools.cpu.body.run: the text \"pol\" is unknown here; did you mean `pool`?",
+    ),
+    (
+        "unknowable place of a body",
+        "performance:\n  thread_pools:\n    cpu: {body: {run: runtime}}\n",
+        "<yaml>:3:23: performance.thread_pools.cpu.body.run: the text \"runtime\" is unknown here; give one of `connection` and `pool`",
+    ),
+    (
+        "place of a body as flag",
+        "performance:\n  thread_pools:\n    cpu: {body: {run: true}}\n",
+        "<yaml>:3:23: performance.thread_pools.cpu.body.run: `true` is not a word; give one of `connection` and `pool`",
+    ),
+    (
+        "hold as a time",
+        "performance:\n  thread_pools:\n    cpu: {body: {hold: 30s}}\n",
+        "<yaml>:3:24: performance.thread_pools.cpu.body.hold: the text \"30s\" is not true or false; give `true` or `false`",
+    ),
+    (
+        "no buffer",
+        "performance:\n  thread_pools:\n    cpu: {body: {buffer: 0}}\n",
+        "<yaml>:3:26: performance.thread_pools.cpu.body.buffer: 0B is less than 1KiB; give a size from 1KiB to 1GiB, such as `64KiB`",
+    ),
+    (
+        "large buffer",
+        "performance:\n  thread_pools:\n    cpu: {body: {buffer: 2GiB}}\n",
+        "<yaml>:3:26: performance.thread_pools.cpu.body.buffer: 2GiB is more than 1GiB; give a size from 1KiB to 1GiB, such as `64KiB`",
+    ),
+    (
+        "negative buffer",
+        "performance:\n  thread_pools:\n    cpu: {body: {buffer: -1}}\n",
+        "<yaml>:3:26: performance.thread_pools.cpu.body.buffer: -1 is negative; give a size from 1KiB to 1GiB, such as `64KiB`",
+    ),
+    (
+        "absurd buffer",
+        "performance:\n  thread_pools:\n    cpu: {body: {buffer: 99999999999999999999}}\n",
+        "<yaml>:3:26: performance.thread_pools.cpu.body.buffer: 99999999999999999999 is more than 1GiB; give a size from 1KiB to 1GiB, such as `64KiB`",
+    ),
+    (
+        "buffer in frames",
+        "performance:\n  thread_pools:\n    cpu: {body: {buffer: 16 frames}}\n",
+        "<yaml>:3:26: performance.thread_pools.cpu.body.buffer: `frames` is no unit of size (there are TiB, GiB, MiB, KiB and B); give a size from 1KiB to 1GiB, such as `64KiB`",
+    ),
+    (
+        "no time to stall",
+        "performance:\n  thread_pools:\n    cpu: {body: {stall_timeout: 0}}\n",
+        "<yaml>:3:33: performance.thread_pools.cpu.body.stall_timeout: 0 is no time at all; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "absurd time to stall",
+        "performance:\n  thread_pools:\n    cpu: {body: {stall_timeout: 25h}}\n",
+        "<yaml>:3:33: performance.thread_pools.cpu.body.stall_timeout: 90000s is longer than 24h; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "never to stall",
+        "performance:\n  thread_pools:\n    cpu: {body: {stall_timeout: never}}\n",
+        "<yaml>:3:33: performance.thread_pools.cpu.body.stall_timeout: `never` is no time; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
+    ),
+    (
+        "misspelt drain",
+        "performance:\n  thread_pools:\n    cpu: {body: {on_drain: finsh}}\n",
+        "<yaml>:3:28: performance.thread_pools.cpu.body.on_drain: the text \"finsh\" is unknown here; did you mean `finish`?",
+    ),
+    (
+        "drain with bytes",
+        "performance:\n  thread_pools:\n    cpu: {body: {on_drain: {end: bye}}}\n",
+        "<yaml>:3:28: performance.thread_pools.cpu.body.on_drain: a mapping is not a word; give one of `finish` and `end`",
+    ),
+    (
+        "misspelt key of a body",
+        "performance:\n  thread_pools:\n    cpu: {body: {stal_timeout: 3s}}\n",
+        "<yaml>:3:18: performance.thread_pools.cpu.body.stal_timeout: this key is unknown; did you mean `stall_timeout`?",
+    ),
+    (
+        "part of a key of a body",
+        "performance:\n  thread_pools:\n    cpu: {body: {timeout: 3s}}\n",
+        "<yaml>:3:18: performance.thread_pools.cpu.body.timeout: this key is unknown; did you mean `stall_timeout`?",
+    ),
+    (
+        "unknowable key of a body",
+        "performance:\n  thread_pools:\n    cpu: {body: {chunks: 3}}\n",
+        "<yaml>:3:18: performance.thread_pools.cpu.body.chunks: this key is unknown; the keys here are `run`, `hold`, `buffer`, `stall_timeout` and `on_drain`",
+    ),
+    (
+        "key of a pool in its body",
+        "performance:\n  thread_pools:\n    cpu: {body: {max_streams: 3}}\n",
+        "<yaml>:3:18: performance.thread_pools.cpu.body.max_streams: this key belongs to a pool, such as `cpu: {workers: 4, ...}` under `performance.thread_pools`",
+    ),
+    (
+        "body as word",
+        "performance:\n  thread_pools:\n    cpu: {body: pool}\n",
+        "<yaml>:3:17: performance.thread_pools.cpu.body: the text \"pool\" is not a mapping; write `key: value` lines",
+    ),
+    (
+        "key of a body in its pool",
+        "performance:\n  thread_pools:\n    cpu: {stall_timeout: 3s}\n",
+        "<yaml>:3:11: performance.thread_pools.cpu.stall_timeout: this key belongs under `body` of a pool",
+    ),
+    (
+        "misspelt key of a body in its pool",
+        "performance:\n  thread_pools:\n    cpu: {stal_timeout: 3s}\n",
+        "<yaml>:3:11: performance.thread_pools.cpu.stal_timeout: this key is unknown; did you mean `stall_timeout`, which belongs under `body` of a pool?",
+    ),
+    (
+        "misspelt limit of streams",
+        "performance:\n  thread_pools:\n    cpu: {max_stream: 3}\n",
+        "<yaml>:3:11: performance.thread_pools.cpu.max_stream: this key is unknown; did you mean `max_streams`?",
+    ),
+    (
+        "negative limit of streams",
+        "performance:\n  thread_pools:\n    cpu: {max_streams: -1}\n",
+        "<yaml>:3:24: performance.thread_pools.cpu.max_streams: -1 is negative; give a number from 0 to 10000000",
+    ),
+    (
+        "absurd limit of streams",
+        "performance:\n  thread_pools:\n    cpu: {max_streams: 10000001}\n",
+        "<yaml>:3:24: performance.thread_pools.cpu.max_streams: 10000001 is more than 10000000; give a number from 0 to 10000000",
+    ),
+    (
+        "limit of streams as word",
+        "performance:\n  thread_pools:\n    cpu: {max_streams: none}\n",
+        "<yaml>:3:24: performance.thread_pools.cpu.max_streams: the text \"none\" is not a whole number; give a number from 0 to 10000000",
+    ),
+    (
+        "no budget of bodies",
+        "performance:\n  body_budget: 0\n",
+        "<yaml>:2:16: performance.body_budget: 0B is less than 1MiB; give a size from 1MiB to 1TiB, such as `256MiB`",
+    ),
+    (
+        "small budget of bodies",
+        "performance:\n  body_budget: 64KiB\n",
+        "<yaml>:2:16: performance.body_budget: 64KiB is less than 1MiB; give a size from 1MiB to 1TiB, such as `256MiB`",
+    ),
+    (
+        "large budget of bodies",
+        "performance:\n  body_budget: 2TiB\n",
+        "<yaml>:2:16: performance.body_budget: 2TiB is more than 1TiB; give a size from 1MiB to 1TiB, such as `256MiB`",
+    ),
+    (
+        "absurd budget of bodies",
+        "performance:\n  body_budget: 99999999999999999999TiB\n",
+        "<yaml>:2:16: performance.body_budget: `99999999999999999999TiB` is more than 1TiB; give a size from 1MiB to 1TiB, such as `256MiB`",
+    ),
+    (
+        "budget of bodies in decimal units",
+        "performance:\n  body_budget: 256MB\n",
+        "<yaml>:2:16: performance.body_budget: `MB` is no unit of size (there are TiB, GiB, MiB, KiB and B); give a size from 1MiB to 1TiB, such as `256MiB`",
+    ),
+    (
+        "budget of bodies as flag",
+        "performance:\n  body_budget: true\n",
+        "<yaml>:2:16: performance.body_budget: `true` is not a size; give a size from 1MiB to 1TiB, such as `256MiB`",
+    ),
+    (
+        "empty budget of bodies",
+        "performance:\n  body_budget:\n",
+        "<yaml>:2:3: performance.body_budget: nothing is given; give a size from 1MiB to 1TiB, such as `256MiB`",
+    ),
+    (
+        "budget of bodies of a pool",
+        "performance:\n  thread_pools:\n    cpu: {body_budget: 1GiB}\n",
+        "<yaml>:3:11: performance.thread_pools.cpu.body_budget: this key belongs under `performance`",
+    ),
+    (
+        "body of all pools",
+        "performance:\n  body: {run: pool}\n",
+        "<yaml>:2:3: performance.body: this key belongs to a pool, such as `cpu: {workers: 4, ...}` under `performance.thread_pools`",
+    ),
+    (
+        "body under thread_pools",
+        "performance:\n  thread_pools:\n    body: {run: pool}\n",
+        "<yaml>:3:5: performance.thread_pools.body: this key belongs to a pool, such as `cpu: {workers: 4, ...}` under `performance.thread_pools`",
     ),
     (
         "trust of all pools, misspelt",

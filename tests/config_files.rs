@@ -4,9 +4,12 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
-use tower_offload::config::{Concurrency, ConfigError, Cores, Malformed, Queue, QueueTarget, Route, Trust, Workers};
+use tower_offload::config::{
+    BodyPolicy, Concurrency, ConfigError, Cores, Malformed, OnDrain, Queue, QueueTarget, Route, RunBody, Trust, Workers,
+};
 use tower_offload::{Config, Cpu, Db, Embedding, Inference, Io, PoolConfig, Pools};
 
 const FIRST_FORM: &str = "\
@@ -52,6 +55,7 @@ performance:
   workers: auto
   cores: 3
   keep_alive_timeout: 1.5
+  body_budget: 2GiB
   routes:
     post /v1/embeddings: embedding
     /files/{*path}: thumbnails
@@ -73,6 +77,13 @@ performance:
         grpc_timeout: true
         priority: x-priority
         malformed: reject
+      body:
+        run: pool
+        hold: true
+        buffer: 16KiB
+        stall_timeout: 1.5
+        on_drain: end
+      max_streams: 100
     db:
       queue_timeout: \"0.5 s\"
 server:
@@ -104,7 +115,16 @@ server:
                 .grpc_timeout(true)
                 .priority(HeaderName::from_static("x-priority"))
                 .malformed(Malformed::Reject),
-        );
+        )
+        .body(
+            BodyPolicy::in_pool()
+                .hold()
+                .buffer(16 * 1024)
+                .stall_timeout(Duration::from_millis(1500))
+                .on_drain(OnDrain::End),
+        )
+        .max_streams(100);
+    assert_eq!(performance.body_budget, 2 << 30);
     assert_eq!(performance.thread_pools.get("thumbnails"), Some(&thumbnails));
     assert_eq!(performance.thread_pools.get(Cpu), Some(&PoolConfig::auto()));
     assert_eq!(
@@ -303,6 +323,8 @@ fn what_is_commented_out_in_the_configuration_at_the_root_can_be_switched_on() {
     assert_eq!((thumbnails.queue, thumbnails.queue_target), (Queue::default(), target), "the defaults are shown");
     assert!(thumbnails.trust.as_ref().is_some_and(|trust| *trust != Trust::default()));
     assert_eq!((thumbnails.share, thumbnails.stack_size), (1, Some(2 << 20)), "these are the defaults as well");
+    assert_eq!((&thumbnails.body, thumbnails.max_streams), (&BodyPolicy::default(), 0), "and these");
+    assert_eq!(config.performance.body_budget, Config::default().performance.body_budget);
     assert_eq!(config.performance.cores, Cores::Auto);
     assert_eq!(pools.get("transcode"), Some(&PoolConfig::new(8).adaptive_concurrency(2..=64)));
 }
@@ -539,6 +561,81 @@ fn a_stack_has_a_size_in_bytes_or_in_binary_units() {
         assert_eq!(cpu.stack_size, Some(expected), "{text}");
         assert_eq!(Config::from_yaml(&config.to_yaml().unwrap()).unwrap(), config);
     }
+}
+
+#[test]
+fn bodies_are_polled_on_the_connection_and_hold_nothing_by_default() {
+    let policy = PoolConfig::new(1).body;
+    assert_eq!((policy.run, policy.hold, policy.buffer), (RunBody::Connection, false, 64 << 10));
+    assert_eq!((policy.stall_timeout, policy.on_drain), (Duration::from_secs(30), OnDrain::Finish));
+    assert_eq!(PoolConfig::new(1).max_streams, 0);
+    assert_eq!(Config::default().performance.body_budget, 256 << 20);
+}
+
+#[test]
+fn a_key_of_a_body_that_is_left_out_keeps_its_default() {
+    let usual = BodyPolicy::on_connection;
+    for (body, expected) in [
+        ("{}", usual()),
+        ("{run: connection}", usual()),
+        ("{run: pool}", BodyPolicy::in_pool()),
+        ("{hold: true}", usual().hold()),
+        ("{buffer: 1KiB}", usual().buffer(1 << 10)),
+        ("{buffer: 1073741824}", usual().buffer(1 << 30)),
+        ("{stall_timeout: 250ms}", usual().stall_timeout(Duration::from_millis(250))),
+        ("{on_drain: finish, stall_timeout: 30}", usual()),
+        ("{on_drain: end}", usual().on_drain(OnDrain::End)),
+    ] {
+        let text = format!("performance:\n  thread_pools:\n    cpu: {{body: {body}}}\n");
+        let config = Config::from_yaml(&text).unwrap();
+        assert_eq!(config.performance.thread_pools.get(Cpu).unwrap().body, expected, "{body}");
+        assert_eq!(Config::from_yaml(&config.to_yaml().unwrap()).unwrap(), config, "{body}");
+    }
+}
+
+#[test]
+fn a_limit_of_streams_is_written_and_read() {
+    let config = Config::default().pool(Cpu, PoolConfig::new(1).max_streams(10_000_000)).body_budget(1 << 40);
+    let text = config.to_yaml().unwrap();
+    assert!(text.contains("\n      max_streams: 10000000\n") && text.contains("\n  body_budget: 1TiB\n"), "{text}");
+    assert_eq!(Config::from_yaml(&text).unwrap(), config);
+    Pools::builder().body_budget(1 << 20).build().unwrap();
+    let error = Pools::builder().body_budget(0).build().unwrap_err();
+    assert!(error.to_string().starts_with("performance.body_budget: 0B is less than 1MiB"), "{error}");
+}
+
+#[test]
+fn bytes_at_the_end_of_a_body_are_not_lost_in_silence() {
+    let farewell = OnDrain::EndWith(Bytes::from_static(b"event: close\n\n"));
+    let pool = PoolConfig::new(1).body(BodyPolicy::in_pool().on_drain(farewell));
+    let config = Config::default().pool("events", pool.clone()).pool("news", pool);
+    config.validate().unwrap();
+    let expected = "the bytes of `OnDrain::EndWith` cannot be written; set them in code, for the pool or for a layer";
+    let error = config.to_yaml().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "performance.thread_pools.events.body.on_drain: {expected}\n\
+             performance.thread_pools.news.body.on_drain: {expected}"
+        )
+    );
+    assert_eq!(serde_json::to_value(&config).unwrap_err().to_string(), error.to_string());
+}
+
+#[test]
+fn bodies_set_in_code_obey_the_same_rules() {
+    let body = BodyPolicy::in_pool().buffer(1023).stall_timeout(Duration::ZERO);
+    let config =
+        Config::default().body_budget((1 << 40) + 1).pool(Cpu, PoolConfig::new(1).body(body).max_streams(10_000_001));
+    assert_eq!(
+        config.validate().unwrap_err().to_string(),
+        "performance.body_budget: 1099511627777B is more than 1TiB; give a size from 1MiB to 1TiB, such as `256MiB`\n\
+         performance.thread_pools.cpu.body.buffer: 1023B is less than 1KiB; give a size from 1KiB to 1GiB, such as \
+         `64KiB`\n\
+         performance.thread_pools.cpu.body.stall_timeout: 0 is no time at all; give a time from 1ms to 24h, such as \
+         `30` (seconds) or `250ms`\n\
+         performance.thread_pools.cpu.max_streams: 10000001 is more than 10000000; give a number from 0 to 10000000"
+    );
 }
 
 #[test]

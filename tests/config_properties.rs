@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use http::HeaderName;
 use proptest::prelude::*;
-use tower_offload::config::{Concurrency, Cores, Malformed, Queue, Route, Trust, Workers};
+use tower_offload::config::{
+    BodyPolicy, Concurrency, Cores, Malformed, OnDrain, Queue, Route, RunBody, Trust, Workers,
+};
 use tower_offload::{Config, PoolConfig};
 
 fn time() -> impl Strategy<Value = Duration> {
@@ -28,12 +30,15 @@ fn concurrency() -> impl Strategy<Value = Concurrency> {
     ]
 }
 
-fn stack_size() -> impl Strategy<Value = usize> {
-    const KIB: usize = 1024;
+const KIB: usize = 1024;
+
+/// A size from `min` to `max`, which are whole numbers of KiB.
+fn size(min: usize, max: usize) -> impl Strategy<Value = usize> {
+    let mib = KIB * KIB;
     prop_oneof![
-        64 * KIB..=KIB * KIB * KIB,
-        (64..=KIB * KIB).prop_map(|size| size * KIB),
-        (1..=KIB).prop_map(|size| size * KIB * KIB)
+        min..=max,
+        (min / KIB..=max / KIB).prop_map(|size| size * KIB),
+        (min.div_ceil(mib)..=max / mib).prop_map(move |size| size * mib)
     ]
 }
 
@@ -62,6 +67,24 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn body()(
+        in_pool in any::<bool>(),
+        hold in any::<bool>(),
+        buffer in prop_oneof![Just(64 * KIB), size(KIB, KIB * KIB * KIB)],
+        stall_timeout in time(),
+        end in any::<bool>(),
+    ) -> BodyPolicy {
+        let mut body = BodyPolicy::default();
+        body.run = if in_pool { RunBody::Pool } else { RunBody::Connection };
+        body.hold = hold;
+        body.buffer = buffer;
+        body.stall_timeout = stall_timeout;
+        body.on_drain = if end { OnDrain::End } else { OnDrain::Finish };
+        body
+    }
+}
+
+prop_compose! {
     fn pool()(
         workers in workers(4096),
         concurrency in concurrency(),
@@ -71,9 +94,10 @@ prop_compose! {
         targets in (time(), time(), any::<bool>()),
         keep_alive in time(),
         share in prop_oneof![Just(1), 1u32..=1000],
-        stack_size in proptest::option::of(stack_size()),
+        stack_size in proptest::option::of(size(64 * KIB, KIB * KIB * KIB)),
         nice in proptest::option::of(-20i32..=19),
         trust in proptest::option::of(trust()),
+        streams in (proptest::option::of(body()), prop_oneof![Just(0), 0usize..=10_000_000]),
         plain in any::<bool>(),
     ) -> PoolConfig {
         let mut pool = PoolConfig::auto();
@@ -90,6 +114,9 @@ prop_compose! {
             pool.stack_size = stack_size;
             pool.nice = nice;
             pool.trust = trust;
+            let (body, max_streams) = streams;
+            pool.body = body.unwrap_or_default();
+            pool.max_streams = max_streams;
         }
         pool
     }
@@ -126,7 +153,7 @@ prop_compose! {
     fn config()(
         verbose in any::<bool>(),
         workers in workers(1024),
-        cores in cores(),
+        (cores, body_budget) in (cores(), size(KIB * KIB, KIB * KIB * KIB * KIB)),
         times in [time(), time(), time()],
         delay in 0.0..1.0,
         age in proptest::option::of(time()),
@@ -139,6 +166,7 @@ prop_compose! {
         let mut config = Config::default().verbose(verbose);
         config.performance.workers = workers;
         config.performance.cores = cores;
+        config.performance.body_budget = body_budget;
         [config.performance.keep_alive_timeout, config.server.shutdown_timeout, config.server.header_read_timeout]
             = times;
         let delay = config.server.shutdown_timeout.mul_f64(delay);

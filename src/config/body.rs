@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::byte_size;
+use super::rules;
+
 /// How a pool treats the bodies of its responses: where they are polled, whether they hold the permit, and what becomes
 /// of a client that stops to read.
 ///
@@ -109,6 +112,11 @@ impl BodyPolicy {
     pub fn on_drain(mut self, action: OnDrain) -> Self {
         self.on_drain = action;
         self
+    }
+
+    pub(super) fn check(&self, note: &mut impl FnMut(&str, Result<(), String>)) {
+        note("body.buffer", byte_size::BUFFER.check(self.buffer));
+        note("body.stall_timeout", rules::check_time(self.stall_timeout));
     }
 }
 

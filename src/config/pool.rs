@@ -312,11 +312,13 @@ impl PoolConfig {
         self.queue_target.check(&mut note);
         note("keep_alive", rules::check_time(self.keep_alive));
         note("share", rules::SHARE.check(self.share.into()));
-        note("stack_size", self.stack_size.map_or(Ok(()), byte_size::check_stack));
+        note("stack_size", self.stack_size.map_or(Ok(()), |size| byte_size::STACK.check(size)));
         note("nice", self.nice.map_or(Ok(()), |nice| rules::NICE.check(nice.into())));
         for (field, message) in self.trust.iter().flat_map(Trust::faults) {
             note(&format!("trust.{field}"), Err(message));
         }
+        self.body.check(&mut note);
+        note("max_streams", rules::MAX_STREAMS.check(self.max_streams as i128));
     }
 }
 

@@ -32,6 +32,9 @@ pub(crate) const CONCURRENCY_BOUND: Count =
 
 pub(crate) const QUEUE_CAPACITY: Count = Count { min: 0, max: 1_000_000, zero: "", or: "" };
 
+/// 0 sets no limit.
+pub(crate) const MAX_STREAMS: Count = Count { min: 0, max: 10_000_000, zero: "", or: "" };
+
 pub(crate) const SHARE: Count = Count { min: 1, max: 1000, zero: "a pool with a share of 0 would starve", or: "" };
 
 pub(crate) const NICE: Count = Count { min: -20, max: 19, zero: "", or: "" };

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::byte_size;
 use super::error::ConfigError;
 use super::pool::{Cores, PoolConfig, ThreadPools, Workers};
 use super::route::{self, Route};
@@ -54,6 +55,9 @@ pub struct Performance {
     pub cores: Cores,
     /// How long an idle connection is kept open; 30 s by default.
     pub keep_alive_timeout: Duration,
+    /// How many bytes the bodies of requests may have that are being read before their task is queued, or that are
+    /// queued with it, in all pools together; 256 MiB by default. A request whose body exceeds what is left is rejected.
+    pub body_budget: usize,
     /// The pools, by name.
     pub thread_pools: ThreadPools,
     /// The request headers that pools without their own `trust` trust; none by default.
@@ -116,6 +120,20 @@ impl Config {
         self
     }
 
+    /// Sets how many bytes the bodies of requests may have that are being read or queued, in all pools together.
+    ///
+    /// ```
+    /// use tower_offload::Config;
+    ///
+    /// Config::default().body_budget(64 << 20).validate()?;
+    /// # Ok::<(), tower_offload::config::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn body_budget(mut self, bytes: usize) -> Self {
+        self.performance.body_budget = bytes;
+        self
+    }
+
     /// Sets the request headers that pools without their own `trust` trust.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
@@ -150,10 +168,12 @@ impl Config {
                 mistakes.push(ConfigError::new(message).at_key(key));
             }
         };
-        let Performance { workers, cores, keep_alive_timeout, thread_pools, trust, routes } = &self.performance;
+        let Performance { workers, cores, keep_alive_timeout, body_budget, thread_pools, trust, routes } =
+            &self.performance;
         note("performance.workers", workers.check(&rules::SERVER_WORKERS));
         note("performance.cores", cores.check());
         note("performance.keep_alive_timeout", rules::check_time(*keep_alive_timeout));
+        note("performance.body_budget", byte_size::BODY_BUDGET.check(*body_budget));
         for (field, message) in trust.faults() {
             note(&format!("performance.trust.{field}"), Err(message));
         }
@@ -182,6 +202,7 @@ impl Default for Performance {
             workers: Workers::Auto,
             cores: Cores::Auto,
             keep_alive_timeout: Duration::from_secs(30),
+            body_budget: 256 * 1024 * 1024,
             thread_pools: ThreadPools::default(),
             trust: Trust::default(),
             routes: Vec::new(),

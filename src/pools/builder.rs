@@ -63,6 +63,14 @@ impl PoolsBuilder {
         self
     }
 
+    /// Sets how many bytes the bodies of requests may have that are being read or queued, in all pools together; by
+    /// default 256 MiB.
+    #[must_use]
+    pub fn body_budget(mut self, bytes: usize) -> Self {
+        self.config = self.config.body_budget(bytes);
+        self
+    }
+
     /// Sets the request headers that pools without their own `trust` trust.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {

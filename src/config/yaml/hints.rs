@@ -4,7 +4,8 @@ use crate::config::nearest::{list, nearest};
 
 pub(super) const ROOT: &[&str] = &["general", "performance", "server", "app"];
 pub(super) const GENERAL: &[&str] = &["verbose"];
-pub(super) const PERFORMANCE: &[&str] = &["workers", "cores", "keep_alive_timeout", "thread_pools", "trust", "routes"];
+pub(super) const PERFORMANCE: &[&str] =
+    &["workers", "cores", "keep_alive_timeout", "body_budget", "thread_pools", "trust", "routes"];
 pub(super) const SERVER: &[&str] =
     &["host", "port", "shutdown_delay", "shutdown_timeout", "header_read_timeout", "max_connection_age"];
 pub(super) const POOL: &[&str] = &[
@@ -19,17 +20,21 @@ pub(super) const POOL: &[&str] = &[
     "stack_size",
     "nice",
     "trust",
+    "body",
+    "max_streams",
 ];
+pub(super) const BODY: &[&str] = &["run", "hold", "buffer", "stall_timeout", "on_drain"];
 pub(super) const TRUST: &[&str] = &["deadline", "grpc_timeout", "priority", "malformed"];
 
 /// The keys of every section, and where they belong.
-const PLACES: [(&[&str], &str); 6] = [
+const PLACES: [(&[&str], &str); 7] = [
     (ROOT, "at the top level"),
     (GENERAL, "under `general`"),
     (PERFORMANCE, "under `performance`"),
     (SERVER, "under `server`"),
     (POOL, "to a pool, such as `cpu: {workers: 4, ...}` under `performance.thread_pools`"),
     (TRUST, "under `trust`, of a pool or of `performance`"),
+    (BODY, "under `body` of a pool"),
 ];
 
 pub(super) const BUILT_IN: [&str; 5] = ["io", "cpu", "inference", "embedding", "db"];
@@ -51,11 +56,16 @@ pub(super) fn unknown_key(given: &str, known: &[&str]) -> String {
     if let Some(key) = known.iter().find(slip) {
         return did_you_mean(&[key]);
     }
+    // `keep_alive` of a pool and `keep_alive_timeout` of connections are taken for each other.
+    if !given.starts_with("keep_alive")
+        && let Some(place) = place_of(given)
+    {
+        return format!("this key belongs {place}");
+    }
     let related = related(given, known);
     if !related.is_empty() {
         return did_you_mean(&related);
     }
-    // This is a pool's key, but here the key for connections is more likely.
     if given == "keep_alive" && known != TRUST {
         return elsewhere("keep_alive_timeout");
     }

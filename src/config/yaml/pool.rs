@@ -3,7 +3,9 @@
 use super::hints;
 use super::read::{Entry, Reader};
 use super::tree::Data;
-use super::values::{self, flag, header, nice, share, size, stack_size, time, word, workers};
+use super::values::{self, bytes, flag, header, nice, share, size, time, word, workers};
+use crate::config::body::{BodyPolicy, OnDrain, RunBody};
+use crate::config::byte_size;
 use crate::config::overload::{Concurrency, Queue, QueueTarget, check_limits, check_targets};
 use crate::config::pool::{PoolConfig, Workers};
 use crate::config::rules;
@@ -12,6 +14,10 @@ use crate::config::trust::{Malformed, Trust};
 const QUEUES: [(&str, Queue); 2] = [("fifo", Queue::Fifo), ("adaptive", Queue::Adaptive)];
 
 const MALFORMED: [(&str, Malformed); 2] = [("ignore", Malformed::Ignore), ("reject", Malformed::Reject)];
+
+const RUN_BODY: [(&str, RunBody); 2] = [("connection", RunBody::Connection), ("pool", RunBody::Pool)];
+
+const ON_DRAIN: [(&str, OnDrain); 2] = [("finish", OnDrain::Finish), ("end", OnDrain::End)];
 
 impl Reader {
     pub(super) fn pool(&mut self, section: &Entry<'_>, pool: &mut PoolConfig, built_in: bool) {
@@ -32,9 +38,13 @@ impl Reader {
                 "queue_target" => self.queue_target(&entry, &mut pool.queue_target),
                 "keep_alive" => self.take(&entry, time, &mut pool.keep_alive),
                 "share" => self.take(&entry, share, &mut pool.share),
-                "stack_size" => self.take(&entry, |data| stack_size(data).map(Some), &mut pool.stack_size),
+                "stack_size" => {
+                    self.take(&entry, |data| bytes(data, &byte_size::STACK).map(Some), &mut pool.stack_size);
+                }
                 "nice" => self.take(&entry, |data| nice(data).map(Some), &mut pool.nice),
                 "trust" => self.trust(&entry, pool.trust.get_or_insert_default()),
+                "body" => self.body(&entry, &mut pool.body),
+                "max_streams" => self.take(&entry, |data| size(data, &rules::MAX_STREAMS), &mut pool.max_streams),
                 _ => self.unknown(&entry, hints::POOL),
             }
         }
@@ -90,6 +100,19 @@ impl Reader {
         // If a bound could not be read, there is no order to check.
         if let (true, Err(message)) = (self.mistakes.len() == before, check(*min, *max)) {
             self.note(section.at(), &section.path, message);
+        }
+    }
+
+    fn body(&mut self, section: &Entry<'_>, body: &mut BodyPolicy) {
+        for entry in self.section(section) {
+            match entry.name {
+                "run" => self.take(&entry, |data| word(data, &RUN_BODY), &mut body.run),
+                "hold" => self.take(&entry, flag, &mut body.hold),
+                "buffer" => self.take(&entry, |data| bytes(data, &byte_size::BUFFER), &mut body.buffer),
+                "stall_timeout" => self.take(&entry, time, &mut body.stall_timeout),
+                "on_drain" => self.take(&entry, |data| word(data, &ON_DRAIN), &mut body.on_drain),
+                _ => self.unknown(&entry, hints::BODY),
+            }
         }
     }
 

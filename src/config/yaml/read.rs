@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::hints;
 use super::tree::{Data, Node, join};
-use super::values::{cores, flag, host, port, time, time_or_zero, workers, wrong};
+use super::values::{bytes, cores, flag, host, port, time, time_or_zero, workers, wrong};
+use crate::config::byte_size;
 use crate::config::nearest::list;
 use crate::config::pool::{PoolConfig, ThreadPools, Workers};
 use crate::config::route::{self, Route};
@@ -133,6 +134,9 @@ impl Reader {
                 "workers" => self.take(&entry, |data| workers(data, &rules::SERVER_WORKERS), &mut performance.workers),
                 "cores" => self.take(&entry, cores, &mut performance.cores),
                 "keep_alive_timeout" => self.take(&entry, time, &mut performance.keep_alive_timeout),
+                "body_budget" => {
+                    self.take(&entry, |data| bytes(data, &byte_size::BODY_BUDGET), &mut performance.body_budget);
+                }
                 "thread_pools" => self.thread_pools(&entry, &routed, &mut performance.thread_pools),
                 "trust" => self.trust(&entry, &mut performance.trust),
                 "routes" => routes = Some(entry),

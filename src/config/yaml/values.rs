@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::tree::Data;
-use crate::config::byte_size::{self, STACK_REMEDY};
+use crate::config::byte_size::{self, Size};
 use crate::config::duration;
 use crate::config::nearest::{list, nearest};
 use crate::config::overload::Concurrency;
@@ -76,15 +76,15 @@ fn auto_or_count<T: Copy + From<usize>>(data: &Data, rule: &Count, auto: T) -> R
     }
 }
 
-pub(super) fn stack_size(data: &Data) -> Result<usize, String> {
+/// Reads a number of bytes, or a text with a unit.
+pub(super) fn bytes(data: &Data, rule: &Size) -> Result<usize, String> {
     let size = match data {
         Data::Integer(bytes) if *bytes < 0 => Err(format!("{bytes} is negative")),
-        Data::Integer(bytes) => usize::try_from(*bytes).map_err(|_| format!("{bytes} is more than 1GiB")),
-        Data::Text(text) => byte_size::parse(text),
-        other => return Err(wrong(other, "a size", STACK_REMEDY)),
+        Data::Integer(bytes) => u64::try_from(*bytes).map_err(|_| rule.exceeded_by(&bytes.to_string())),
+        Data::Text(text) => byte_size::parse(text, rule),
+        other => return Err(wrong(other, "a size", &rule.remedy())),
     };
-    let size = size.map_err(|fault| format!("{fault}; {STACK_REMEDY}"))?;
-    byte_size::check_stack(size).map(|()| size)
+    rule.narrow(size.map_err(|fault| format!("{fault}; {}", rule.remedy()))?)
 }
 
 /// Reads a fixed limit, or the word `adaptive`, which means the limit of the same name.
@@ -97,13 +97,13 @@ pub(super) fn concurrency(data: &Data, adaptive: Concurrency) -> Result<Concurre
 }
 
 /// Reads one of several words, each with its meaning.
-pub(super) fn word<T: Copy>(data: &Data, known: &[(&str, T)]) -> Result<T, String> {
+pub(super) fn word<T: Clone>(data: &Data, known: &[(&str, T)]) -> Result<T, String> {
     let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
     let Data::Text(text) = data else {
         return Err(wrong(data, "a word", &format!("give one of {}", list(&words))));
     };
     if let Some((_, meaning)) = known.iter().find(|(word, _)| word == text) {
-        return Ok(*meaning);
+        return Ok(meaning.clone());
     }
     let remedy = match nearest(text, &words) {
         Some(near) => format!("did you mean `{near}`?"),

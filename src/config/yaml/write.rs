@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer};
 use serde_yaml::{Mapping, Value};
 
 use super::hints;
+use crate::config::body::{BodyPolicy, OnDrain, RunBody};
 use crate::config::byte_size;
 use crate::config::duration;
 use crate::config::error::ConfigError;
@@ -18,10 +19,26 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If the settings are not [valid](Self::validate): they could not be read again.
+    /// If the settings are not [valid](Self::validate): they could not be read again. Or if a pool has
+    /// [`OnDrain::EndWith`]: its bytes have no form in YAML.
     pub fn to_yaml(&self) -> Result<String, ConfigError> {
         self.validate()?;
-        serde_yaml::to_string(self).map_err(|error| ConfigError::new(error.to_string()))
+        self.check_writable()?;
+        serde_yaml::to_string(&self.to_value()).map_err(|error| ConfigError::new(error.to_string()))
+    }
+
+    /// Checks that every setting has a form in YAML.
+    fn check_writable(&self) -> Result<(), ConfigError> {
+        let pools = self.performance.thread_pools.iter();
+        let unwritable = pools.filter(|(_, pool)| matches!(pool.body.on_drain, OnDrain::EndWith(_)));
+        ConfigError::all(
+            unwritable
+                .map(|(name, _)| {
+                    ConfigError::new("the bytes of `OnDrain::EndWith` cannot be written; set them in code, for the pool or for a layer")
+                        .at_key(format!("performance.thread_pools.{name}.body.on_drain"))
+                })
+                .collect(),
+        )
     }
 
     fn to_value(&self) -> Value {
@@ -32,6 +49,7 @@ impl Config {
         let mut inner = vec![
             ("workers", workers(performance.workers)),
             ("keep_alive_timeout", time(performance.keep_alive_timeout)),
+            ("body_budget", byte_size::in_words(performance.body_budget as u64).into()),
             ("thread_pools", Value::Mapping(pools.collect())),
         ];
         if let Cores::Count(count) = performance.cores {
@@ -66,6 +84,7 @@ impl Config {
 
 impl Serialize for Config {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.check_writable().map_err(serde::ser::Error::custom)?;
         self.to_value().serialize(serializer)
     }
 }
@@ -96,13 +115,19 @@ fn pool_entry(name: &str, pool: &PoolConfig) -> (Value, Value) {
         entries.push(("share", pool.share.into()));
     }
     if let Some(bytes) = pool.stack_size {
-        entries.push(("stack_size", byte_size::in_words(bytes).into()));
+        entries.push(("stack_size", byte_size::in_words(bytes as u64).into()));
     }
     if let Some(nice) = pool.nice {
         entries.push(("nice", nice.into()));
     }
     if let Some(trusted) = &pool.trust {
         entries.push(("trust", trust(trusted)));
+    }
+    if pool.body != BodyPolicy::DEFAULT {
+        entries.push(("body", body(&pool.body)));
+    }
+    if pool.max_streams != 0 {
+        entries.push(("max_streams", pool.max_streams.into()));
     }
     (name.into(), mapping(entries))
 }
@@ -116,6 +141,25 @@ fn queue(queue: Queue) -> &'static str {
 
 fn queue_target(target: QueueTarget) -> Value {
     if target.min == target.max { time(target.min) } else { bounds(time(target.min), time(target.max)) }
+}
+
+fn body(body: &BodyPolicy) -> Value {
+    let run = match body.run {
+        RunBody::Connection => "connection",
+        RunBody::Pool => "pool",
+    };
+    let on_drain = match body.on_drain {
+        OnDrain::Finish => "finish",
+        // `check_writable` refuses the bytes of `EndWith`.
+        OnDrain::End | OnDrain::EndWith(_) => "end",
+    };
+    mapping(vec![
+        ("run", run.into()),
+        ("hold", body.hold.into()),
+        ("buffer", byte_size::in_words(body.buffer as u64).into()),
+        ("stall_timeout", time(body.stall_timeout)),
+        ("on_drain", on_drain.into()),
+    ])
 }
 
 fn trust(trust: &Trust) -> Value {
