@@ -9,7 +9,7 @@ use http_body::Body;
 use tokio::task::JoinHandle;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_offload::error::OffloadError;
-use tower_offload::reject::OnReject;
+use tower_offload::reject::{OnReject, ResponseContext};
 use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools, Reason, Rejection, Workload};
 
 use crate::fixtures::{Gate, TextService, answer, in_time, json, locator, pools_of, request, stats_of};
