@@ -98,6 +98,7 @@ pub mod pool;
 pub mod pools;
 pub mod reject;
 pub mod select;
+pub mod stream;
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub mod server;

@@ -31,4 +31,7 @@ pub use crate::config::{BodyPolicy, OnDrain, RunBody};
 
 #[allow(unused_imports, reason = "not yet")]
 pub(crate) use self::stall::StallSignal;
+pub(crate) use self::buffer::Buffer;
 pub(crate) use self::error::BoxError;
+pub(crate) use self::pump::Producer;
+pub(crate) use self::reader::Reader;

@@ -19,6 +19,9 @@ fn pool(name: &'static str, active_threads: usize, max_workers: usize, queued_ta
         concurrency_limit: max_workers,
         queued_tasks,
         queue_capacity: 1000,
+        streams: 0,
+        streams_limit: 0,
+        stream_buffered_bytes: 0,
         overloaded: queued_tasks > 0,
         draining: false,
         counts: Counts {

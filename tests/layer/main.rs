@@ -1,6 +1,7 @@
 //! The layer on real services: where code runs, what stays unchanged, and what a rejected caller gets.
 
 mod axum_places;
+mod bodies;
 mod branches;
 mod cancellation;
 mod context;

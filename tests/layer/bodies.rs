@@ -1,0 +1,624 @@
+//! Bodies of responses: polled in the pool or on the connection, with or without the permit, to their end or not.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::io::{self, Write};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Full};
+use tokio::sync::mpsc;
+use tokio_test::{assert_pending, assert_ready};
+use tower::{Service, ServiceExt, service_fn};
+use tower_layer::Layer;
+use tower_offload::body::{BodyError, BodyPolicy, OnDrain, ResponseBody};
+use tower_offload::stream::{WriterBody, writer};
+use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools, Reason, checkpoint, hold_permit};
+
+use crate::fixtures::{Gate, answer, in_time, json, place, pools_of, request, stats_of};
+
+type Frames = mpsc::UnboundedSender<Result<Frame<Bytes>, io::Error>>;
+
+/// A body whose frames the test sends. It records the places where it was polled and dropped.
+struct Script {
+    frames: mpsc::UnboundedReceiver<Result<Frame<Bytes>, io::Error>>,
+    places: Arc<Mutex<Vec<String>>>,
+    size: SizeHint,
+}
+
+impl Body for Script {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.places.lock().unwrap().push(place());
+        self.frames.poll_recv(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.size.clone()
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        self.places.lock().unwrap().push(format!("dropped in {}", place()));
+    }
+}
+
+/// The frames of a script, and the places where it was polled.
+struct Author {
+    frames: Option<Frames>,
+    places: Arc<Mutex<Vec<String>>>,
+}
+
+impl Author {
+    fn data(&self, text: &'static str) {
+        self.send(Frame::data(Bytes::from_static(text.as_bytes())));
+    }
+
+    fn send(&self, frame: Frame<Bytes>) {
+        self.frames.as_ref().unwrap().send(Ok(frame)).expect("the body is alive");
+    }
+
+    fn end(&mut self) {
+        self.frames = None;
+    }
+
+    async fn dropped(&self) -> String {
+        until("the body is dropped", || self.places.lock().unwrap().last().is_some_and(|last| last.contains("dropped")))
+            .await;
+        self.places.lock().unwrap().last().cloned().unwrap()
+    }
+}
+
+fn script() -> (Script, Author) {
+    script_of_size(SizeHint::new())
+}
+
+fn script_of_size(size: SizeHint) -> (Script, Author) {
+    let (frames, receiver) = mpsc::unbounded_channel();
+    let places = Arc::<Mutex<Vec<String>>>::default();
+    (Script { frames: receiver, places: places.clone(), size }, Author { frames: Some(frames), places })
+}
+
+/// The response of a handler that answers with `body`.
+async fn respond<B>(pools: &Pools, policy: BodyPolicy, body: B) -> Response<ResponseBody<B>>
+where
+    B: Body<Data: From<Bytes> + Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    let body = Arc::new(Mutex::new(Some(body)));
+    let handler = service_fn(move |_: Request<String>| {
+        let body = body.lock().unwrap().take().unwrap();
+        async { Ok::<_, Infallible>(Response::new(body)) }
+    });
+    let service = PoolLayer::<Cpu>::new(pools).body(policy).layer(handler);
+    in_time(service.oneshot(request("GET", "/"))).await.unwrap()
+}
+
+async fn next<B>(body: &mut B) -> Option<Result<Frame<B::Data>, B::Error>>
+where
+    B: Body + Unpin,
+{
+    in_time(body.frame()).await
+}
+
+async fn text<B>(body: &mut B) -> String
+where
+    B: Body<Data = Bytes, Error: std::fmt::Debug> + Unpin,
+{
+    let frame = next(body).await.expect("a frame").expect("no error");
+    String::from_utf8(frame.into_data().expect("data").to_vec()).unwrap()
+}
+
+/// Waits until `holds`, and fails after ten seconds.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(10), "not so in 10 s: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn in_flight(pools: &Pools) -> usize {
+    stats_of(pools, "cpu").in_flight
+}
+
+fn is_stalled(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<BodyError>() == Some(&BodyError::Stalled)
+}
+
+#[tokio::test]
+async fn a_body_in_the_pool_is_polled_and_dropped_by_workers_and_arrives_frame_by_frame() {
+    let pools = pools_of(1, 5);
+    let (body, mut author) = script();
+    let mut response = respond(&pools, BodyPolicy::in_pool(), body).await;
+    let body = response.body_mut();
+    assert_eq!(in_flight(&pools), 1, "the body has not ended");
+    assert!(!body.is_end_stream());
+    for said in ["one", "two", "three"] {
+        author.data(said);
+        assert_eq!(text(body).await, said);
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("checksum", "7".parse().unwrap());
+    author.send(Frame::trailers(trailers.clone()));
+    assert_eq!(next(body).await.unwrap().unwrap().into_trailers().unwrap(), trailers);
+    author.end();
+    assert!(next(body).await.is_none());
+    assert_eq!(author.dropped().await, "dropped in cpu");
+    assert!(author.places.lock().unwrap().iter().all(|place| place.ends_with("cpu")));
+    until("the permit is released", || in_flight(&pools) == 0).await;
+    assert_eq!(stats_of(&pools, "cpu").counts.ok, 1);
+}
+
+#[tokio::test]
+async fn a_body_that_is_complete_at_its_head_is_taken_on_the_worker_and_holds_no_permit() {
+    let pools = pools_of(1, 5);
+    let (body, mut author) = script();
+    author.data("one");
+    author.data("two");
+    author.end();
+    let mut response = respond(&pools, BodyPolicy::in_pool(), body).await;
+    assert_eq!(in_flight(&pools), 0);
+    assert_eq!(author.dropped().await, "dropped in cpu");
+    let body = response.body_mut();
+    assert_eq!([text(body).await, text(body).await], ["one", "two"]);
+    assert!(body.is_end_stream());
+    assert!(next(body).await.is_none());
+    let full = respond(&pools, BodyPolicy::in_pool(), Full::new(Bytes::from_static(b"whole"))).await;
+    assert_eq!(full.body().size_hint().exact(), Some(5));
+    assert_eq!(full.into_body().collect().await.unwrap().to_bytes(), "whole");
+}
+
+#[tokio::test]
+async fn the_size_of_a_body_in_the_pool_is_its_own_less_what_was_taken() {
+    let pools = pools_of(1, 5);
+    let (body, author) = script_of_size(SizeHint::with_exact(9));
+    let mut response = respond(&pools, BodyPolicy::in_pool(), body).await;
+    assert_eq!(response.body().size_hint().exact(), Some(9));
+    author.data("four");
+    text(response.body_mut()).await;
+    assert_eq!(response.body().size_hint().exact(), Some(5));
+    author.data("five!");
+    text(response.body_mut()).await;
+    assert_eq!(response.body().size_hint().exact(), Some(0));
+    // A server has all of it now, and does not ask for its end.
+    drop(response);
+    until("the permit is released", || in_flight(&pools) == 0).await;
+    assert_eq!(stats_of(&pools, "cpu").counts.ok, 1, "the body is complete");
+}
+
+#[tokio::test]
+async fn a_reader_that_is_behind_holds_the_producer_up_at_the_size_of_the_buffer() {
+    let config = PoolConfig::new(1).concurrency(2);
+    let pools = Pools::builder().pool(Cpu, config).build().unwrap();
+    let (body, author) = script();
+    let policy = BodyPolicy::in_pool().buffer(1024);
+    for _ in 0..100 {
+        author.data("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
+    }
+    let mut response = respond(&pools, policy, body).await;
+    let polled = || author.places.lock().unwrap().len();
+    let mut before = 0;
+    until("the producer waits", || std::mem::replace(&mut before, polled()) == polled() && polled() > 0).await;
+    assert!(before < 20, "{before} polls");
+    assert_eq!(in_time(pools.run_in_pool("cpu", || 7)).await.unwrap(), 7, "the worker is free for others");
+    for _ in 0..100 {
+        assert_eq!(text(response.body_mut()).await.len(), 64);
+    }
+}
+
+#[tokio::test]
+async fn a_held_permit_returns_with_the_last_frame() {
+    for policy in [BodyPolicy::on_connection().hold(), BodyPolicy::in_pool().hold()] {
+        let pools = pools_of(1, 0);
+        let (body, mut author) = script();
+        let mut response = respond(&pools, policy.clone(), body).await;
+        author.data("one");
+        assert_eq!(text(response.body_mut()).await, "one");
+        let refused = respond(&pools, policy.clone(), Full::new(Bytes::new())).await;
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        author.data("two");
+        author.end();
+        assert_eq!(in_flight(&pools), 1, "the last frame was not taken");
+        assert_eq!(text(response.body_mut()).await, "two");
+        assert!(next(response.body_mut()).await.is_none());
+        until("the permit is released", || in_flight(&pools) == 0).await;
+        let (counts, place) = (stats_of(&pools, "cpu").counts, author.dropped().await);
+        assert_eq!((counts.ok, counts.rejected), (1, 1));
+        let run = policy.run;
+        assert_eq!(place == "dropped in cpu", run == tower_offload::body::RunBody::Pool, "{place}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_a_body_cancels_it_and_returns_the_permit() {
+    for policy in [BodyPolicy::on_connection().hold(), BodyPolicy::in_pool(), BodyPolicy::in_pool().hold()] {
+        let pools = pools_of(1, 5);
+        let (body, author) = script();
+        let mut response = respond(&pools, policy, body).await;
+        author.data("one");
+        text(response.body_mut()).await;
+        drop(response);
+        author.dropped().await;
+        until("the permit is released", || in_flight(&pools) == 0).await;
+        assert_eq!(stats_of(&pools, "cpu").counts.cancelled, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_stalls_loses_the_body_the_permit_and_the_buffer() {
+    for policy in [BodyPolicy::on_connection().hold(), BodyPolicy::in_pool(), BodyPolicy::in_pool().hold()] {
+        let pools = pools_of(1, 5);
+        let (body, author) = script();
+        for _ in 0..10 {
+            author.data("frame");
+        }
+        let mut response = respond(&pools, policy.stall_timeout(Duration::from_millis(50)), body).await;
+        // The connection takes one frame, and never asks for the next one.
+        text(response.body_mut()).await;
+        until("the permit is released", || in_flight(&pools) == 0).await;
+        assert_eq!(author.dropped().await, "dropped in cpu");
+        assert_eq!(stats_of(&pools, "cpu").counts.stalled, 1);
+        let error = next(response.body_mut()).await.unwrap().unwrap_err();
+        assert!(is_stalled(&*error), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_waits_for_a_slow_producer_has_not_stalled() {
+    for policy in [BodyPolicy::on_connection().hold(), BodyPolicy::in_pool().hold()] {
+        let pools = pools_of(1, 5);
+        let (body, mut author) = script();
+        let mut response = respond(&pools, policy.stall_timeout(Duration::from_millis(20)), body).await;
+        for _ in 0..3 {
+            let mut frame = tokio_test::task::spawn(response.body_mut().frame());
+            assert_pending!(frame.poll());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            author.data("late");
+            in_time(frame).await.unwrap().unwrap();
+        }
+        let mut end = tokio_test::task::spawn(response.body_mut().frame());
+        assert_pending!(end.poll());
+        author.end();
+        assert!(in_time(end).await.is_none());
+        until("the permit is released", || in_flight(&pools) == 0).await;
+        assert_eq!(stats_of(&pools, "cpu").counts.ok, 1);
+    }
+}
+
+#[tokio::test]
+async fn the_error_of_a_body_arrives_and_counts() {
+    for policy in [BodyPolicy::on_connection().hold(), BodyPolicy::in_pool()] {
+        let pools = pools_of(1, 5);
+        let (body, author) = script();
+        let mut response = respond(&pools, policy, body).await;
+        author.data("one");
+        author.frames.as_ref().unwrap().send(Err(io::Error::other("no more rows"))).unwrap();
+        assert_eq!(text(response.body_mut()).await, "one");
+        let error = next(response.body_mut()).await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "no more rows");
+        until("the permit is released", || in_flight(&pools) == 0).await;
+        assert_eq!(stats_of(&pools, "cpu").counts.error, 1);
+    }
+}
+
+/// A body that panics at its second poll.
+struct Panics(bool);
+
+impl Body for Panics {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        assert!(!self.0, "in the body");
+        self.0 = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_panics_in_the_pool_ends_with_an_error_and_the_worker_lives() {
+    let pools = pools_of(1, 5);
+    let mut response = respond(&pools, BodyPolicy::in_pool(), Panics(false)).await;
+    let error = next(response.body_mut()).await.unwrap().unwrap_err();
+    assert_eq!(error.downcast_ref(), Some(&BodyError::CutOff));
+    until("the permit is released", || in_flight(&pools) == 0).await;
+    assert_eq!(stats_of(&pools, "cpu").counts.panicked, 1);
+    assert_eq!(pools.run_in_pool("cpu", || 7).await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn a_drain_ends_open_bodies_with_the_farewell() {
+    let farewell = OnDrain::EndWith(Bytes::from_static(b"event: close\n\n"));
+    for policy in [BodyPolicy::on_connection(), BodyPolicy::on_connection().hold(), BodyPolicy::in_pool()] {
+        let pools = pools_of(1, 5);
+        let (body, author) = script();
+        let mut response = respond(&pools, policy.on_drain(farewell.clone()), body).await;
+        author.data("one");
+        assert_eq!(text(response.body_mut()).await, "one");
+        let body = response.body_mut();
+        let mut last = tokio_test::task::spawn(body.frame());
+        assert_pending!(last.poll());
+        pools.announce_drain();
+        let last = in_time(last).await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(last, "event: close\n\n");
+        assert!(next(body).await.is_none());
+        author.dropped().await;
+        assert!(in_time(pools.shutdown(Duration::from_secs(5))).await.is_complete());
+    }
+}
+
+#[tokio::test]
+async fn a_drain_finishes_a_body_that_was_announced_with_its_length() {
+    let pools = pools_of(1, 5);
+    let (body, author) = script_of_size(SizeHint::with_exact(6));
+    let mut response = respond(&pools, BodyPolicy::in_pool().on_drain(OnDrain::End), body).await;
+    pools.announce_drain();
+    author.data("onetwo");
+    assert_eq!(text(response.body_mut()).await, "onetwo");
+}
+
+#[tokio::test]
+async fn grpc_ends_at_a_drain_with_the_status_unavailable() {
+    let pools = pools_of(1, 5);
+    let (body, _author) = script();
+    let body = Arc::new(Mutex::new(Some(body)));
+    let handler = service_fn(move |_: Request<String>| {
+        let body = body.lock().unwrap().take().unwrap();
+        let response = Response::builder().header("content-type", "application/grpc").body(body).unwrap();
+        async { Ok::<_, Infallible>(response) }
+    });
+    let policy = BodyPolicy::in_pool().on_drain(OnDrain::EndWith(Bytes::from_static(b"not for gRPC")));
+    let service = PoolLayer::<Cpu>::new(&pools).body(policy).layer(handler);
+    let mut response = in_time(service.oneshot(request("POST", "/"))).await.unwrap();
+    pools.announce_drain();
+    let trailers = next(response.body_mut()).await.unwrap().unwrap().into_trailers().unwrap();
+    assert_eq!(trailers["grpc-status"], "14");
+    assert!(next(response.body_mut()).await.is_none());
+}
+
+#[tokio::test]
+async fn no_body_is_polled_for_a_head_request_or_a_status_without_a_body() {
+    let pools = pools_of(1, 5);
+    let polls = Arc::new(AtomicUsize::new(0));
+    struct Counts(Arc<AtomicUsize>);
+    impl Body for Counts {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(None)
+        }
+    }
+    for (method, status) in [("HEAD", 200), ("GET", 204), ("GET", 304)] {
+        let polls = polls.clone();
+        let handler = service_fn(move |_: Request<String>| {
+            let response = Response::builder().status(status).body(Counts(polls.clone())).unwrap();
+            async { Ok::<_, Infallible>(response) }
+        });
+        let service = PoolLayer::<Cpu>::new(&pools).body(BodyPolicy::in_pool().hold()).layer(handler);
+        let response = in_time(service.oneshot(request(method, "/"))).await.unwrap();
+        assert_eq!((in_flight(&pools), response.status().as_u16()), (0, status));
+    }
+    assert_eq!(polls.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_pool_with_as_many_streams_as_it_may_have_rejects_before_the_handler_begins() {
+    let config = PoolConfig::new(2).concurrency(10).body(BodyPolicy::in_pool()).max_streams(1);
+    let pools = Pools::builder().pool(Cpu, config).build().unwrap();
+    let (body, mut author) = script();
+    let handled = Arc::new(AtomicUsize::new(0));
+    let count = handled.clone();
+    let body = Arc::new(Mutex::new(Some(body)));
+    let handler = service_fn(move |_: Request<String>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let body = body.lock().unwrap().take().unwrap();
+        async { Ok::<_, Infallible>(Response::new(body)) }
+    });
+    let service = PoolLayer::<Cpu>::new(&pools).layer(handler);
+    let response = in_time(service.clone().oneshot(request("GET", "/"))).await.unwrap();
+    assert_eq!(stats_of(&pools, "cpu").streams, 1);
+    let refused = answer(service, request("GET", "/")).await;
+    assert_eq!(json(&refused)["reason"], Reason::StreamsFull.as_str());
+    assert_eq!((refused.status(), handled.load(Ordering::Relaxed)), (StatusCode::SERVICE_UNAVAILABLE, 1));
+    author.end();
+    drop(response);
+    until("the stream has ended", || stats_of(&pools, "cpu").streams == 0).await;
+}
+
+#[tokio::test]
+async fn a_permit_that_is_held_outlives_the_response() {
+    let pools = pools_of(1, 0);
+    let permits = Arc::new(Mutex::new(Vec::new()));
+    let held = permits.clone();
+    let handler = service_fn(move |_: Request<String>| {
+        held.lock().unwrap().push(hold_permit());
+        async { Ok::<_, Infallible>(Response::new(String::new())) }
+    });
+    let service = PoolLayer::<Cpu>::new(&pools).layer(handler);
+    assert_eq!(answer(service.clone(), request("GET", "/")).await.status(), StatusCode::OK);
+    assert_eq!(in_flight(&pools), 1);
+    assert_eq!(answer(service.clone(), request("GET", "/")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    permits.lock().unwrap().clear();
+    until("the permit is released", || in_flight(&pools) == 0).await;
+    assert_eq!(answer(service, request("GET", "/")).await.status(), StatusCode::OK);
+    // Elsewhere there is no permit.
+    drop(hold_permit());
+}
+
+#[tokio::test]
+async fn streams_that_always_have_a_frame_do_not_keep_new_tasks_out() {
+    struct Endless;
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"token")))))
+        }
+    }
+    let config = PoolConfig::new(2).concurrency(200).body(BodyPolicy::in_pool());
+    let pools = Pools::builder().pool(Cpu, config).build().unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        let response = respond(&pools, BodyPolicy::in_pool(), Endless).await;
+        streams.push(tokio::spawn(async move {
+            let mut body = response.into_body();
+            while let Some(Ok(_)) = body.frame().await {
+                tokio::task::yield_now().await;
+            }
+        }));
+    }
+    for _ in 0..100 {
+        assert_eq!(in_time(pools.run_in_pool("cpu", || 7)).await.unwrap(), 7);
+    }
+    streams.iter().for_each(tokio::task::JoinHandle::abort);
+    until("all permits are released", || in_flight(&pools) == 0).await;
+}
+
+#[tokio::test]
+async fn a_writer_runs_on_a_worker_and_blocks_while_its_client_is_behind() {
+    let pools = pools_of(1, 5);
+    let written = Arc::new(AtomicUsize::new(0));
+    let count = written.clone();
+    let handler = service_fn(move |_: Request<String>| {
+        let count = count.clone();
+        let body = writer(move |out| {
+            write!(out, "{}", place())?;
+            out.flush()?;
+            for _ in 0..64 {
+                out.write_all(&[7; 16 * 1024])?;
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<_, io::Error>(())
+        });
+        async { Ok::<_, Infallible>(Response::new(body)) }
+    });
+    let service = PoolLayer::<Cpu>::new(&pools).layer(handler);
+    let mut response = in_time(service.oneshot(request("GET", "/"))).await.unwrap();
+    assert_eq!(text(response.body_mut()).await, "cpu");
+    let mut before = 0;
+    until("the writer waits", || {
+        let now = written.load(Ordering::Relaxed);
+        std::mem::replace(&mut before, now) == now && now > 0
+    })
+    .await;
+    assert!(before <= 8, "{before} writes of 16 KiB into a buffer of 64 KiB");
+    assert_eq!(in_flight(&pools), 1);
+    let rest = in_time(response.into_body().collect()).await.unwrap().to_bytes();
+    assert_eq!(rest.len(), 1024 * 1024);
+    until("the permit is released", || in_flight(&pools) == 0).await;
+    assert_eq!(stats_of(&pools, "cpu").counts.ok, 1);
+}
+
+/// The body of a handler that writes with `write`, and its result.
+async fn written<F>(pools: &Pools, policy: BodyPolicy, write: F) -> ResponseBody<WriterBody>
+where
+    F: FnOnce(&mut tower_offload::stream::Writer) -> io::Result<()> + Send + 'static,
+{
+    let write = Arc::new(Mutex::new(Some(write)));
+    let handler = service_fn(move |_: Request<String>| {
+        let body = writer(write.lock().unwrap().take().unwrap());
+        async { Ok::<_, Infallible>(Response::new(body)) }
+    });
+    let service = PoolLayer::<Cpu>::new(pools).body(policy).layer(handler);
+    in_time(service.oneshot(request("GET", "/"))).await.unwrap().into_body()
+}
+
+#[tokio::test]
+async fn a_writer_learns_that_its_client_has_left_or_stalled() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let endless = move |out: &mut tower_offload::stream::Writer| -> io::Result<()> {
+        loop {
+            if let Err(error) = out.write_all(&[7; 1024]) {
+                tell.send((error.kind(), checkpoint().is_err())).unwrap();
+                return Err(error);
+            }
+        }
+    };
+    let pools = pools_of(2, 5);
+    let mut body = written(&pools, BodyPolicy::default(), endless.clone()).await;
+    next(&mut body).await.unwrap().unwrap();
+    drop(body);
+    assert_eq!(in_time(told.recv()).await.unwrap(), (io::ErrorKind::BrokenPipe, true));
+    let policy = BodyPolicy::default().stall_timeout(Duration::from_millis(50));
+    let mut body = written(&pools, policy, endless).await;
+    assert_eq!(in_time(told.recv()).await.unwrap().0, io::ErrorKind::TimedOut);
+    assert!(is_stalled(&*next(&mut body).await.unwrap().unwrap_err()));
+    until("the permits are released", || in_flight(&pools) == 0).await;
+    let counts = stats_of(&pools, "cpu").counts;
+    assert_eq!((counts.cancelled, counts.stalled), (1, 1));
+}
+
+#[tokio::test]
+async fn a_writer_that_fails_or_panics_ends_its_body_with_an_error() {
+    let pools = pools_of(2, 5);
+    let mut body = written(&pools, BodyPolicy::default(), |out| {
+        write!(out, "half")?;
+        Err(io::Error::other("the disk is gone"))
+    })
+    .await;
+    let error = loop {
+        match next(&mut body).await.expect("it does not end well") {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.to_string(), "the disk is gone");
+    let mut body = written(&pools, BodyPolicy::default(), |_| panic!("in the writer")).await;
+    let error = next(&mut body).await.unwrap().unwrap_err();
+    assert_eq!(error.downcast_ref(), Some(&BodyError::CutOff));
+    until("the permits are released", || in_flight(&pools) == 0).await;
+    let counts = stats_of(&pools, "cpu").counts;
+    assert_eq!((counts.error, counts.panicked), (1, 1));
+}
+
+#[tokio::test]
+async fn a_writer_outside_of_a_pool_runs_on_a_blocking_thread() {
+    let body = writer(|out| write!(out, "{}", place()));
+    assert_eq!(in_time(body.collect()).await.unwrap().to_bytes(), "inline");
+}
+
+#[tokio::test]
+async fn a_queued_stream_begins_when_a_held_one_ends() {
+    let pools = pools_of(2, 8);
+    let gate = Gate::new();
+    let (open, handled) = (gate.clone(), gate.clone());
+    let handler = service_fn(move |_: Request<String>| {
+        let (body, author) = script();
+        let open = handled.clone();
+        tokio::spawn(async move {
+            author.data("begun");
+            open.pass().await;
+        });
+        async { Ok::<_, Infallible>(Response::new(body)) }
+    });
+    let service = PoolLayer::<Cpu>::new(&pools).body(BodyPolicy::on_connection().hold()).layer(handler);
+    let clients: Vec<_> = (0..10)
+        .map(|_| {
+            let call = service.clone().oneshot(request("GET", "/"));
+            tokio::spawn(async move { call.await.unwrap().into_body().collect().await.unwrap().to_bytes() })
+        })
+        .collect();
+    for _ in 0..5 {
+        open.arrived(2).await;
+        assert_eq!((open.waiting(), in_flight(&pools)), (0, 2), "two run");
+        open.open(2);
+    }
+    for client in clients {
+        assert_eq!(in_time(client).await.unwrap(), "begun");
+    }
+    let mut service = service;
+    drop(assert_ready!(service.poll_ready(&mut Context::from_waker(std::task::Waker::noop()))));
+}
