@@ -8,7 +8,7 @@ use super::{Reading, names};
 use crate::admission::Timestamp;
 use crate::workload::Workload;
 
-/// The two histograms of a pool, for one recording thread.
+/// The histograms of a pool, for one recording thread.
 #[derive(Debug)]
 pub(crate) struct TaskTimes {
     pool: Workload,
@@ -17,8 +17,12 @@ pub(crate) struct TaskTimes {
 
 #[derive(Debug)]
 struct Handles {
+    pool: String,
     wait: Histogram,
     run: Histogram,
+    /// Those of streams exist only in pools that have some.
+    first_frame: Option<Histogram>,
+    frame_gap: Option<Histogram>,
     resolved: Timestamp,
 }
 
@@ -39,7 +43,17 @@ impl TaskTimes {
         self.handles(now).run.record(ran);
     }
 
-    fn handles(&mut self, now: Timestamp) -> &Handles {
+    pub(crate) fn record_first_frame(&mut self, now: Timestamp, after: Duration) {
+        let Handles { pool, first_frame, .. } = self.handles(now);
+        first_frame.get_or_insert_with(|| of_pool(names::FIRST_FRAME, pool)).record(after);
+    }
+
+    pub(crate) fn record_frame_gap(&mut self, now: Timestamp, gap: Duration) {
+        let Handles { pool, frame_gap, .. } = self.handles(now);
+        frame_gap.get_or_insert_with(|| of_pool(names::FRAME_GAP, pool)).record(gap);
+    }
+
+    fn handles(&mut self, now: Timestamp) -> &mut Handles {
         if self.handles.as_ref().is_some_and(|handles| now.since(handles.resolved) >= RESOLVE_AFTER) {
             self.handles = None;
         }
@@ -51,11 +65,18 @@ impl Handles {
     fn resolve(pool: &Workload, now: Timestamp) -> Self {
         let pool = pool.to_string();
         Self {
-            wait: histogram!(names::QUEUE_WAIT, "pool" => pool.clone()),
-            run: histogram!(names::RUN, "pool" => pool),
+            wait: of_pool(names::QUEUE_WAIT, &pool),
+            run: of_pool(names::RUN, &pool),
+            pool,
+            first_frame: None,
+            frame_gap: None,
             resolved: now,
         }
     }
+}
+
+fn of_pool(name: &'static str, pool: &str) -> Histogram {
+    histogram!(name, "pool" => pool.to_owned())
 }
 
 /// Sets every gauge and counter of a pool from one reading of it.
@@ -73,6 +94,9 @@ pub(crate) fn publish(reading: &Reading<'_>) {
         (names::QUEUE_CAPACITY, count(reading.queue_capacity)),
         (names::OVERLOADED, f64::from(u8::from(reading.overloaded))),
         (names::UTILIZATION, reading.utilization),
+        (names::STREAMS, count(reading.streams)),
+        (names::STREAMS_LIMIT, count(reading.streams_limit)),
+        (names::STREAM_BUFFERED, count(reading.stream_buffered_bytes)),
     ];
     for (name, value) in gauges {
         gauge!(name, "pool" => pool.clone()).set(value);
@@ -91,4 +115,32 @@ pub(crate) fn publish_routes(pool: &Workload, unmatched: usize) {
 #[expect(clippy::cast_precision_loss, reason = "no pool counts to 2^53")]
 const fn count(value: usize) -> f64 {
     value as f64
+}
+
+#[cfg(all(test, feature = "prometheus"))]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn only_a_pool_with_streams_has_their_histograms() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let rendered = metrics::with_local_recorder(&recorder, || {
+            let (start, second) = (Timestamp::default(), Duration::from_secs(1));
+            let mut plain = TaskTimes::of(&Workload::CPU);
+            plain.record_run(start, second);
+            let mut streaming = TaskTimes::of(&Workload::INFERENCE);
+            streaming.record_first_frame(start, second);
+            streaming.record_frame_gap(start, second);
+            streaming.record_frame_gap(start + RESOLVE_AFTER, second);
+            recorder.handle().render()
+        });
+        let has = |line: &str| rendered.lines().any(|found| found == line);
+        assert!(has("workload_pool_run_seconds_count{pool=\"cpu\"} 1"), "{rendered}");
+        assert!(has("workload_pool_first_frame_seconds_count{pool=\"inference\"} 1"), "{rendered}");
+        assert!(has("workload_pool_frame_gap_seconds_count{pool=\"inference\"} 2"), "{rendered}");
+        let of_streams = rendered.lines().filter(|line| line.contains("frame") && line.contains("cpu"));
+        assert_eq!(of_streams.count(), 0, "{rendered}");
+    }
 }

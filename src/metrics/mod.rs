@@ -9,13 +9,17 @@
 //! | `workload_pool_utilization_ratio` | active threads as a share of the threads that may exist |
 //! | `workload_pool_overloaded` | 1 while the minimum queue wait has exceeded the target for a whole interval (CoDel) |
 //! | `workload_pool_routes_unmatched` | routes of the settings to this pool that have matched no request yet; absent for a pool without routes |
+//! | `workload_pool_streams`, `_streams_limit` | streams: responses whose body is open after its head; their limit, 0 for none |
+//! | `workload_pool_stream_buffered_bytes` | bytes of streams that are produced and not taken by a client |
 //! | `workload_pool_tasks_submitted_total` | all tasks |
 //! | `workload_pool_tasks_total` | tasks that ended, by the label `result`: the fields of [`Counts`] |
 //! | `workload_pool_queue_wait_seconds` | histogram: from submission to first poll, of the tasks that began |
 //! | `workload_pool_run_seconds` | histogram: from first poll to end, awaits included |
+//! | `workload_pool_first_frame_seconds` | histogram: from submission to the first frame of a stream |
+//! | `workload_pool_frame_gap_seconds` | histogram: between frames of a stream, without the client's stalls |
 //!
 //! Counters and gauges are set from one reading of the pool, so that in every scrape *submitted = Σ results + queued +
-//! in flight*. Only the two histograms are recorded for each task. Each worker keeps their handles, and resolves them
+//! in flight*. Only the histograms are recorded for each task or frame. Each worker keeps their handles, and resolves them
 //! again every half second, because the recorder may have been installed late.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -64,6 +68,9 @@ pub(crate) struct Reading<'a> {
     pub(crate) queue_depth: usize,
     pub(crate) queue_capacity: usize,
     pub(crate) overloaded: bool,
+    pub(crate) streams: usize,
+    pub(crate) streams_limit: usize,
+    pub(crate) stream_buffered_bytes: usize,
     pub(crate) utilization: f64,
     pub(crate) counts: Counts,
 }

@@ -15,11 +15,16 @@ pub(super) const OVERLOADED: &str = "workload_pool_overloaded";
 pub(super) const ROUTES_UNMATCHED: &str = "workload_pool_routes_unmatched";
 pub(super) const SUBMITTED: &str = "workload_pool_tasks_submitted_total";
 pub(super) const TASKS: &str = "workload_pool_tasks_total";
+pub(super) const STREAMS: &str = "workload_pool_streams";
+pub(super) const STREAMS_LIMIT: &str = "workload_pool_streams_limit";
+pub(super) const STREAM_BUFFERED: &str = "workload_pool_stream_buffered_bytes";
 pub(super) const QUEUE_WAIT: &str = "workload_pool_queue_wait_seconds";
 pub(super) const RUN: &str = "workload_pool_run_seconds";
+pub(super) const FIRST_FRAME: &str = "workload_pool_first_frame_seconds";
+pub(super) const FRAME_GAP: &str = "workload_pool_frame_gap_seconds";
 
 /// The names of a pool's histograms, for an exporter whose buckets are set by name.
-pub const HISTOGRAMS: &[&str] = &[QUEUE_WAIT, RUN];
+pub const HISTOGRAMS: &[&str] = &[QUEUE_WAIT, RUN, FIRST_FRAME, FRAME_GAP];
 
 /// Bucket bounds for [`HISTOGRAMS`], in seconds: from the cost of an idle pool to a long queue timeout.
 pub const DURATION_BUCKETS: &[f64] = &[
@@ -50,6 +55,13 @@ pub(super) fn describe() {
         Unit::Count,
         "Routes of the settings to the pool that have matched no request yet"
     );
+    describe_gauge!(STREAMS, Unit::Count, "Responses whose body is open after their head");
+    describe_gauge!(STREAMS_LIMIT, Unit::Count, "Streams that may be open at once; 0 without a limit");
+    describe_gauge!(
+        STREAM_BUFFERED,
+        Unit::Bytes,
+        "Bytes of streams that the pool has produced and no client has taken"
+    );
     describe_counter!(SUBMITTED, Unit::Count, "Tasks that were submitted, whatever became of them");
     describe_counter!(TASKS, Unit::Count, "Tasks that ended, by result");
     describe_histogram!(
@@ -58,4 +70,10 @@ pub(super) fn describe() {
         "Time from a task's submission to its first poll, of tasks that began"
     );
     describe_histogram!(RUN, Unit::Seconds, "Time from a task's first poll to its end, awaits included");
+    describe_histogram!(FIRST_FRAME, Unit::Seconds, "Time from a task's submission to the first frame of its stream");
+    describe_histogram!(
+        FRAME_GAP,
+        Unit::Seconds,
+        "Time from one frame of a stream to the next, without the time in which the buffer was full"
+    );
 }

@@ -17,6 +17,10 @@ impl TaskTimes {
     pub(crate) const fn record_wait(&self, _now: Timestamp, _waited: Duration) {}
 
     pub(crate) const fn record_run(&self, _now: Timestamp, _ran: Duration) {}
+
+    pub(crate) const fn record_first_frame(&self, _now: Timestamp, _after: Duration) {}
+
+    pub(crate) const fn record_frame_gap(&self, _now: Timestamp, _gap: Duration) {}
 }
 
 pub(crate) const fn publish(_reading: &Reading<'_>) {}

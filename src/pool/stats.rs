@@ -42,6 +42,12 @@ pub struct PoolStats {
     pub overloaded: bool,
     /// Whether the pool rejects every new task, and finishes those that it has.
     pub draining: bool,
+    /// Streams: responses whose body is open after its head.
+    pub streams: usize,
+    /// Streams that may be open at once; 0 without a limit.
+    pub streams_limit: usize,
+    /// Bytes of streams that the pool has produced and no client has taken.
+    pub stream_buffered_bytes: usize,
     /// How many tasks were submitted, and how they ended.
     pub counts: Counts,
     /// The tasks that run, oldest first. Kept only while `verbose` is on.
@@ -79,6 +85,9 @@ impl PoolStats {
             queue_depth: self.queued_tasks,
             queue_capacity: self.queue_capacity,
             overloaded: self.overloaded,
+            streams: self.streams,
+            streams_limit: self.streams_limit,
+            stream_buffered_bytes: self.stream_buffered_bytes,
             utilization: self.utilization(),
             counts: self.counts,
         }

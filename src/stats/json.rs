@@ -46,8 +46,16 @@ struct PoolNumbers<'a> {
     overloaded: bool,
     draining: bool,
     utilization_percent: f64,
+    streams: StreamNumbers,
     submitted: u64,
     results: InOrder<Vec<(&'static str, u64)>>,
+}
+
+#[derive(Serialize)]
+struct StreamNumbers {
+    open: usize,
+    limit: usize,
+    buffered_bytes: usize,
 }
 
 #[derive(Serialize)]
@@ -99,6 +107,11 @@ impl<'a> PoolNumbers<'a> {
             overloaded: stats.overloaded,
             draining: stats.draining,
             utilization_percent: tenths(stats.utilization() * 100.0),
+            streams: StreamNumbers {
+                open: stats.streams,
+                limit: stats.streams_limit,
+                buffered_bytes: stats.stream_buffered_bytes,
+            },
             submitted: stats.counts.submitted,
             results: InOrder(stats.counts.by_result().collect()),
         }

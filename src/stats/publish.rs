@@ -23,7 +23,7 @@ impl Pools {
     /// ```
     ///
     /// [`HISTOGRAMS`](crate::metrics::HISTOGRAMS) and [`DURATION_BUCKETS`](crate::metrics::DURATION_BUCKETS) give an
-    /// exporter the buckets of the two histograms.
+    /// exporter the buckets of the histograms.
     pub fn publish_metrics<T>(&self, render: impl FnOnce() -> T) -> T {
         // Held until the text is rendered.
         let publishing = metrics::lock_publishing();

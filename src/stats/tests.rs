@@ -24,6 +24,9 @@ fn pool(name: &'static str, active_threads: usize, max_workers: usize, queued_ta
         stream_buffered_bytes: 0,
         overloaded: queued_tasks > 0,
         draining: false,
+        streams: active_threads * 2,
+        streams_limit: 100,
+        stream_buffered_bytes: active_threads * 1000,
         counts: Counts {
             submitted: 40 + queued_tasks as u64 + active_threads as u64,
             ok: 39,
@@ -81,6 +84,7 @@ fn the_json_is_this_to_the_letter() {
             + &format!(
                 r#""concurrency_limit":{max},"overloaded":{overloaded},"draining":false,"utilization_percent":{percent},"#
             )
+            + &format!(r#""streams":{{"open":{},"limit":100,"buffered_bytes":{active}000}},"#, active * 2)
             + &format!(
                 r#""submitted":{submitted},"results":{{"ok":39,"error":0,"panicked":0,"cancelled":0,"shed":1,"expired":0,"rejected":0}}}}"#
             )

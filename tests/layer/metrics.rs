@@ -34,7 +34,7 @@ fn every_number_is_in_a_scrape_of_the_applications_own() {
     let exporter = recorder.handle();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     metrics::set_global_recorder(recorder).expect("no other test of this process installs one");
-    let pools = Pools::builder().pool(POOL, PoolConfig::new(3).queue_capacity(7)).build().unwrap();
+    let pools = Pools::builder().pool(POOL, PoolConfig::new(3).queue_capacity(7).max_streams(5)).build().unwrap();
     for done in 1..=2_u8 {
         let layer = PoolLayer::for_pool(pools.get(POOL).unwrap());
         runtime.block_on(answer(layer.layer(locator()), request("GET", "/")));
@@ -44,6 +44,7 @@ fn every_number_is_in_a_scrape_of_the_applications_own() {
         assert_eq!(value("workload_pool_workers_max"), 3.0);
         assert_eq!(value("workload_pool_queue_capacity"), 7.0);
         assert_eq!(value("workload_pool_concurrency_limit"), 3.0);
+        assert_eq!(value("workload_pool_streams_limit"), 5.0);
         assert_eq!(value("workload_pool_tasks_submitted_total"), f64::from(done));
         assert_eq!(value("workload_pool_tasks_total,result=\"ok\""), f64::from(done));
         assert_eq!(value("workload_pool_run_seconds_count"), f64::from(done));
@@ -56,6 +57,8 @@ fn every_number_is_in_a_scrape_of_the_applications_own() {
             "queue_depth",
             "utilization_ratio",
             "overloaded",
+            "streams",
+            "stream_buffered_bytes",
         ] {
             value(&format!("workload_pool_{gauge}"));
         }
