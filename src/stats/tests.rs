@@ -86,7 +86,7 @@ fn the_json_is_this_to_the_letter() {
             )
             + &format!(r#""streams":{{"open":{},"limit":100,"buffered_bytes":{active}000}},"#, active * 2)
             + &format!(
-                r#""submitted":{submitted},"results":{{"ok":39,"error":0,"panicked":0,"cancelled":0,"shed":1,"expired":0,"rejected":0}}}}"#
+                r#""submitted":{submitted},"results":{{"ok":39,"error":0,"panicked":0,"cancelled":0,"stalled":0,"shed":1,"expired":0,"rejected":0}}}}"#
             )
     };
     let task = r#"{"task_id":45,"function":"heavy_computation","running_for_seconds":1.235}"#;
