@@ -202,7 +202,7 @@ fn failure(error: OffloadError<Failed>) -> Answer {
         OffloadError::Inner(Failed) => Answer::Error,
         OffloadError::Rejected(rejection) if rejection.reason() == Reason::Panicked => Answer::Panicked,
         OffloadError::Rejected(rejection) => Answer::Rejected(rejection.reason()),
-        other => panic!("an unknown error: {other}"),
+        other => panic!("an unknown error: {other:?}"),
     }
 }
 

@@ -198,10 +198,9 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         lock(&self.state).is_end()
     }
 
-    /// The reader leaves; `complete` if it has all the data that was announced. Whether it left before the end.
-    pub(crate) fn leave(&self, complete: bool) -> bool {
+    /// The reader leaves; `complete` if it has all that it needs.
+    pub(crate) fn leave(&self, complete: bool) {
         let mut state = lock(&self.state);
-        let complete = complete || state.is_end();
         if state.progress != Progress::Stalled {
             state.progress = if complete { Progress::Done } else { Progress::Gone };
         }
@@ -212,7 +211,6 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         drop(frames);
         drop(wakers.0);
         wake(wakers.1);
-        !complete
     }
 
     /// Looks for a stall, on the thread of the timer. The result is the time of the next look, if one is needed.

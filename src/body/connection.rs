@@ -15,14 +15,17 @@ use super::farewell::Farewell;
 use super::remaining::Remaining;
 use super::stall::StallSignal;
 use crate::admission::Outcome;
-use crate::pool::CurrentTask;
+use crate::pool::{CurrentTask, FrameTimes, OpenStream};
 use crate::sync::lock_std as lock;
 use crate::timer::TIMER;
 
-/// The body. Dropping it before its end cancels the task, if the task holds its permit for it.
+/// The body. If the task holds its permit for it, dropping it before its end counts as cancelled.
 pub(super) struct OnConnection<B: Body> {
     shared: Arc<Shared<B>>,
-    task: CurrentTask,
+    /// `None` if the permit is not held.
+    task: Option<CurrentTask>,
+    _stream: OpenStream,
+    times: FrameTimes,
     farewell: Option<Farewell>,
     /// The frames of the farewell.
     last: VecDeque<Frame<B::Data>>,
@@ -54,7 +57,7 @@ where
     B::Error: Into<BoxError>,
 {
     /// `hold`: the task keeps its permit until the reader has taken the last frame, and the stall timeout applies.
-    pub(super) fn new(body: B, task: CurrentTask, farewell: Option<Farewell>, hold: bool) -> Self {
+    pub(super) fn new(body: B, task: &CurrentTask, farewell: Option<Farewell>, hold: bool) -> Self {
         let remaining = Remaining::new(body.size_hint());
         let state = State { body: Some(Box::pin(body)), outcome: None, slow_since: None, watched: false, worker: None };
         let stall_timeout = hold.then(|| task.policy().stall_timeout);
@@ -64,8 +67,15 @@ where
             // The task has no continuation yet.
             let _ = task.continue_with(Box::pin(async move { poll_fn(|cx| shared.poll_end(cx)).await }));
         }
-        task.stream_opened();
-        Self { shared, task, farewell, last: VecDeque::new(), remaining }
+        Self {
+            shared,
+            task: hold.then(|| task.clone()),
+            _stream: task.open_stream(),
+            times: task.frame_times(),
+            farewell,
+            last: VecDeque::new(),
+            remaining,
+        }
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
@@ -76,9 +86,16 @@ where
         if let Some(frame) = self.last.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }
-        let polled = self.shared.poll_frame(cx, &self.task);
+        if let Some(waited) = self.shared.resume() {
+            self.times.resume();
+            if let Some(task) = &self.task {
+                task.waited_for_reader(waited);
+            }
+        }
+        let polled = self.shared.poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             self.remaining.take(frame);
+            self.times.record();
         }
         polled
     }
@@ -100,20 +117,16 @@ impl<B: Body> Drop for OnConnection<B> {
     fn drop(&mut self) {
         // A server drops a body with a length when it has all of its data, and does not ask for its end.
         let complete = self.remaining.hint().exact() == Some(0);
-        let early = self.shared.end(if complete { Outcome::Ok } else { Outcome::Cancelled });
-        if early && !complete && self.shared.stall_timeout.is_some() {
-            self.task.reader_left();
-        }
-        self.task.stream_closed();
+        self.shared.end(if complete { Outcome::Ok } else { Outcome::Cancelled });
     }
 }
 
 impl<B> Shared<B> {
-    /// Ends the body, and drops it. Whether it had not ended before.
-    fn end(&self, outcome: Outcome) -> bool {
+    /// Ends the body, and drops it.
+    fn end(&self, outcome: Outcome) {
         let mut state = lock(&self.state);
         if state.outcome.is_some() {
-            return false;
+            return;
         }
         state.outcome = Some(outcome);
         let body = state.body.take();
@@ -121,7 +134,11 @@ impl<B> Shared<B> {
         drop(state);
         drop(body);
         wake(worker);
-        true
+    }
+
+    /// The reader asks for a frame. The result is how long it let the body wait.
+    fn resume(&self) -> Option<Duration> {
+        lock(&self.state).slow_since.take().map(|since| since.elapsed())
     }
 
     /// Waits for the end of the body, as its task does.
@@ -170,16 +187,9 @@ where
     B: Body + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    fn poll_frame(
-        self: &Arc<Self>,
-        cx: &mut Context<'_>,
-        task: &CurrentTask,
-    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+    fn poll_frame(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut held = lock(&self.state);
         let state = &mut *held;
-        if let Some(since) = state.slow_since.take() {
-            task.waited_for_reader(since.elapsed());
-        }
         if state.outcome == Some(Outcome::Stalled) {
             return Poll::Ready(Some(Err(BodyError::Stalled.into())));
         }

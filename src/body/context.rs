@@ -65,9 +65,12 @@ impl ResponseContext {
             let (body, signal) = in_pool(body, task, &policy, farewell);
             parts.extensions.extend(signal);
             body
-        } else if (policy.hold && free) || farewell.is_some() {
-            let body = OnConnection::new(body, task, farewell, policy.hold && free);
-            parts.extensions.insert(body.stall_signal());
+        } else if (policy.hold && free) || body.size_hint().exact().is_none() {
+            let hold = policy.hold && free;
+            let body = OnConnection::new(body, &task, farewell, hold);
+            if hold {
+                parts.extensions.insert(body.stall_signal());
+            }
             ResponseBody::on_connection(body)
         } else {
             ResponseBody::inner(body)
@@ -95,6 +98,10 @@ where
     if matches!(end, Some(Ok(()))) && !policy.hold {
         return (ResponseBody::complete(frames, Remaining::new(size)), http::Extensions::new());
     }
+    let mut times = task.frame_times();
+    if !frames.is_empty() {
+        times.record();
+    }
     let buffer = Buffer::new(policy.buffer, policy.stall_timeout, Some(task.clone()));
     let reader = Reader::new(buffer.clone(), size);
     frames.into_iter().for_each(|frame| buffer.push(frame));
@@ -110,7 +117,7 @@ where
             producer.buffer().end(end);
             task.continue_with(Box::pin(producer.finish(outcome, hold)))
         }
-        None => task.continue_with(Box::pin(Pump { body, producer, farewell }.run(hold))),
+        None => task.continue_with(Box::pin(Pump { body, producer, farewell, times }.run(hold))),
     };
     (ResponseBody::in_pool(reader), signal)
 }

@@ -13,6 +13,7 @@ use super::buffer::{Buffer, Space};
 use super::error::{BodyError, BoxError};
 use super::farewell::Farewell;
 use crate::admission::Outcome;
+use crate::pool::FrameTimes;
 
 /// A body that a worker polls.
 pub(super) struct Pump<B: Body>
@@ -22,6 +23,7 @@ where
     pub(super) body: Pin<Box<B>>,
     pub(super) producer: Producer<B::Data>,
     pub(super) farewell: Option<Farewell>,
+    pub(super) times: FrameTimes,
 }
 
 /// The producer's side of a buffer. Dropping it before the end of the body ends the body with an error.
@@ -51,6 +53,7 @@ where
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         for _ in 0..FRAMES_IN_A_ROW {
+            let was_full = self.producer.is_full();
             let space = self.producer.poll_space(cx);
             if let Poll::Ready(Err(outcome)) = space {
                 return Poll::Ready(outcome);
@@ -64,9 +67,13 @@ where
             if space.is_pending() {
                 return Poll::Pending;
             }
+            if was_full {
+                self.times.resume();
+            }
             let end = match self.body.as_mut().poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
+                    self.times.record();
                     self.producer.buffer.push(frame);
                     self.body.is_end_stream().then_some(Ok(()))
                 }
@@ -91,6 +98,11 @@ impl<D: Buf + Send + 'static> Producer<D> {
 
     pub(crate) const fn buffer(&self) -> &Arc<Buffer<D>> {
         &self.buffer
+    }
+
+    /// Whether the producer waits for the reader.
+    const fn is_full(&self) -> bool {
+        self.full_since.is_some()
     }
 
     /// Waits until the buffer has space. An error is the outcome of a task whose reader does not read any more.

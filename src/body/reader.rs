@@ -9,20 +9,20 @@ use http_body::{Frame, SizeHint};
 use super::buffer::Buffer;
 use super::error::BoxError;
 use super::remaining::Remaining;
+use crate::pool::{CurrentTask, OpenStream};
 
 /// Takes the frames of a body that a task produces. Dropping it before the end of the body cancels the task.
 pub(crate) struct Reader<D: Buf + Send + 'static> {
     buffer: Arc<Buffer<D>>,
     remaining: Remaining,
+    _stream: Option<OpenStream>,
 }
 
 impl<D: Buf + Send + 'static> Reader<D> {
     /// The reader of a body of this size.
     pub(crate) fn new(buffer: Arc<Buffer<D>>, size: SizeHint) -> Self {
-        if let Some(task) = buffer.task() {
-            task.stream_opened();
-        }
-        Self { buffer, remaining: Remaining::new(size) }
+        let stream = buffer.task().map(CurrentTask::open_stream);
+        Self { buffer, remaining: Remaining::new(size), _stream: stream }
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<D>, BoxError>>> {
@@ -45,12 +45,11 @@ impl<D: Buf + Send + 'static> Reader<D> {
 impl<D: Buf + Send + 'static> Drop for Reader<D> {
     fn drop(&mut self) {
         // A server drops a body with a length when it has all of its data, and does not ask for its end.
-        let early = self.buffer.leave(self.remaining.hint().exact() == Some(0));
-        if let Some(task) = self.buffer.task() {
-            if early {
-                task.reader_left();
-            }
-            task.stream_closed();
+        let complete = self.remaining.hint().exact() == Some(0) || self.buffer.is_end();
+        if let (Some(task), false) = (self.buffer.task(), complete) {
+            // Before the writer finds that nobody reads, `checkpoint` says so.
+            task.reader_left();
         }
+        self.buffer.leave(complete);
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::continuation::ContinuationFuture;
 use super::local;
+use super::open_stream::{FrameTimes, OpenStream};
 use super::runnable::TaskRef;
-use crate::admission::Timestamp;
 use crate::config::BodyPolicy;
 use crate::workload::Workload;
 
@@ -114,25 +114,19 @@ impl CurrentTask {
         self.0.head().body.as_deref().unwrap_or_else(|| self.0.pool().body_policy())
     }
 
-    pub(crate) fn submitted(&self) -> Timestamp {
-        self.0.head().submitted
-    }
-
-    pub(crate) fn now(&self) -> Timestamp {
-        self.0.pool().now()
-    }
-
     /// Waits until a drain is announced.
     pub(crate) fn draining(&self) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
         self.0.pool().draining()
     }
 
-    pub(crate) fn stream_opened(&self) {
-        self.0.pool().streams().opened();
+    /// Counts a stream of the pool.
+    pub(crate) fn open_stream(&self) -> OpenStream {
+        OpenStream::new(self.0.pool_handle())
     }
 
-    pub(crate) fn stream_closed(&self) {
-        self.0.pool().streams().closed();
+    /// The times of the frames of the response.
+    pub(crate) fn frame_times(&self) -> FrameTimes {
+        FrameTimes::new(self.0.pool_handle(), self.0.head().submitted)
     }
 
     pub(crate) fn bytes_added(&self, bytes: usize) {

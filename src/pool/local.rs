@@ -69,15 +69,15 @@ pub(super) fn record_run(now: Timestamp, ran: Duration) {
 }
 
 /// Records how long after its task's submission a stream had its first frame.
-#[expect(dead_code, reason = "the bodies that are polled in the pool call it")]
-pub(super) fn record_first_frame(now: Timestamp, after: Duration) {
-    with(|local| local.times.record_first_frame(now, after));
+/// `None` if this thread is no worker.
+pub(super) fn record_first_frame(now: Timestamp, after: Duration) -> Option<()> {
+    with(|local| local.times.record_first_frame(now, after))
 }
 
 /// Records how long a stream took from one frame to the next. The time in which its buffer was full is not part of it.
-#[expect(dead_code, reason = "the bodies that are polled in the pool call it")]
-pub(super) fn record_frame_gap(now: Timestamp, gap: Duration) {
-    with(|local| local.times.record_frame_gap(now, gap));
+/// `None` if this thread is no worker.
+pub(super) fn record_frame_gap(now: Timestamp, gap: Duration) -> Option<()> {
+    with(|local| local.times.record_frame_gap(now, gap))
 }
 
 fn with<R>(f: impl FnOnce(&mut Local) -> R) -> Option<R> {

@@ -14,7 +14,7 @@
 //! | `cores`, `allotment` | the number of cores; the cores of one pool |
 //! | `active_limit`, `core_budget` | how many workers of a pool may be awake; the cores of all pools |
 //! | `workers`, `effects`, `dispatch` | awake and parked workers; deferred work; the lock |
-//! | `runnable`, `task_log`, `local`, `current` | a task of any type; its log; thread-local values of a worker; the running task |
+//! | `runnable`, `task_log`, `local`, `open_stream`, `current` | a task of any type; its log; thread-local values of a worker; an open stream; the running task |
 //! | `group`, `shared`, `publish`, `sampler` | all pools; the parts of one pool; its metrics; the sampler |
 //! | `worker`, `task`, `handle` | the worker loop; the allocation of a task; the caller's handle to it |
 //! | `submit`, `checkpoint` | the handle to a pool; cancellation, as a task sees it |
@@ -37,6 +37,7 @@ mod effects;
 mod group;
 mod handle;
 mod local;
+mod open_stream;
 mod publish;
 mod runnable;
 mod sampler;
@@ -63,11 +64,11 @@ pub use crate::admission::Counts;
 pub use crate::options::TaskOptions;
 
 pub(crate) use self::context::ContextHooks;
-pub(crate) use self::continuation::ContinuationFuture;
 pub(crate) use self::current::CurrentTask;
 pub(crate) use self::drain::Drain;
 pub(crate) use self::group::Group;
 pub(crate) use self::handle::{Pending, block_on};
+pub(crate) use self::open_stream::{FrameTimes, OpenStream};
 pub(crate) use self::shared::{Hooks, Plan, WorkerHooks};
 pub(crate) use self::stats::ratio;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};

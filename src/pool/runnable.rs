@@ -55,6 +55,8 @@ pub(super) trait Runnable: Send + Sync {
 
     /// The pool of the task.
     fn pool(&self) -> &dyn TaskPool;
+
+    fn pool_handle(&self) -> Arc<dyn TaskPool>;
 }
 
 /// A pool, as its tasks see it.

@@ -167,9 +167,6 @@ impl Shared {
             stream_buffered_bytes: self.streams.buffered(),
             overloaded,
             draining,
-            streams: self.streams.open(),
-            streams_limit: self.plan.max_streams,
-            stream_buffered_bytes: self.streams.buffered(),
             counts: admission.counts,
             active_tasks: Vec::new(),
         }

@@ -32,12 +32,6 @@ pub struct PoolStats {
     pub queued_tasks: usize,
     /// Tasks that may wait for a permit.
     pub queue_capacity: usize,
-    /// Responses whose body has not ended.
-    pub streams: usize,
-    /// How many of them may be open; 0 if there is no limit.
-    pub streams_limit: usize,
-    /// The bytes of bodies that wait for their clients.
-    pub stream_buffered_bytes: usize,
     /// Whether the minimum queue wait has exceeded the target for a whole interval.
     pub overloaded: bool,
     /// Whether the pool rejects every new task, and finishes those that it has.

@@ -377,6 +377,10 @@ where
     fn pool(&self) -> &dyn TaskPool {
         &*self.pool
     }
+
+    fn pool_handle(&self) -> Arc<dyn TaskPool> {
+        self.pool.clone()
+    }
 }
 
 impl<F> Awaited<F::Output> for Task<F>

@@ -1,0 +1,76 @@
+//! One open stream of a pool: it is counted, and the times of its frames are recorded.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::local;
+use super::runnable::TaskPool;
+use crate::admission::Timestamp;
+use crate::metrics::TaskTimes;
+
+/// Counts a stream as open until this is dropped.
+pub(crate) struct OpenStream(Arc<dyn TaskPool>);
+
+/// The times of the frames of one stream, as its producer makes them.
+pub(crate) struct FrameTimes {
+    pool: Arc<dyn TaskPool>,
+    submitted: Timestamp,
+    last: Option<Timestamp>,
+    /// For a stream that no worker polls.
+    times: TaskTimes,
+}
+
+impl OpenStream {
+    pub(super) fn new(pool: Arc<dyn TaskPool>) -> Self {
+        pool.streams().opened();
+        Self(pool)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.streams().closed();
+    }
+}
+
+impl FrameTimes {
+    pub(super) fn new(pool: Arc<dyn TaskPool>, submitted: Timestamp) -> Self {
+        let times = TaskTimes::of(pool.name());
+        Self { pool, submitted, last: None, times }
+    }
+
+    /// Records a frame that was just produced.
+    pub(crate) fn record(&mut self) {
+        let now = self.pool.now();
+        let Self { submitted, times, .. } = self;
+        match self.last.replace(now) {
+            None => {
+                let after = now.since(*submitted);
+                local::record_first_frame(now, after).unwrap_or_else(|| times.record_first_frame(now, after));
+            }
+            Some(last) => {
+                let gap = now.since(last);
+                local::record_frame_gap(now, gap).unwrap_or_else(|| times.record_frame_gap(now, gap));
+            }
+        }
+    }
+
+    /// The client is no longer behind: the time until now is not the producer's.
+    pub(crate) fn resume(&mut self) {
+        if self.last.is_some() {
+            self.last = Some(self.pool.now());
+        }
+    }
+}
+
+impl fmt::Debug for OpenStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OpenStream").field(self.0.name()).finish()
+    }
+}
+
+impl fmt::Debug for FrameTimes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameTimes").field("last", &self.last).finish_non_exhaustive()
+    }
+}
