@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(feature = "server")]
+use std::task::{Context, Poll};
 
-use tokio::sync::Notify;
+use futures_util::task::AtomicWaker;
 
 /// Set when the client of a response has read nothing for the stall timeout; an extension of the response.
 ///
@@ -15,20 +17,24 @@ pub(crate) struct StallSignal(Arc<Signal>);
 #[derive(Debug, Default)]
 struct Signal {
     set: AtomicBool,
-    notify: Notify,
+    server: AtomicWaker,
 }
 
 impl StallSignal {
     pub(crate) fn set(&self) {
         self.0.set.store(true, Ordering::Release);
-        self.0.notify.notify_waiters();
+        self.0.server.wake();
     }
 
-    /// Waits until the signal is set.
-    pub(crate) async fn stalled(&self) {
-        let notified = self.0.notify.notified();
-        if !self.0.set.load(Ordering::Acquire) {
-            notified.await;
-        }
+    #[cfg(feature = "server")]
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.set.load(Ordering::Acquire)
+    }
+
+    /// Completes when the signal is set. Only the last task that polled is woken.
+    #[cfg(feature = "server")]
+    pub(crate) fn poll_set(&self, cx: &Context<'_>) -> Poll<()> {
+        self.0.server.register(cx.waker());
+        if self.is_set() { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -23,6 +23,11 @@ pub(super) const LINGER_QUIET: Duration = Duration::from_secs(1);
 /// `net/http` makes the same distinction, with 5 s.
 pub(super) const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
+/// How often the server looks whether the client has hung up, while a request is in flight and hyper reads nothing.
+///
+/// hyper reads ahead to see the end of the connection, but not while a body is unread or the next request is there.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
 const NEVER: u64 = u64::MAX;
 
 /// The configured times.
@@ -54,6 +59,8 @@ pub(super) enum Action {
     Close,
     /// Close the idle connection, unless a request has just arrived.
     CloseIdle,
+    /// Close the socket if the client has hung up.
+    Look,
     /// Close the socket.
     Drop,
 }
@@ -61,7 +68,7 @@ pub(super) enum Action {
 /// The next action, and when it is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// No action is due while requests are in flight.
+    /// No action is due while hyper waits for a request's end and would notice its client's.
     Never,
     Now(Action),
     At(Instant, Action),
@@ -97,6 +104,12 @@ pub(super) struct Activity {
     discarded: AtomicU64,
     /// The peer does not read fast enough.
     blocked: AtomicBool,
+    /// hyper waits for bytes, so it notices the end of the connection.
+    reading: AtomicBool,
+    /// Since when a request is in flight and hyper is not reading, or when the socket last looked for the peer's end.
+    not_reading_since: AtomicU64,
+    /// The socket shall look whether the peer has hung up.
+    looking: AtomicBool,
     /// The socket shall look for unread bytes.
     probing: AtomicBool,
     /// The server's stream ends because the connection is idle.
@@ -115,6 +128,9 @@ impl Activity {
             ended: AtomicU64::new(NEVER),
             discarded: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
+            reading: AtomicBool::new(false),
+            not_reading_since: AtomicU64::new(NEVER),
+            looking: AtomicBool::new(false),
             probing: AtomicBool::new(false),
             ends_idle: AtomicBool::new(false),
         }
@@ -165,6 +181,34 @@ impl Activity {
             self.blocked.store(blocked, Ordering::Relaxed);
             self.restart_idle_clock();
         }
+    }
+
+    /// A read had to wait for bytes, so the next ones and the end of the connection wake hyper.
+    pub(super) fn read_waits(&self) {
+        self.reading.store(true, Ordering::Relaxed);
+    }
+
+    /// hyper was polled and waits for something. It does not notice a peer that hangs up unless it is reading.
+    pub(super) fn polled(&self) {
+        let reading = self.reading.load(Ordering::Relaxed);
+        if reading {
+            self.reading.store(false, Ordering::Relaxed);
+        }
+        let looks = !reading && self.is(Protocol::Http1) && self.in_flight.load(Ordering::Relaxed) > 0;
+        if looks != (self.not_reading_since.load(Ordering::Relaxed) != NEVER) {
+            self.not_reading_since.store(if looks { self.now() } else { NEVER }, Ordering::Relaxed);
+        }
+    }
+
+    /// Asks the socket to look whether the peer has hung up.
+    pub(super) fn look(&self) {
+        self.not_reading_since.store(self.now(), Ordering::Relaxed);
+        self.looking.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the socket shall look. The answer is true once for each [`look`](Self::look).
+    pub(super) fn take_look(&self) -> bool {
+        self.looking.load(Ordering::Relaxed) && self.looking.swap(false, Ordering::Relaxed)
     }
 
     /// The server's stream ended.
@@ -218,7 +262,10 @@ impl Activity {
                 return Due::At(since.max(idle_since) + CLOSING_GRACE, Action::Drop);
             }
             Stage::Draining if in_flight => return Due::Now(Action::Close),
-            _ if in_flight => return Due::Never,
+            _ if in_flight => {
+                let look = |since| Due::At(since + LOOK_INTERVAL, Action::Look);
+                return self.moment(&self.not_reading_since).map_or(Due::Never, look);
+            }
             Stage::Closing(since) | Stage::ClosingIdle(since) => {
                 return Due::At(since.max(idle_since) + CLOSING_GRACE, Action::Drop);
             }
@@ -330,6 +377,52 @@ mod tests {
         assert_eq!(open(&activity), Due::Never);
         activity.request_ended();
         assert_eq!(open(&activity), close_idle_in(30));
+    }
+
+    fn look_in(since: Duration) -> Due {
+        Due::At(Instant::now() + LOOK_INTERVAL - since, Action::Look)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_in_flight_whose_connection_is_not_read_is_looked_after_twice_a_second() {
+        let activity = served().await;
+        activity.request_began(true);
+        activity.polled();
+        let part = LOOK_INTERVAL / 3;
+        assert_eq!(open(&activity), look_in(Duration::ZERO));
+        advance(part).await;
+        activity.polled();
+        assert_eq!(open(&activity), look_in(part));
+        assert_eq!(activity.due(Stage::Closing(Instant::now()), &TIMEOUTS), look_in(part), "draining as well");
+        assert!(!activity.take_look());
+        activity.look();
+        assert!(activity.take_look() && !activity.take_look());
+        activity.polled();
+        assert_eq!(open(&activity), look_in(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_hyper_reads_is_not_looked_after() {
+        let activity = served().await;
+        activity.request_began(true);
+        activity.read_waits();
+        activity.polled();
+        assert_eq!(open(&activity), Due::Never);
+        activity.polled();
+        assert_eq!(open(&activity), look_in(Duration::ZERO), "the last poll did not read");
+        activity.read_waits();
+        activity.polled();
+        assert_eq!(open(&activity), Due::Never);
+        activity.polled();
+        activity.request_ended();
+        activity.polled();
+        activity.request_began(true);
+        assert_eq!(open(&activity), Due::Never, "the next request begins a new half second");
+        let http2 = Activity::new();
+        http2.set_protocol(Protocol::Http2);
+        http2.request_began(true);
+        http2.polled();
+        assert_eq!(open(&http2), Due::Never);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! Serves one connection until it ends, is idle or old, or the server shuts down.
 
+use std::any::Any;
 use std::collections::hash_map::RandomState;
 use std::error::Error;
 use std::future::poll_fn;
@@ -48,14 +49,21 @@ struct Driver<'a> {
 }
 
 /// Serves one connection to its end. An upgraded one then belongs to the application.
-pub(super) async fn serve<Io, A, S>(io: Io, peer: A, registration: Registration, timeouts: Timeouts, service: S)
-where
+///
+/// `socket` returns the TCP or Unix socket under `io`, as [`Listener::socket`](super::Listener::socket) does.
+pub(super) async fn serve<Io, A, S>(
+    (io, peer): (Io, A),
+    socket: fn(&Io) -> &dyn Any,
+    registration: Registration,
+    timeouts: Timeouts,
+    service: S,
+) where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Clone + Send + Sync + 'static,
     S: HttpService,
 {
     let connection = Arc::clone(&registration.connection);
-    let socket = Socket::new(io, registration);
+    let socket = Socket::new(io, socket, registration);
     let requests = Requests::new(service, Arc::clone(&connection), peer);
     let builder = builder(Tasks::new(Arc::clone(&connection)));
     let mut http = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), requests));
@@ -109,9 +117,16 @@ impl Driver<'_> {
                 }
                 return Poll::Ready(());
             }
+            if self.connection.poll_stalled(cx).is_ready() {
+                debug!(target: "tower_offload", "a connection is reset because its client has stopped to read");
+                return Poll::Ready(());
+            }
+            self.connection.activity.polled();
             match self.due(cx) {
                 None => return Poll::Pending,
                 Some(Action::Drop) => return Poll::Ready(()),
+                // hyper is polled once more, and the socket fails if the client has hung up.
+                Some(Action::Look) => self.connection.activity.look(),
                 // Before an idle connection is closed, hyper is polled once more, and the socket asks the kernel
                 // whether a request has just arrived. A later request finds the connection closed: HTTP/1 cannot
                 // announce a close between two requests.
@@ -210,7 +225,7 @@ mod tests {
         let service = tower::service_fn(|_: Request<Incoming>| async {
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
         });
-        tokio::spawn(serve(io, (), connections.open(), timeouts, service));
+        tokio::spawn(serve((io, ()), |io| io, connections.open(), timeouts, service));
     }
 
     async fn answer(client: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {

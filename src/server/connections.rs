@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
 use super::activity::Activity;
+use crate::body::StallSignal;
 use crate::sync::lock_std as lock;
 
 /// The server's order to all of its connections.
@@ -44,6 +45,8 @@ pub(super) struct Connection {
     pub(super) activity: Activity,
     shared: Arc<Shared>,
     upgraded: AtomicBool,
+    /// That of the last response over HTTP/1.
+    stall: Mutex<Option<StallSignal>>,
     /// One for each [`Side`].
     wakers: [AtomicWaker; 3],
 }
@@ -74,6 +77,7 @@ impl Connections {
             activity: Activity::new(),
             shared: Arc::clone(&self.shared),
             upgraded: AtomicBool::new(false),
+            stall: Mutex::new(None),
             wakers: Default::default(),
         });
         lock(&self.shared.open).insert(address(&connection), Arc::clone(&connection));
@@ -133,6 +137,20 @@ impl Connection {
 
     pub(super) fn is_upgraded(&self) -> bool {
         self.upgraded.load(Ordering::Acquire)
+    }
+
+    /// From now on, `signal` says whether the client has stopped to read.
+    pub(super) fn set_stall_signal(&self, signal: Option<StallSignal>) {
+        *lock(&self.stall) = signal;
+    }
+
+    /// Completes when the client has stopped to read.
+    pub(super) fn poll_stalled(&self, cx: &Context<'_>) -> Poll<()> {
+        lock(&self.stall).as_ref().map_or(Poll::Pending, |signal| signal.poll_set(cx))
+    }
+
+    pub(super) fn is_stalled(&self) -> bool {
+        lock(&self.stall).as_ref().is_some_and(StallSignal::is_set)
     }
 
     /// Has `waker` woken at the next order. Ask for the order after this, not before.

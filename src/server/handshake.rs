@@ -1,5 +1,6 @@
 //! Handshakes, such as those of TLS, that delay no other connection.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -18,8 +19,8 @@ use super::listener::Listener;
 ///
 /// ```no_run
 /// use std::sync::Arc;
-/// use tokio::net::TcpListener;
-/// use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+/// use tokio::net::{TcpListener, TcpStream};
+/// use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 /// use tower_offload::server::{Handshake, Server};
 /// # use tower_offload::{Config, Pools};
 ///
@@ -29,16 +30,16 @@ use super::listener::Listener;
 /// tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
 /// let tls = TlsAcceptor::from(Arc::new(tls));
 /// let listener = TcpListener::bind(config.server.address()).await?;
-/// Server::new(&config, &pools)
-///     .listener(Handshake::new(listener, move |tcp| tls.accept(tcp)))
-///     .serve(app)
-///     .await?;
+/// let listener = Handshake::new(listener, move |tcp| tls.accept(tcp))
+///     .socket(|tls: &TlsStream<TcpStream>| tls.get_ref().0);
+/// Server::new(&config, &pools).listener(listener).serve(app).await?;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Handshake<L, F> {
+pub struct Handshake<L, F, Io> {
     listener: L,
     handshake: F,
+    socket: Option<fn(&Io) -> &dyn Any>,
 }
 
 /// A connection of a [`Handshake`]. The first read or write performs the handshake.
@@ -47,17 +48,25 @@ pub struct HandshakeIo<Io> {
     handshake: Option<Pin<Box<dyn Future<Output = io::Result<Io>> + Send>>>,
     /// Since it succeeded.
     io: Option<Io>,
+    socket: Option<fn(&Io) -> &dyn Any>,
 }
 
-impl<L, F> Handshake<L, F> {
+impl<L, F, Io> Handshake<L, F, Io> {
     /// Calls `handshake` with each connection of `listener`. An error of the future that it returns closes the
     /// connection.
     pub fn new(listener: L, handshake: F) -> Self {
-        Self { listener, handshake }
+        Self { listener, handshake, socket: None }
+    }
+
+    /// Sets the function that returns the TCP or Unix socket under a connection: the [`Listener::socket`] of this
+    /// listener.
+    #[must_use]
+    pub fn socket(self, socket: fn(&Io) -> &dyn Any) -> Self {
+        Self { socket: Some(socket), ..self }
     }
 }
 
-impl<L, F, Shaking, Io> Listener for Handshake<L, F>
+impl<L, F, Shaking, Io> Listener for Handshake<L, F, Io>
 where
     L: Listener,
     F: FnMut(L::Io) -> Shaking + Send + 'static,
@@ -69,15 +78,23 @@ where
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let (io, peer) = self.listener.accept().await;
-        (HandshakeIo { handshake: Some(Box::pin((self.handshake)(io))), io: None }, peer)
+        let handshake = Box::pin((self.handshake)(io));
+        (HandshakeIo { handshake: Some(handshake), io: None, socket: self.socket }, peer)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
         self.listener.local_addr()
     }
+
+    fn socket(io: &Self::Io) -> &dyn Any {
+        match (&io.io, &io.socket) {
+            (Some(inner), Some(socket)) => socket(inner),
+            _ => io,
+        }
+    }
 }
 
-impl<L: fmt::Debug, F> fmt::Debug for Handshake<L, F> {
+impl<L: fmt::Debug, F, Io> fmt::Debug for Handshake<L, F, Io> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handshake").field("listener", &self.listener).finish_non_exhaustive()
     }

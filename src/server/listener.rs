@@ -1,5 +1,6 @@
 //! Listeners: those of TCP and Unix sockets, and those of the application.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -84,6 +85,14 @@ pub trait Listener: Send + 'static {
     ///
     /// If the operating system cannot tell the address.
     fn local_addr(&self) -> io::Result<Self::Addr>;
+
+    /// The socket under a connection, as Tokio's `TcpStream` or `UnixStream`. By default this is the connection itself.
+    ///
+    /// The server looks there for a client that hangs up while its request waits and bytes of it are unread, and resets
+    /// the connection of a client that stops to read. With any other type it does neither.
+    fn socket(io: &Self::Io) -> &dyn Any {
+        io
+    }
 }
 
 /// Sets `TCP_NODELAY` and TCP keep-alive on every connection: a peer that vanished is noticed after

@@ -15,6 +15,7 @@ use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
 use pin_project::pin_project;
 
 use super::connections::{Connection, Order};
+use crate::body::StallSignal;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -181,7 +182,10 @@ where
         let response = ready!(this.future.poll(cx));
         let in_flight = this.in_flight.take();
         let mut response = response?;
+        // Over HTTP/2 the body ends with an error when its client stalls, which resets its stream.
+        let stall = response.extensions_mut().remove::<StallSignal>();
         if let Some(InFlight { connection }) = &in_flight {
+            connection.set_stall_signal(stall);
             let tunnel = *this.connect && response.status().is_success();
             if tunnel || response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 connection.upgrade();

@@ -155,8 +155,8 @@ impl<L: Listener> Server<L> {
             header_read: config.server.header_read_timeout,
             max_age: config.server.max_connection_age,
         };
-        let serve = |(io, peer)| {
-            tokio::spawn(connection::serve(io, peer, connections.open(), timeouts, service.clone()));
+        let serve = |accepted| {
+            tokio::spawn(connection::serve(accepted, L::socket, connections.open(), timeouts, service.clone()));
         };
 
         let first = tokio::select! {

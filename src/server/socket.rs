@@ -5,9 +5,11 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -20,8 +22,10 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The stream of a connection, which reports to it.
 #[derive(Debug)]
-pub(super) struct Socket<Io> {
+pub(super) struct Socket<Io: 'static> {
     io: Io,
+    /// The TCP or Unix socket under the stream, if the stream is not one.
+    socket: fn(&Io) -> &dyn Any,
     /// The rest of the preface, until the client has sent all of it or something else.
     preface: Option<&'static [u8]>,
     ended: bool,
@@ -30,8 +34,8 @@ pub(super) struct Socket<Io> {
 }
 
 impl<Io: 'static> Socket<Io> {
-    pub(super) fn new(io: Io, registration: Registration) -> Self {
-        Self { io, preface: Some(HTTP2_PREFACE), ended: false, registration }
+    pub(super) fn new(io: Io, socket: fn(&Io) -> &dyn Any, registration: Registration) -> Self {
+        Self { io, socket, preface: Some(HTTP2_PREFACE), ended: false, registration }
     }
 
     fn connection(&self) -> &Connection {
@@ -66,6 +70,17 @@ impl<Io: 'static> Socket<Io> {
     }
 }
 
+/// Whether the peer has closed its sending side or reset the connection, even if bytes that it sent before are unread.
+///
+/// The runtime has been told so by the kernel, and this asks the runtime: no system call.
+fn peer_has_closed(socket: &dyn Any) -> bool {
+    let ready = socket.downcast_ref().map(|socket: &TcpStream| socket.ready(Interest::READABLE).now_or_never());
+    #[cfg(unix)]
+    let ready = ready
+        .or_else(|| socket.downcast_ref().map(|socket: &UnixStream| socket.ready(Interest::READABLE).now_or_never()));
+    ready.flatten().is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
+}
+
 /// Asks the kernel for unread bytes, which the runtime may not have noticed yet. It does so for a plain TCP or Unix
 /// stream only: behind TLS, a byte on the socket need not be a byte of a request.
 fn has_unread(io: &dyn Any) -> bool {
@@ -74,6 +89,18 @@ fn has_unread(io: &dyn Any) -> bool {
     #[cfg(unix)]
     let tcp = tcp.or_else(|| io.downcast_ref().map(|io: &UnixStream| SockRef::from(io)));
     tcp.is_some_and(|socket| matches!(socket.peek(&mut byte), Ok(1)))
+}
+
+/// Resets the connection of a client that has stopped to read: its response must not look complete, and the kernel must
+/// not keep what it does not read.
+impl<Io: 'static> Drop for Socket<Io> {
+    fn drop(&mut self) {
+        let socket = (self.socket)(&self.io).downcast_ref::<TcpStream>();
+        if let Some(socket) = socket.filter(|_| self.connection().is_stalled()) {
+            // The close then resets. If this fails, the connection has ended.
+            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
+    }
 }
 
 impl<Io: AsyncRead + Unpin + 'static> AsyncRead for Socket<Io> {
@@ -87,6 +114,7 @@ impl<Io: AsyncRead + Unpin + 'static> AsyncRead for Socket<Io> {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
+                self.connection().activity.read_waits();
                 if self.connection().activity.take_probe() && has_unread(&self.io) {
                     self.connection().activity.read();
                 }
@@ -120,6 +148,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for Socket<Io> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper calls this whenever it is polled and has no bytes to write.
+        if self.connection().activity.take_look() && peer_has_closed((self.socket)(&self.io)) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the client has hung up")));
+        }
         Pin::new(&mut self.io).poll_flush(cx)
     }
 

@@ -7,6 +7,7 @@ mod age;
 mod descriptors;
 mod flow;
 mod fork;
+mod hang_up;
 mod harness;
 mod header_timeout;
 mod idle;

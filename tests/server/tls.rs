@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
@@ -18,6 +19,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tower_offload::server::{Handshake, Server, ShutdownReport};
 use tower_offload::{Config, Pools};
 
+use crate::hang_up::waiting;
 use crate::harness::{FOR_EVER, SHORT, closed, exchange, hello, read_to, request, send, soon};
 
 struct Tls {
@@ -28,6 +30,10 @@ struct Tls {
 }
 
 async fn start(configure: impl FnOnce(&mut Config)) -> Tls {
+    start_with(hello(), configure).await
+}
+
+async fn start_with(app: Router, configure: impl FnOnce(&mut Config)) -> Tls {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -45,10 +51,10 @@ async fn start(configure: impl FnOnce(&mut Config)) -> Tls {
     config.server.header_read_timeout = FOR_EVER;
     configure(&mut config);
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = Server::new(&config, &Pools::default())
-        .listener(Handshake::new(listener, move |tcp| acceptor.accept(tcp)))
-        .shutdown_on(async { drop(stopped.await) });
-    let served = tokio::spawn(async move { server.serve(hello()).await.unwrap() });
+    let listener = Handshake::new(listener, move |tcp| acceptor.accept(tcp))
+        .socket(|tls: &tokio_rustls::server::TlsStream<TcpStream>| tls.get_ref().0);
+    let server = Server::new(&config, &Pools::default()).listener(listener).shutdown_on(async { drop(stopped.await) });
+    let served = tokio::spawn(async move { server.serve(app).await.unwrap() });
     Tls { address, connector: TlsConnector::from(Arc::new(client)), stop, served }
 }
 
@@ -133,4 +139,17 @@ async fn a_handshake_that_stalls_does_not_hold_the_shutdown() {
     closed(&mut stalled).await;
     let report = soon(tls.served).await.unwrap();
     assert_eq!(report.connections_cut_off, 0);
+}
+
+/// The end of the connection is behind bytes that the server does not read.
+#[tokio::test]
+async fn a_client_that_hangs_up_is_noticed_although_its_body_is_unread() {
+    let (app, mut begins, mut cancels) = waiting();
+    let tls = start_with(app, |_| {}).await;
+    let mut client = tls.connect().await;
+    client.write_all(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nbody").await.unwrap();
+    client.flush().await.unwrap();
+    soon(begins.recv()).await.unwrap();
+    drop(client);
+    soon(cancels.recv()).await.unwrap();
 }
