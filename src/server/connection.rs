@@ -194,17 +194,21 @@ impl Driver<'_> {
 mod tests {
     use std::convert::Infallible;
     use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use bytes::Bytes;
+    use futures_util::stream::repeat_with;
     use http::{Request, Response};
-    use http_body_util::Full;
+    use http_body::Frame;
+    use http_body_util::{Full, StreamBody};
     use hyper::body::Incoming;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
     use super::super::connections::Connections;
     use super::*;
+    use crate::body::StallSignal;
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
     const LONG: Duration = Duration::from_secs(60);
@@ -225,6 +229,13 @@ mod tests {
         let service = tower::service_fn(|_: Request<Incoming>| async {
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
         });
+        start_service(connections, timeouts, io, service);
+    }
+
+    fn start_service<Io>(connections: &Connections, timeouts: Timeouts, io: Io, service: impl HttpService)
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         tokio::spawn(serve((io, ()), |io| io, connections.open(), timeouts, service));
     }
 
@@ -297,5 +308,70 @@ mod tests {
         drop(connections);
         let closed = tokio::time::timeout(LONG / 2, client.read(&mut [0])).await.expect("closed at once");
         assert_eq!(closed.unwrap(), 0);
+    }
+
+    /// A server that answers with a body without an end, the stall signal of that body, and how many frames were taken.
+    async fn endless(connections: &Connections, version: &str) -> (TcpStream, StallSignal, Arc<AtomicUsize>) {
+        let (signal, taken) = (StallSignal::default(), Arc::new(AtomicUsize::new(0)));
+        let (inserted, counted) = (signal.clone(), Arc::clone(&taken));
+        let service = tower::service_fn(move |_: Request<Incoming>| {
+            let taken = Arc::clone(&counted);
+            let body = StreamBody::new(repeat_with(move || {
+                taken.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[b'x'; 1 << 14])))
+            }));
+            let mut response = Response::new(body);
+            response.extensions_mut().insert(inserted.clone());
+            async { Ok::<_, Infallible>(response) }
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        start_service(connections, Timeouts { keep_alive: LONG, header_read: LONG, max_age: None }, stream, service);
+        client.write_all(format!("GET / {version}\r\nhost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+        (client, signal, taken)
+    }
+
+    /// Without `content-length` the body of HTTP/1.0 ends with the connection, so that a good end would look complete.
+    #[tokio::test]
+    async fn a_client_that_has_stopped_to_read_is_reset_although_its_body_is_not_polled() {
+        for version in ["HTTP/1.1", "HTTP/1.0"] {
+            let connections = Connections::default();
+            let (mut client, signal, taken) = endless(&connections, version).await;
+            let mut before = 0;
+            // Until every buffer on the way is full.
+            while before == 0 || taken.load(Ordering::Relaxed) != before {
+                before = taken.load(Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            signal.set();
+            tokio::time::timeout(LONG, connections.none_open()).await.expect("closed at once");
+            let end = client.read_to_end(&mut Vec::new()).await;
+            assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{version}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stall_signal_counts_for_its_own_response_only() {
+        let signal = StallSignal::default();
+        let inserted = signal.clone();
+        let service = tower::service_fn(move |request: Request<Incoming>| {
+            let mut response = Response::new(Full::new(Bytes::from_static(b"hello")));
+            if request.uri() == "/signal" {
+                response.extensions_mut().insert(inserted.clone());
+            }
+            async { Ok::<_, Infallible>(response) }
+        });
+        let connections = Connections::default();
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let timeouts = Timeouts { keep_alive: LONG, header_read: LONG, max_age: None };
+        start_service(&connections, timeouts, server, service);
+        client.write_all(&String::from_utf8_lossy(REQUEST).replace("/ ", "/signal ").into_bytes()).await.unwrap();
+        answer(&mut client).await.unwrap();
+        signal.set();
+        // The task of the connection runs, if it was woken.
+        tokio::task::yield_now().await;
+        client.write_all(REQUEST).await.unwrap();
+        answer(&mut client).await.unwrap();
     }
 }

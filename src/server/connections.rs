@@ -45,7 +45,7 @@ pub(super) struct Connection {
     pub(super) activity: Activity,
     shared: Arc<Shared>,
     upgraded: AtomicBool,
-    /// That of the last response over HTTP/1.
+    /// That of the response in flight over HTTP/1.
     stall: Mutex<Option<StallSignal>>,
     /// One for each [`Side`].
     wakers: [AtomicWaker; 3],
@@ -139,9 +139,14 @@ impl Connection {
         self.upgraded.load(Ordering::Acquire)
     }
 
-    /// From now on, `signal` says whether the client has stopped to read.
-    pub(super) fn set_stall_signal(&self, signal: Option<StallSignal>) {
+    /// A response is in flight, and `signal` says whether its client has stopped to read.
+    pub(super) fn watch_stall(&self, signal: Option<StallSignal>) {
         *lock(&self.stall) = signal;
+    }
+
+    /// hyper has taken all of the response, or dropped it. A client that had stopped to read before stays so.
+    pub(super) fn unwatch_stall(&self) {
+        lock(&self.stall).take_if(|signal| !signal.is_set());
     }
 
     /// Completes when the client has stopped to read.

@@ -185,7 +185,7 @@ where
         // Over HTTP/2 the body ends with an error when its client stalls, which resets its stream.
         let stall = response.extensions_mut().remove::<StallSignal>();
         if let Some(InFlight { connection }) = &in_flight {
-            connection.set_stall_signal(stall);
+            connection.watch_stall(stall);
             let tunnel = *this.connect && response.status().is_success();
             if tunnel || response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 connection.upgrade();
@@ -229,5 +229,6 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.connection.activity.request_ended();
+        self.connection.unwatch_stall();
     }
 }
