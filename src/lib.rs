@@ -84,6 +84,7 @@ pub mod admission;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "the tests of this repository use all of it")]
 mod admission;
 pub mod body;
+mod budget;
 pub mod config;
 pub mod error;
 mod headers;

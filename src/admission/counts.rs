@@ -105,9 +105,16 @@ impl Counts {
             Reason::QueueTimeout | Reason::DeadlineExceeded => &mut self.expired,
             Reason::Shed => &mut self.shed,
             Reason::CutOff | Reason::Panicked => &mut self.cancelled,
-            Reason::QueueFull | Reason::StreamsFull | Reason::Draining | Reason::NoWorkers | Reason::UnknownPool | Reason::BadHeader => {
-                &mut self.rejected
-            }
+            Reason::QueueFull
+            | Reason::StreamsFull
+            | Reason::Draining
+            | Reason::NoWorkers
+            | Reason::UnknownPool
+            | Reason::BadHeader
+            | Reason::BodyTooLarge
+            | Reason::BodyTimeout
+            | Reason::BodyBudget
+            | Reason::BodyError => &mut self.rejected,
         } += 1;
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `full`, `mark`, `error`, `stall` | a complete body; the mark of a body that was read; errors; the signal of a stall |
+//! | `full`, `mark`, `error`, `stall`, `grpc` | a complete body; the mark of a body that was read; errors; the signal of a stall; messages of gRPC |
+//! | `read` | request bodies that are read before their requests are handled |
 //! | `remaining`, `farewell` | what remains of a body; its end at a drain |
 //! | `buffer`, `reader`, `pump` | frames that wait for the client; the connection's side; the worker's side |
 //! | `connection`, `response`, `context` | a body that the connection polls; all of these; the choice between them |
@@ -15,8 +16,10 @@ mod context;
 mod error;
 mod farewell;
 mod full;
+mod grpc;
 mod mark;
 mod pump;
+mod read;
 mod reader;
 mod remaining;
 mod response;
@@ -26,7 +29,9 @@ pub use self::context::ResponseContext;
 pub use self::error::BodyError;
 pub use self::full::FullBody;
 pub use self::mark::BodyRead;
+pub use self::read::{Buffered, ReadBody};
 pub use self::response::ResponseBody;
+pub use crate::budget::Budget;
 pub use crate::config::{BodyPolicy, OnDrain, RunBody};
 
 #[allow(unused_imports, reason = "not yet")]
@@ -35,3 +40,5 @@ pub(crate) use self::buffer::Buffer;
 pub(crate) use self::error::BoxError;
 pub(crate) use self::pump::Producer;
 pub(crate) use self::reader::Reader;
+pub(crate) use self::grpc::is_grpc;
+pub(crate) use self::read::{ReadError, ReadRequest};

@@ -30,6 +30,14 @@ pub enum Reason {
     UnknownPool,
     /// A header that the pool trusts cannot be read, and the pool rejects such requests.
     BadHeader,
+    /// The request's body is larger than the limit.
+    BodyTooLarge,
+    /// The request's body did not arrive in time, or not fast enough.
+    BodyTimeout,
+    /// The bodies of other requests take up the memory for bodies.
+    BodyBudget,
+    /// The request's body could not be read to its end.
+    BodyError,
     /// The task panicked.
     Panicked,
     /// The task started, and was dropped before it ended.
@@ -66,6 +74,10 @@ impl Reason {
             Self::NoWorkers => "no_workers",
             Self::UnknownPool => "unknown_pool",
             Self::BadHeader => "bad_header",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyBudget => "body_budget",
+            Self::BodyError => "body_error",
             Self::Panicked => "panicked",
             Self::CutOff => "cut_off",
         }
@@ -86,6 +98,10 @@ impl Reason {
             Self::NoWorkers => "it has no worker and none could be started",
             Self::UnknownPool => "there is no such pool",
             Self::BadHeader => "a header cannot be read",
+            Self::BodyTooLarge => "the request's body is too large",
+            Self::BodyTimeout => "the request's body took too long to arrive",
+            Self::BodyBudget => "the bodies of other requests take up the memory for bodies",
+            Self::BodyError => "the request's body could not be read to its end",
             Self::Panicked => "the task panicked",
             Self::CutOff => "the task was cut off",
         }

@@ -4,10 +4,12 @@ mod call;
 mod future;
 mod options;
 mod pool_layer;
+mod read_body;
 mod service;
 
 pub use self::future::ResponseFuture;
 pub use self::pool_layer::PoolLayer;
+pub use self::read_body::{ReadBodyFuture, ReadBodyService};
 pub use self::service::PoolService;
 
 /// A missing bound is an error at the closure or the implementation that lacks it.

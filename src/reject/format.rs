@@ -1,5 +1,7 @@
 //! The default response to a rejection: a problem document, or for gRPC a trailers-only response.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response, Version};
@@ -7,8 +9,9 @@ use serde_json::json;
 
 use super::reason::answer_to;
 use super::retry_after;
-use crate::body::{BodyRead, FullBody};
-use crate::error::Rejection;
+use crate::body::{BodyRead, FullBody, ReadError, is_grpc};
+use crate::error::{Reason, Rejection};
+use crate::workload::Workload;
 
 /// The format of the default response to a rejected request.
 ///
@@ -25,7 +28,10 @@ impl ResponseFormat {
     /// The format of a response to this request.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> Self {
-        Self { grpc: is_grpc(request), close: request.version() < Version::HTTP_2 && has_unread_body(request) }
+        Self {
+            grpc: is_grpc(request.headers()),
+            close: request.version() < Version::HTTP_2 && has_unread_body(request),
+        }
     }
 
     /// Whether the client speaks gRPC.
@@ -43,7 +49,22 @@ impl ResponseFormat {
     /// The default response to a rejected request.
     #[must_use]
     pub fn respond(self, rejection: &Rejection) -> Response<FullBody> {
-        let mut response = if self.grpc { grpc_status(rejection) } else { problem(rejection) };
+        self.respond_to(&Refusal::from(rejection))
+    }
+
+    /// The response to a request whose body was not read, and that no pool was chosen for.
+    pub(crate) fn respond_to_unread(self, error: ReadError) -> Response<FullBody> {
+        self.respond_to(&Refusal {
+            pool: None,
+            reason: error.reason(),
+            detail: error.to_string(),
+            started: false,
+            retry_after: error.retry_after(),
+        })
+    }
+
+    fn respond_to(self, refusal: &Refusal<'_>) -> Response<FullBody> {
+        let mut response = if self.grpc { refusal.grpc_status() } else { refusal.problem() };
         self.finish(&mut response);
         response
     }
@@ -56,13 +77,6 @@ impl ResponseFormat {
     }
 }
 
-/// The media type of gRPC. `application/grpc-web` is another protocol.
-pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
-    let content_type = request.headers().get(CONTENT_TYPE);
-    let rest = content_type.and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
-    matches!(rest, Some([] | [b'+' | b';', ..]))
-}
-
 /// Whether the request has a body that nobody has read yet. Over HTTP/1 its headers say whether it has one.
 fn has_unread_body<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
@@ -70,38 +84,68 @@ fn has_unread_body<B>(request: &Request<B>) -> bool {
     (has_length || headers.contains_key(TRANSFER_ENCODING)) && request.extensions().get::<BodyRead>().is_none()
 }
 
-pub(super) fn problem(rejection: &Rejection) -> Response<FullBody> {
-    let status = rejection.status();
-    let document = json!({
-        "type": "about:blank",
-        "title": status.canonical_reason(),
-        "status": status.as_u16(),
-        "detail": rejection.to_string(),
-        "pool": rejection.pool().as_str(),
-        "reason": rejection.reason().as_str(),
-        "started": rejection.started(),
-    });
-    let mut response = Response::new(FullBody::from(document.to_string()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if let Some(seconds) = rejection.retry_after_seconds() {
-        headers.insert(RETRY_AFTER, seconds.into());
-    }
-    response
+/// What the client of a refused request is told.
+struct Refusal<'a> {
+    /// `None` if no pool was chosen for the request.
+    pool: Option<&'a Workload>,
+    reason: Reason,
+    detail: String,
+    started: bool,
+    retry_after: Option<Duration>,
 }
 
-fn grpc_status(rejection: &Rejection) -> Response<FullBody> {
-    let mut response = Response::new(FullBody::from(Bytes::new()));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(answer_to(rejection.reason()).1 as u16));
-    let message = HeaderValue::try_from(percent_encoded(&rejection.to_string()));
-    headers.insert("grpc-message", message.expect("percent-encoded text is visible ASCII"));
-    if let Some(wait) = rejection.retry_after() {
-        headers.insert(retry_after::GRPC_PUSHBACK, retry_after::millis(wait).into());
+impl<'a> From<&'a Rejection> for Refusal<'a> {
+    fn from(rejection: &'a Rejection) -> Self {
+        Self {
+            pool: Some(rejection.pool()),
+            reason: rejection.reason(),
+            detail: rejection.to_string(),
+            started: rejection.started(),
+            retry_after: rejection.retry_after(),
+        }
     }
-    response
+}
+
+pub(super) fn problem(rejection: &Rejection) -> Response<FullBody> {
+    Refusal::from(rejection).problem()
+}
+
+impl Refusal<'_> {
+    fn problem(&self) -> Response<FullBody> {
+        let status = answer_to(self.reason).0;
+        let mut document = json!({
+            "type": "about:blank",
+            "title": status.canonical_reason(),
+            "status": status.as_u16(),
+            "detail": self.detail,
+            "reason": self.reason.as_str(),
+            "started": self.started,
+        });
+        if let Some(pool) = self.pool {
+            document["pool"] = pool.as_str().into();
+        }
+        let mut response = Response::new(FullBody::from(document.to_string()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(wait) = self.retry_after {
+            headers.insert(RETRY_AFTER, retry_after::seconds(wait).into());
+        }
+        response
+    }
+
+    fn grpc_status(&self) -> Response<FullBody> {
+        let mut response = Response::new(FullBody::from(Bytes::new()));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(answer_to(self.reason).1 as u16));
+        let message = HeaderValue::try_from(percent_encoded(&self.detail));
+        headers.insert("grpc-message", message.expect("percent-encoded text is visible ASCII"));
+        if let Some(wait) = self.retry_after {
+            headers.insert(retry_after::GRPC_PUSHBACK, retry_after::millis(wait).into());
+        }
+        response
+    }
 }
 
 /// Encodes a `grpc-message` as the gRPC protocol defines: every byte except visible ASCII, and `%`.

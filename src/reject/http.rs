@@ -6,7 +6,7 @@ use std::fmt::Write;
 use http::{HeaderName, Request, Response};
 
 use super::Protocol;
-use super::format::is_grpc;
+use crate::body::is_grpc;
 use crate::config::Trust;
 use crate::headers::BadHeader;
 use crate::terms::Terms;
@@ -40,7 +40,7 @@ impl<B, RB, E> Protocol<Request<B>, Response<RB>, E> for Http {
     }
 
     fn runs_inline(&self, request: &Request<B>) -> bool {
-        request.uri().path().starts_with("/grpc.health.v1.Health/") && is_grpc(request)
+        request.uri().path().starts_with("/grpc.health.v1.Health/") && is_grpc(request.headers())
     }
 }
 

@@ -16,11 +16,13 @@ pub(super) enum GrpcCode {
 
 pub(super) const fn answer_to(reason: Reason) -> (StatusCode, GrpcCode) {
     match reason {
-        Reason::QueueFull | Reason::QueueTimeout | Reason::Shed | Reason::StreamsFull => {
+        Reason::QueueFull | Reason::QueueTimeout | Reason::Shed | Reason::StreamsFull | Reason::BodyBudget => {
             (StatusCode::SERVICE_UNAVAILABLE, GrpcCode::ResourceExhausted)
         }
         Reason::Draining | Reason::NoWorkers => (StatusCode::SERVICE_UNAVAILABLE, GrpcCode::Unavailable),
-        Reason::BadHeader => (StatusCode::BAD_REQUEST, GrpcCode::InvalidArgument),
+        Reason::BadHeader | Reason::BodyError => (StatusCode::BAD_REQUEST, GrpcCode::InvalidArgument),
+        Reason::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, GrpcCode::ResourceExhausted),
+        Reason::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, GrpcCode::DeadlineExceeded),
         Reason::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, GrpcCode::DeadlineExceeded),
         Reason::UnknownPool | Reason::Panicked | Reason::CutOff => {
             (StatusCode::INTERNAL_SERVER_ERROR, GrpcCode::Internal)
@@ -29,8 +31,8 @@ pub(super) const fn answer_to(reason: Reason) -> (StatusCode, GrpcCode) {
 }
 
 impl Rejection {
-    /// The HTTP status of this rejection: 503 if trying again helps, 504 if a deadline passed, 400 for a header that
-    /// cannot be read, and 500 otherwise.
+    /// The HTTP status of this rejection: 503 if trying again helps, 504 if a deadline passed, 400 for a header or a
+    /// body that cannot be read, 413 for a body that is too large, 408 for one that came too slowly, and 500 otherwise.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         answer_to(self.reason()).0

@@ -15,8 +15,13 @@ impl Rejection {
     /// Otherwise callers that were rejected at the same moment would all return in the same second.
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u64> {
-        self.retry_after().map(|wait| spread_seconds(wait, RandomState::new().hash_one(())))
+        self.retry_after().map(seconds)
     }
+}
+
+/// The value of a `Retry-After` header for this time, with jitter.
+pub(super) fn seconds(wait: Duration) -> u64 {
+    spread_seconds(wait, RandomState::new().hash_one(()))
 }
 
 /// Whole seconds that are not less than `wait`; `random` chooses among them.

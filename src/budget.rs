@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// How many bytes of request bodies may be in memory at once, in all places that share this budget.
 ///
 /// The pools of one [`Pools`](crate::Pools) have a budget for the bodies that
-/// [`PoolLayer::read_body`](crate::PoolLayer::read_body) reads. A [`ReadBody`](super::ReadBody) that stands alone has
+/// [`PoolLayer::read_body`](crate::PoolLayer::read_body) reads. A [`ReadBody`](crate::body::ReadBody) that stands alone has
 /// none unless it is given one. Clones are the same budget.
 ///
 /// ```

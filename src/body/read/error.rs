@@ -1,0 +1,59 @@
+//! Why a body was not read to its end.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::Reason;
+
+/// Why a body was not read to its end. `Display` tells the client what is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadError {
+    /// It has more bytes than this limit; of a gRPC request, its first message has.
+    TooLarge { limit: usize },
+    /// It did not arrive within this time.
+    TooLate { within: Duration },
+    /// It arrived at fewer bytes a second.
+    TooSlow { bytes_per_second: u64 },
+    /// The budget has no room for it.
+    OverBudget,
+    /// The deadline of the request passed.
+    DeadlinePassed,
+    /// The client left, or sent what HTTP does not allow.
+    BrokenOff,
+}
+
+impl ReadError {
+    pub(crate) const fn reason(self) -> Reason {
+        match self {
+            Self::TooLarge { .. } => Reason::BodyTooLarge,
+            Self::TooLate { .. } | Self::TooSlow { .. } => Reason::BodyTimeout,
+            Self::OverBudget => Reason::BodyBudget,
+            Self::DeadlinePassed => Reason::DeadlineExceeded,
+            Self::BrokenOff => Reason::BodyError,
+        }
+    }
+
+    /// How long the client should wait before it tries again; `None` if waiting does not help.
+    pub(crate) const fn retry_after(self) -> Option<Duration> {
+        match self {
+            // The least that `Retry-After` can say: bodies leave the memory as fast as requests are served.
+            Self::OverBudget => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { limit } => write!(f, "the request's body is larger than {limit} bytes"),
+            Self::TooLate { within } => write!(f, "the request's body took longer than {within:?} to arrive"),
+            Self::TooSlow { bytes_per_second } => {
+                write!(f, "the request's body arrived at fewer than {bytes_per_second} bytes a second")
+            }
+            Self::OverBudget => f.write_str("the bodies of other requests take up the memory for bodies"),
+            Self::DeadlinePassed => f.write_str("the request's deadline passed before its body had arrived"),
+            Self::BrokenOff => f.write_str("the request's body could not be read to its end"),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Reads the bodies of requests before their requests are handled.
+//!
+//! `settings` has what an application sets. `reading` is the future that reads a body, by the rules of `pace`, into
+//! `chunks`. `buffered` is the body that the handler gets, and `request` its request.
+
+mod buffered;
+mod chunks;
+mod error;
+mod pace;
+mod reading;
+mod request;
+mod settings;
+
+pub use self::buffered::Buffered;
+pub(crate) use self::error::ReadError;
+pub(crate) use self::request::ReadRequest;
+pub use self::settings::ReadBody;

@@ -1,0 +1,62 @@
+//! `ReadBody`: how request bodies are read before their requests are handled.
+
+use std::time::Duration;
+
+use super::pace::{Pace, Rate};
+use crate::budget::Budget;
+
+/// Reads the bodies of requests before the requests are handled; see the [module](super#bodies-of-requests).
+///
+/// With [`PoolLayer::read_body`](crate::PoolLayer::read_body), a body is read before its request takes a place in the
+/// pool. The same settings are a Tower layer of their own:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use axum::{Router, routing::post};
+/// use tower_offload::body::ReadBody;
+///
+/// let read_body = ReadBody::new(1 << 20).within(Duration::from_secs(10)).min_rate(240, Duration::from_secs(5));
+/// let app: Router = Router::new().route("/", post(async |body: String| body)).layer(read_body);
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ReadBody {
+    pub(super) limit: usize,
+    pub(super) pace: Pace,
+    pub(super) budget: Option<Budget>,
+}
+
+impl ReadBody {
+    /// Reads bodies of up to `limit` bytes. They must arrive within 30 seconds, and after the first five of these at
+    /// 240 bytes a second or more on average.
+    ///
+    /// A larger body is refused with a status of 413: unread, if its length is announced. Of a gRPC request, `limit` is
+    /// that of its first message.
+    pub const fn new(limit: usize) -> Self {
+        // Kestrel's defaults for the rate.
+        let rate = Rate { bytes_per_second: 240, grace: Duration::from_secs(5) };
+        Self { limit, pace: Pace { within: Duration::from_secs(30), rate }, budget: None }
+    }
+
+    /// Refuses a body with a status of 408 if it has not arrived within this time.
+    pub const fn within(mut self, time: Duration) -> Self {
+        self.pace.within = time;
+        self
+    }
+
+    /// Refuses a body with a status of 408 if fewer bytes a second arrive on average. The client gets `grace` in
+    /// advance. A rate of 0 allows any pace.
+    pub const fn min_rate(mut self, bytes_per_second: u32, grace: Duration) -> Self {
+        self.pace.rate = Rate { bytes_per_second: bytes_per_second as u64, grace };
+        self
+    }
+
+    /// Refuses a body with a status of 503 if this budget has no room for it: unread, if its length is announced.
+    ///
+    /// Bodies count from the time at which they are read until the handler takes their bytes, or drops them.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = Some(budget.clone());
+        self
+    }
+}

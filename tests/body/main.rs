@@ -1,0 +1,9 @@
+//! Request bodies that are read before their requests are handled.
+
+mod cuts;
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "../layer/fixtures.rs"]
+mod fixtures;
+mod places;
+mod refused;
+mod script;
