@@ -143,6 +143,19 @@ impl<T> Admission<T> {
         self.decide(now, offer, false, evicted)
     }
 
+    /// Refuses a task that is not offered yet, if it would be refused now. Such a refusal counts as that of an offer.
+    pub fn refuse_early(&mut self, now: Timestamp, offer: Offer, evicted: &mut Vec<Evicted<T>>) -> Option<Reason> {
+        self.pass(now);
+        let room = self.refusal(now, offer).and_then(|()| match self.is_full() {
+            true => self.find_room(now, offer, evicted).map(drop),
+            false => Ok(()),
+        });
+        let reason = room.err()?;
+        self.counts.submitted += 1;
+        self.counts.refused(reason);
+        Some(reason)
+    }
+
     /// Counts a task that was rejected without having been offered.
     pub fn count_rejected(&mut self, reason: Reason) {
         self.counts.submitted += 1;

@@ -154,6 +154,10 @@ impl Rejection {
         Self { detail: Some(detail.to_string().into()), ..self }
     }
 
+    pub(crate) fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
+    }
+
     pub(crate) fn with_started(self, started: bool) -> Self {
         Self { started, ..self }
     }

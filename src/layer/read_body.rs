@@ -89,13 +89,13 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let format = ResponseFormat::of(&request);
         let deadline = request.extensions().get().copied().map(Deadline::moment);
-        let state = match ReadRequest::of(&self.settings, request, None, deadline) {
-            Ok(request) => {
-                // The service that was made ready goes with the request. A fresh clone stays, to be made ready anew.
-                let clone = self.inner.clone();
-                State::Reading { service: mem::replace(&mut self.inner, clone), request, format }
-            }
-            Err(request) => State::Called { future: self.inner.call(request) },
+        let state = if request.body().is_end_stream() {
+            State::Called { future: self.inner.call(request.map(Buffered::unread)) }
+        } else {
+            // The service that was made ready goes with the request. A fresh clone stays, to be made ready anew.
+            let clone = self.inner.clone();
+            let service = mem::replace(&mut self.inner, clone);
+            State::Reading { service, request: ReadRequest::of(&self.settings, request, None, deadline), format }
         };
         ReadBodyFuture { state }
     }

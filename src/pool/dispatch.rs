@@ -141,6 +141,15 @@ impl<T> Dispatch<T> {
         (offered, effects)
     }
 
+    /// Refuses a task that is not offered yet, if it would be refused now: the reason, and when to try again.
+    pub(crate) fn refuse_early(&self, now: Timestamp, offer: Offer) -> (Option<(Reason, Duration)>, Effects<T>) {
+        let mut evicted = Vec::new();
+        let mut state = self.lock();
+        let reason = state.admission.refuse_early(now, offer, &mut evicted);
+        let refused = reason.map(|reason| (reason, state.admission.retry_after(now)));
+        (refused, state.effects(now, evicted, None))
+    }
+
     /// Takes a queued task out of the queue, so that the task that waits for it can run it in place.
     pub(crate) fn start_in_place(&self, now: Timestamp, key: Key) -> (InPlace, Effects<T>) {
         let mut state = self.lock();

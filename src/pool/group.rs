@@ -10,6 +10,7 @@ use super::core_budget::{CoreBudget, TICK};
 use super::drain::Drain;
 use super::{cores, thread_state};
 use crate::admission::Timestamp;
+use crate::budget::Budget;
 use crate::config::Cores;
 use crate::sync::lock_std as lock;
 use crate::timer::TIMER;
@@ -22,6 +23,8 @@ pub(crate) struct Group {
     /// Tells groups apart.
     pub(crate) id: u64,
     pub(super) drain: Arc<Drain>,
+    /// The memory for request bodies that are read or queued.
+    pub(super) bodies: Budget,
     origin: Instant,
     cores: Cores,
     budget: Mutex<CoreBudget>,
@@ -49,12 +52,13 @@ pub(super) struct Membership {
 }
 
 impl Group {
-    pub(crate) fn new(cores: Cores, drain: Arc<Drain>) -> Arc<Self> {
+    pub(crate) fn new(cores: Cores, drain: Arc<Drain>, bodies: Budget) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let now = Instant::now();
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             drain,
+            bodies,
             origin: now,
             cores,
             budget: Mutex::new(CoreBudget::new(cores::available(cores))),

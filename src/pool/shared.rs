@@ -18,6 +18,8 @@ use super::streams::Streams;
 use super::task_log::RunningTasks;
 use crate::admission::{Settings, Timestamp};
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+use crate::budget::Budget;
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 use crate::config::Cores;
 use crate::config::{BodyPolicy, Trust};
 use crate::error::{Reason, Rejection};
@@ -93,7 +95,7 @@ impl Plan {
             stack_size: None,
             trust: Trust::default(),
             verbose: false,
-            group: Group::new(Cores::Auto, Arc::default()),
+            group: Group::new(Cores::Auto, Arc::default(), Budget::new(0)),
             share: 1,
             hooks: Hooks::default(),
             body: BodyPolicy::default(),

@@ -17,6 +17,7 @@ use super::task_future::TaskFuture;
 use super::task_state::TaskState;
 use super::{local, publish, task_log, worker};
 use crate::admission::{Offer, Outcome};
+use crate::budget::Budget;
 use crate::config::{BodyPolicy, Trust};
 use crate::error::{Reason, Rejection};
 use crate::metrics::PublishGuard;
@@ -96,6 +97,11 @@ impl Pool {
         &self.shared().plan.trust
     }
 
+    /// The memory for request bodies that are read or queued, of all pools of one `Pools`.
+    pub(crate) fn body_budget(&self) -> &Budget {
+        &self.shared().plan.group.bodies
+    }
+
     /// Whether as many streams are open as may be.
     pub(crate) fn is_full_of_streams(&self) -> bool {
         let pool = self.shared();
@@ -119,10 +125,8 @@ impl Pool {
     {
         let pool = self.shared();
         let Submission { future, options: asked, function, outcome_of, body, patient } = submission;
-        let parent = local::with_current(|task| (task.head().group, task.head().options));
-        let options = parent.map_or(asked, |(_, parent)| asked.inherit(&parent));
-        let submitted = pool.now();
-        let deadline = options.deadline.map(|deadline| pool.plan.group.timestamp_of(deadline.moment()));
+        let (options, offer) = self.offer_of(asked, patient);
+        let (submitted, deadline) = (pool.now(), offer.deadline);
         let head = Head {
             state: TaskState::new(),
             pool: pool.id,
@@ -135,14 +139,6 @@ impl Pool {
             body: body.clone(),
             continuation: Continuation::default(),
             log: self.is_verbose().then(|| LogEntry { id: OnceLock::new(), function: function() }),
-        };
-        let offer = Offer {
-            deadline,
-            level: options.priority.unwrap_or_default(),
-            caller: options.caller.map(Caller::id),
-            patient,
-            accepted: parent.is_some_and(|(group, _)| group == pool.plan.group.id),
-            rides: self.is_current(),
         };
         let context = TaskContext::capture(&pool.plan.hooks.context);
         let task = Task::new(pool.clone(), head, context, future, outcome_of);
@@ -175,6 +171,39 @@ impl Pool {
                 Err(Rejected { submission: None, rejection })
             }
         }
+    }
+
+    /// Rejects a request that is not submitted yet, if its pool would reject it now: it would be read in vain.
+    pub(crate) fn reject_early(&self, options: TaskOptions, function: impl FnOnce() -> String) -> Option<Rejection> {
+        if self.is_full_of_streams() {
+            return Some(self.count_rejected(Reason::StreamsFull, function));
+        }
+        let pool = self.shared();
+        let (_, offer) = self.offer_of(options, false);
+        let (refused, effects) = pool.dispatch.refuse_early(pool.now(), offer);
+        worker::perform(pool, effects);
+        let (reason, retry_after) = refused?;
+        worker::changed(pool);
+        if self.is_verbose() {
+            shielded(|| task_log::log_refusal(pool.name(), reason, &function()));
+        }
+        Some(pool.rejection(reason, retry_after))
+    }
+
+    /// The options of a task that is submitted here, and what admission is offered.
+    fn offer_of(&self, asked: TaskOptions, patient: bool) -> (TaskOptions, Offer) {
+        let group = &self.shared().plan.group;
+        let parent = local::with_current(|task| (task.head().group, task.head().options));
+        let options = parent.map_or(asked, |(_, parent)| asked.inherit(&parent));
+        let offer = Offer {
+            deadline: options.deadline.map(|deadline| group.timestamp_of(deadline.moment())),
+            level: options.priority.unwrap_or_default(),
+            caller: options.caller.map(Caller::id),
+            patient,
+            accepted: parent.is_some_and(|(id, _)| id == group.id),
+            rides: self.is_current(),
+        };
+        (options, offer)
     }
 
     /// Waits until a patient task would be admitted, or the pool drains.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::builder::{BuildError, PoolsBuilder};
 use super::routes::Routes;
 use crate::admission::{Bounds, Discipline, Limit, Settings};
+use crate::budget::Budget;
 use crate::config::{Concurrency, Config, PoolConfig, Queue, Trust};
 use crate::error::UnknownPool;
 use crate::pool::{ContextHooks, Drain, Group, Hooks, Plan, Pool, PoolStats, WorkerHooks};
@@ -84,7 +85,8 @@ impl Pools {
     ) -> Result<Self, BuildError> {
         config.validate()?;
         let drain = Arc::<Drain>::default();
-        let group = Group::new(config.performance.cores, drain.clone());
+        let bodies = Budget::new(config.performance.body_budget);
+        let group = Group::new(config.performance.cores, drain.clone(), bodies);
         let verbose = config.general.verbose;
         let mut pools = Vec::new();
         for (name, settings) in config.performance.thread_pools.iter() {
@@ -250,7 +252,7 @@ mod tests {
     use crate::config::Cores;
 
     fn admission(settings: &PoolConfig) -> Settings {
-        plan(&Workload::CPU, settings, &Trust::default(), &Group::new(Cores::Auto, Arc::default()), false, Hooks::default()).admission
+        plan(&Workload::CPU, settings, &Trust::default(), &Group::new(Cores::Auto, Arc::default(), Budget::new(0)), false, Hooks::default()).admission
     }
 
     #[test]

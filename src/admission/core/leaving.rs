@@ -54,26 +54,39 @@ impl<T> Admission<T> {
         }
     }
 
-    /// Ends what is due; failing that, sheds the newest of the lowest level below; failing that, of a busier caller.
+    /// Ends what is due; failing that, sheds the task that makes room.
     pub(super) fn make_room(
         &mut self,
         now: Timestamp,
         offer: Offer,
         evicted: &mut Vec<Evicted<T>>,
     ) -> Result<(), Reason> {
+        if let Some(index) = self.find_room(now, offer, evicted)? {
+            self.evict(index, Reason::Shed, evicted);
+        }
+        Ok(())
+    }
+
+    /// Ends what is due in a full queue. If it is full afterwards, finds the task that makes room: the newest of the
+    /// lowest level below, or of a busier caller.
+    pub(super) fn find_room(
+        &mut self,
+        now: Timestamp,
+        offer: Offer,
+        evicted: &mut Vec<Evicted<T>>,
+    ) -> Result<Option<u32>, Reason> {
         self.end_due(now, BATCH, evicted);
         if !self.is_full() {
-            return Ok(());
+            return Ok(None);
         }
         let (level, run, limit) = (offer.level as usize, self.run.value(), self.limiter.current());
         let below = self.levels.least_below(&self.slab, level, self.settings.capacity);
         let queue = self.levels.get(level);
-        let Some(index) = below.or_else(|| queue.least_beside(&self.slab, offer.caller)) else {
+        let least = below.or_else(|| queue.least_beside(&self.slab, offer.caller));
+        if least.is_none() {
             queue.overload.lost(run, limit);
-            return Err(Reason::QueueFull);
-        };
-        self.evict(index, Reason::Shed, evicted);
-        Ok(())
+        }
+        least.map(Some).ok_or(Reason::QueueFull)
     }
 
     /// Adds a task that leaves the queue unserved to the lost work of its level. `until` is the time at which its caller

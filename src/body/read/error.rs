@@ -1,19 +1,30 @@
 //! Why a body was not read to its end.
 
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
 use crate::error::Reason;
 
-/// Why a body was not read to its end. `Display` tells the client what is wrong.
+/// Why the body of a request was not read to its end. `Display` tells the client what is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReadError {
-    /// It has more bytes than this limit; of a gRPC request, its first message has.
-    TooLarge { limit: usize },
-    /// It did not arrive within this time.
-    TooLate { within: Duration },
-    /// It arrived at fewer bytes a second.
-    TooSlow { bytes_per_second: u64 },
+#[non_exhaustive]
+pub enum ReadError {
+    /// It is larger than the limit. Of a gRPC request, its first message is.
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// It did not arrive in time.
+    TooLate {
+        /// The time that it had.
+        within: Duration,
+    },
+    /// It arrived too slowly.
+    TooSlow {
+        /// The least rate that is allowed.
+        bytes_per_second: u64,
+    },
     /// The budget has no room for it.
     OverBudget,
     /// The deadline of the request passed.
@@ -23,7 +34,9 @@ pub(crate) enum ReadError {
 }
 
 impl ReadError {
-    pub(crate) const fn reason(self) -> Reason {
+    /// The reason for which a pool rejects the request.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
         match self {
             Self::TooLarge { .. } => Reason::BodyTooLarge,
             Self::TooLate { .. } | Self::TooSlow { .. } => Reason::BodyTimeout,
@@ -42,6 +55,8 @@ impl ReadError {
         }
     }
 }
+
+impl Error for ReadError {}
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

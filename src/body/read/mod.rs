@@ -12,6 +12,6 @@ mod request;
 mod settings;
 
 pub use self::buffered::Buffered;
-pub(crate) use self::error::ReadError;
-pub(crate) use self::request::ReadRequest;
+pub use self::error::ReadError;
+pub use self::request::ReadRequest;
 pub use self::settings::ReadBody;

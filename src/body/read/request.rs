@@ -18,11 +18,54 @@ use crate::body::error::BoxError;
 use crate::body::mark::BodyRead;
 use crate::budget::Budget;
 
-/// Reads the body of a request, and gives the request with the body that was read.
-pub(crate) struct ReadRequest<B> {
-    /// `None` once they were given away.
-    parts: Option<Parts>,
-    reading: Reading<B>,
+/// The future of [`ReadBody::read`].
+///
+/// # Panics
+///
+/// If it is polled again after it has ended.
+pub struct ReadRequest<B> {
+    state: State<B>,
+}
+
+enum State<B> {
+    /// There is nothing to read.
+    Ended(Option<Request<Buffered<B>>>),
+    Reading {
+        /// `None` once they were given away.
+        parts: Option<Parts>,
+        reading: Reading<B>,
+    },
+}
+
+impl ReadBody {
+    /// Reads the body of one request, for middleware that has to decide which bodies are read.
+    ///
+    /// ```
+    /// use axum::body::Body;
+    /// use axum::extract::Request;
+    /// use axum::response::{IntoResponse, Response};
+    /// use tower_offload::Rejection;
+    /// use tower_offload::body::ReadBody;
+    ///
+    /// async fn read_all_but_uploads(request: Request) -> Result<Request, String> {
+    ///     if request.uri().path().starts_with("/uploads") {
+    ///         return Ok(request);
+    ///     }
+    ///     let read = ReadBody::new(1 << 20).read(request).await.map_err(|error| error.to_string())?;
+    ///     Ok(read.map(Body::new))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the body is not read to its end.
+    pub fn read<B>(&self, request: Request<B>) -> ReadRequest<B>
+    where
+        B: Body,
+        B::Error: Into<BoxError>,
+    {
+        ReadRequest::of(self, request, None, None)
+    }
 }
 
 impl<B> ReadRequest<B>
@@ -30,19 +73,19 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// `None` if the body has ended, so that there is nothing to read. `budget` counts if `settings` have none.
+    /// Reads the body of a request. `budget` counts if `settings` have none.
     pub(crate) fn of(
         settings: &ReadBody,
         request: Request<B>,
         budget: Option<&Budget>,
         deadline: Option<Instant>,
-    ) -> Result<Self, Request<Buffered<B>>> {
+    ) -> Self {
         if request.body().is_end_stream() {
-            return Err(request.map(Buffered::unread));
+            return Self { state: State::Ended(Some(request.map(Buffered::unread))) };
         }
         let (parts, body) = request.into_parts();
         let reading = Reading::of(settings, &parts.headers, body, budget, deadline);
-        Ok(Self { parts: Some(parts), reading })
+        Self { state: State::Reading { parts: Some(parts), reading } }
     }
 }
 
@@ -54,8 +97,12 @@ where
     type Output = Result<Request<Buffered<B>>, ReadError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let body = ready!(Pin::new(&mut self.reading).poll(cx))?;
-        let mut parts = self.parts.take().expect("a request is given once");
+        let (parts, reading) = match &mut self.state {
+            State::Ended(request) => return Poll::Ready(Ok(request.take().expect("a request is given once"))),
+            State::Reading { parts, reading } => (parts, reading),
+        };
+        let body = ready!(Pin::new(reading).poll(cx))?;
+        let mut parts = parts.take().expect("a request is given once");
         // So that a rejection does not close the connection.
         match body.is_whole() {
             true => parts.extensions.insert(BodyRead),
@@ -65,8 +112,10 @@ where
     }
 }
 
+impl<B> Unpin for ReadRequest<B> {}
+
 impl<B> fmt::Debug for ReadRequest<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadRequest").field("reading", &self.reading).finish_non_exhaustive()
+        f.debug_struct("ReadRequest").finish_non_exhaustive()
     }
 }
