@@ -17,21 +17,23 @@ use crate::reject::{OnReject, Protocol};
 ///
 /// It is boxed from the start, so that moving it into a pool does not copy the request, and the response future stays
 /// small.
-pub(super) type BoxedCall<S, Req, R, P> = Boxed<Call<S, Req, R, P>>;
+///
+/// `Q` is the request that the service gets, and `Req` the one that the layer got.
+pub(super) type BoxedCall<S, Q, Req, R, P> = Boxed<Call<S, Q, Req, R, P>>;
 
 #[pin_project]
-pub(super) struct Call<S: Service<Req>, Req, R, P> {
+pub(super) struct Call<S: Service<Q>, Q, Req, R, P> {
     #[pin]
-    state: State<S, Req>,
+    state: State<S, Q>,
     reject: R,
     expects_body: bool,
-    protocol: PhantomData<fn() -> P>,
+    protocol: PhantomData<fn(Req) -> P>,
 }
 
 #[pin_project(project = StateProj)]
-enum State<S: Service<Req>, Req> {
+enum State<S: Service<Q>, Q> {
     /// `None` if the call itself panicked.
-    Ready { call: Option<(S, Req)> },
+    Ready { call: Option<(S, Q)> },
     Called {
         #[pin]
         future: S::Future,
@@ -44,23 +46,15 @@ pub(super) struct Answer<Res, Err> {
     pub(super) outcome: Outcome,
 }
 
-impl<S, Req, R, P> Call<S, Req, R, P>
+impl<S, Q, Req, R, P> Call<S, Q, Req, R, P>
 where
-    S: Service<Req>,
+    S: Service<Q>,
     R: OnReject<Req, S::Response, S::Error>,
     P: Protocol<Req, S::Response, S::Error>,
 {
-    pub(super) fn boxed(service: S, request: Req, reject: R) -> BoxedCall<S, Req, R, P> {
-        let expects_body = reject.expects_body(&request);
+    pub(super) fn boxed(service: S, request: Q, reject: R, expects_body: bool) -> BoxedCall<S, Q, Req, R, P> {
         let state = State::Ready { call: Some((service, request)) };
         Boxed::new(Self { state, reject, expects_body, protocol: PhantomData })
-    }
-
-    pub(super) fn request(&self) -> Option<&Req> {
-        match &self.state {
-            State::Ready { call } => call.as_ref().map(|(_, request)| request),
-            State::Called { .. } => None,
-        }
     }
 
     /// Polls the call inside of another task of its pool: its body is not that task's.
@@ -92,9 +86,9 @@ where
     }
 }
 
-impl<S, Req, R, P> Future for Call<S, Req, R, P>
+impl<S, Q, Req, R, P> Future for Call<S, Q, Req, R, P>
 where
-    S: Service<Req>,
+    S: Service<Q>,
     R: OnReject<Req, S::Response, S::Error>,
     P: Protocol<Req, S::Response, S::Error>,
 {

@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project::{pin_project, pinned_drop};
 use tower_service::Service;
 
-use super::call::{Answer, BoxedCall};
+use super::call::{Answer, BoxedCall, Call};
 use super::options::Options;
-use crate::body::ResponseContext;
+use super::request_body::{RequestBody, Unread};
+use crate::body::{ReadError, ResponseContext};
 use crate::error::{Reason, Rejection, TaskError};
 use crate::pool::{Pending, Pool, Submission, TaskOptions};
 use crate::reject::{Http, OnReject, Protocol};
@@ -20,7 +22,7 @@ use crate::workload::Workload;
 
 /// The future of [`PoolService`](super::PoolService).
 ///
-/// The request is submitted when this is first polled. Dropping it cancels the request, unless the layer
+/// The request is submitted when this is first polled, or when its body was read. Dropping it cancels the request, unless the layer
 /// [detaches](crate::PoolLayer::detach) its handlers.
 ///
 /// # Panics
@@ -28,13 +30,14 @@ use crate::workload::Workload;
 /// If it is polled again after it gave the response. With [`resume_panics`](crate::PoolLayer::resume_panics), and for a
 /// request that runs inline, also if the handler panics.
 #[pin_project(PinnedDrop)]
-pub struct ResponseFuture<S, Req, R, P = Http>
+pub struct ResponseFuture<S, Req, R, P = Http, B = Unread>
 where
-    S: Service<Req>,
+    B: RequestBody<Req>,
+    S: Service<B::Request>,
     R: OnReject<Req, S::Response, S::Error>,
 {
     #[pin]
-    state: State<S, Req, R, P>,
+    state: State<S, Req, R, P, B>,
     reject: R,
     protocol: P,
     /// Taken by a rejection. A request that runs inline has none, because nothing rejects it.
@@ -43,39 +46,64 @@ where
 }
 
 #[pin_project(project = StateProj)]
-pub(super) enum State<S, Req, R, P>
+pub(super) enum State<S, Req, R, P, B>
 where
-    S: Service<Req>,
+    B: RequestBody<Req>,
+    S: Service<B::Request>,
     R: OnReject<Req, S::Response, S::Error>,
 {
+    /// The pool is chosen, and the body of the request is to be read.
+    Reading { pool: Pool, reading: Reading<S, B::Reading, R::Hint>, expects_body: bool, task: Task },
     /// The pool is chosen, and the request is not submitted yet. Submitting takes the call.
-    Chosen { pool: Pool, call: Option<BoxedCall<S, Req, R, P>>, options: TaskOptions },
+    Chosen { pool: Pool, call: Option<BoxedCall<S, B::Request, Req, R, P>>, task: Task },
     /// No pool was chosen.
     Inline {
         #[pin]
         future: S::Future,
     },
     /// The first poll found that this thread is a worker of the chosen pool.
-    Here { call: BoxedCall<S, Req, R, P> },
+    Here { call: BoxedCall<S, B::Request, Req, R, P> },
     /// The request was submitted.
     Pending { pending: Pending<Answer<R::Response, S::Error>>, late: Option<Sleep> },
     /// The request was rejected before it came to a pool.
     Rejected { rejection: Option<Rejection> },
 }
 
-impl<S, Req, R, P> ResponseFuture<S, Req, R, P>
+/// How the request is submitted.
+#[derive(Default)]
+pub(super) struct Task {
+    pub(super) options: TaskOptions,
+    /// The name of the request in the log, if tasks are logged.
+    pub(super) function: Option<String>,
+}
+
+/// A request whose body is to be read, and the service that was made ready for it.
+pub(super) struct Reading<S, F, H> {
+    /// Taken when the body was read.
+    pub(super) service: Option<S>,
+    pub(super) request: F,
+    /// The hint for a rejection after the body was read.
+    pub(super) hint: Option<H>,
+    /// Whether the pool was asked if it would reject the request.
+    pub(super) begun: bool,
+}
+
+impl<S, Req, R, P, B> ResponseFuture<S, Req, R, P, B>
 where
-    S: Service<Req>,
+    B: RequestBody<Req>,
+    S: Service<B::Request>,
     R: OnReject<Req, S::Response, S::Error>,
 {
-    pub(super) fn new(state: State<S, Req, R, P>, reject: R, protocol: P, hint: Option<R::Hint>, options: Options) -> Self {
+    pub(super) fn new(state: State<S, Req, R, P, B>, reject: R, protocol: P, hint: Option<R::Hint>, options: Options) -> Self {
         Self { state, reject, protocol, hint, options }
     }
 }
 
-impl<S, Req, R, P> Future for ResponseFuture<S, Req, R, P>
+impl<S, Req, R, P, B> Future for ResponseFuture<S, Req, R, P, B>
 where
-    S: Service<Req> + Send + 'static,
+    B: RequestBody<Req>,
+    B::Request: Send + 'static,
+    S: Service<B::Request> + Send + 'static,
     S::Error: Send + 'static,
     S::Future: Send + 'static,
     Req: Send + 'static,
@@ -108,13 +136,24 @@ where
                 StateProj::Rejected { rejection } => {
                     break Err(rejection.take().expect("a response is given once"));
                 }
-                StateProj::Chosen { pool, call, options } => {
+                StateProj::Reading { pool, reading, expects_body, task } => {
+                    match ready!(reading.poll(pool, task, cx)) {
+                        Ok((service, request)) => {
+                            *this.hint = reading.hint.take();
+                            let call = Call::boxed(service, request, this.reject.clone(), *expects_body);
+                            State::Chosen { pool: pool.clone(), call: Some(call), task: mem::take(task) }
+                        }
+                        Err(rejection) => State::Rejected { rejection: Some(rejection) },
+                    }
+                }
+                StateProj::Chosen { pool, call, task } => {
                     let call = call.take().expect("a request is submitted once");
                     if pool.is_current() {
                         State::Here { call }
                     } else {
-                        match submit(pool, call, *options, this.options, this.protocol) {
-                            Ok(pending) => State::Pending { pending, late: this.options.late_after(options.deadline) },
+                        let deadline = task.options.deadline;
+                        match submit(pool, call, mem::take(task), this.options) {
+                            Ok(pending) => State::Pending { pending, late: this.options.late_after(deadline) },
                             Err(rejection) => break Err(rejection),
                         }
                     }
@@ -160,23 +199,23 @@ fn rejection(pool: &Workload, error: TaskError, options: &Options) -> Rejection 
     }
 }
 
-fn submit<S, Req, R, P>(
+fn submit<S, Q, Req, R, P>(
     pool: &Pool,
-    call: BoxedCall<S, Req, R, P>,
-    options: TaskOptions,
+    call: BoxedCall<S, Q, Req, R, P>,
+    task: Task,
     layer: &Options,
-    protocol: &P,
 ) -> Result<Pending<Answer<R::Response, S::Error>>, Rejection>
 where
-    S: Service<Req> + Send + 'static,
+    S: Service<Q> + Send + 'static,
     S::Error: Send + 'static,
     S::Future: Send + 'static,
-    Req: Send + 'static,
+    Q: Send + 'static,
+    Req: 'static,
     R: OnReject<Req, S::Response, S::Error>,
     R::Response: Send + 'static,
     P: Protocol<Req, S::Response, S::Error>,
 {
-    let function = pool.is_verbose().then(|| call.get()?.request().map(|request| protocol.describe(request))).flatten();
+    let Task { options, function } = task;
     if pool.is_full_of_streams() {
         return Err(pool.count_rejected(Reason::StreamsFull, || function.unwrap_or_default()));
     }
@@ -191,11 +230,34 @@ where
     submitted.map_err(|rejected| rejected.rejection)
 }
 
+impl<S, F, H> Reading<S, F, H> {
+    /// Reads the body, unless the pool would reject the request now. Gives the service and its request.
+    fn poll<Q>(&mut self, pool: &Pool, task: &Task, cx: &mut Context<'_>) -> Poll<Result<(S, Q), Rejection>>
+    where
+        F: Future<Output = Result<Q, ReadError>> + Unpin,
+    {
+        let function = || task.function.clone().unwrap_or_default();
+        if !mem::replace(&mut self.begun, true)
+            && !pool.is_current()
+            && let Some(rejection) = pool.reject_early(task.options, function)
+        {
+            return Poll::Ready(Err(rejection));
+        }
+        let read = ready!(Pin::new(&mut self.request).poll(cx));
+        let service = self.service.take().expect("a body is read once");
+        Poll::Ready(read.map(|request| (service, request)).map_err(|error| {
+            let rejection = pool.count_rejected(error.reason(), function);
+            rejection.with_detail(&error).with_retry_after(error.retry_after())
+        }))
+    }
+}
+
 /// Lets the handler of a client that has left run to its end, if the layer detaches handlers.
 #[pinned_drop]
-impl<S, Req, R, P> PinnedDrop for ResponseFuture<S, Req, R, P>
+impl<S, Req, R, P, B> PinnedDrop for ResponseFuture<S, Req, R, P, B>
 where
-    S: Service<Req>,
+    B: RequestBody<Req>,
+    S: Service<B::Request>,
     R: OnReject<Req, S::Response, S::Error>,
 {
     fn drop(self: Pin<&mut Self>) {
@@ -206,9 +268,10 @@ where
     }
 }
 
-impl<S, Req, R, P> fmt::Debug for ResponseFuture<S, Req, R, P>
+impl<S, Req, R, P, B> fmt::Debug for ResponseFuture<S, Req, R, P, B>
 where
-    S: Service<Req>,
+    B: RequestBody<Req>,
+    S: Service<B::Request>,
     R: OnReject<Req, S::Response, S::Error>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

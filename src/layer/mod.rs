@@ -5,11 +5,15 @@ mod future;
 mod options;
 mod pool_layer;
 mod read_body;
+mod request_body;
 mod service;
 
 pub use self::future::ResponseFuture;
 pub use self::pool_layer::PoolLayer;
 pub use self::read_body::{ReadBodyFuture, ReadBodyService};
+#[doc(hidden)]
+pub use self::request_body::NoReading;
+pub use self::request_body::{RequestBody, Unread};
 pub use self::service::PoolService;
 
 /// A missing bound is an error at the closure or the implementation that lacks it.

@@ -7,7 +7,9 @@ use http::Response;
 use tower_layer::Layer;
 
 use super::options::Options;
+use super::request_body::Unread;
 use super::service::PoolService;
+use crate::body::ReadBody;
 use crate::config::BodyPolicy;
 use crate::error::{Rejection, UnknownPool};
 use crate::pool::Pool;
@@ -19,7 +21,8 @@ use crate::workload::{Marker, PoolName};
 
 /// Wraps any Tower service so that each request's handler runs in a workload pool.
 ///
-/// `W` selects the pool, `R` answers the requests that a pool rejects, and `P` is the protocol of the requests. Clones
+/// `W` selects the pool, `R` answers the requests that a pool rejects, `P` is the protocol of the requests, and `B` says
+/// whether their bodies are read first. Clones
 /// share the same pools and so the same limits, also if axum applies the layer once for each route.
 ///
 /// ```
@@ -87,9 +90,8 @@ use crate::workload::{Marker, PoolName};
 ///
 /// A handler's extractors run in the pool too. An extractor that reads the body (`String`, `Json`, `Bytes`) waits there
 /// for the client and keeps its permit: as many clients as the limit allows, each of which sends half a body, stop the
-/// pool. Read the body in middleware around this layer, bounded in size and time, as `read_first` of the example server
-/// does. A `TimeoutLayer` around this layer bounds the wait too. The response body holds no permit, so clients that
-/// read slowly do not matter.
+/// pool. [`read_body`](Self::read_body) reads the body before the request takes a place in the pool. The response body
+/// holds no permit unless it is told to, so clients that read slowly do not matter.
 ///
 /// # Without a pool
 ///
@@ -109,10 +111,11 @@ use crate::workload::{Marker, PoolName};
 /// A handler's panic is answered with a status of 500, or continues in the response future after
 /// [`resume_panics`](Self::resume_panics). The worker survives it.
 #[derive(Clone, Debug)]
-pub struct PoolLayer<W, R = Responses, P = Http> {
+pub struct PoolLayer<W, R = Responses, P = Http, B = Unread> {
     selector: W,
     reject: R,
     protocol: P,
+    body: B,
     options: Options,
 }
 
@@ -281,16 +284,15 @@ impl<W> PoolLayer<W> {
     }
 
     const fn make(selector: W) -> Self {
-        let options = Options::NONE;
-        Self { selector, reject: Responses, protocol: Http, options }
+        Self { selector, reject: Responses, protocol: Http, body: Unread::NEW, options: Options::NONE }
     }
 }
 
-impl<W, R, P> PoolLayer<W, R, P> {
+impl<W, R, P, B> PoolLayer<W, R, P, B> {
     /// Asks `other` for the pool of each request that this layer would run inline.
     ///
     /// Each layer keeps its own priorities, callers and options for the requests that it chooses a pool for. The
-    /// response to rejections and the protocol are those of this layer.
+    /// response to rejections, the protocol, and whether bodies are read are those of this layer.
     ///
     /// ```
     /// use tower_offload::{Io, PoolLayer, Pools};
@@ -300,7 +302,7 @@ impl<W, R, P> PoolLayer<W, R, P> {
     /// # let _ = layer;
     /// ```
     #[must_use]
-    pub fn or<V, S, Q>(self, other: PoolLayer<V, S, Q>) -> PoolLayer<Or<W, V>, R, P> {
+    pub fn or<V, S, Q, C>(self, other: PoolLayer<V, S, Q, C>) -> PoolLayer<Or<W, V>, R, P, B> {
         let second = Branch { selector: other.selector, options: other.options };
         let options = self.options.clone();
         let layer = self.select_with(|selector| Or::new(Branch { selector, options }, second));
@@ -322,7 +324,7 @@ impl<W, R, P> PoolLayer<W, R, P> {
     /// # let _ = layer;
     /// ```
     #[must_use]
-    pub fn priority_by<Req, F>(self, function: F) -> PoolLayer<PriorityBy<W, F>, R, P>
+    pub fn priority_by<Req, F>(self, function: F) -> PoolLayer<PriorityBy<W, F>, R, P, B>
     where
         F: Fn(&Req) -> Option<Priority> + Send + Sync + 'static,
     {
@@ -350,7 +352,7 @@ impl<W, R, P> PoolLayer<W, R, P> {
     /// # let _ = layer;
     /// ```
     #[must_use]
-    pub fn fair_by<Req, F, K>(self, function: F) -> PoolLayer<FairBy<W, F>, R, P>
+    pub fn fair_by<Req, F, K>(self, function: F) -> PoolLayer<FairBy<W, F>, R, P, B>
     where
         F: Fn(&Req) -> Option<K> + Send + Sync + 'static,
         K: Hash + 'static,
@@ -358,9 +360,9 @@ impl<W, R, P> PoolLayer<W, R, P> {
         self.select_with(|selector| FairBy::new(selector, function))
     }
 
-    fn select_with<V>(self, wrap: impl FnOnce(W) -> V) -> PoolLayer<V, R, P> {
-        let Self { selector, reject, protocol, options } = self;
-        PoolLayer { selector: wrap(selector), reject, protocol, options }
+    fn select_with<V>(self, wrap: impl FnOnce(W) -> V) -> PoolLayer<V, R, P, B> {
+        let Self { selector, reject, protocol, body, options } = self;
+        PoolLayer { selector: wrap(selector), reject, protocol, body, options }
     }
 
     /// Answers rejections with `function`, which makes a response in the body type of the service.
@@ -375,9 +377,9 @@ impl<W, R, P> PoolLayer<W, R, P> {
     /// # let _ = layer;
     /// ```
     #[must_use]
-    pub fn reject_with<F, B>(self, function: F) -> PoolLayer<W, RejectWith<F>, P>
+    pub fn reject_with<F, RB>(self, function: F) -> PoolLayer<W, RejectWith<F>, P, B>
     where
-        F: Fn(Rejection) -> Response<B> + Clone + Send + Sync + 'static,
+        F: Fn(Rejection) -> Response<RB> + Clone + Send + Sync + 'static,
     {
         self.reject_by(RejectWith::new(function))
     }
@@ -404,7 +406,7 @@ impl<W, R, P> PoolLayer<W, R, P> {
     /// let app: Router = Router::new().route("/hash", post(|| async { "hashed" }).route_layer(layers));
     /// ```
     #[must_use]
-    pub fn errors(self) -> PoolLayer<W, Errors, P> {
+    pub fn errors(self) -> PoolLayer<W, Errors, P, B> {
         self.reject_by(Errors)
     }
 
@@ -430,7 +432,7 @@ impl<W, R, P> PoolLayer<W, R, P> {
     /// # }
     /// ```
     #[must_use]
-    pub fn any_request(self) -> PoolLayer<W, Errors, AnyRequest> {
+    pub fn any_request(self) -> PoolLayer<W, Errors, AnyRequest, B> {
         self.reject_by(Errors).protocol(AnyRequest)
     }
 
@@ -449,22 +451,51 @@ impl<W, R, P> PoolLayer<W, R, P> {
     ///     .route_layer(option_layer(offload.then(|| PoolLayer::<Cpu>::new(&pools).same_body())));
     /// ```
     #[must_use]
-    pub fn same_body(self) -> PoolLayer<W, SameBody, P> {
+    pub fn same_body(self) -> PoolLayer<W, SameBody, P, B> {
         self.reject_by(SameBody)
     }
 
     /// Answers rejections with an [`OnReject`](crate::reject::OnReject) of your own.
     #[must_use]
-    pub fn reject_by<S>(self, reject: S) -> PoolLayer<W, S, P> {
-        let Self { selector, protocol, options, .. } = self;
-        PoolLayer { selector, reject, protocol, options }
+    pub fn reject_by<S>(self, reject: S) -> PoolLayer<W, S, P, B> {
+        let Self { selector, protocol, body, options, .. } = self;
+        PoolLayer { selector, reject, protocol, body, options }
     }
 
     /// Reads requests with a [`Protocol`](crate::reject::Protocol) of your own.
     #[must_use]
-    pub fn protocol<Q>(self, protocol: Q) -> PoolLayer<W, R, Q> {
-        let Self { selector, reject, options, .. } = self;
-        PoolLayer { selector, reject, protocol, options }
+    pub fn protocol<Q>(self, protocol: Q) -> PoolLayer<W, R, Q, B> {
+        let Self { selector, reject, body, options, .. } = self;
+        PoolLayer { selector, reject, protocol, body, options }
+    }
+
+    /// Reads the body of each request before the request takes a place in the pool.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use axum::{Router, routing::post};
+    /// use tower_offload::{Cpu, PoolLayer, Pools, body::ReadBody};
+    ///
+    /// let read_body = ReadBody::new(1 << 20).within(Duration::from_secs(10));
+    /// let layer = PoolLayer::<Cpu>::new(&Pools::default()).read_body(read_body);
+    /// let app: Router = Router::new().route("/digest", post(async |body: String| body).route_layer(layer));
+    /// ```
+    ///
+    /// A request that the pool would reject now is rejected unread, so that nobody uploads in vain. Otherwise the body
+    /// is read on the connection's task, where a slow client delays nobody, and then the request is submitted: its
+    /// handler finds the whole body. A [`Deadline`](crate::Deadline) that passes meanwhile is answered with a status of
+    /// 504. All bodies that are read or queued have their place in one budget of the pools, `performance.body_budget`.
+    ///
+    /// The inner service gets a `Request<Buffered<B>>`: [`Buffered`](crate::body::Buffered). axum and tonic take any
+    /// type of body. See [bodies of requests](crate::docs::bodies) for services that do not, and for requests whose
+    /// bodies must not be read first.
+    ///
+    /// The body of a request that runs inline is not read.
+    #[must_use]
+    pub fn read_body(self, read_body: ReadBody) -> PoolLayer<W, R, P, ReadBody> {
+        let Self { selector, reject, protocol, options, .. } = self;
+        PoolLayer { selector, reject, protocol, body: read_body, options }
     }
 
     /// Continues a handler's panic in the response future, for example for a `CatchPanicLayer` around this layer.
@@ -524,11 +555,12 @@ impl<W, R, P> PoolLayer<W, R, P> {
     }
 }
 
-impl<S, W: Clone, R: Clone, P: Clone> Layer<S> for PoolLayer<W, R, P> {
-    type Service = PoolService<S, W, R, P>;
+impl<S, W: Clone, R: Clone, P: Clone, B: Clone> Layer<S> for PoolLayer<W, R, P, B> {
+    type Service = PoolService<S, W, R, P, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
         let selector = Arc::new(self.selector.clone());
-        PoolService::new(inner, selector, self.reject.clone(), self.protocol.clone(), self.options.clone())
+        let (reject, protocol, body) = (self.reject.clone(), self.protocol.clone(), self.body.clone());
+        PoolService::new(inner, selector, reject, protocol, body, self.options.clone())
     }
 }

@@ -8,25 +8,28 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use super::call::Call;
-use super::future::{ResponseFuture, State};
+use super::future::{Reading, ResponseFuture, State, Task};
 use super::options::Options;
+use super::request_body::{RequestBody, Unread};
 use crate::error::{Reason, Rejection};
-use crate::pool::TaskOptions;
+use crate::pool::{Pool, TaskOptions};
 use crate::reject::{Http, OnReject, Protocol, Responses};
 use crate::select::{Select, Target};
+use crate::terms::Deadline;
 
 /// A service whose requests run in workload pools; made by [`PoolLayer`](crate::PoolLayer).
-pub struct PoolService<S, W, R = Responses, P = Http> {
+pub struct PoolService<S, W, R = Responses, P = Http, B = Unread> {
     inner: S,
     selector: Arc<W>,
     reject: R,
     protocol: P,
+    body: B,
     options: Options,
 }
 
-impl<S, W, R, P> PoolService<S, W, R, P> {
-    pub(super) const fn new(inner: S, selector: Arc<W>, reject: R, protocol: P, options: Options) -> Self {
-        Self { inner, selector, reject, protocol, options }
+impl<S, W, R, P, B> PoolService<S, W, R, P, B> {
+    pub(super) const fn new(inner: S, selector: Arc<W>, reject: R, protocol: P, body: B, options: Options) -> Self {
+        Self { inner, selector, reject, protocol, body, options }
     }
 
     /// The inner service.
@@ -45,9 +48,11 @@ impl<S, W, R, P> PoolService<S, W, R, P> {
     }
 }
 
-impl<S, W, R, P, Req> Service<Req> for PoolService<S, W, R, P>
+impl<S, W, R, P, B, Req> Service<Req> for PoolService<S, W, R, P, B>
 where
-    S: Service<Req> + Clone + Send + 'static,
+    B: RequestBody<Req>,
+    B::Request: Send + 'static,
+    S: Service<B::Request> + Clone + Send + 'static,
     S::Error: Send + 'static,
     S::Future: Send + 'static,
     Req: Send + 'static,
@@ -58,7 +63,7 @@ where
 {
     type Response = R::Response;
     type Error = R::Error;
-    type Future = ResponseFuture<S, Req, R, P>;
+    type Future = ResponseFuture<S, Req, R, P, B>;
 
     /// Ready when the inner service is. A full pool rejects requests; it does not delay readiness.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), R::Error>> {
@@ -79,10 +84,7 @@ where
         let state = match pool.map(|pool| (self.protocol.terms(&mut request, pool.trust()), pool)) {
             Ok((Ok(terms), pool)) => {
                 let options = TaskOptions::of_request(terms, selection.priority, selection.caller);
-                // The service that was made ready goes with the request. A fresh clone stays, to be made ready anew.
-                let clone = self.inner.clone();
-                let call = Call::boxed(mem::replace(&mut self.inner, clone), request, self.reject.clone());
-                State::Chosen { pool, call: Some(call), options }
+                self.chosen(pool, options, request)
             }
             Ok((Err(bad), pool)) => {
                 let rejection = pool.count_rejected(Reason::BadHeader, || self.protocol.describe(&request));
@@ -95,38 +97,75 @@ where
     }
 }
 
-impl<S, W, R, P> PoolService<S, W, R, P> {
-    fn run_inline<Req>(&mut self, request: Req) -> ResponseFuture<S, Req, R, P>
+impl<S, W, R, P, B> PoolService<S, W, R, P, B> {
+    /// The state of a request that a pool is chosen for.
+    fn chosen<Req>(&mut self, pool: Pool, options: TaskOptions, request: Req) -> State<S, Req, R, P, B>
     where
-        S: Service<Req>,
+        B: RequestBody<Req>,
+        S: Service<B::Request> + Clone,
+        R: OnReject<Req, S::Response, S::Error>,
+        P: Protocol<Req, S::Response, S::Error>,
+    {
+        let task = Task { options, function: pool.is_verbose().then(|| self.protocol.describe(&request)) };
+        let expects_body = self.reject.expects_body(&request);
+        // The service that was made ready goes with the request. A fresh clone stays, to be made ready anew.
+        let clone = self.inner.clone();
+        let service = mem::replace(&mut self.inner, clone);
+        let deadline = options.deadline.map(Deadline::moment);
+        let look = |request: &Req| self.reject.hint(request);
+        match self.body.read(request, look, pool.body_budget(), deadline) {
+            Ok((request, hint)) => {
+                let reading = Reading { service: Some(service), request, hint: Some(hint), begun: false };
+                State::Reading { pool, reading, expects_body, task }
+            }
+            Err(request) => {
+                let call = Call::boxed(service, request, self.reject.clone(), expects_body);
+                State::Chosen { pool, call: Some(call), task }
+            }
+        }
+    }
+
+    fn run_inline<Req>(&mut self, request: Req) -> ResponseFuture<S, Req, R, P, B>
+    where
+        B: RequestBody<Req>,
+        S: Service<B::Request>,
         R: OnReject<Req, S::Response, S::Error>,
         P: Clone,
     {
-        let state = State::Inline { future: self.inner.call(request) };
+        let state = State::Inline { future: self.inner.call(B::unread(request)) };
         ResponseFuture::new(state, self.reject.clone(), self.protocol.clone(), None, self.options.clone())
     }
 }
 
 /// The clone shares the selector.
-impl<S: Clone, W, R: Clone, P: Clone> Clone for PoolService<S, W, R, P> {
+impl<S: Clone, W, R: Clone, P: Clone, B: Clone> Clone for PoolService<S, W, R, P, B> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
             selector: Arc::clone(&self.selector),
             reject: self.reject.clone(),
             protocol: self.protocol.clone(),
+            body: self.body.clone(),
             options: self.options.clone(),
         }
     }
 }
 
-impl<S: fmt::Debug, W: fmt::Debug, R: fmt::Debug, P: fmt::Debug> fmt::Debug for PoolService<S, W, R, P> {
+impl<S, W, R, P, B> fmt::Debug for PoolService<S, W, R, P, B>
+where
+    S: fmt::Debug,
+    W: fmt::Debug,
+    R: fmt::Debug,
+    P: fmt::Debug,
+    B: fmt::Debug,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PoolService")
             .field("inner", &self.inner)
             .field("selector", &self.selector)
             .field("reject", &self.reject)
             .field("protocol", &self.protocol)
+            .field("body", &self.body)
             .finish_non_exhaustive()
     }
 }
