@@ -135,8 +135,10 @@ impl<D: Buf + Send + 'static> Buffer<D> {
             Progress::Stalled => return Space::Stalled,
             Progress::Gone => return Space::Gone,
             Progress::Done => return Space::Done,
-            Progress::Waits | Progress::Slow(_) if state.bytes < self.capacity => Space::Free,
-            Progress::Waits | Progress::Slow(_) => Space::Full,
+            // A frame is never split, so a frame larger than the buffer must find room, too.
+            Progress::Waits => Space::Free,
+            Progress::Slow(_) if state.bytes < self.capacity => Space::Free,
+            Progress::Slow(_) => Space::Full,
         };
         if !state.producer.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             _before = state.producer.replace(cx.waker().clone());

@@ -38,8 +38,15 @@ pub(crate) enum Call {
     EvictAll(Reason),
 }
 
-pub(crate) const OUTCOMES: [Outcome; 6] =
-    [Outcome::Ok, Outcome::Error, Outcome::Panicked, Outcome::Cancelled, Outcome::Expired, Outcome::Rejected];
+pub(crate) const OUTCOMES: [Outcome; 7] = [
+    Outcome::Ok,
+    Outcome::Error,
+    Outcome::Panicked,
+    Outcome::Cancelled,
+    Outcome::Expired,
+    Outcome::Rejected,
+    Outcome::Stalled,
+];
 
 /// Makes the calls, and checks every invariant after each.
 pub(crate) fn check(settings: Settings, seed: u64, calls: impl IntoIterator<Item = Call>) {
@@ -80,7 +87,7 @@ pub(crate) fn check_extremes(settings: Settings, seed: u64, calls: Vec<Extreme>)
         let key = keys.get(ran.subsec_nanos() as usize % keys.len().max(1)).copied();
         match (kind, key) {
             (6..8, _) => keys.extend(admission.take(now, &mut evicted).map(|started| started.key)),
-            (8..10, Some(key)) => _ = admission.finish(now, key, OUTCOMES[usize::from(kind) % 6], Some(ran)),
+            (8..10, Some(key)) => _ = admission.finish(now, key, OUTCOMES[usize::from(kind) % OUTCOMES.len()], Some(ran)),
             (10, Some(key)) => _ = admission.cancel(now, key, Outcome::Cancelled),
             (11, _) => admission.expire(now, &mut evicted),
             _ => {}
@@ -143,7 +150,7 @@ fn decode_call(kind: u8, next: &mut impl FnMut() -> usize) -> Call {
         16..18 => Call::Cancel(next()),
         18..24 => {
             let (which, how) = (next(), next());
-            Call::Finish(which, OUTCOMES[how % 6], (how & 64 == 0).then(|| next() as u64))
+            Call::Finish(which, OUTCOMES[how % OUTCOMES.len()], (how & 64 == 0).then(|| next() as u64))
         }
         24 => Call::Expire,
         25..28 => Call::Pass(next() as u64),

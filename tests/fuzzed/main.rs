@@ -6,6 +6,7 @@
 
 mod admission;
 mod config;
+mod frames;
 mod headers;
 mod routes;
 
@@ -17,6 +18,7 @@ use tower_offload::Reason;
 use tower_offload::admission::{Bounds, Discipline, Limit, Settings, Timestamp};
 
 use self::admission::{Call, Extreme, OUTCOMES};
+use self::frames::{Script, Step};
 
 /// Every input in the corpus of a fuzz target.
 fn kept(target: &str) -> Vec<Vec<u8>> {
@@ -58,6 +60,35 @@ fn the_corpus_of_admission_passes() {
     }
 }
 
+#[test]
+fn the_corpus_of_frames_passes() {
+    kept("frames").iter().for_each(|input| frames::check(&frames::decode(input)));
+}
+
+/// A body of few or many steps, with a buffer that some of them fill.
+fn scripts() -> impl Strategy<Value = Script> {
+    let step = prop_oneof![
+        6 => prop_oneof![Just(0), 1..200_u16, 1000..9000_u16].prop_map(Step::Data),
+        3 => Just(Step::Wait),
+        1 => any::<u8>().prop_map(Step::Trailers),
+        1 => proptest::bool::weighted(0.2).prop_map(|fails| if fails { Step::Fail } else { Step::Wait }),
+    ];
+    let steps = prop_oneof![
+        2 => proptest::collection::vec(step.clone(), 0..6),
+        1 => proptest::collection::vec(step, 0..120),
+    ];
+    let buffer = prop_oneof![Just(0), 1..500_u16, 500..9000_u16];
+    let leaves = proptest::option::weighted(0.3, 0..40_u8);
+    (steps, any::<[bool; 3]>(), buffer, leaves).prop_map(|(steps, [exact, in_pool, hold], buffer, leaves_after)| Script {
+        steps,
+        exact,
+        in_pool,
+        hold,
+        buffer,
+        leaves_after,
+    })
+}
+
 fn calls() -> impl Strategy<Value = Vec<Call>> {
     let (caller, deadline) = (proptest::option::weighted(0.3, 0..5_u64), proptest::option::weighted(0.3, 0..200_u64));
     let (waits, patient) = (proptest::bool::weighted(0.2), proptest::bool::weighted(0.1));
@@ -69,7 +100,7 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         waits,
         patient,
     });
-    let outcome = (0..6_usize).prop_map(|which| OUTCOMES[which]);
+    let outcome = (0..7_usize).prop_map(|which| OUTCOMES[which]);
     let ran = proptest::option::weighted(0.9, 0..50_u64);
     let finish = (any::<usize>(), outcome, ran).prop_map(|(which, outcome, ran)| Call::Finish(which, outcome, ran));
     let call = prop_oneof![
@@ -235,6 +266,11 @@ proptest! {
     #[test]
     fn every_task_is_in_one_state_and_answered_once(settings in settings(), calls in calls(), seed: u64) {
         admission::check(settings, seed, calls);
+    }
+
+    #[test]
+    fn the_frames_of_a_body_arrive_in_their_order_and_every_permit_is_released(script in scripts()) {
+        frames::check(&script);
     }
 
     #[test]
