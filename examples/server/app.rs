@@ -11,13 +11,16 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tower_http::classify::ServerErrorsFailureClass;
+use tower_http::compression::CompressionLayer;
 use tower_http::services::ServeDir;
 use tower_http::trace::TraceLayer;
+use tower_offload::body::{BodyPolicy, RunBody};
 use tower_offload::stats::InstallError;
-use tower_offload::{Inference, MetricsService, PoolLayer, Pools, StatsService, Workload};
+use tower_offload::{Config, Inference, MetricsService, PoolLayer, Pools, StatsService, Workload};
 use tracing::Span;
 
 use super::body::read_first;
+use super::export;
 use super::files;
 use super::model::{self, Digits};
 use super::notes::{self, Notes};
@@ -33,7 +36,7 @@ pub(crate) struct Parts {
 }
 
 /// The whole application. Each request is offloaded once; a request without a pool runs inline.
-pub(crate) fn app(parts: Parts, pools: &Pools) -> Result<Router, InstallError> {
+pub(crate) fn app(parts: Parts, config: &Config, pools: &Pools) -> Result<Router, InstallError> {
     let Parts { notes, digits, settings } = parts;
     let (notes, digits) = (Arc::new(notes), Arc::new(digits));
     let folder = ServeDir::new(settings.files_dir).redirect_path_prefix("/files");
@@ -43,15 +46,28 @@ pub(crate) fn app(parts: Parts, pools: &Pools) -> Result<Router, InstallError> {
     let by_route = Router::new()
         .route("/v1/hash", post(passwords::hash))
         .route("/v1/verify", post(passwords::verify))
-        .nest_service("/files", any(files::get).with_state(folder))
         .route("/v1/notes", post(notes::add).get(notes::search))
         .route("/v1/notes/{id}", get(notes::get))
+        .route("/v1/notes/export", get(export::export))
         .with_state(notes)
         .route_layer(PoolLayer::by_route(pools));
+
+    // The same, and the pool's workers also compress the files: the compression is inside of the pool's layer, and the layer
+    // has the bodies in the pool.
+    let files = Router::new()
+        .nest_service("/files", any(files::get).with_state(folder))
+        .layer(CompressionLayer::new())
+        .route_layer(PoolLayer::by_route(pools).body(in_pool(config, &Workload::IO)));
 
     // By type: a marker names the pool of one handler.
     let by_type = Router::new()
         .route("/v1/classify", post(model::classify).route_layer(PoolLayer::<Inference>::new(pools)))
+        // The events are computed when the client takes them, so the permit is held to the last byte.
+        .route(
+            "/v1/classify/stream",
+            post(model::classify_lines)
+                .route_layer(PoolLayer::<Inference>::new(pools).body(in_pool(config, &Workload::INFERENCE).hold())),
+        )
         .with_state(Arc::clone(&digits));
 
     // By extension: middleware puts the name of the pool on the request.
@@ -61,6 +77,7 @@ pub(crate) fn app(parts: Parts, pools: &Pools) -> Result<Router, InstallError> {
 
     Ok(Router::new()
         .merge(by_route)
+        .merge(files)
         .merge(by_type)
         .merge(by_extension)
         .route_layer(from_fn(read_first))
@@ -70,6 +87,13 @@ pub(crate) fn app(parts: Parts, pools: &Pools) -> Result<Router, InstallError> {
         .fallback(nowhere)
         .layer(map_response(problem::describe))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(log_failure)))
+}
+
+/// The settings of a pool for the bodies of its responses, but polled by its workers.
+fn in_pool(config: &Config, pool: &Workload) -> BodyPolicy {
+    let mut policy = config.performance.thread_pools.get(pool).map(|pool| pool.body.clone()).unwrap_or_default();
+    policy.run = RunBody::Pool;
+    policy
 }
 
 /// The span of a request. It does not show the query.

@@ -4,6 +4,7 @@
 
 mod app;
 mod body;
+mod export;
 mod files;
 mod model;
 mod notes;
@@ -63,7 +64,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let pools = Pools::new(&config)?;
     let digits = Digits::load(&settings.model)?;
     let notes = Notes::open(&settings.database)?;
-    let app = app::app(Parts { notes, digits, settings }, &pools)?;
+    let app = app::app(Parts { notes, digits, settings }, &config, &pools)?;
 
     server::runtime(&config)?.block_on(async {
         let listener = listen(options.bind.unwrap_or_else(|| config.server.address())).await?;

@@ -1,11 +1,16 @@
-//! `POST /v1/embeddings` and `POST /v1/classify`: a small network that reads handwritten digits, run by `rten`.
+//! `POST /v1/embeddings`, `POST /v1/classify` and its stream: a small network that reads handwritten digits, run by `rten`.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::State;
+use axum::response::sse::{Event, Sse};
 use rten::{Model, NodeId, RunOptions, ThreadPool, Value};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio_stream::Stream;
 
 use super::body::Json;
 use super::problem::Problem;
@@ -50,6 +55,19 @@ struct Prediction {
     probabilities: Vec<f32>,
 }
 
+/// One line of a stream of inputs.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    input: Vec<f32>,
+}
+
+/// The lines of a body that are not blank, with their numbers from 1.
+struct Lines {
+    rest: Bytes,
+    number: usize,
+}
+
 thread_local! {
     /// The thread on which `rten` runs the model. With one such thread for each worker, no more models run at once than the
     /// pool's limit allows. The thread starts at the worker's first run, inherits its `nice` value, and ends with the worker.
@@ -72,6 +90,49 @@ pub(crate) async fn classify(
 ) -> Result<Json<Predictions>, Problem> {
     let rows = digits.run(&inputs, digits.probabilities)?;
     Ok(Json(Predictions { predictions: rows.into_iter().map(Prediction::new).collect() }))
+}
+
+/// Server-sent events, one for each line of the body: the prediction for its input, or what is wrong with the line. The
+/// last event counts the lines, so that a client can tell that none is missing.
+///
+/// The worker that polls the body of the response runs the model, when the client has taken the events before.
+pub(crate) async fn classify_lines(
+    State(digits): State<Arc<Digits>>,
+    body: Bytes,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let lines = Lines { rest: body, number: 0 };
+    let count = Lines { rest: lines.rest.clone(), ..lines }.count();
+    if count == 0 {
+        return Err(Problem::bad_request("the body has no line; give lines such as {\"input\": [64 numbers]}"));
+    }
+    let events = lines.map(move |(number, line)| match digits.classify_line(&line) {
+        Ok(prediction) => event("prediction", &prediction).id(number.to_string()),
+        Err(problem) => event("problem", &problem.document()).id(number.to_string()),
+    });
+    let events = events.chain(std::iter::once_with(move || event("end", &json!({ "lines": count }))));
+    Ok(Sse::new(tokio_stream::iter(events.map(Ok))))
+}
+
+fn event(name: &str, data: &impl Serialize) -> Event {
+    Event::default().event(name).json_data(data).expect("numbers and texts can be written as JSON")
+}
+
+// === impl Lines ===
+
+impl Iterator for Lines {
+    type Item = (usize, Bytes);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.rest.is_empty() {
+            let length = self.rest.iter().position(|byte| *byte == b'\n').map_or(self.rest.len(), |end| end + 1);
+            let line = self.rest.split_to(length);
+            self.number += 1;
+            if !line.trim_ascii().is_empty() {
+                return Some((self.number, line));
+            }
+        }
+        None
+    }
 }
 
 // === impl Digits ===
@@ -105,6 +166,14 @@ impl Digits {
         self.rows(pixels, output).map_err(|error| Problem::internal("the model could not be run", &error))
     }
 
+    fn classify_line(&self, line: &[u8]) -> Result<Prediction, Problem> {
+        let Line { input } = serde_json::from_slice(line).map_err(|error| Problem::bad_request(error.to_string()))?;
+        check(&input, || "input".to_owned())?;
+        let rows = self.rows(input, self.probabilities);
+        let mut rows = rows.map_err(|error| Problem::internal("the model could not be run", &error))?;
+        Ok(Prediction::new(rows.pop().unwrap_or_default()))
+    }
+
     fn rows(&self, pixels: Vec<f32>, output: NodeId) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error>> {
         let input = Value::from_shape([pixels.len() / PIXELS, PIXELS], pixels)?;
         let options = RunOptions::default().with_thread_pool(Some(ONE_THREAD.with(Arc::clone)));
@@ -124,18 +193,24 @@ impl Inputs {
             return Err(Problem::bad_request(format!("inputs: there are {count}; give 1 to {MAX_INPUTS}")));
         }
         for (index, input) in self.inputs.iter().enumerate() {
-            if input.len() != PIXELS {
-                let length = input.len();
-                return Err(Problem::bad_request(format!("inputs[{index}]: it has {length} numbers; give {PIXELS}")));
-            }
-            // Written so that NaN is rejected as well.
-            if let Some(pixel) = input.iter().position(|value| !(0.0..=BRIGHTEST).contains(value)) {
-                let value = input[pixel];
-                return Err(Problem::bad_request(format!("inputs[{index}][{pixel}]: {value} is not from 0 to 16")));
-            }
+            check(input, || format!("inputs[{index}]"))?;
         }
         Ok(self.inputs.concat())
     }
+}
+
+/// Checks that an input is an image.
+fn check(input: &[f32], name: impl Fn() -> String) -> Result<(), Problem> {
+    if input.len() != PIXELS {
+        let (name, length) = (name(), input.len());
+        return Err(Problem::bad_request(format!("{name}: it has {length} numbers; give {PIXELS}")));
+    }
+    // Written so that NaN is rejected as well.
+    if let Some(pixel) = input.iter().position(|value| !(0.0..=BRIGHTEST).contains(value)) {
+        let (name, value) = (name(), input[pixel]);
+        return Err(Problem::bad_request(format!("{name}[{pixel}]: {value} is not from 0 to 16")));
+    }
+    Ok(())
 }
 
 // === impl Prediction ===

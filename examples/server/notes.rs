@@ -21,6 +21,9 @@ const MAX_TEXT: usize = 64 * 1024;
 const MAX_QUERY: usize = 1024;
 const MAX_WORDS: usize = 32;
 
+/// The most notes of a page.
+const PAGE: u32 = 32;
+
 const DEFAULT_LIMIT: u32 = 20;
 const MAX_LIMIT: u32 = 100;
 
@@ -54,9 +57,9 @@ pub(crate) struct Notes {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Note {
-    id: i64,
-    text: String,
-    created_at: String,
+    pub(crate) id: i64,
+    pub(crate) text: String,
+    pub(crate) created_at: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,6 +159,23 @@ impl Notes {
                  WHERE notes_words MATCH ?1 ORDER BY rank, notes.id DESC LIMIT ?2",
             )?;
             statement.query_map(params![expression, limit], Note::from_row)?.collect()
+        })
+    }
+
+    /// The id of the newest note; 0 if there is none.
+    pub(crate) fn newest(&self) -> rusqlite::Result<i64> {
+        self.read(|connection| {
+            connection.prepare_cached("SELECT coalesce(max(id), 0) FROM notes")?.query_row([], |row| row.get(0))
+        })
+    }
+
+    /// The next notes after the one with the id `last`, up to the one with the id `newest`.
+    pub(crate) fn page(&self, last: i64, newest: i64) -> rusqlite::Result<Vec<Note>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT id, text, created_at FROM notes WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3",
+            )?;
+            statement.query_map(params![last, newest, PAGE], Note::from_row)?.collect()
         })
     }
 

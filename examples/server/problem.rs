@@ -4,7 +4,7 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -37,14 +37,18 @@ impl Problem {
         tracing::error!("{what}: {reason}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, what)
     }
+
+    /// The problem document.
+    pub(crate) fn document(&self) -> Value {
+        let Self { status, detail } = self;
+        let title = status.canonical_reason().unwrap_or("Error");
+        json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail })
+    }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { status, detail } = self;
-        let title = status.canonical_reason().unwrap_or("Error");
-        let body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
-        (status, [(CONTENT_TYPE, PROBLEM)], body.to_string()).into_response()
+        (self.status, [(CONTENT_TYPE, PROBLEM)], self.document().to_string()).into_response()
     }
 }
 
