@@ -19,7 +19,7 @@ use tower_offload::stats::InstallError;
 use tower_offload::{Config, Inference, MetricsService, PoolLayer, Pools, StatsService, Workload};
 use tracing::Span;
 
-use super::body::read_first;
+use super::body;
 use super::export;
 use super::files;
 use super::model::{self, Digits};
@@ -50,7 +50,7 @@ pub(crate) fn app(parts: Parts, config: &Config, pools: &Pools) -> Result<Router
         .route("/v1/notes/{id}", get(notes::get))
         .route("/v1/notes/export", get(export::export))
         .with_state(notes)
-        .route_layer(PoolLayer::by_route(pools));
+        .route_layer(PoolLayer::by_route(pools).read_body(body::limits()));
 
     // The same, and the pool's workers also compress the files: the compression is inside of the pool's layer, and the layer
     // has the bodies in the pool.
@@ -60,19 +60,18 @@ pub(crate) fn app(parts: Parts, config: &Config, pools: &Pools) -> Result<Router
         .route_layer(PoolLayer::by_route(pools).body(in_pool(config, &Workload::IO)));
 
     // By type: a marker names the pool of one handler.
+    let inference = PoolLayer::<Inference>::new(pools).read_body(body::limits());
+    let streamed = in_pool(config, &Workload::INFERENCE).hold();
     let by_type = Router::new()
-        .route("/v1/classify", post(model::classify).route_layer(PoolLayer::<Inference>::new(pools)))
+        .route("/v1/classify", post(model::classify).route_layer(inference.clone()))
         // The events are computed when the client takes them, so the permit is held to the last byte.
-        .route(
-            "/v1/classify/stream",
-            post(model::classify_lines)
-                .route_layer(PoolLayer::<Inference>::new(pools).body(in_pool(config, &Workload::INFERENCE).hold())),
-        )
+        .route("/v1/classify/stream", post(model::classify_lines).route_layer(inference.body(streamed)))
         .with_state(Arc::clone(&digits));
 
     // By extension: middleware puts the name of the pool on the request.
-    let embeddings =
-        post(model::embeddings).route_layer(PoolLayer::by_extension(pools)).route_layer(from_fn(name_pool));
+    let embeddings = post(model::embeddings)
+        .route_layer(PoolLayer::by_extension(pools).read_body(body::limits()))
+        .route_layer(from_fn(name_pool));
     let by_extension = Router::new().route("/v1/embeddings", embeddings).with_state(digits);
 
     Ok(Router::new()
@@ -80,7 +79,6 @@ pub(crate) fn app(parts: Parts, config: &Config, pools: &Pools) -> Result<Router
         .merge(files)
         .merge(by_type)
         .merge(by_extension)
-        .route_layer(from_fn(read_first))
         .route("/health", get(health))
         .route_service("/metrics", MetricsService::install(pools)?)
         .nest_service("/health/thread-pools", StatsService::new(pools))
