@@ -4,6 +4,11 @@ mod cuts;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "../layer/fixtures.rs"]
 mod fixtures;
+mod grpc;
+mod left;
 mod places;
+mod pool;
 mod refused;
 mod script;
+mod starved;
+mod wire;
