@@ -1,7 +1,7 @@
 //! Which requests speak gRPC, and where the first message of a body ends.
 
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
 
 /// The media type of gRPC. `application/grpc-web` is another protocol.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
@@ -13,8 +13,8 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 /// Whether the body is a stream of messages, each behind a flag of one byte and its length in four, the highest first:
 /// gRPC, and the streams of Connect.
 pub(super) fn is_framed(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
-    is_grpc(headers) || content_type.is_some_and(|value| value.starts_with(b"application/connect+"))
+    let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    is_grpc(headers) || content_type.starts_with(b"application/connect+")
 }
 
 /// Finds the end of the first message of a body.
@@ -49,8 +49,6 @@ impl FirstMessage {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]

@@ -64,10 +64,12 @@ where
     /// The first poll found that this thread is a worker of the chosen pool.
     Here { call: BoxedCall<S, B::Request, Req, R, P> },
     /// The request was submitted.
-    Pending { pending: Pending<Answer<R::Response, S::Error>>, late: Option<Sleep> },
+    Pending { pending: PendingAnswer<R::Response, S::Error>, late: Option<Sleep> },
     /// The request was rejected before it came to a pool.
     Rejected { rejection: Option<Rejection> },
 }
+
+type PendingAnswer<Res, Err> = Pending<Answer<Res, Err>>;
 
 /// How the request is submitted.
 #[derive(Default)]
@@ -204,7 +206,7 @@ fn submit<S, Q, Req, R, P>(
     call: BoxedCall<S, Q, Req, R, P>,
     task: Task,
     layer: &Options,
-) -> Result<Pending<Answer<R::Response, S::Error>>, Rejection>
+) -> Result<PendingAnswer<R::Response, S::Error>, Rejection>
 where
     S: Service<Q> + Send + 'static,
     S::Error: Send + 'static,

@@ -23,11 +23,6 @@ impl<F> Boxed<F> {
     }
 
     /// The content; `None` if it was dropped.
-    pub(crate) fn get(&self) -> Option<&F> {
-        self.0.as_ref().get_ref().as_ref()
-    }
-
-    /// The content, pinned.
     pub(crate) fn as_pin_mut(&mut self) -> Option<Pin<&mut F>> {
         self.0.as_mut().as_pin_mut()
     }

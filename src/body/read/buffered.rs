@@ -75,8 +75,7 @@ impl<B: Body> Read<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        let rest_ended = self.rest.as_ref().is_none_or(|rest| rest.is_end_stream());
-        self.chunks.is_empty() && self.trailers.is_none() && rest_ended
+        self.chunks.is_empty() && self.trailers.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -61,7 +61,7 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// Begins to read a body that has not ended. `budget` is that of the pools; it counts if `settings` have none.
+    /// Begins to read a body. `budget` is that of the pools; it counts if `settings` have none.
     pub(crate) fn of(
         settings: &ReadBody,
         headers: &HeaderMap,
@@ -86,6 +86,9 @@ where
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Buffered<B>, ReadError>> {
         if !std::mem::replace(&mut self.begun, true) {
+            if self.body.as_ref().is_some_and(Body::is_end_stream) {
+                return Poll::Ready(Ok(self.finish(true)));
+            }
             self.reserve_announced()?;
         }
         for _ in 0..FRAMES_IN_A_ROW {
@@ -103,7 +106,7 @@ where
                 Poll::Pending if has_message => return Poll::Ready(Ok(self.finish(false))),
                 Poll::Pending => return self.poll_wait(cx),
             }
-            if self.body.as_ref().is_some_and(|body| body.is_end_stream()) {
+            if self.body.as_ref().is_some_and(Body::is_end_stream) {
                 return Poll::Ready(Ok(self.finish(true)));
             }
             if has_message {

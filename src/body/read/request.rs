@@ -24,17 +24,14 @@ use crate::budget::Budget;
 ///
 /// If it is polled again after it has ended.
 pub struct ReadRequest<B> {
-    state: State<B>,
+    /// Boxed, so that the future of a response stays small.
+    read: Box<Read<B>>,
 }
 
-enum State<B> {
-    /// There is nothing to read.
-    Ended(Option<Request<Buffered<B>>>),
-    Reading {
-        /// `None` once they were given away.
-        parts: Option<Parts>,
-        reading: Reading<B>,
-    },
+struct Read<B> {
+    /// `None` once they were given away.
+    parts: Option<Parts>,
+    body: Reading<B>,
 }
 
 impl ReadBody {
@@ -80,12 +77,9 @@ where
         budget: Option<&Budget>,
         deadline: Option<Instant>,
     ) -> Self {
-        if request.body().is_end_stream() {
-            return Self { state: State::Ended(Some(request.map(Buffered::unread))) };
-        }
         let (parts, body) = request.into_parts();
-        let reading = Reading::of(settings, &parts.headers, body, budget, deadline);
-        Self { state: State::Reading { parts: Some(parts), reading } }
+        let body = Reading::of(settings, &parts.headers, body, budget, deadline);
+        Self { read: Box::new(Read { parts: Some(parts), body }) }
     }
 }
 
@@ -97,11 +91,8 @@ where
     type Output = Result<Request<Buffered<B>>, ReadError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (parts, reading) = match &mut self.state {
-            State::Ended(request) => return Poll::Ready(Ok(request.take().expect("a request is given once"))),
-            State::Reading { parts, reading } => (parts, reading),
-        };
-        let body = ready!(Pin::new(reading).poll(cx))?;
+        let Read { parts, body } = &mut *self.read;
+        let body = ready!(Pin::new(body).poll(cx))?;
         let mut parts = parts.take().expect("a request is given once");
         // So that a rejection does not close the connection.
         match body.is_whole() {
