@@ -6,6 +6,7 @@ use metrics::{Histogram, counter, gauge, histogram};
 
 use super::{Reading, names};
 use crate::admission::Timestamp;
+use crate::budget::Budget;
 use crate::workload::Workload;
 
 /// The histograms of a pool, for one recording thread.
@@ -105,6 +106,13 @@ pub(crate) fn publish(reading: &Reading<'_>) {
     for (result, value) in reading.counts.by_result() {
         counter!(names::TASKS, "pool" => pool.clone(), "result" => result).absolute(value);
     }
+}
+
+/// Sets the gauges of the memory for request bodies, which all pools share.
+pub(crate) fn publish_bodies(budget: &Budget) {
+    names::describe();
+    gauge!(names::REQUEST_BODIES).set(count(budget.in_use()));
+    gauge!(names::REQUEST_BODIES_LIMIT).set(count(budget.limit()));
 }
 
 /// Sets the number of routes to a pool that have matched no request.

@@ -18,6 +18,8 @@
 //! | `workload_pool_first_frame_seconds` | histogram: from submission to the first frame of a stream |
 //! | `workload_pool_frame_gap_seconds` | histogram: between frames of a stream, without the client's stalls |
 //!
+//! `workload_request_body_bytes` and `_limit`, without a label, are the memory for request bodies that all pools share.
+//!
 //! Counters and gauges are set from one reading of the pool, so that in every scrape *submitted = Σ results + queued +
 //! in flight*. Only the histograms are recorded for each task or frame. Each worker keeps their handles, and resolves them
 //! again every half second, because the recorder may have been installed late.
@@ -32,14 +34,14 @@ mod facade;
 mod names;
 
 #[cfg(feature = "metrics")]
-pub(crate) use self::facade::{TaskTimes, publish, publish_routes};
+pub(crate) use self::facade::{TaskTimes, publish, publish_bodies, publish_routes};
 #[cfg(feature = "metrics")]
 pub use self::names::{DURATION_BUCKETS, HISTOGRAMS};
 
 #[cfg(not(feature = "metrics"))]
 mod off;
 #[cfg(not(feature = "metrics"))]
-pub(crate) use self::off::{TaskTimes, publish, publish_routes};
+pub(crate) use self::off::{TaskTimes, publish, publish_bodies, publish_routes};
 
 /// The lock on the published metrics. While it is held, no other thread sets them, so that readings are published in
 /// order, and not while a scrape is being rendered.

@@ -18,6 +18,8 @@ pub(super) const TASKS: &str = "workload_pool_tasks_total";
 pub(super) const STREAMS: &str = "workload_pool_streams";
 pub(super) const STREAMS_LIMIT: &str = "workload_pool_streams_limit";
 pub(super) const STREAM_BUFFERED: &str = "workload_pool_stream_buffered_bytes";
+pub(super) const REQUEST_BODIES: &str = "workload_request_body_bytes";
+pub(super) const REQUEST_BODIES_LIMIT: &str = "workload_request_body_bytes_limit";
 pub(super) const QUEUE_WAIT: &str = "workload_pool_queue_wait_seconds";
 pub(super) const RUN: &str = "workload_pool_run_seconds";
 pub(super) const FIRST_FRAME: &str = "workload_pool_first_frame_seconds";
@@ -55,6 +57,8 @@ pub(super) fn describe() {
         Unit::Count,
         "Routes of the settings to the pool that have matched no request yet"
     );
+    describe_gauge!(REQUEST_BODIES, Unit::Bytes, "Memory of request bodies that are read before the queue, or queued");
+    describe_gauge!(REQUEST_BODIES_LIMIT, Unit::Bytes, "Memory that these bodies may take");
     describe_gauge!(STREAMS, Unit::Count, "Responses whose body is open after their head");
     describe_gauge!(STREAMS_LIMIT, Unit::Count, "Streams that may be open at once; 0 without a limit");
     describe_gauge!(

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Reading;
 use crate::admission::Timestamp;
+use crate::budget::Budget;
 use crate::workload::Workload;
 
 #[derive(Debug)]
@@ -24,5 +25,7 @@ impl TaskTimes {
 }
 
 pub(crate) const fn publish(_reading: &Reading<'_>) {}
+
+pub(crate) const fn publish_bodies(_budget: &Budget) {}
 
 pub(crate) const fn publish_routes(_pool: &Workload, _unmatched: usize) {}

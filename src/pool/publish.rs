@@ -17,6 +17,7 @@ const DELAY: Duration = Duration::from_millis(500);
 /// Publishes the numbers now.
 pub(super) fn publish(pool: &Shared, _guard: &PublishGuard) {
     metrics::publish(&pool.numbers().reading());
+    metrics::publish_bodies(&pool.plan.group.bodies);
 }
 
 /// Schedules a publication, unless one is scheduled already.
