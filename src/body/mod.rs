@@ -29,7 +29,7 @@ pub use self::context::ResponseContext;
 pub use self::error::BodyError;
 pub use self::full::FullBody;
 pub use self::mark::BodyRead;
-pub use self::read::{Buffered, ReadBody, ReadError, ReadRequest};
+pub use self::read::{Buffered, ReadBody, ReadError, ReadRequest, StreamBody, Streamed};
 pub use self::response::ResponseBody;
 pub use crate::budget::Budget;
 pub use crate::config::{BodyPolicy, OnDrain, RunBody};

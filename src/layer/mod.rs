@@ -7,6 +7,7 @@ mod pool_layer;
 mod read_body;
 mod request_body;
 mod service;
+mod stream_body;
 
 pub use self::future::ResponseFuture;
 pub use self::pool_layer::PoolLayer;
@@ -15,6 +16,7 @@ pub use self::read_body::{ReadBodyFuture, ReadBodyService};
 pub use self::request_body::NoReading;
 pub use self::request_body::{RequestBody, Unread};
 pub use self::service::PoolService;
+pub use self::stream_body::StreamBodyService;
 
 /// A missing bound is an error at the closure or the implementation that lacks it.
 ///

@@ -11,4 +11,5 @@ mod pool;
 mod refused;
 mod script;
 mod starved;
+mod streamed;
 mod wire;

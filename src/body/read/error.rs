@@ -25,6 +25,11 @@ pub enum ReadError {
         /// The least rate that is allowed.
         bytes_per_second: u64,
     },
+    /// Nothing of it arrived for the stall timeout of a [`StreamBody`](super::StreamBody).
+    Stalled {
+        /// The stall timeout.
+        timeout: Duration,
+    },
     /// The budget has no room for it.
     OverBudget,
     /// The deadline of the request passed.
@@ -39,7 +44,7 @@ impl ReadError {
     pub const fn reason(self) -> Reason {
         match self {
             Self::TooLarge { .. } => Reason::BodyTooLarge,
-            Self::TooLate { .. } | Self::TooSlow { .. } => Reason::BodyTimeout,
+            Self::TooLate { .. } | Self::TooSlow { .. } | Self::Stalled { .. } => Reason::BodyTimeout,
             Self::OverBudget => Reason::BodyBudget,
             Self::DeadlinePassed => Reason::DeadlineExceeded,
             Self::BrokenOff => Reason::BodyError,
@@ -66,6 +71,7 @@ impl fmt::Display for ReadError {
             Self::TooSlow { bytes_per_second } => {
                 write!(f, "the request's body arrived at fewer than {bytes_per_second} bytes a second")
             }
+            Self::Stalled { timeout } => write!(f, "nothing of the request's body arrived for {timeout:?}"),
             Self::OverBudget => f.write_str("the bodies of other requests take up the memory for bodies"),
             Self::DeadlinePassed => f.write_str("the request's deadline passed before its body had arrived"),
             Self::BrokenOff => f.write_str("the request's body could not be read to its end"),
