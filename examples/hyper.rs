@@ -15,10 +15,11 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
+use tower_offload::body::{Buffered, ReadBody};
 use tower_offload::{Cpu, PoolLayer, Pools};
 
 /// Counts the primes up to a limit. This computes for up to a second, and delays no other connection.
-async fn primes(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+async fn primes(request: Request<Buffered<Incoming>>) -> Result<Response<String>, Infallible> {
     let limit = request.uri().path().strip_prefix("/primes/").and_then(|limit| limit.parse().ok());
     let Some(limit @ 0..=100_000_000) = limit else {
         let mut response = Response::new("ask for /primes/LIMIT, with a limit of at most 100000000\n".to_owned());
@@ -46,7 +47,9 @@ fn count_primes(limit: usize) -> usize {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let pools = Pools::default();
-    let service = ServiceBuilder::new().layer(PoolLayer::<Cpu>::new(&pools)).service(service_fn(primes));
+    // Bodies are read before the pool. Nobody has one here, but a client may send one all the same.
+    let layer = PoolLayer::<Cpu>::new(&pools).read_body(ReadBody::new(1024));
+    let service = ServiceBuilder::new().layer(layer).service(service_fn(primes));
     let service = TowerToHyperService::new(service);
 
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".to_owned());

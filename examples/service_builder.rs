@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
+use tower_offload::body::ReadBody;
 use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools};
 
 #[derive(Serialize)]
@@ -51,8 +52,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(TraceLayer::new_for_http())
         // Outside the pool: the timeout includes the wait in the queue, and a request that times out leaves the queue.
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_secs(5)))
-        // Innermost: the handler and its extractors run on the pool's workers.
-        .layer(PoolLayer::<Cpu>::new(&pools));
+        // Innermost: the handler and its extractors run on the pool's workers, once the whole text has arrived.
+        .layer(PoolLayer::<Cpu>::new(&pools).read_body(ReadBody::new(2 << 20)));
     let app = Router::new()
         .route("/words", post(words))
         .route_layer(layers)

@@ -45,7 +45,7 @@
 //! | settings, from YAML or in code | [`Config`], [`PoolConfig`], [`Pools::builder`] |
 //! | numbers: JSON, log, Prometheus | [`stats`], [`Pools::log_current_status`], `metrics` |
 //! | a server with a graceful shutdown | `server::serve` |
-//! | pages on single subjects | [`docs`]: configuration, metrics, overload, deployment, shutdown, layers, testing, troubleshooting, migrating, costs, evidence |
+//! | pages on single subjects | [`docs`]: configuration, metrics, overload, deployment, shutdown, layers, bodies, testing, troubleshooting, migrating, costs, evidence |
 //!
 //! # Features
 //!
@@ -131,6 +131,7 @@ pub mod docs {
         ($($name:ident: $file:literal, $summary:literal;)*) => {$(
             #[doc = $summary]
             #[doc = ""]
+            #[doc = "[bodies]: crate::docs::bodies"]
             #[doc = "[configuration]: crate::docs::configuration"]
             #[doc = "[deployment]: crate::docs::deployment"]
             #[doc = "[layers]: crate::docs::layers"]
@@ -149,6 +150,7 @@ pub mod docs {
         overload: "../docs/overload.md", "What a pool does with more work than it can do, and what its callers get.";
         deployment: "../docs/deployment.md", "Behind proxies and balancers, in containers, under Kubernetes and systemd.";
         shutdown: "../docs/shutdown.md", "Graceful shutdown and restarts, with `server::serve`, `axum::serve` and tonic.";
+        bodies: "../docs/bodies.md", "Request bodies: read before the queue, or streamed into the handler.";
         layers: "../docs/layers.md", "In which order `PoolLayer` goes with other layers.";
         testing: "../docs/testing.md", "How to test handlers that run in pools.";
         troubleshooting: "../docs/troubleshooting.md", "Symptoms, what causes them, and what to do.";

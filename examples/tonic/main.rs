@@ -18,6 +18,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::LayerExt;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
+use tower_offload::body::ReadBody;
 use tower_offload::{Cpu, PoolLayer, Pools};
 
 use self::primes::primes_client::PrimesClient;
@@ -66,8 +67,10 @@ async fn serve(address: &str) -> Result<(), Box<dyn Error>> {
     println!("listening on http://{}", listener.local_addr()?);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<PrimesServer<Computing>>().await;
-    // Only this service runs in the pool. A full pool answers RESOURCE_EXHAUSTED, and a panic INTERNAL.
-    let primes = PoolLayer::<Cpu>::new(&pools).named_layer(PrimesServer::new(Computing));
+    // Only this service runs in the pool. A call takes a place there when its message, of up to 4 MiB, has arrived. A full
+    // pool answers RESOURCE_EXHAUSTED, and a panic INTERNAL.
+    let layer = PoolLayer::<Cpu>::new(&pools).read_body(ReadBody::new(4 << 20));
+    let primes = layer.named_layer(PrimesServer::new(Computing));
     Server::builder()
         // Room for the messages of all queued calls of a connection: with tonic's own windows they hold each other up.
         .max_concurrent_streams(200)

@@ -488,7 +488,7 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     /// 504. All bodies that are read or queued have their place in one budget of the pools, `performance.body_budget`.
     ///
     /// The inner service gets a `Request<Buffered<B>>`: [`Buffered`](crate::body::Buffered). axum and tonic take any
-    /// type of body. See [bodies of requests](crate::docs::bodies) for services that do not, and for requests whose
+    /// type of body. See [request bodies](crate::docs::bodies#request-bodies) for services that do not, and for requests whose
     /// bodies must not be read first.
     ///
     /// The body of a request that runs inline is not read.

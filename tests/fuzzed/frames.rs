@@ -118,6 +118,9 @@ static POOLS: LazyLock<Pools> = LazyLock::new(|| {
     Pools::builder().pool("cpu", PoolConfig::new(2).concurrency(64)).build().expect("the settings are valid")
 });
 
+/// The numbers of the pool are exact only if one script runs at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 fn stats() -> PoolStats {
     POOLS.get("cpu").expect("it is built in").stats()
 }
@@ -125,6 +128,7 @@ fn stats() -> PoolStats {
 /// The reader gets the frames of the body in their order, up to the end, the error, or the point at which it leaves. The
 /// size is announced as the body announces it. In the end every permit is released and every task counted.
 pub(crate) fn check(script: &Script) {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let sent = Arc::<Mutex<Vec<Seen>>>::default();
     let fails = script.steps.contains(&Step::Fail);
     let length = |step: &Step| if let Step::Data(length) = step { u64::from(*length) } else { 0 };
