@@ -99,12 +99,12 @@ pub mod pool;
 pub mod pools;
 pub mod reject;
 pub mod select;
-pub mod stream;
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub mod server;
 mod shield;
 pub mod stats;
+pub mod stream;
 mod sync;
 pub mod terms;
 mod threads;

@@ -186,7 +186,10 @@ async fn task(captured: Captured, pool: usize, kind: u64, seed: u64) -> Result<(
 /// A handler behind the layer, whose responses are the clients' answers.
 fn service(
     pools: &Pools,
-) -> impl Service<Request<Work>, Response = Response<Answer>, Error = OffloadError<Failed>, Future: Send> + Clone + Send + use<> {
+) -> impl Service<Request<Work>, Response = Response<Answer>, Error = OffloadError<Failed>, Future: Send>
++ Clone
++ Send
++ use<> {
     let handler = service_fn(|request: Request<Work>| async {
         let Work { captured, pool, kind, seed, .. } = request.into_body();
         task(captured, pool, kind, seed).await.map(|()| Response::new(Answer::Value)).map_err(|()| Failed)

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use http_body::Frame;
 use super::error::{BodyError, BoxError};
 use super::stall::StallSignal;
 use crate::pool::CurrentTask;
-use crate::sync::lock_std as lock;
+use crate::sync::{Mutex, lock};
 use crate::timer::TIMER;
 
 /// The buffer of one body.
@@ -101,7 +101,8 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         if begins {
             let now = Instant::now();
             state.progress = Progress::Slow(now);
-            if !state.watched {
+            // Models have no clock.
+            if !state.watched && !cfg!(tower_offload_loom) {
                 watch = now.checked_add(self.stall_timeout);
                 state.watched = watch.is_some();
             }
@@ -173,8 +174,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         if let Some(frame) = state.frames.pop_front() {
             let bytes = size(&frame);
             state.bytes -= bytes;
-            state.progress =
-                if state.frames.is_empty() { Progress::Waits } else { Progress::Slow(Instant::now()) };
+            state.progress = if state.frames.is_empty() { Progress::Waits } else { Progress::Slow(Instant::now()) };
             let has_space = state.bytes <= self.capacity / 2;
             let producer = if has_space { state.producer.take() } else { None };
             drop(state);
@@ -216,7 +216,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
     }
 
     /// Looks for a stall, on the thread of the timer. The result is the time of the next look, if one is needed.
-    fn look(weak: &Weak<Self>) -> Option<Instant> {
+    pub(super) fn look(weak: &Weak<Self>) -> Option<Instant> {
         let this = weak.upgrade()?;
         let mut state = lock(&this.state);
         let Progress::Slow(since) = state.progress else {

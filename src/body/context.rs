@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 use http_body::{Body, Frame};
 
@@ -13,6 +12,7 @@ use super::buffer::Buffer;
 use super::connection::OnConnection;
 use super::error::BoxError;
 use super::farewell::Farewell;
+use super::grpc::is_grpc;
 use super::pump::{FRAMES_IN_A_ROW, Producer, Pump};
 use super::reader::Reader;
 use super::remaining::Remaining;
@@ -57,7 +57,7 @@ impl ResponseContext {
         let Some(task) = task else { return response.map(ResponseBody::inner) };
         let policy = task.policy().clone();
         let (mut parts, body) = response.into_parts();
-        let grpc = parts.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        let grpc = is_grpc(&parts.headers);
         let farewell = Farewell::new(&policy.on_drain, &task, &body.size_hint(), grpc);
         // The continuation of a task with a writer is the writer, which holds the permit as long.
         let free = !task.has_continuation();

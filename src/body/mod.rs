@@ -18,6 +18,8 @@ mod farewell;
 mod full;
 mod grpc;
 mod mark;
+#[cfg(all(test, tower_offload_loom))]
+mod models;
 mod pump;
 mod read;
 mod reader;
@@ -34,10 +36,10 @@ pub use self::response::ResponseBody;
 pub use crate::budget::Budget;
 pub use crate::config::{BodyPolicy, OnDrain, RunBody};
 
-#[allow(unused_imports, reason = "not yet")]
-pub(crate) use self::stall::StallSignal;
 pub(crate) use self::buffer::Buffer;
 pub(crate) use self::error::BoxError;
+pub(crate) use self::grpc::is_grpc;
 pub(crate) use self::pump::Producer;
 pub(crate) use self::reader::Reader;
-pub(crate) use self::grpc::is_grpc;
+#[cfg(feature = "server")]
+pub(crate) use self::stall::StallSignal;

@@ -62,11 +62,7 @@ where
         self.poll_with(cx, false)
     }
 
-    fn poll_with(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        in_pool: bool,
-    ) -> Poll<Answer<R::Response, S::Error>> {
+    fn poll_with(self: Pin<&mut Self>, cx: &mut Context<'_>, in_pool: bool) -> Poll<Answer<R::Response, S::Error>> {
         let mut this = self.project();
         let result = loop {
             match this.state.as_mut().project() {
@@ -79,8 +75,7 @@ where
             }
         };
         let outcome = if P::failed(&result) { Outcome::Error } else { Outcome::Ok };
-        let context =
-            if in_pool { ResponseContext::in_pool(*this.expects_body) } else { ResponseContext::inline() };
+        let context = if in_pool { ResponseContext::in_pool(*this.expects_body) } else { ResponseContext::inline() };
         let result = result.map(|response| this.reject.pass(response, &context));
         Poll::Ready(Answer { result, outcome })
     }

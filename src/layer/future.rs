@@ -96,7 +96,13 @@ where
     S: Service<B::Request>,
     R: OnReject<Req, S::Response, S::Error>,
 {
-    pub(super) fn new(state: State<S, Req, R, P, B>, reject: R, protocol: P, hint: Option<R::Hint>, options: Options) -> Self {
+    pub(super) fn new(
+        state: State<S, Req, R, P, B>,
+        reject: R,
+        protocol: P,
+        hint: Option<R::Hint>,
+        options: Options,
+    ) -> Self {
         Self { state, reject, protocol, hint, options }
     }
 }

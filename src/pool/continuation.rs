@@ -4,11 +4,11 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::admission::Outcome;
-use crate::sync::lock_std as lock;
+use crate::sync::{AtomicU32, lock_std as lock};
 
 /// The work of a task after its answer. Its result is a part of the task's: the worse of the two counts.
 pub(crate) type ContinuationFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -19,7 +19,7 @@ pub(super) struct Continuation {
     /// Taken while a worker polls it.
     future: Mutex<Option<ContinuationFuture>>,
     /// The guards that hold the permit.
-    held: AtomicUsize,
+    held: AtomicU32,
     /// The nanoseconds for which the task waited for the reader of its body.
     reader: AtomicU64,
 }

@@ -139,7 +139,12 @@ impl Shared {
     pub(super) fn rejection(&self, reason: Reason, retry_after: Duration) -> Rejection {
         let helps = matches!(
             reason,
-            Reason::QueueFull | Reason::QueueTimeout | Reason::Shed | Reason::StreamsFull | Reason::Draining | Reason::NoWorkers
+            Reason::QueueFull
+                | Reason::QueueTimeout
+                | Reason::Shed
+                | Reason::StreamsFull
+                | Reason::Draining
+                | Reason::NoWorkers
         );
         Rejection::new(self.name().clone(), reason, helps.then_some(retry_after))
     }

@@ -92,7 +92,13 @@ where
             pool,
             outcome_of,
             answer: Mutex::new(Answer { value: None, caller: Caller::Waits(None) }),
-            work: Mutex::new(Work { future: Some(future), live: true, context: Some(context), began: None, answered: None }),
+            work: Mutex::new(Work {
+                future: Some(future),
+                live: true,
+                context: Some(context),
+                began: None,
+                answered: None,
+            }),
         })
     }
 
@@ -159,7 +165,11 @@ where
     }
 
     /// Gives the answer of a task that goes on, and polls its continuation for the first time.
-    fn answer_early(self: &Arc<Self>, mut work: MutexGuard<'_, Work<F>>, answer: Result<F::Output, TaskError>) -> Polled {
+    fn answer_early(
+        self: &Arc<Self>,
+        mut work: MutexGuard<'_, Work<F>>,
+        answer: Result<F::Output, TaskError>,
+    ) -> Polled {
         // Its content was dropped, and the task may go on for long.
         work.future = None;
         self.put(answer);

@@ -252,7 +252,15 @@ mod tests {
     use crate::config::Cores;
 
     fn admission(settings: &PoolConfig) -> Settings {
-        plan(&Workload::CPU, settings, &Trust::default(), &Group::new(Cores::Auto, Arc::default(), Budget::new(0)), false, Hooks::default()).admission
+        plan(
+            &Workload::CPU,
+            settings,
+            &Trust::default(),
+            &Group::new(Cores::Auto, Arc::default(), Budget::new(0)),
+            false,
+            Hooks::default(),
+        )
+        .admission
     }
 
     #[test]

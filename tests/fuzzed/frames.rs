@@ -70,9 +70,10 @@ impl Body for Scripted {
                 let number = self.steps.len() as u8;
                 Frame::data(Bytes::from(vec![number; usize::from(length)]))
             }
-            Step::Trailers(value) => {
-                Frame::trailers(HeaderMap::from_iter([("x-value".parse().expect("a name"), HeaderValue::from(u16::from(value)))]))
-            }
+            Step::Trailers(value) => Frame::trailers(HeaderMap::from_iter([(
+                "x-value".parse().expect("a name"),
+                HeaderValue::from(u16::from(value)),
+            )])),
         };
         self.sent.lock().expect("nothing panics with it").push(seen(&frame));
         Poll::Ready(Some(Ok(frame)))

@@ -79,13 +79,8 @@ fn scripts() -> impl Strategy<Value = Script> {
     ];
     let buffer = prop_oneof![Just(0), 1..500_u16, 500..9000_u16];
     let leaves = proptest::option::weighted(0.3, 0..40_u8);
-    (steps, any::<[bool; 3]>(), buffer, leaves).prop_map(|(steps, [exact, in_pool, hold], buffer, leaves_after)| Script {
-        steps,
-        exact,
-        in_pool,
-        hold,
-        buffer,
-        leaves_after,
+    (steps, any::<[bool; 3]>(), buffer, leaves).prop_map(|(steps, [exact, in_pool, hold], buffer, leaves_after)| {
+        Script { steps, exact, in_pool, hold, buffer, leaves_after }
     })
 }
 

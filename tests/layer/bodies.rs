@@ -72,8 +72,10 @@ impl Author {
     }
 
     async fn dropped(&self) -> String {
-        until("the body is dropped", || self.places.lock().unwrap().last().is_some_and(|last| last.contains("dropped")))
-            .await;
+        until("the body is dropped", || {
+            self.places.lock().unwrap().last().is_some_and(|last| last.contains("dropped"))
+        })
+        .await;
         self.places.lock().unwrap().last().cloned().unwrap()
     }
 }

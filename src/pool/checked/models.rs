@@ -31,6 +31,7 @@
 //! | the worker that waits is not woken with its task; or not by a wake-up during the poll | `the_only_worker_may_wait_for_a_task_that_is_woken`, `…_that_yields` |
 //! | a task that was woken during its poll is dropped | `a_task_that_yields_is_polled_again` |
 //! | `begin_poll` in any phase; `wake` notes nothing while the task is polled, or only reads while it is scheduled; `end_poll` ignores the wake-up; relaxed orderings | `a_wake_up_is_never_lost_and_two_threads_never_poll_at_once` |
+//! | a guard of a permit is released without a look at the answer; the look only reads | `a_task_ends_with_the_last_guard_of_its_permit` |
 //! | `deadline_passed` reads, and then writes | `a_task_that_was_said_not_to_have_started_never_does` |
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ use loom::thread::{self, JoinHandle};
 
 use super::model::{Body, LATE, NOW, Plan, Pool, Slot, TaskRef, awaits, ends, meets, notifies, waits_for, yields};
 use crate::error::Reason;
+use crate::pool::continuation::Continuation;
 use crate::pool::task_state::{TaskState, Wakeup};
 
 fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
@@ -569,5 +571,30 @@ fn a_task_that_was_said_not_to_have_started_never_does() {
         let started = state.deadline_passed();
         assert_eq!(join(worker), started);
         assert_eq!(state.has_started(), started);
+    });
+}
+
+#[test]
+fn a_task_ends_with_the_last_guard_of_its_permit() {
+    explore(3, || {
+        let task = Arc::new((TaskState::new(), Continuation::default()));
+        let (state, continuation) = &*task;
+        continuation.hold();
+        state.will_continue();
+        state.begin_poll().expect("it is scheduled");
+        let guard = {
+            let task = task.clone();
+            thread::spawn(move || {
+                let (state, continuation) = &*task;
+                if continuation.release() && state.was_answered() {
+                    state.wake();
+                }
+            })
+        };
+        state.answered();
+        let ends = !continuation.is_held();
+        let polled_again = !ends && state.end_poll() == Wakeup::Schedule;
+        guard.join().expect("it ends");
+        assert!(ends || polled_again || state.begin_poll().is_some(), "nobody polls it any more");
     });
 }
