@@ -1,4 +1,5 @@
-//! Models of the buffer between a worker and a connection. Loom runs them through every interleaving.
+//! Models of the buffer between a worker and a connection. Loom runs them through every interleaving of their threads, up
+//! to a bound on preemptions.
 //!
 //! | broken | fails |
 //! |---|---|
@@ -19,6 +20,12 @@ use loom::thread::{self, JoinHandle};
 use super::buffer::Buffer;
 use super::pump::Producer;
 use crate::admission::Outcome;
+
+fn explore(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(model);
+}
 
 fn frame() -> Frame<Bytes> {
     Frame::data(Bytes::from_static(b"frame"))
@@ -46,7 +53,7 @@ fn produce(buffer: &Arc<Buffer<Bytes>>, frames: usize) -> JoinHandle<Outcome> {
 
 #[test]
 fn every_frame_arrives_although_the_buffer_is_full_at_each() {
-    loom::model(|| {
+    explore(|| {
         let buffer = buffer();
         let producer = produce(&buffer, 2);
         let mut frames = 0;
@@ -61,7 +68,7 @@ fn every_frame_arrives_although_the_buffer_is_full_at_each() {
 
 #[test]
 fn a_producer_that_waits_learns_that_its_reader_left() {
-    loom::model(|| {
+    explore(|| {
         let buffer = buffer();
         let producer = produce(&buffer, 2);
         let polled = block_on(poll_fn(|cx| match buffer.poll_frame(cx) {
@@ -76,7 +83,7 @@ fn a_producer_that_waits_learns_that_its_reader_left() {
 
 #[test]
 fn a_stall_ends_the_wait_of_the_producer_and_of_the_reader() {
-    loom::model(|| {
+    explore(|| {
         let buffer = buffer();
         buffer.push(frame());
         let producer = produce(&buffer, 1);
