@@ -35,6 +35,13 @@ impl Process {
         self.child.id()
     }
 
+    /// Asks the process to end, as a service manager does, and waits until it has.
+    pub fn terminate(&mut self) {
+        let id = nix::unistd::Pid::from_raw(self.id().try_into().expect("the system gives smaller numbers"));
+        nix::sys::signal::kill(id, nix::sys::signal::SIGTERM).expect("it has not ended yet");
+        self.child.wait().expect("it was started by this process");
+    }
+
     /// The next number that the process prints.
     pub fn number(&mut self) -> f64 {
         let mut line = String::new();

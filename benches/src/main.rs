@@ -1,5 +1,8 @@
 //! Measures tower-offload and its alternatives in one run: `cargo run --release -p benches`.
 
+mod bodies;
+mod body_server;
+mod body_source;
 mod child;
 mod client;
 mod elsewhere;
@@ -18,6 +21,7 @@ mod queue;
 mod rejection;
 mod scale;
 mod server;
+mod streams;
 mod task;
 mod wake_then_block;
 mod ways;
@@ -57,6 +61,7 @@ fn play(part: &str, kind: &str, speed: Speed) {
     match part {
         server::AROUND => server::around(kind, speed),
         server::INSIDE => server::inside(kind, speed),
+        body_server::PART => body_server::play(kind, speed),
         "memory" => memory::play(kind),
         "observed" => observed::play(kind, speed),
         "overload" => overload::play(kind),
@@ -96,6 +101,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     pools::run(&mut harness, speed);
     overload::run(&mut harness, speed);
     wake_then_block::run(&mut harness);
+    bodies::run(&mut harness, speed);
     memory::run(&mut harness, speed);
     queue::run(&mut harness);
     scale::run(&mut harness);

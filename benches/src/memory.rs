@@ -134,7 +134,12 @@ fn tell_growth_beside<T>(request: usize, mut submit: impl FnMut() -> T) -> ! {
 
 /// The memory of this process that is in use, in bytes; 0 where the system does not tell.
 fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    of_process("self", "VmRSS:")
+}
+
+/// A line of the memory of a process, in bytes: `VmRSS:` is what is in use, `VmHWM:` the most that was.
+pub fn of_process(process: &str, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
 }

@@ -84,7 +84,7 @@ pub fn inside(kind: &str, speed: Speed) {
 }
 
 /// Handlers that run their task in some way.
-fn routes(speed: Speed, way: &impl Way) -> Router {
+pub fn routes(speed: Speed, way: &impl Way) -> Router {
     PATHS.into_iter().fold(Router::new(), |router, (path, span)| router.route(path, handler(speed.task(span), way)))
 }
 
