@@ -194,6 +194,7 @@ fn beside_streams(harness: &mut Harness, speed: Speed, name: String, path: &'sta
     let span = harness.span(health::SPAN);
     let sample = move |server: &Server, streams: usize| {
         let readers = (streams > 0).then(|| Readers::start(server.port, path, streams));
+        let begun = readers.as_ref().map_or(f64::NAN, Readers::wait_until_begun) * 100.0;
         thread::sleep(WARM_UP);
         let before = readers.as_ref().map_or(0, Readers::bytes);
         let began = Instant::now();
@@ -201,7 +202,7 @@ fn beside_streams(harness: &mut Harness, speed: Speed, name: String, path: &'sta
         #[expect(clippy::cast_precision_loss, reason = "no counter reaches 2^53")]
         let bytes = (readers.as_ref().map_or(0, Readers::bytes) - before) as f64;
         let throughput = bytes / began.elapsed().as_secs_f64() / 1e6;
-        vec![quantile(&mut latencies, 0.5), quantile(&mut latencies, 0.99), throughput]
+        vec![quantile(&mut latencies, 0.5), quantile(&mut latencies, 0.99), throughput, begun]
     };
     let mut all = cases(&[OURS, OURS_CONNECTION, BARE], speed, move |server| sample(server, READY_STREAMS));
     let server = Server::start(OURS, speed);
@@ -212,6 +213,7 @@ fn beside_streams(harness: &mut Harness, speed: Speed, name: String, path: &'sta
             Column { name: "response p50", unit: "ms" },
             Column { name: "response p99", unit: "ms" },
             Column { name: "streams", unit: "MB/s" },
+            Column { name: "streams that begin within 3 s", unit: "%" },
         ],
         cases: all,
         baseline: OURS,

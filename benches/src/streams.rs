@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 /// Clients that read as fast as they can, and ask again when the response has ended.
 #[derive(Debug)]
 pub struct Readers {
+    clients: usize,
+    begun: Arc<AtomicUsize>,
     bytes: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -63,19 +65,35 @@ pub fn number(port: u16, path: &str) -> usize {
 impl Readers {
     /// Starts `clients` clients on one thread.
     pub fn start(port: u16, path: &str, clients: usize) -> Self {
+        let begun = Arc::new(AtomicUsize::new(0));
         let bytes = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
-        let (counter, stopped, path) = (bytes.clone(), stop.clone(), path.to_owned());
+        let (begins, counter, stopped, path) = (begun.clone(), bytes.clone(), stop.clone(), path.to_owned());
         let thread = thread::spawn(move || {
             runtime().block_on(async {
                 let mut tasks = JoinSet::new();
                 for _ in 0..clients {
-                    tasks.spawn(read(port, path.clone(), counter.clone(), stopped.clone()));
+                    tasks.spawn(read(port, path.clone(), begins.clone(), counter.clone(), stopped.clone()));
                 }
                 tasks.join_all().await;
             });
         });
-        Self { bytes, stop, thread: Some(thread) }
+        Self { clients, begun, bytes, stop, thread: Some(thread) }
+    }
+
+    /// Waits until each client has a part of its response, but not for long: a server may starve some of them. Returns
+    /// the share of clients that have.
+    #[expect(clippy::cast_precision_loss, reason = "there are not so many clients")]
+    pub fn wait_until_begun(&self) -> f64 {
+        let begin = Instant::now();
+        while self.begun() < self.clients && begin.elapsed() < Duration::from_secs(3) {
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.begun() as f64 / self.clients as f64
+    }
+
+    fn begun(&self) -> usize {
+        self.begun.load(Ordering::Relaxed)
     }
 
     pub fn bytes(&self) -> u64 {
@@ -91,10 +109,11 @@ impl Drop for Readers {
     }
 }
 
-async fn read(port: u16, path: String, bytes: Arc<AtomicU64>, stop: Arc<AtomicBool>) {
+async fn read(port: u16, path: String, begun: Arc<AtomicUsize>, bytes: Arc<AtomicU64>, stop: Arc<AtomicBool>) {
     let mut buffer = vec![0; 256 * 1024];
     while !stop.load(Ordering::Relaxed) {
         let mut stream = begin(port, &path, None).await;
+        begun.fetch_add(usize::from(stream.peek(&mut [0]).await.is_ok_and(|read| read > 0)), Ordering::Relaxed);
         loop {
             let read = stream.read(&mut buffer).await.expect("the server answers");
             bytes.fetch_add(read as u64, Ordering::Relaxed);
