@@ -106,6 +106,7 @@ impl<'a> From<&'a Rejection> for Refusal<'a> {
     }
 }
 
+#[cfg(feature = "axum")]
 pub(super) fn problem(rejection: &Rejection) -> Response<FullBody> {
     Refusal::from(rejection).problem()
 }
