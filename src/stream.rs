@@ -63,15 +63,16 @@ where
     F: FnOnce(&mut Writer) -> Result<(), E> + Send + 'static,
     E: Into<BoxError>,
 {
-    let task = CurrentTask::get().filter(|task| !task.has_continuation());
+    let task = CurrentTask::get().filter(CurrentTask::can_continue);
     let policy = task.as_ref().map_or_else(BodyPolicy::default, |task| task.policy().clone());
     let buffer = Buffer::new(policy.buffer, policy.stall_timeout, task.clone());
     let reader = Reader::new(buffer.clone(), SizeHint::new());
     let writer = Writer { producer: Producer::new(buffer), frame: BytesMut::new(), failed: None };
     let mut start = None;
     match task {
-        // The task has no continuation yet.
-        Some(task) => drop(task.continue_with(Box::pin(async move { writer.run(write).finish(policy.hold).await }))),
+        Some(task) => {
+            task.continue_with(Box::pin(async move { writer.run(write).finish(policy.hold).await }), true);
+        }
         None => {
             let span = Span::current();
             start = Some(Box::new(move || drop(span.in_scope(|| writer.run(write)))) as Box<dyn FnOnce() + Send>);

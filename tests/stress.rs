@@ -392,6 +392,7 @@ fn round(seed: u64) -> Tally {
         ("expired", rejected(Reason::QueueTimeout) + rejected(Reason::DeadlineExceeded)),
         ("rejected", rejected(Reason::QueueFull) + rejected(Reason::Draining)),
         ("cancelled", 0),
+        ("stalled", 0),
     ];
     assert_eq!(counted.len(), answered_as.len(), "{context}");
     let mut unanswered = 0;

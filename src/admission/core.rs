@@ -263,6 +263,20 @@ impl<T> Admission<T> {
         true
     }
 
+    /// Releases the permit of a task that goes on without one: its answer was given, and it polls the body of its
+    /// response. Whether it had a permit.
+    pub fn release_permit(&mut self, now: Timestamp, key: Key, ran: Option<Duration>) -> bool {
+        self.pass(now);
+        let Some(index) = self.slab.find(key, State::InFlight) else { return false };
+        if self.slab.at(index).permit == NONE {
+            return false;
+        }
+        self.finish_permitted(now, index, Outcome::Ok, ran, Duration::ZERO);
+        self.slab.at_mut(index).permit = NONE;
+        self.without_permit += 1;
+        true
+    }
+
     fn finish_permitted(
         &mut self,
         now: Timestamp,

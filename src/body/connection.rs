@@ -64,8 +64,7 @@ where
         let shared = Arc::new(Shared { state: Mutex::new(state), stall_timeout, stalled: StallSignal::default() });
         if hold {
             let shared = shared.clone();
-            // The task has no continuation yet.
-            let _ = task.continue_with(Box::pin(async move { poll_fn(|cx| shared.poll_end(cx)).await }));
+            task.continue_with(Box::pin(async move { poll_fn(|cx| shared.poll_end(cx)).await }), true);
         }
         Self {
             shared,

@@ -59,14 +59,16 @@ impl ResponseContext {
         let (mut parts, body) = response.into_parts();
         let grpc = is_grpc(&parts.headers);
         let farewell = Farewell::new(&policy.on_drain, &task, &body.size_hint(), grpc);
-        // The continuation of a task with a writer is the writer, which holds the permit as long.
-        let free = !task.has_continuation();
-        let body = if policy.run == RunBody::Pool && free {
+        // A writer is polled on the connection, and holds the permit by itself.
+        let by_writer = !task.can_continue();
+        let body = if by_writer && farewell.is_none() {
+            ResponseBody::inner(body)
+        } else if policy.run == RunBody::Pool && !by_writer {
             let (body, signal) = in_pool(body, task, &policy, farewell);
             parts.extensions.extend(signal);
             body
-        } else if (policy.hold && free) || body.size_hint().exact().is_none() {
-            let hold = policy.hold && free;
+        } else if policy.hold || body.size_hint().exact().is_none() {
+            let hold = policy.hold && !by_writer;
             let body = OnConnection::new(body, &task, farewell, hold);
             if hold {
                 parts.extensions.insert(body.stall_signal());
@@ -109,16 +111,15 @@ where
     signal.insert(buffer.stall_signal());
     let producer = Producer::new(buffer);
     let hold = policy.hold;
-    // The task has no continuation yet.
-    let _ = match end {
+    match end {
         Some(end) => {
             drop(body);
             let outcome = if end.is_ok() { Outcome::Ok } else { Outcome::Error };
             producer.buffer().end(end);
-            task.continue_with(Box::pin(producer.finish(outcome, hold)))
+            task.continue_with(Box::pin(producer.finish(outcome, hold)), hold);
         }
-        None => task.continue_with(Box::pin(Pump { body, producer, farewell, times }.run(hold))),
-    };
+        None => task.continue_with(Box::pin(Pump { body, producer, farewell, times }.run(hold)), hold),
+    }
     (ResponseBody::in_pool(reader), signal)
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::admission::Outcome;
@@ -18,6 +18,8 @@ pub(crate) type ContinuationFuture = Pin<Box<dyn Future<Output = Outcome> + Send
 pub(super) struct Continuation {
     /// Taken while a worker polls it.
     future: Mutex<Option<ContinuationFuture>>,
+    /// Whether the future runs inside the task's permit.
+    keeps_permit: AtomicBool,
     /// The guards that hold the permit.
     held: AtomicU32,
     /// The nanoseconds for which the task waited for the reader of its body.
@@ -26,15 +28,14 @@ pub(super) struct Continuation {
 
 impl Continuation {
     /// Stores the future, unless there is one.
-    pub(super) fn set(&self, future: ContinuationFuture) -> Result<(), ContinuationFuture> {
-        let mut slot = lock(&self.future);
-        match *slot {
-            Some(_) => Err(future),
-            None => {
-                *slot = Some(future);
-                Ok(())
-            }
-        }
+    pub(super) fn set(&self, future: ContinuationFuture, keeps_permit: bool) {
+        lock(&self.future).get_or_insert(future);
+        self.keeps_permit.fetch_or(keeps_permit, Ordering::Relaxed);
+    }
+
+    /// Whether the task keeps its permit after its answer.
+    pub(super) fn keeps_permit(&self) -> bool {
+        self.is_held() || self.keeps_permit.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_set(&self) -> bool {

@@ -72,21 +72,18 @@ impl CurrentTask {
         local::current().map(Self)
     }
 
-    /// Lets the task poll `future` after its answer, unless there is such a future already.
-    pub(crate) fn continue_with(&self, future: ContinuationFuture) -> Result<(), ContinuationFuture> {
+    /// Lets the task poll `future` after its answer, inside its permit or without one. A task polls one such future, so
+    /// ask [`can_continue`](Self::can_continue) before.
+    pub(crate) fn continue_with(&self, future: ContinuationFuture, keeps_permit: bool) {
         let head = self.0.head();
-        if head.state.has_answer() {
-            return Err(future);
-        }
-        head.continuation.set(future)?;
+        head.continuation.set(future, keeps_permit);
         head.state.will_continue();
-        Ok(())
     }
 
-    /// Whether the task polls a future after its answer.
-    pub(crate) fn has_continuation(&self) -> bool {
+    /// Whether the task can poll a future after its answer: the answer is still to come, and there is none yet.
+    pub(crate) fn can_continue(&self) -> bool {
         let head = self.0.head();
-        head.state.continues() && head.continuation.is_set()
+        !head.state.has_answer() && !(head.state.continues() && head.continuation.is_set())
     }
 
     /// The task's waker.

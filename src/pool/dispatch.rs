@@ -177,6 +177,13 @@ impl<T> Dispatch<T> {
         state.effects(now, Vec::new(), None)
     }
 
+    /// Releases the permit of a task that goes on without one.
+    pub(crate) fn release_permit(&self, now: Timestamp, key: Key, ran: Option<Duration>) -> Effects<T> {
+        let mut state = self.lock();
+        state.admission.release_permit(now, key, ran);
+        state.effects(now, Vec::new(), None)
+    }
+
     /// Releases the permit of a task that ended outside of a worker's loop.
     pub(crate) fn finish(&self, now: Timestamp, ending: Ending) -> Effects<T> {
         let mut state = self.lock();

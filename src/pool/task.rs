@@ -7,7 +7,8 @@
 //! counts as in flight.
 //!
 //! A task with a continuation gives its answer before its end: the caller reads the head of a response while the task
-//! polls the body. The task keeps its permit until the continuation has ended, and all guards of the permit are dropped.
+//! polls the body. It keeps its permit until the continuation has ended and all guards of the permit are dropped, unless
+//! the continuation needs none: then the permit is released before the answer is given.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -174,9 +175,21 @@ where
         work.future = None;
         self.put(answer);
         drop(work);
+        if !self.head.continuation.keeps_permit() {
+            self.release_permit();
+        }
         self.head.state.answered();
         wake_caller(self.take_waker());
         self.poll_continuation(false)
+    }
+
+    fn release_permit(&self) {
+        let Some(key) = self.head.key() else { return };
+        let now = self.pool.now();
+        let ran = lock(&self.work).began.map(|began| now.since(began));
+        let effects = self.pool.dispatch.release_permit(now, key, ran);
+        worker::perform(&self.pool, effects);
+        worker::changed(&self.pool);
     }
 
     /// Polls the continuation of a task whose answer was given, and ends the task if nothing keeps it in flight.

@@ -143,6 +143,7 @@ async fn a_body_in_the_pool_is_polled_and_dropped_by_workers_and_arrives_frame_b
     let mut response = respond(&pools, BodyPolicy::in_pool(), body).await;
     let body = response.body_mut();
     assert_eq!(in_flight(&pools), 1, "the body has not ended");
+    assert_eq!(stats_of(&pools, "cpu").permits_in_use, 0, "the permit was released with the head");
     assert!(!body.is_end_stream());
     for said in ["one", "two", "three"] {
         author.data(said);
@@ -199,8 +200,7 @@ async fn the_size_of_a_body_in_the_pool_is_its_own_less_what_was_taken() {
 
 #[tokio::test]
 async fn a_reader_that_is_behind_holds_the_producer_up_at_the_size_of_the_buffer() {
-    let config = PoolConfig::new(1).concurrency(2);
-    let pools = Pools::builder().pool(Cpu, config).build().unwrap();
+    let pools = pools_of(1, 5);
     let (body, author) = script();
     let policy = BodyPolicy::in_pool().buffer(1024);
     for _ in 0..100 {
@@ -470,7 +470,7 @@ async fn streams_that_always_have_a_frame_do_not_keep_new_tasks_out() {
             Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"token")))))
         }
     }
-    let config = PoolConfig::new(2).concurrency(200).body(BodyPolicy::in_pool());
+    let config = PoolConfig::new(2).body(BodyPolicy::in_pool());
     let pools = Pools::builder().pool(Cpu, config).build().unwrap();
     let mut streams = Vec::new();
     for _ in 0..100 {
