@@ -70,8 +70,8 @@
 //!   pool computes with as many threads as it has workers.
 //! - A task that has a permit and waits for a worker has left the queue. The queue timeout does not apply to it any
 //!   more; its deadline does.
-//! - The body of a response, and the tasks that a handler spawns, run outside the pool. `ServeDir`, for example, opens
-//!   a file in its pool and reads it on Tokio's blocking threads.
+//! - The body of a response is polled outside the pool, unless [`PoolLayer::body`] or the settings say otherwise. The
+//!   tasks that a handler spawns always run outside: `ServeDir`, for example, reads files on Tokio's blocking threads.
 //! - Pools of the same name in one process, of two [`Pools`], write to the same metrics. Give them different names.
 //! - Under `tokio::time::pause`, Tokio considers a runtime that waits for a pool idle, and advances its clock.
 //! - Pools that were used before a `fork` do not work in the child; pools that were not, do.
@@ -137,6 +137,7 @@ pub mod docs {
             #[doc = "[layers]: crate::docs::layers"]
             #[doc = "[metrics]: crate::docs::metrics"]
             #[doc = "[overload]: crate::docs::overload"]
+            #[doc = "[response-bodies]: crate::docs::response_bodies"]
             #[doc = "[shutdown]: crate::docs::shutdown"]
             #[doc = ""]
             #[doc = include_str!($file)]
@@ -151,6 +152,7 @@ pub mod docs {
         deployment: "../docs/deployment.md", "Behind proxies and balancers, in containers, under Kubernetes and systemd.";
         shutdown: "../docs/shutdown.md", "Graceful shutdown and restarts, with `server::serve`, `axum::serve` and tonic.";
         bodies: "../docs/bodies.md", "Request bodies: read before the queue, or streamed into the handler.";
+        response_bodies: "../docs/response-bodies.md", "Bodies of responses: who polls them, what they hold, stalls, drains.";
         layers: "../docs/layers.md", "In which order `PoolLayer` goes with other layers.";
         testing: "../docs/testing.md", "How to test handlers that run in pools.";
         troubleshooting: "../docs/troubleshooting.md", "Symptoms, what causes them, and what to do.";
