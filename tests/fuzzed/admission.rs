@@ -29,6 +29,8 @@ pub(crate) enum Call {
     Take,
     Cancel(usize),
     Finish(usize, Outcome, Option<u64>),
+    /// A task in flight goes on without its permit.
+    ReleasePermit(usize, Option<u64>),
     Expire,
     Pass(u64),
     /// The clock of the next calls is behind that of the last one by these milliseconds.
@@ -147,7 +149,10 @@ fn decode_call(kind: u8, next: &mut impl FnMut() -> usize) -> Call {
             }
         }
         10..14 => Call::Take,
-        14 => Call::Ride(next()),
+        14 => match next() {
+            which @ 0..128 => Call::Ride(which),
+            which => Call::ReleasePermit(which - 128, (which & 1 != 0).then(|| next() as u64)),
+        },
         15 => Call::OfferRiding { deadline: (next() & 1 != 0).then(|| next() as u64) },
         16..18 => Call::Cancel(next()),
         18..24 => {
@@ -233,6 +238,7 @@ impl Model {
             }
             Call::OfferRiding { deadline } => self.offer_riding(deadline),
             Call::Ride(which) => self.ride(which),
+            Call::ReleasePermit(which, ran) => self.release_permit(which, ran),
             Call::Take => self.take(),
             Call::Cancel(which) => self.cancel(which),
             Call::Finish(which, outcome, ran) => self.finish(which, outcome, ran),
@@ -393,6 +399,17 @@ impl Model {
         );
         if waits {
             self.tasks[id] = Known::Answered;
+        }
+    }
+
+    fn release_permit(&mut self, which: usize, ran: Option<u64>) {
+        let Some(id) = self.pick(which) else { return };
+        let Some(&key) = self.keys.get(&id) else { return };
+        let had_one = self.tasks[id] == Known::InFlight;
+        let released = self.admission.release_permit(self.timestamp(), key, ran.map(Duration::from_millis));
+        assert_eq!(released, had_one, "a permit is released once");
+        if had_one {
+            self.tasks[id] = Known::Riding;
         }
     }
 

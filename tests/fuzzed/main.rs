@@ -104,6 +104,7 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         100 => any::<usize>().prop_map(Call::Cancel),
         200 => finish,
         20 => any::<usize>().prop_map(Call::Ride),
+        30 => (any::<usize>(), proptest::option::of(0..50_u64)).prop_map(|(which, ran)| Call::ReleasePermit(which, ran)),
         20 => deadline.prop_map(|deadline| Call::OfferRiding { deadline }),
         100 => Just(Call::Expire),
         200 => (0..60_u64).prop_map(Call::Pass),
