@@ -103,6 +103,7 @@ pub mod select;
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub mod server;
 mod shield;
+mod stall;
 pub mod stats;
 pub mod stream;
 mod sync;

@@ -71,7 +71,9 @@ where
     let mut start = None;
     match task {
         Some(task) => {
-            task.continue_with(Box::pin(async move { writer.run(write).finish(policy.hold).await }), true);
+            let stalled = writer.producer.buffer().stall_signal();
+            let written = Box::pin(async move { writer.run(write).finish(policy.hold).await });
+            task.continue_with(written, true, stalled);
         }
         None => {
             let span = Span::current();

@@ -13,8 +13,8 @@ use bytes::Buf;
 use http_body::Frame;
 
 use super::error::{BodyError, BoxError};
-use super::stall::StallSignal;
 use crate::pool::CurrentTask;
+use crate::stall::StallSignal;
 use crate::sync::{Mutex, lock};
 use crate::timer::TIMER;
 

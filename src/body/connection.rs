@@ -13,9 +13,9 @@ use http_body::{Body, Frame, SizeHint};
 use super::error::{BodyError, BoxError};
 use super::farewell::Farewell;
 use super::remaining::Remaining;
-use super::stall::StallSignal;
 use crate::admission::Outcome;
 use crate::pool::{CurrentTask, FrameTimes, OpenStream};
+use crate::stall::StallSignal;
 use crate::sync::lock_std as lock;
 use crate::timer::TIMER;
 
@@ -24,7 +24,7 @@ pub(super) struct OnConnection<B: Body> {
     shared: Arc<Shared<B>>,
     /// `None` if the permit is not held.
     task: Option<CurrentTask>,
-    _stream: OpenStream,
+    _stream: Option<OpenStream>,
     times: FrameTimes,
     farewell: Option<Farewell>,
     /// The frames of the farewell.
@@ -56,20 +56,21 @@ where
     B::Data: From<Bytes> + Send,
     B::Error: Into<BoxError>,
 {
-    /// `hold`: the task keeps its permit until the reader has taken the last frame, and the stall timeout applies.
-    pub(super) fn new(body: B, task: &CurrentTask, farewell: Option<Farewell>, hold: bool) -> Self {
+    /// `counted`: this is a stream of its own, and no part of one that is counted already. `hold`: the task keeps its permit until the reader has taken the last frame, and the stall timeout applies.
+    pub(super) fn new(body: B, task: &CurrentTask, farewell: Option<Farewell>, counted: bool, hold: bool) -> Self {
         let remaining = Remaining::new(body.size_hint());
         let state = State { body: Some(Box::pin(body)), outcome: None, slow_since: None, watched: false, worker: None };
         let stall_timeout = hold.then(|| task.policy().stall_timeout);
         let shared = Arc::new(Shared { state: Mutex::new(state), stall_timeout, stalled: StallSignal::default() });
         if hold {
             let shared = shared.clone();
-            task.continue_with(Box::pin(async move { poll_fn(|cx| shared.poll_end(cx)).await }), true);
+            let stalled = shared.stalled.clone();
+            task.continue_with(Box::pin(async move { poll_fn(|cx| shared.poll_end(cx)).await }), true, stalled);
         }
         Self {
             shared,
             task: hold.then(|| task.clone()),
-            _stream: task.open_stream(),
+            _stream: counted.then(|| task.open_stream()),
             times: task.frame_times(),
             farewell,
             last: VecDeque::new(),
@@ -105,10 +106,6 @@ where
 
     pub(super) fn size_hint(&self) -> SizeHint {
         self.remaining.hint()
-    }
-
-    pub(super) fn stall_signal(&self) -> StallSignal {
-        self.shared.stalled.clone()
     }
 }
 

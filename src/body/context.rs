@@ -61,33 +61,24 @@ impl ResponseContext {
         let farewell = Farewell::new(&policy.on_drain, &task, &body.size_hint(), grpc);
         // A writer is polled on the connection, and holds the permit by itself.
         let by_writer = !task.can_continue();
-        let body = if by_writer && farewell.is_none() {
-            ResponseBody::inner(body)
-        } else if policy.run == RunBody::Pool && !by_writer {
-            let (body, signal) = in_pool(body, task, &policy, farewell);
-            parts.extensions.extend(signal);
-            body
+        let body = if by_writer {
+            ResponseBody::on_connection(OnConnection::new(body, &task, farewell, false, false))
+        } else if policy.run == RunBody::Pool {
+            in_pool(body, &task, &policy, farewell)
         } else if policy.hold || body.size_hint().exact().is_none() {
-            let hold = policy.hold && !by_writer;
-            let body = OnConnection::new(body, &task, farewell, hold);
-            if hold {
-                parts.extensions.insert(body.stall_signal());
-            }
-            ResponseBody::on_connection(body)
+            ResponseBody::on_connection(OnConnection::new(body, &task, farewell, true, policy.hold))
         } else {
             ResponseBody::inner(body)
         };
+        if let Some(stalled) = task.stall_signal() {
+            parts.extensions.insert(stalled);
+        }
         Response::from_parts(parts, body)
     }
 }
 
 /// Polls the body as far as its buffer allows. The task polls the rest after its answer.
-fn in_pool<B>(
-    body: B,
-    task: CurrentTask,
-    policy: &BodyPolicy,
-    farewell: Option<Farewell>,
-) -> (ResponseBody<B>, http::Extensions)
+fn in_pool<B>(body: B, task: &CurrentTask, policy: &BodyPolicy, farewell: Option<Farewell>) -> ResponseBody<B>
 where
     B: Body + Send + 'static,
     B::Data: From<Bytes> + Send + 'static,
@@ -98,7 +89,7 @@ where
     let mut frames = VecDeque::new();
     let end = poll_first(&mut Context::from_waker(&task.waker()), body.as_mut(), &mut frames, policy.buffer);
     if matches!(end, Some(Ok(()))) && !policy.hold {
-        return (ResponseBody::complete(frames, Remaining::new(size)), http::Extensions::new());
+        return ResponseBody::complete(frames, Remaining::new(size));
     }
     let mut times = task.frame_times();
     if !frames.is_empty() {
@@ -107,8 +98,7 @@ where
     let buffer = Buffer::new(policy.buffer, policy.stall_timeout, Some(task.clone()));
     let reader = Reader::new(buffer.clone(), size);
     frames.into_iter().for_each(|frame| buffer.push(frame));
-    let mut signal = http::Extensions::new();
-    signal.insert(buffer.stall_signal());
+    let stalled = buffer.stall_signal();
     let producer = Producer::new(buffer);
     let hold = policy.hold;
     match end {
@@ -116,11 +106,11 @@ where
             drop(body);
             let outcome = if end.is_ok() { Outcome::Ok } else { Outcome::Error };
             producer.buffer().end(end);
-            task.continue_with(Box::pin(producer.finish(outcome, hold)), hold);
+            task.continue_with(Box::pin(producer.finish(outcome, hold)), hold, stalled);
         }
-        None => task.continue_with(Box::pin(Pump { body, producer, farewell, times }.run(hold)), hold),
+        None => task.continue_with(Box::pin(Pump { body, producer, farewell, times }.run(hold)), hold, stalled),
     }
-    (ResponseBody::in_pool(reader), signal)
+    ResponseBody::in_pool(reader)
 }
 
 /// Takes frames while they are ready, and returns the end of the body if it came.

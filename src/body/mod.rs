@@ -4,7 +4,7 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `full`, `mark`, `error`, `stall`, `grpc` | a complete body; the mark of a body that was read; errors; the signal of a stall; messages of gRPC |
+//! | `full`, `mark`, `error`, `grpc` | a complete body; the mark of a body that was read; errors; messages of gRPC |
 //! | `read` | request bodies that are read before their requests are handled |
 //! | `remaining`, `farewell` | what remains of a body; its end at a drain |
 //! | `buffer`, `reader`, `pump` | frames that wait for the client; the connection's side; the worker's side |
@@ -25,7 +25,6 @@ mod read;
 mod reader;
 mod remaining;
 mod response;
-mod stall;
 
 pub use self::context::ResponseContext;
 pub use self::error::BodyError;
@@ -42,4 +41,4 @@ pub(crate) use self::grpc::is_grpc;
 pub(crate) use self::pump::Producer;
 pub(crate) use self::reader::Reader;
 #[cfg(feature = "server")]
-pub(crate) use self::stall::StallSignal;
+pub(crate) use crate::stall::StallSignal;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::admission::Outcome;
+use crate::stall::StallSignal;
 use crate::sync::{AtomicU32, lock_std as lock};
 
 /// The work of a task after its answer. Its result is a part of the task's: the worse of the two counts.
@@ -18,6 +19,7 @@ pub(crate) type ContinuationFuture = Pin<Box<dyn Future<Output = Outcome> + Send
 pub(super) struct Continuation {
     /// Taken while a worker polls it.
     future: Mutex<Option<ContinuationFuture>>,
+    stalled: Mutex<Option<StallSignal>>,
     /// Whether the future runs inside the task's permit.
     keeps_permit: AtomicBool,
     /// The guards that hold the permit.
@@ -28,14 +30,19 @@ pub(super) struct Continuation {
 
 impl Continuation {
     /// Stores the future, unless there is one.
-    pub(super) fn set(&self, future: ContinuationFuture, keeps_permit: bool) {
+    pub(super) fn set(&self, future: ContinuationFuture, keeps_permit: bool, stalled: StallSignal) {
         lock(&self.future).get_or_insert(future);
+        *lock(&self.stalled) = Some(stalled);
         self.keeps_permit.fetch_or(keeps_permit, Ordering::Relaxed);
     }
 
     /// Whether the task keeps its permit after its answer.
     pub(super) fn keeps_permit(&self) -> bool {
         self.is_held() || self.keeps_permit.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn stalled(&self) -> Option<StallSignal> {
+        lock(&self.stalled).clone()
     }
 
     pub(super) fn is_set(&self) -> bool {

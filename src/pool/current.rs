@@ -11,6 +11,7 @@ use super::local;
 use super::open_stream::{FrameTimes, OpenStream};
 use super::runnable::TaskRef;
 use crate::config::BodyPolicy;
+use crate::stall::StallSignal;
 use crate::workload::Workload;
 
 /// Keeps the permit of a task until this is dropped; made by [`hold_permit`].
@@ -72,12 +73,19 @@ impl CurrentTask {
         local::current().map(Self)
     }
 
-    /// Lets the task poll `future` after its answer, inside its permit or without one. A task polls one such future, so
+    /// Lets the task poll `future` after its answer, inside its permit or without one. `stalled` is set if the reader of
+    /// the body stalls. A task polls one such future, so
     /// ask [`can_continue`](Self::can_continue) before.
-    pub(crate) fn continue_with(&self, future: ContinuationFuture, keeps_permit: bool) {
+    pub(crate) fn continue_with(&self, future: ContinuationFuture, keeps_permit: bool, stalled: StallSignal) {
         let head = self.0.head();
-        head.continuation.set(future, keeps_permit);
+        head.continuation.set(future, keeps_permit, stalled);
         head.state.will_continue();
+    }
+
+    /// The signal of a stall, if the task polls a future after its answer.
+    pub(crate) fn stall_signal(&self) -> Option<StallSignal> {
+        let head = self.0.head();
+        if head.state.continues() { head.continuation.stalled() } else { None }
     }
 
     /// Whether the task can poll a future after its answer: the answer is still to come, and there is none yet.
