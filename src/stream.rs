@@ -66,7 +66,7 @@ where
     let task = CurrentTask::get().filter(CurrentTask::can_continue);
     let policy = task.as_ref().map_or_else(BodyPolicy::default, |task| task.policy().clone());
     let buffer = Buffer::new(policy.buffer, policy.stall_timeout, task.clone());
-    let reader = Reader::new(buffer.clone(), SizeHint::new());
+    let reader = Reader::unbounded(buffer.clone());
     let writer = Writer { producer: Producer::new(buffer), frame: BytesMut::new(), failed: None };
     let mut start = None;
     match task {

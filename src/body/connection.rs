@@ -57,8 +57,14 @@ where
     B::Error: Into<BoxError>,
 {
     /// `counted`: this is a stream of its own, and no part of one that is counted already. `hold`: the task keeps its permit until the reader has taken the last frame, and the stall timeout applies.
-    pub(super) fn new(body: B, task: &CurrentTask, farewell: Option<Farewell>, counted: bool, hold: bool) -> Self {
-        let remaining = Remaining::new(body.size_hint());
+    pub(super) fn new(
+        body: B,
+        remaining: Remaining,
+        task: &CurrentTask,
+        farewell: Option<Farewell>,
+        counted: bool,
+        hold: bool,
+    ) -> Self {
         let state = State { body: Some(Box::pin(body)), outcome: None, slow_since: None, watched: false, worker: None };
         let stall_timeout = hold.then(|| task.policy().stall_timeout);
         let shared = Arc::new(Shared { state: Mutex::new(state), stall_timeout, stalled: StallSignal::default() });
@@ -111,8 +117,7 @@ where
 
 impl<B: Body> Drop for OnConnection<B> {
     fn drop(&mut self) {
-        // A server drops a body with a length when it has all of its data, and does not ask for its end.
-        let complete = self.remaining.hint().exact() == Some(0);
+        let complete = self.remaining.is_complete();
         self.shared.end(if complete { Outcome::Ok } else { Outcome::Cancelled });
     }
 }

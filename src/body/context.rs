@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::{Response, StatusCode};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame};
 
 use super::buffer::Buffer;
@@ -58,15 +59,18 @@ impl ResponseContext {
         let policy = task.policy().clone();
         let (mut parts, body) = response.into_parts();
         let grpc = is_grpc(&parts.headers);
-        let farewell = Farewell::new(&policy.on_drain, &task, &body.size_hint(), grpc);
+        let size = body.size_hint();
+        let announced = announced(&parts.headers).or(size.exact());
+        let remaining = Remaining::new(&size, announced);
+        let farewell = Farewell::new(&policy.on_drain, &task, announced, grpc);
         // A writer is polled on the connection, and holds the permit by itself.
         let by_writer = !task.can_continue();
         let body = if by_writer {
-            ResponseBody::on_connection(OnConnection::new(body, &task, farewell, false, false))
+            ResponseBody::on_connection(OnConnection::new(body, remaining, &task, farewell, false, false))
         } else if policy.run == RunBody::Pool {
-            in_pool(body, &task, &policy, farewell)
-        } else if policy.hold || body.size_hint().exact().is_none() {
-            ResponseBody::on_connection(OnConnection::new(body, &task, farewell, true, policy.hold))
+            in_pool(body, remaining, &task, &policy, farewell)
+        } else if policy.hold || announced.is_none() {
+            ResponseBody::on_connection(OnConnection::new(body, remaining, &task, farewell, true, policy.hold))
         } else {
             ResponseBody::inner(body)
         };
@@ -78,25 +82,30 @@ impl ResponseContext {
 }
 
 /// Polls the body as far as its buffer allows. The task polls the rest after its answer.
-fn in_pool<B>(body: B, task: &CurrentTask, policy: &BodyPolicy, farewell: Option<Farewell>) -> ResponseBody<B>
+fn in_pool<B>(
+    body: B,
+    remaining: Remaining,
+    task: &CurrentTask,
+    policy: &BodyPolicy,
+    farewell: Option<Farewell>,
+) -> ResponseBody<B>
 where
     B: Body + Send + 'static,
     B::Data: From<Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let size = body.size_hint();
     let mut body = Box::pin(body);
     let mut frames = VecDeque::new();
     let end = poll_first(&mut Context::from_waker(&task.waker()), body.as_mut(), &mut frames, policy.buffer);
     if matches!(end, Some(Ok(()))) && !policy.hold {
-        return ResponseBody::complete(frames, Remaining::new(size));
+        return ResponseBody::complete(frames, remaining);
     }
     let mut times = task.frame_times();
     if !frames.is_empty() {
         times.record();
     }
     let buffer = Buffer::new(policy.buffer, policy.stall_timeout, Some(task.clone()));
-    let reader = Reader::new(buffer.clone(), size);
+    let reader = Reader::new(buffer.clone(), remaining);
     frames.into_iter().for_each(|frame| buffer.push(frame));
     let stalled = buffer.stall_signal();
     let producer = Producer::new(buffer);
@@ -140,6 +149,11 @@ where
         }
     }
     None
+}
+
+/// The length of the body, if the service announces it.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Whether a response with this status has a body.

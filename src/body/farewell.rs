@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 
 use crate::config::OnDrain;
 use crate::pool::CurrentTask;
@@ -19,14 +19,14 @@ pub(super) struct Farewell {
 
 impl Farewell {
     /// `None` if the body is finished although the pools drain.
-    pub(super) fn new(action: &OnDrain, task: &CurrentTask, hint: &SizeHint, grpc: bool) -> Option<Self> {
+    pub(super) fn new(action: &OnDrain, task: &CurrentTask, announced: Option<u64>, grpc: bool) -> Option<Self> {
         let last = match action {
             OnDrain::Finish => return None,
             OnDrain::End => None,
             OnDrain::EndWith(bytes) => Some(bytes.clone()).filter(|bytes| !bytes.is_empty()),
         };
         // A body that was announced with its length would be incomplete.
-        hint.exact().is_none().then(|| Self { draining: task.draining(), last, grpc })
+        announced.is_none().then(|| Self { draining: task.draining(), last, grpc })
     }
 
     /// Waits until the drain is announced.

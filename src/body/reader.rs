@@ -19,10 +19,14 @@ pub(crate) struct Reader<D: Buf + Send + 'static> {
 }
 
 impl<D: Buf + Send + 'static> Reader<D> {
-    /// The reader of a body of this size.
-    pub(crate) fn new(buffer: Arc<Buffer<D>>, size: SizeHint) -> Self {
+    pub(super) fn new(buffer: Arc<Buffer<D>>, remaining: Remaining) -> Self {
         let stream = buffer.task().map(CurrentTask::open_stream);
-        Self { buffer, remaining: Remaining::new(size), _stream: stream }
+        Self { buffer, remaining, _stream: stream }
+    }
+
+    /// The reader of a body of unknown length.
+    pub(crate) fn unbounded(buffer: Arc<Buffer<D>>) -> Self {
+        Self::new(buffer, Remaining::new(&SizeHint::new(), None))
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<D>, BoxError>>> {
@@ -44,8 +48,7 @@ impl<D: Buf + Send + 'static> Reader<D> {
 
 impl<D: Buf + Send + 'static> Drop for Reader<D> {
     fn drop(&mut self) {
-        // A server drops a body with a length when it has all of its data, and does not ask for its end.
-        let complete = self.remaining.hint().exact() == Some(0) || self.buffer.is_end();
+        let complete = self.remaining.is_complete() || self.buffer.is_end();
         if let (Some(task), false) = (self.buffer.task(), complete) {
             // Before the writer finds that nobody reads, `checkpoint` says so.
             task.reader_left();

@@ -198,6 +198,29 @@ async fn the_size_of_a_body_in_the_pool_is_its_own_less_what_was_taken() {
     assert_eq!(stats_of(&pools, "cpu").counts.ok, 1, "the body is complete");
 }
 
+/// A static file has a `Content-Length`, and a body that does not know its size.
+#[tokio::test]
+async fn a_body_is_complete_when_the_length_of_its_header_was_taken() {
+    for policy in [BodyPolicy::in_pool(), BodyPolicy::in_pool().hold(), BodyPolicy::on_connection().hold()] {
+        let pools = pools_of(1, 5);
+        let (body, author) = script();
+        let body = Arc::new(Mutex::new(Some(body)));
+        let handler = service_fn(move |_: Request<String>| {
+            let response = Response::builder().header("content-length", "4");
+            let response = response.body(body.lock().unwrap().take().unwrap()).unwrap();
+            async { Ok::<_, Infallible>(response) }
+        });
+        let service = PoolLayer::<Cpu>::new(&pools).body(policy.on_drain(OnDrain::End)).layer(handler);
+        let mut response = in_time(service.oneshot(request("GET", "/"))).await.unwrap();
+        pools.announce_drain();
+        author.data("four");
+        assert_eq!(text(response.body_mut()).await, "four");
+        drop(response);
+        until("the permit is released", || in_flight(&pools) == 0).await;
+        assert_eq!(stats_of(&pools, "cpu").counts.ok, 1);
+    }
+}
+
 #[tokio::test]
 async fn a_reader_that_is_behind_holds_the_producer_up_at_the_size_of_the_buffer() {
     let pools = pools_of(1, 5);
