@@ -104,6 +104,8 @@ pub(super) struct Activity {
     discarded: AtomicU64,
     /// The peer does not read fast enough.
     blocked: AtomicBool,
+    /// A write succeeded.
+    wrote: AtomicBool,
     /// hyper waits for bytes, so it notices the end of the connection.
     reading: AtomicBool,
     /// Since when a request is in flight and hyper is not reading, or when the socket last looked for the peer's end.
@@ -128,6 +130,7 @@ impl Activity {
             ended: AtomicU64::new(NEVER),
             discarded: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
+            wrote: AtomicBool::new(false),
             reading: AtomicBool::new(false),
             not_reading_since: AtomicU64::new(NEVER),
             looking: AtomicBool::new(false),
@@ -177,10 +180,18 @@ impl Activity {
 
     /// A write had to wait for the peer, or succeeded again.
     pub(super) fn write_blocked(&self, blocked: bool) {
+        if !blocked {
+            self.wrote.store(true, Ordering::Relaxed);
+        }
         if self.blocked.load(Ordering::Relaxed) != blocked {
             self.blocked.store(blocked, Ordering::Relaxed);
             self.restart_idle_clock();
         }
+    }
+
+    /// Whether a part of what hyper has to write was written since the last call, and the next part has to wait.
+    pub(super) fn take_progress(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed) && self.wrote.swap(false, Ordering::Relaxed)
     }
 
     /// A read had to wait for bytes, so the next ones and the end of the connection wake hyper.

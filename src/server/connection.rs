@@ -121,6 +121,11 @@ impl Driver<'_> {
                 debug!(target: "tower_offload", "a connection is reset because its client has stopped to read");
                 return Poll::Ready(());
             }
+            // After a write hyper has room for frames, but takes them when it is polled again. That can be many seconds
+            // later if the client reads slowly, and then the client would seem to have stopped.
+            if self.connection.is_measured() && self.connection.activity.take_progress() {
+                continue;
+            }
             self.connection.activity.polled();
             match self.due(cx) {
                 None => return Poll::Pending,

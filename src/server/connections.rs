@@ -47,6 +47,8 @@ pub(super) struct Connection {
     upgraded: AtomicBool,
     /// That of the response in flight over HTTP/1.
     stall: Mutex<Option<StallSignal>>,
+    /// Some response had such a signal.
+    measured: AtomicBool,
     /// One for each [`Side`].
     wakers: [AtomicWaker; 3],
 }
@@ -78,6 +80,7 @@ impl Connections {
             shared: Arc::clone(&self.shared),
             upgraded: AtomicBool::new(false),
             stall: Mutex::new(None),
+            measured: AtomicBool::new(false),
             wakers: Default::default(),
         });
         lock(&self.shared.open).insert(address(&connection), Arc::clone(&connection));
@@ -141,12 +144,20 @@ impl Connection {
 
     /// A response is in flight, and `signal` says whether its client has stopped to read.
     pub(super) fn watch_stall(&self, signal: Option<StallSignal>) {
+        if signal.is_some() {
+            self.measured.store(true, Ordering::Relaxed);
+        }
         *lock(&self.stall) = signal;
     }
 
     /// hyper has taken all of the response, or dropped it. A client that had stopped to read before stays so.
     pub(super) fn unwatch_stall(&self) {
         lock(&self.stall).take_if(|signal| !signal.is_set());
+    }
+
+    /// Whether bodies of this connection measure how fast their client reads.
+    pub(super) fn is_measured(&self) -> bool {
+        self.measured.load(Ordering::Relaxed)
     }
 
     /// Completes when the client has stopped to read.

@@ -13,12 +13,20 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tracing::debug;
 
 use super::activity::Protocol;
 use super::connections::{Connection, Order, Registration, Side};
 
 /// The first bytes of every HTTP/2 connection (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How many bytes the kernel may hold that it has not sent, on connections whose bodies measure how fast they are read.
+///
+/// By default the kernel takes up to 4 MB, and then nothing until a third of it was read. A client that reads 10 KB/s
+/// would seem to have stopped for minutes.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT: u32 = 64 << 10;
 
 /// The stream of a connection, which reports to it.
 #[derive(Debug)]
@@ -29,13 +37,15 @@ pub(super) struct Socket<Io: 'static> {
     /// The rest of the preface, until the client has sent all of it or something else.
     preface: Option<&'static [u8]>,
     ended: bool,
+    /// The kernel holds no more than [`UNSENT`] bytes that it has not sent.
+    paced: bool,
     // Dropped after the stream, so a connection that is no longer counted is closed.
     registration: Registration,
 }
 
 impl<Io: 'static> Socket<Io> {
     pub(super) fn new(io: Io, socket: fn(&Io) -> &dyn Any, registration: Registration) -> Self {
-        Self { io, socket, preface: Some(HTTP2_PREFACE), ended: false, registration }
+        Self { io, socket, preface: Some(HTTP2_PREFACE), ended: false, paced: false, registration }
     }
 
     fn connection(&self) -> &Connection {
@@ -56,6 +66,20 @@ impl<Io: 'static> Socket<Io> {
             }
         }
         self.connection().activity.read();
+    }
+
+    /// Has the kernel take bytes as the peer reads, if bodies measure that. Elsewhere than on Linux it has no such option.
+    fn pace(&mut self) {
+        if self.paced || !self.connection().is_measured() {
+            return;
+        }
+        self.paced = true;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if let Some(socket) = (self.socket)(&self.io).downcast_ref::<TcpStream>()
+            && let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT)
+        {
+            debug!(target: "tower_offload", %error, "cannot set TCP_NOTSENT_LOWAT");
+        }
     }
 
     /// An upgraded socket is polled by the application alone, so the order to end has to reach it here.
@@ -127,6 +151,7 @@ impl<Io: AsyncRead + Unpin + 'static> AsyncRead for Socket<Io> {
 impl<Io: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for Socket<Io> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check_order(Side::Write, cx)?;
+        self.pace();
         let poll = Pin::new(&mut self.io).poll_write(cx, buf);
         self.connection().activity.write_blocked(poll.is_pending());
         poll
@@ -138,6 +163,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for Socket<Io> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check_order(Side::Write, cx)?;
+        self.pace();
         let poll = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.connection().activity.write_blocked(poll.is_pending());
         poll
