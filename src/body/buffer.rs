@@ -200,6 +200,10 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         lock(&self.state).is_end()
     }
 
+    pub(crate) fn has_stalled(&self) -> bool {
+        lock(&self.state).progress == Progress::Stalled
+    }
+
     /// The reader leaves; `complete` if it has all that it needs.
     pub(crate) fn leave(&self, complete: bool) {
         let mut state = lock(&self.state);

@@ -49,7 +49,8 @@ impl<D: Buf + Send + 'static> Reader<D> {
 impl<D: Buf + Send + 'static> Drop for Reader<D> {
     fn drop(&mut self) {
         let complete = self.remaining.is_complete() || self.buffer.is_end();
-        if let (Some(task), false) = (self.buffer.task(), complete) {
+        // A task whose reader has stalled learns of that. A server drops the body then.
+        if let (Some(task), false) = (self.buffer.task(), complete || self.buffer.has_stalled()) {
             // Before the writer finds that nobody reads, `checkpoint` says so.
             task.reader_left();
         }
