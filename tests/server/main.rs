@@ -21,6 +21,7 @@ mod restart;
 mod shutdown;
 mod signals;
 mod stages;
+mod stalled;
 mod tls;
 mod tunnel;
 mod upgrade;

@@ -1,0 +1,89 @@
+//! Readers of bodies that hold their permit: a stalled one is reset, a slow one is not.
+
+use std::convert::Infallible;
+use std::io;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tower_offload::body::BodyPolicy;
+use tower_offload::{Io, PoolConfig, PoolLayer, PoolStats, Pools};
+
+use crate::harness::{TestServer, soon};
+
+/// A pool for `permits` bodies, and a server of bodies without an end.
+async fn endless(permits: usize, policy: BodyPolicy) -> (Pools, TestServer) {
+    let pools = Pools::builder().pool("io", PoolConfig::new(2).concurrency(permits)).build().unwrap();
+    let body = || async {
+        let frames = std::iter::repeat(Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 1 << 14])));
+        Body::from_stream(tokio_stream::iter(frames))
+    };
+    let app = Router::new().route("/", get(body).route_layer(PoolLayer::<Io>::new(&pools).body(policy)));
+    let server = TestServer::with_pools(app, &pools, |_| {}).await;
+    (pools, server)
+}
+
+fn stats(pools: &Pools) -> PoolStats {
+    pools.get("io").unwrap().stats()
+}
+
+async fn begin(server: &TestServer) -> TcpStream {
+    let mut client = server.connect().await;
+    client.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    assert_eq!(soon(client.read_u8()).await.unwrap(), b'H');
+    client
+}
+
+const POLICIES: [BodyPolicy; 2] = [BodyPolicy::in_pool().hold(), BodyPolicy::on_connection().hold()];
+
+#[tokio::test]
+async fn readers_that_stop_are_reset_and_their_permits_are_released() {
+    const READERS: usize = 30;
+    for policy in POLICIES {
+        let (pools, server) = endless(READERS, policy.stall_timeout(Duration::from_millis(300))).await;
+        let mut clients = Vec::new();
+        for _ in 0..READERS {
+            clients.push(begin(&server).await);
+        }
+        soon(async {
+            while stats(&pools).counts.stalled != READERS as u64 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        assert_eq!(stats(&pools).in_flight, 0);
+        for mut client in clients {
+            let end = soon(client.read_to_end(&mut Vec::new())).await;
+            assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        }
+    }
+}
+
+/// Reads 400 KB a second for four times the stall timeout.
+async fn read_slowly(client: &mut TcpStream, timeout: Duration) -> io::Result<()> {
+    let begun = Instant::now();
+    let mut buffer = vec![0; 20_000];
+    while begun.elapsed() < 4 * timeout {
+        client.read_exact(&mut buffer).await?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// The kernel could take megabytes at once, and then nothing for longer than the stall timeout.
+#[tokio::test]
+async fn a_slow_but_steady_reader_is_not_taken_for_a_stalled_one() {
+    let timeout = Duration::from_secs(1);
+    for policy in POLICIES {
+        let (_pools, server) = endless(1, policy.stall_timeout(timeout)).await;
+        // On a busy machine the client itself may pause, but one try of many will not.
+        let mut tries = 0..5;
+        while read_slowly(&mut begin(&server).await, timeout).await.is_err() {
+            assert!(tries.next().is_some(), "the reader is taken for a stalled one, or the machine is too busy");
+        }
+    }
+}
