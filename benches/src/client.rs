@@ -41,11 +41,16 @@ fn server(port: u16) -> SocketAddr {
 }
 
 impl Load {
-    /// Starts `clients` clients on one thread.
+    /// Starts `clients` clients on one thread, which ask for `path`.
     pub fn start(port: u16, path: &str, clients: usize) -> Self {
+        Self::start_with(port, request(path), clients)
+    }
+
+    /// Starts `clients` clients on one thread, which send this request.
+    pub fn start_with(port: u16, request: Vec<u8>, clients: usize) -> Self {
         let answered = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
-        let request: Arc<[u8]> = request(path).into();
+        let request: Arc<[u8]> = request.into();
         let (counter, stopped) = (answered.clone(), stop.clone());
         let thread = thread::spawn(move || {
             let runtime =

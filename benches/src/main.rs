@@ -19,6 +19,7 @@ mod pools;
 mod profile;
 mod queue;
 mod rejection;
+mod request_bodies;
 mod scale;
 mod server;
 mod streams;
@@ -66,6 +67,7 @@ fn play(part: &str, kind: &str, speed: Speed) {
         "observed" => observed::play(kind, speed),
         "overload" => overload::play(kind),
         "pools" => pools::play(speed),
+        request_bodies::PART => request_bodies::play(kind, speed),
         _ => panic!("there is no part `{part}`"),
     }
 }
@@ -97,6 +99,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut harness = Harness::new(options);
     task::run(&mut harness, speed);
     http::run(&mut harness, speed);
+    request_bodies::run(&mut harness, speed);
     isolation::run(&mut harness, speed);
     pools::run(&mut harness, speed);
     overload::run(&mut harness, speed);
