@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use http::header::CONTENT_LENGTH;
@@ -14,7 +15,7 @@ use super::connection::OnConnection;
 use super::error::BoxError;
 use super::farewell::Farewell;
 use super::grpc::is_grpc;
-use super::pump::{FRAMES_IN_A_ROW, Producer, Pump};
+use super::pump::{FRAMES_IN_A_ROW, LONGEST_TURN, Producer, Pump};
 use super::reader::Reader;
 use super::remaining::Remaining;
 use super::response::ResponseBody;
@@ -133,8 +134,8 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    let mut bytes = 0;
-    while frames.len() < FRAMES_IN_A_ROW && bytes < capacity {
+    let (mut bytes, begun) = (0, Instant::now());
+    while frames.len() < FRAMES_IN_A_ROW && bytes < capacity && begun.elapsed() <= LONGEST_TURN {
         match body.as_mut().poll_frame(cx) {
             Poll::Pending => return None,
             Poll::Ready(None) => return Some(Ok(())),

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use http_body::Body;
@@ -36,6 +36,10 @@ pub(crate) struct Producer<D: Buf + Send + 'static> {
 /// A worker takes at most this many frames of a body in a row. Then it takes the pool's next task.
 pub(super) const FRAMES_IN_A_ROW: usize = 32;
 
+/// A worker takes no further frame in a row after this time, so that bodies that compute do not keep queued tasks
+/// waiting.
+pub(super) const LONGEST_TURN: Duration = Duration::from_micros(200);
+
 impl<B> Pump<B>
 where
     B: Body + Send + 'static,
@@ -52,6 +56,7 @@ where
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let begun = Instant::now();
         for _ in 0..FRAMES_IN_A_ROW {
             let was_full = self.producer.is_full();
             let space = self.producer.poll_space(cx);
@@ -84,6 +89,9 @@ where
                 let outcome = if end.is_ok() { Outcome::Ok } else { Outcome::Error };
                 self.producer.buffer.end(end);
                 return Poll::Ready(outcome);
+            }
+            if begun.elapsed() > LONGEST_TURN {
+                break;
             }
         }
         cx.waker().wake_by_ref();
