@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tower::{Service, ServiceExt};
 use tower_http::decompression::Decompression;
 
@@ -270,6 +271,35 @@ async fn a_client_that_stalls_gets_no_clean_end_and_frees_the_permit() {
         assert!(response.read().await.is_err(), "{route:?}: the end is faked");
         until(&example, route, |pool| pool["streams"]["open"] == 0 && pool["streams"]["buffered_bytes"] == 0).await;
     }
+    example.stop().await;
+}
+
+/// Over HTTP/1 the stalled response occupies its connection, and hyper waits for the socket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_stalls_over_http_1_loses_its_connection() {
+    let folder = Folder::new();
+    let config = folder.config().replace("db_workers: 25", "db: {workers: 25, body: {stall_timeout: 300ms}}");
+    folder.configure(&config);
+    let example = start(&folder).await;
+    let mut database = rusqlite::Connection::open(folder.path("notes.db")).unwrap();
+    let transaction = database.transaction().unwrap();
+    for _ in 0..400 {
+        transaction.execute("INSERT INTO notes (text) VALUES (?1)", ["x".repeat(60_000)]).unwrap();
+    }
+    transaction.commit().unwrap();
+
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut client = socket.connect(example.address()).await.unwrap();
+    client.write_all(b"GET /v1/notes/export HTTP/1.1\r\nhost: example\r\n\r\n").await.unwrap();
+    let stalled = |pool: &Value| pool["results"]["stalled"] == 1 && pool["streams"]["open"] == 0;
+    until(&example, Route::Export, stalled).await;
+    in_time(async {
+        while client.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     example.stop().await;
 }
 
