@@ -381,6 +381,10 @@ fn each_outcome_and_each_reason_is_counted_once_under_its_result() {
         (Reason::NoWorkers, "rejected"),
         (Reason::CutOff, "cancelled"),
         (Reason::BadHeader, "rejected"),
+        (Reason::BodyTooLarge, "rejected"),
+        (Reason::BodyTimeout, "rejected"),
+        (Reason::BodyBudget, "rejected"),
+        (Reason::BodyError, "rejected"),
     ];
     for (reason, name) in reasons {
         let mut admission = Admission::<()>::new(Settings::fixed(1), 1);
@@ -667,6 +671,33 @@ fn a_full_queue_has_no_room_even_if_it_would_shed_a_lower_task() {
     queue(&mut admission, START, patient(), "patient").unwrap();
     admission.evict_all(Reason::NoWorkers, &mut Vec::new());
     assert!(admission.has_room());
+}
+
+/// So that a request whose body is not read yet is rejected when its upload would be in vain, and not otherwise.
+#[test]
+fn a_task_is_refused_early_for_the_reason_of_an_offer_and_counted_the_same() {
+    let refuse = |admission: &mut Admission<&'static str>, now, offer| {
+        let before = admission.snapshot();
+        let reason = admission.refuse_early(now, offer, &mut Vec::new());
+        let after = admission.snapshot();
+        let counted = (after.counts.submitted - before.counts.submitted, after.counts.ended() - before.counts.ended());
+        assert_eq!(counted, if reason.is_some() { (1, 1) } else { (0, 0) });
+        assert_eq!((after.queued, after.permits), (before.queued, before.permits), "nothing is shed for it yet");
+        reason
+    };
+    let (mut admission, _) = full(Settings { capacity: 1, timeout: TIMEOUT, ..Settings::fixed(1) });
+    assert_eq!(refuse(&mut admission, START, Offer::default()), None, "the queue has room");
+    queue(&mut admission, START, Offer::default(), "queued").unwrap();
+    assert_eq!(refuse(&mut admission, START, Offer::default()), Some(Reason::QueueFull));
+    assert_eq!(refuse(&mut admission, START, at(Priority::High)), None, "a queued task would make room");
+    let late = Offer { deadline: Some(after(1)), ..at(Priority::High) };
+    assert_eq!(refuse(&mut admission, after(1), late), Some(Reason::DeadlineExceeded));
+    let mut expired = Vec::new();
+    assert_eq!(admission.refuse_early(after(100), Offer::default(), &mut expired), None, "what is due makes room");
+    assert_eq!(expired.len(), 1);
+    admission.drain();
+    assert_eq!(refuse(&mut admission, after(100), at(Priority::High)), Some(Reason::Draining));
+    assert_all_counted(&admission);
 }
 
 #[test]

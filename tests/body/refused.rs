@@ -68,6 +68,25 @@ async fn a_body_that_stops_is_refused_when_its_time_is_over() {
     }
 }
 
+/// Each byte buys its client time.
+#[tokio::test]
+async fn a_body_that_arrives_fast_enough_is_waited_for_beyond_the_grace_period() {
+    let (frames, body) = tokio::sync::mpsc::unbounded_channel::<std::io::Result<Vec<u8>>>();
+    let body = axum::body::Body::from_stream(tokio_stream::wrappers::UnboundedReceiverStream::new(body));
+    let service =
+        ServiceBuilder::new().layer(patient().min_rate(1000, SOON)).service(echo::<Buffered<axum::body::Body>>());
+    let mut response = tokio_test::task::spawn(service.oneshot(Request::new(body)));
+    // It waits until the grace period is over, unless something arrives.
+    assert!(response.poll().is_pending() && response.poll().is_pending());
+    // A hundred seconds' worth.
+    frames.send(Ok(vec![b'x'; 100_000])).unwrap();
+    tokio::time::sleep(3 * SOON).await;
+    assert!(response.poll().is_pending());
+    drop(frames);
+    let response = whole(in_time(response).await.unwrap()).await;
+    assert_eq!((response.status(), response.body().len()), (StatusCode::OK, 100_000));
+}
+
 #[tokio::test]
 async fn a_body_whose_time_is_over_is_taken_if_it_has_arrived_meanwhile() {
     let late = Script::of([Step::Wait, Step::Wait, data("arrived"), Step::Wait]);
@@ -95,20 +114,20 @@ async fn a_body_that_breaks_off_is_a_400() {
 
 #[tokio::test]
 async fn bodies_beyond_the_budget_are_refused_until_others_are_taken() {
-    let budget = Budget::new(2000);
+    let budget = Budget::new(4000);
     let read_body = patient().budget(&budget);
     // A body that is announced has its place before it arrives.
     let mut first = {
         let service = ServiceBuilder::new().layer(read_body.clone()).service(echo::<Buffered<Script>>());
-        let body = Script::sized([Step::Data(vec![b'x'; 1000].into()), Step::Stall]);
+        let body = Script::sized([Step::Stall, Step::Data(vec![b'x'; 1000].into())]);
         tokio_test::task::spawn(service.oneshot(post(body)))
     };
     assert!(first.poll().is_pending());
     assert!(budget.in_use() >= 1000, "{}", budget.in_use());
 
     for body in [
-        Script::sized([Step::Data(vec![b'x'; 1000].into())]),
-        Script::of([Step::Data(vec![b'x'; 500].into()), Step::Data(vec![b'x'; 5000].into())]),
+        Script::sized([Step::Data(vec![b'x'; 3000].into())]),
+        Script::of([Step::Data(vec![b'x'; 500].into()), Step::Data(vec![b'x'; 3000].into())]),
     ] {
         let response = answer(read_body.clone(), post(body)).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
