@@ -38,6 +38,16 @@
 //! - **Peers that vanished** are noticed by TCP keep-alive after 90 s, and by HTTP/2 pings after 30 s. Their requests
 //!   are then cancelled. While an HTTP/1.1 response is being sent, the kernel's retransmissions decide: Linux gives up
 //!   after some 15 minutes (`net.ipv4.tcp_retries2`).
+//! - **Clients that hang up** have their requests cancelled: a queued one leaves its queue, and an async handler is
+//!   dropped at its next await. The server notices it at once, and within half a second if bytes are unread: a body that
+//!   no handler reads, or the next request. A client that closes only its sending side has hung up as well. The end of
+//!   a connection comes behind its bytes: a client that has more of them unread than the kernel takes, some 100 KB on
+//!   Linux, is not noticed before the body is read. [`PoolLayer::read_body`](crate::PoolLayer::read_body) does that
+//!   first. While bytes are unread, the server has to see the socket ([`Listener::socket`]), and Windows does not report
+//!   the end.
+//! - **Clients that stop to read** a body with a stall timeout ([`BodyPolicy`](crate::body::BodyPolicy)) are
+//!   disconnected: HTTP/1 connections are reset, so that no response looks complete that is not. Over HTTP/2 the stream
+//!   is reset when its client opens the window again; a client that takes no byte of the connection answers no ping.
 //! - **Old connections** are closed after `server.max_connection_age`, 10% more or less, when their requests in flight
 //!   have ended. Clients then connect again, and a balancer can send them to a new server. There is no maximum by
 //!   default.
@@ -53,10 +63,17 @@
 //! `docs/deployment.md` has the numbers for common proxies. HTTP/2 has no such gap: its GOAWAY names the last request
 //! that is served.
 //!
-//! # Memory of HTTP/2
-//! A client may have 200 requests in flight on one connection, and may send 256 KiB of each body before the handler
-//! reads it. The connection's window has room for all of them, so requests whose bodies are not being read do not delay
-//! the others. In the worst case the server therefore buffers 50 MiB for one connection.
+//! # Memory
+//! Of a response over HTTP/1, hyper holds up to 16 frames or 408 KiB that the kernel does not take, and one frame above
+//! it. The kernel takes up to 4 MiB (Linux, `net.ipv4.tcp_wmem`). If a body has a stall timeout, the kernel takes only
+//! 64 KiB more than it can send at once (`TCP_NOTSENT_LOWAT`). The timeout then measures what the client reads, in steps
+//! of about 150 KB: with 30 s, a client must read 5 KB a second. On systems other than Linux and Android it is as coarse
+//! as the kernel's buffer.
+//!
+//! A client of HTTP/2 may have 200 requests in flight on one connection, and may send 256 KiB of each body before the
+//! handler reads it. The connection's window has room for all of them, so requests whose bodies are not being read do
+//! not delay the others. In the worst case the server therefore buffers 50 MiB of requests for one connection. Clients
+//! of HTTP/2 usually open their windows in steps of half a window, and the stall timeout measures these steps.
 //!
 //! # Shutdown
 //! SIGTERM or Ctrl-C begins it; on Windows also Ctrl-Break, the end of the console and that of the system.

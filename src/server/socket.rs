@@ -68,7 +68,7 @@ impl<Io: 'static> Socket<Io> {
         self.connection().activity.read();
     }
 
-    /// Has the kernel take bytes as the peer reads, if bodies measure that. Elsewhere than on Linux it has no such option.
+    /// Has the kernel take bytes as the peer reads them, if bodies measure that. Only Linux has this option here.
     fn pace(&mut self) {
         if self.paced || !self.connection().is_measured() {
             return;
