@@ -3,7 +3,6 @@
 //! The producer is a task of a pool, the reader is a connection. Either may leave at any time. A reader that takes
 //! nothing for the stall timeout, although frames wait, has stalled: the producer learns of it and gives up.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -13,6 +12,7 @@ use bytes::Buf;
 use http_body::Frame;
 
 use super::error::{BodyError, BoxError};
+use super::frames::Frames;
 use crate::pool::CurrentTask;
 use crate::stall::StallSignal;
 use crate::sync::{Mutex, lock};
@@ -28,7 +28,7 @@ pub(crate) struct Buffer<D> {
 }
 
 struct State<D> {
-    frames: VecDeque<Frame<D>>,
+    frames: Frames<D>,
     /// The bytes of these frames, each with its bookkeeping.
     bytes: usize,
     /// The end of the body, behind its frames.
@@ -65,13 +65,17 @@ pub(crate) enum Space {
     Done,
 }
 
+/// So many frames have room, however large they are: one that is written to the client, and one that is produced
+/// meanwhile.
+const LEAST: usize = 2;
+
 /// The bytes of a frame's bookkeeping.
 const OVERHEAD: usize = 128;
 
 impl<D: Buf + Send + 'static> Buffer<D> {
     pub(crate) fn new(capacity: usize, stall_timeout: Duration, task: Option<CurrentTask>) -> Arc<Self> {
         let state = State {
-            frames: VecDeque::new(),
+            frames: Frames::default(),
             bytes: 0,
             end: None,
             progress: Progress::Waits,
@@ -91,7 +95,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
             Progress::Waits => true,
             Progress::Slow(_) => false,
         };
-        state.frames.push_back(frame);
+        state.frames.push(frame);
         state.bytes += bytes;
         if let Some(task) = &self.task {
             task.bytes_added(bytes);
@@ -136,10 +140,10 @@ impl<D: Buf + Send + 'static> Buffer<D> {
             Progress::Stalled => return Space::Stalled,
             Progress::Gone => return Space::Gone,
             Progress::Done => return Space::Done,
-            // A frame is never split, so a frame larger than the buffer must find room, too.
-            Progress::Waits => Space::Free,
-            Progress::Slow(_) if state.bytes < self.capacity => Space::Free,
-            Progress::Slow(_) => Space::Full,
+            Progress::Waits | Progress::Slow(_) if state.frames.len() < LEAST || state.bytes < self.capacity => {
+                Space::Free
+            }
+            Progress::Waits | Progress::Slow(_) => Space::Full,
         };
         if !state.producer.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             _before = state.producer.replace(cx.waker().clone());
@@ -171,11 +175,11 @@ impl<D: Buf + Send + 'static> Buffer<D> {
             self.clear();
             return Poll::Ready(Some(Err(BodyError::Stalled.into())));
         }
-        if let Some(frame) = state.frames.pop_front() {
+        if let Some(frame) = state.frames.pop() {
             let bytes = size(&frame);
             state.bytes -= bytes;
             state.progress = if state.frames.is_empty() { Progress::Waits } else { Progress::Slow(Instant::now()) };
-            let has_space = state.bytes <= self.capacity / 2;
+            let has_space = state.frames.len() < LEAST || state.bytes <= self.capacity / 2;
             let producer = if has_space { state.producer.take() } else { None };
             drop(state);
             self.removed(bytes);
@@ -261,7 +265,7 @@ impl<D> State<D> {
         self.progress == Progress::Done || (self.frames.is_empty() && matches!(self.end, Some(Ok(()))))
     }
 
-    fn clear(&mut self) -> (VecDeque<Frame<D>>, usize) {
+    fn clear(&mut self) -> (Frames<D>, usize) {
         (std::mem::take(&mut self.frames), std::mem::take(&mut self.bytes))
     }
 }

@@ -1,6 +1,5 @@
 //! A body that the connection polls, and that holds the permit of its task or ends at a drain.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, TryLockError, Weak};
@@ -12,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::error::{BodyError, BoxError};
 use super::farewell::Farewell;
+use super::frames::Frames;
 use super::remaining::Remaining;
 use crate::admission::Outcome;
 use crate::pool::{CurrentTask, FrameTimes, OpenStream};
@@ -28,7 +28,7 @@ pub(super) struct OnConnection<B: Body> {
     times: FrameTimes,
     farewell: Option<Farewell>,
     /// The frames of the farewell.
-    last: VecDeque<Frame<B::Data>>,
+    last: Frames<B::Data>,
     remaining: Remaining,
 }
 
@@ -79,17 +79,18 @@ where
             _stream: counted.then(|| task.open_stream()),
             times: task.frame_times(),
             farewell,
-            last: VecDeque::new(),
+            last: Frames::default(),
             remaining,
         }
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         if self.farewell.as_mut().is_some_and(|farewell| farewell.poll(cx).is_ready()) {
-            self.last = self.farewell.take().into_iter().flat_map(Farewell::frames).collect();
+            let frames = self.farewell.take().into_iter().flat_map(Farewell::frames);
+            frames.for_each(|frame| self.last.push(frame));
             self.shared.end(Outcome::Ok);
         }
-        if let Some(frame) = self.last.pop_front() {
+        if let Some(frame) = self.last.pop() {
             return Poll::Ready(Some(Ok(frame)));
         }
         if let Some(waited) = self.shared.resume() {

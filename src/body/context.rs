@@ -1,6 +1,5 @@
 //! Where a response becomes one of the layer: on the worker that ran its handler, before the caller gets it.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -8,12 +7,13 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
-use http_body::{Body, Frame};
+use http_body::Body;
 
 use super::buffer::Buffer;
 use super::connection::OnConnection;
 use super::error::BoxError;
 use super::farewell::Farewell;
+use super::frames::Frames;
 use super::grpc::is_grpc;
 use super::pump::{FRAMES_IN_A_ROW, LONGEST_TURN, Producer, Pump};
 use super::reader::Reader;
@@ -96,7 +96,7 @@ where
     B::Error: Into<BoxError>,
 {
     let mut body = Box::pin(body);
-    let mut frames = VecDeque::new();
+    let mut frames = Frames::default();
     let end = poll_first(&mut Context::from_waker(&task.waker()), body.as_mut(), &mut frames, policy.buffer);
     if matches!(end, Some(Ok(()))) && !policy.hold {
         return ResponseBody::complete(frames, remaining);
@@ -107,7 +107,7 @@ where
     }
     let buffer = Buffer::new(policy.buffer, policy.stall_timeout, Some(task.clone()));
     let reader = Reader::new(buffer.clone(), remaining);
-    frames.into_iter().for_each(|frame| buffer.push(frame));
+    frames.for_each(|frame| buffer.push(frame));
     let stalled = buffer.stall_signal();
     let producer = Producer::new(buffer);
     let hold = policy.hold;
@@ -118,7 +118,7 @@ where
             producer.buffer().end(end);
             task.continue_with(Box::pin(producer.finish(outcome, hold)), hold, stalled);
         }
-        None => task.continue_with(Box::pin(Pump { body, producer, farewell, times }.run(hold)), hold, stalled),
+        None => task.continue_with(Box::pin(Pump::new(body, producer, farewell, times, hold)), hold, stalled),
     }
     ResponseBody::in_pool(reader)
 }
@@ -127,7 +127,7 @@ where
 fn poll_first<B>(
     cx: &mut Context<'_>,
     mut body: Pin<&mut B>,
-    frames: &mut VecDeque<Frame<B::Data>>,
+    frames: &mut Frames<B::Data>,
     capacity: usize,
 ) -> Option<Result<(), BoxError>>
 where
@@ -142,7 +142,7 @@ where
             Poll::Ready(Some(Err(error))) => return Some(Err(error.into())),
             Poll::Ready(Some(Ok(frame))) => {
                 bytes += frame.data_ref().map_or(0, Buf::remaining);
-                frames.push_back(frame);
+                frames.push(frame);
                 if body.is_end_stream() {
                     return Some(Ok(()));
                 }

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `full`, `mark`, `error`, `grpc` | a complete body; the mark of a body that was read; errors; messages of gRPC |
 //! | `read` | request bodies that are read before their requests are handled |
-//! | `remaining`, `farewell` | what remains of a body; its end at a drain |
+//! | `frames`, `remaining`, `farewell` | a queue of frames; what remains of a body; its end at a drain |
 //! | `buffer`, `reader`, `pump` | frames that wait for the client; the connection's side; the worker's side |
 //! | `connection`, `response`, `context` | a body that the connection polls; all of these; the choice between them |
 
@@ -15,6 +15,7 @@ mod connection;
 mod context;
 mod error;
 mod farewell;
+mod frames;
 mod full;
 mod grpc;
 mod mark;

@@ -31,7 +31,7 @@ fn frame() -> Frame<Bytes> {
     Frame::data(Bytes::from_static(b"frame"))
 }
 
-/// A buffer that one frame fills.
+/// A buffer that two frames fill.
 fn buffer() -> Arc<Buffer<Bytes>> {
     Buffer::new(1, Duration::ZERO, None)
 }
@@ -55,13 +55,13 @@ fn produce(buffer: &Arc<Buffer<Bytes>>, frames: usize) -> JoinHandle<Outcome> {
 fn every_frame_arrives_although_the_buffer_is_full_at_each() {
     explore(|| {
         let buffer = buffer();
-        let producer = produce(&buffer, 2);
+        let producer = produce(&buffer, 3);
         let mut frames = 0;
         while let Some(frame) = block_on(poll_fn(|cx| buffer.poll_frame(cx))) {
             frame.expect("the body ends well");
             frames += 1;
         }
-        assert_eq!(frames, 2);
+        assert_eq!(frames, 3);
         assert_eq!(producer.join().expect("it ends"), Outcome::Ok);
     });
 }
@@ -70,7 +70,7 @@ fn every_frame_arrives_although_the_buffer_is_full_at_each() {
 fn a_producer_that_waits_learns_that_its_reader_left() {
     explore(|| {
         let buffer = buffer();
-        let producer = produce(&buffer, 2);
+        let producer = produce(&buffer, 4);
         let polled = block_on(poll_fn(|cx| match buffer.poll_frame(cx) {
             Poll::Pending => Poll::Ready(None),
             Poll::Ready(frame) => Poll::Ready(frame),
@@ -85,6 +85,7 @@ fn a_producer_that_waits_learns_that_its_reader_left() {
 fn a_stall_ends_the_wait_of_the_producer_and_of_the_reader() {
     explore(|| {
         let buffer = buffer();
+        buffer.push(frame());
         buffer.push(frame());
         let producer = produce(&buffer, 1);
         let timer = {

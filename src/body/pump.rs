@@ -1,9 +1,9 @@
 //! The continuation of a task that polls the body of its response, and fills the buffer for the connection.
 
-use std::future::poll_fn;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
@@ -15,15 +15,24 @@ use super::farewell::Farewell;
 use crate::admission::Outcome;
 use crate::pool::FrameTimes;
 
-/// A body that a worker polls.
+/// Polls a body to its end, drops it, and then [finishes](Finish).
 pub(super) struct Pump<B: Body>
 where
     B::Data: Send + 'static,
 {
-    pub(super) body: Pin<Box<B>>,
-    pub(super) producer: Producer<B::Data>,
-    pub(super) farewell: Option<Farewell>,
-    pub(super) times: FrameTimes,
+    /// `None` once it has ended.
+    body: Option<Pin<Box<B>>>,
+    finish: Finish<B::Data>,
+    farewell: Option<Farewell>,
+    times: FrameTimes,
+}
+
+/// The end of a body. If the permit is held, it waits until the reader has taken everything. The result is the task's
+/// outcome.
+pub(crate) struct Finish<D: Buf + Send + 'static> {
+    producer: Producer<D>,
+    outcome: Outcome,
+    hold: bool,
 }
 
 /// The producer's side of a buffer. Dropping it before the end of the body ends the body with an error.
@@ -46,48 +55,52 @@ where
     B::Data: From<Bytes> + Send,
     B::Error: Into<BoxError>,
 {
-    /// Polls the body to its end, and drops it. If it is to `hold` the permit, it then waits until the reader has taken
-    /// the last frame.
-    pub(super) async fn run(mut self, hold: bool) -> Outcome {
-        let outcome = poll_fn(|cx| self.poll(cx)).await;
-        let Self { body, producer, .. } = self;
-        drop(body);
-        producer.finish(outcome, hold).await
+    pub(super) fn new(
+        body: Pin<Box<B>>,
+        producer: Producer<B::Data>,
+        farewell: Option<Farewell>,
+        times: FrameTimes,
+        hold: bool,
+    ) -> Self {
+        Self { body: Some(body), finish: producer.finish(Outcome::Ok, hold), farewell, times }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let Self { body: Some(body), finish: Finish { producer, .. }, farewell, times } = self else {
+            return Poll::Ready(self.finish.outcome);
+        };
         let begun = Instant::now();
         for _ in 0..FRAMES_IN_A_ROW {
-            let was_full = self.producer.is_full();
-            let space = self.producer.poll_space(cx);
+            let was_full = producer.is_full();
+            let space = producer.poll_space(cx);
             if let Poll::Ready(Err(outcome)) = space {
                 return Poll::Ready(outcome);
             }
-            if self.farewell.as_mut().is_some_and(|farewell| farewell.poll(cx).is_ready()) {
-                let frames = self.farewell.take().into_iter().flat_map(Farewell::frames);
-                frames.for_each(|frame| self.producer.buffer.push(frame));
-                self.producer.buffer.end(Ok(()));
+            if farewell.as_mut().is_some_and(|farewell| farewell.poll(cx).is_ready()) {
+                let frames = farewell.take().into_iter().flat_map(Farewell::frames);
+                frames.for_each(|frame| producer.buffer.push(frame));
+                producer.buffer.end(Ok(()));
                 return Poll::Ready(Outcome::Ok);
             }
             if space.is_pending() {
                 return Poll::Pending;
             }
             if was_full {
-                self.times.resume();
+                times.resume();
             }
-            let end = match self.body.as_mut().poll_frame(cx) {
+            let end = match body.as_mut().poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.times.record();
-                    self.producer.buffer.push(frame);
-                    self.body.is_end_stream().then_some(Ok(()))
+                    times.record();
+                    producer.buffer.push(frame);
+                    body.is_end_stream().then_some(Ok(()))
                 }
                 Poll::Ready(None) => Some(Ok(())),
                 Poll::Ready(Some(Err(error))) => Some(Err(error.into())),
             };
             if let Some(end) = end {
                 let outcome = if end.is_ok() { Outcome::Ok } else { Outcome::Error };
-                self.producer.buffer.end(end);
+                producer.buffer.end(end);
                 return Poll::Ready(outcome);
             }
             if begun.elapsed() > LONGEST_TURN {
@@ -98,6 +111,49 @@ where
         Poll::Pending
     }
 }
+
+impl<B> Future for Pump<B>
+where
+    B: Body + Send + 'static,
+    B::Data: From<Bytes> + Send,
+    B::Error: Into<BoxError>,
+{
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        if self.body.is_some() {
+            self.finish.outcome = ready!(self.poll_body(cx));
+            self.body = None;
+        }
+        Pin::new(&mut self.finish).poll(cx)
+    }
+}
+
+/// Nothing is pinned: the body is in a box.
+impl<B: Body> Unpin for Pump<B> where B::Data: Send + 'static {}
+
+impl<D: Buf + Send + 'static> Future for Finish<D> {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let Self { producer, outcome, hold } = &mut *self;
+        if *hold && matches!(outcome, Outcome::Ok | Outcome::Error) {
+            producer.full_since.get_or_insert_with(Instant::now);
+            match ready!(producer.buffer.poll_taken(cx)) {
+                Space::Stalled => *outcome = Outcome::Stalled,
+                Space::Gone => *outcome = Outcome::Cancelled,
+                Space::Free | Space::Full | Space::Done => {}
+            }
+            producer.add_reader_time();
+        }
+        if *outcome == Outcome::Stalled {
+            producer.buffer.clear();
+        }
+        Poll::Ready(*outcome)
+    }
+}
+
+impl<D: Buf + Send + 'static> Unpin for Finish<D> {}
 
 impl<D: Buf + Send + 'static> Producer<D> {
     pub(crate) const fn new(buffer: Arc<Buffer<D>>) -> Self {
@@ -132,22 +188,9 @@ impl<D: Buf + Send + 'static> Producer<D> {
         Poll::Ready(end)
     }
 
-    /// Waits for the reader, if the permit is held until it has taken everything. The result is the task's outcome.
-    pub(crate) async fn finish(mut self, outcome: Outcome, hold: bool) -> Outcome {
-        let mut end = outcome;
-        if hold && matches!(outcome, Outcome::Ok | Outcome::Error) {
-            self.full_since = Some(Instant::now());
-            end = match poll_fn(|cx| self.buffer.poll_taken(cx)).await {
-                Space::Stalled => Outcome::Stalled,
-                Space::Gone => Outcome::Cancelled,
-                Space::Free | Space::Full | Space::Done => outcome,
-            };
-            self.add_reader_time();
-        }
-        if end == Outcome::Stalled {
-            self.buffer.clear();
-        }
-        end
+    /// Ends the work on a body with this outcome.
+    pub(crate) const fn finish(self, outcome: Outcome, hold: bool) -> Finish<D> {
+        Finish { producer: self, outcome, hold }
     }
 
     fn add_reader_time(&mut self) {

@@ -1,6 +1,5 @@
 //! The response body of a service behind the layer: the service's own, or that of a rejection.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,6 +10,7 @@ use pin_project::pin_project;
 
 use super::connection::OnConnection;
 use super::error::BoxError;
+use super::frames::Frames;
 use super::full::FullBody;
 use super::reader::Reader;
 use super::remaining::Remaining;
@@ -42,8 +42,7 @@ where
     },
     /// A worker has polled the body to its end.
     Complete {
-        next: Option<Frame<B::Data>>,
-        more: VecDeque<Frame<B::Data>>,
+        frames: Frames<B::Data>,
         remaining: Remaining,
     },
     /// A worker polls the body.
@@ -67,8 +66,8 @@ where
         Self { state: State::Own { body } }
     }
 
-    pub(super) fn complete(mut frames: VecDeque<Frame<B::Data>>, remaining: Remaining) -> Self {
-        Self { state: State::Complete { next: frames.pop_front(), more: frames, remaining } }
+    pub(super) const fn complete(frames: Frames<B::Data>, remaining: Remaining) -> Self {
+        Self { state: State::Complete { frames, remaining } }
     }
 
     pub(super) const fn in_pool(reader: Reader<B::Data>) -> Self {
@@ -93,8 +92,8 @@ where
         match self.project().state.project() {
             StateProj::Inner { body } => body.poll_frame(cx).map_err(Into::into),
             StateProj::Own { body } => Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes.into())))),
-            StateProj::Complete { next, more, remaining } => {
-                let frame = std::mem::replace(next, more.pop_front());
+            StateProj::Complete { frames, remaining } => {
+                let frame = frames.pop();
                 if let Some(frame) = &frame {
                     remaining.take(frame);
                 }
@@ -109,7 +108,7 @@ where
         match &self.state {
             State::Inner { body } => body.is_end_stream(),
             State::Own { body } => body.is_end_stream(),
-            State::Complete { next, .. } => next.is_none(),
+            State::Complete { frames, .. } => frames.is_empty(),
             State::InPool { reader } => reader.is_end_stream(),
             State::OnConnection { body } => body.is_end_stream(),
         }

@@ -93,7 +93,8 @@ impl BodyPolicy {
     }
 
     /// Sets how many bytes of a body that is polled in the pool may wait for the client. Each frame counts with its
-    /// bytes and those of its bookkeeping. The last frame may exceed the limit, because frames are not split.
+    /// bytes and those of its bookkeeping. Frames are not split, so the last one may exceed the limit, and two frames
+    /// always have room.
     #[must_use]
     pub const fn buffer(mut self, bytes: usize) -> Self {
         self.buffer = bytes;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::local;
 use super::runnable::TaskPool;
 use crate::admission::Timestamp;
-use crate::metrics::TaskTimes;
+use crate::sync::lock_std as lock;
 
 /// Counts a stream as open until this is dropped.
 pub(crate) struct OpenStream(Arc<dyn TaskPool>);
@@ -16,8 +16,6 @@ pub(crate) struct FrameTimes {
     pool: Arc<dyn TaskPool>,
     submitted: Timestamp,
     last: Option<Timestamp>,
-    /// For a stream that no worker polls.
-    times: TaskTimes,
 }
 
 impl OpenStream {
@@ -35,22 +33,23 @@ impl Drop for OpenStream {
 
 impl FrameTimes {
     pub(super) fn new(pool: Arc<dyn TaskPool>, submitted: Timestamp) -> Self {
-        let times = TaskTimes::of(pool.name());
-        Self { pool, submitted, last: None, times }
+        Self { pool, submitted, last: None }
     }
 
     /// Records a frame that was just produced.
     pub(crate) fn record(&mut self) {
         let now = self.pool.now();
-        let Self { submitted, times, .. } = self;
+        // No worker polls a body on its connection.
         match self.last.replace(now) {
             None => {
-                let after = now.since(*submitted);
-                local::record_first_frame(now, after).unwrap_or_else(|| times.record_first_frame(now, after));
+                let after = now.since(self.submitted);
+                let recorded = local::record_first_frame(now, after);
+                recorded.unwrap_or_else(|| lock(self.pool.stream_times()).record_first_frame(now, after));
             }
             Some(last) => {
                 let gap = now.since(last);
-                local::record_frame_gap(now, gap).unwrap_or_else(|| times.record_frame_gap(now, gap));
+                let recorded = local::record_frame_gap(now, gap);
+                recorded.unwrap_or_else(|| lock(self.pool.stream_times()).record_frame_gap(now, gap));
             }
         }
     }

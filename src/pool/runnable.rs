@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 
 use tokio::sync::Notify;
@@ -16,6 +16,7 @@ use super::task_state::TaskState;
 use crate::admission::{Key, Outcome, Timestamp};
 use crate::config::BodyPolicy;
 use crate::error::Rejection;
+use crate::metrics::TaskTimes;
 use crate::options::TaskOptions;
 use crate::timer::Alarm;
 use crate::workload::Workload;
@@ -72,6 +73,9 @@ pub(super) trait TaskPool: Send + Sync {
     fn body_policy(&self) -> &BodyPolicy;
 
     fn streams(&self) -> &Streams;
+
+    /// The histograms of the streams that no worker polls.
+    fn stream_times(&self) -> &Mutex<TaskTimes>;
 
     /// Waits until a drain is announced.
     fn draining(&self) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>>;

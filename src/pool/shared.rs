@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -23,6 +23,7 @@ use crate::budget::Budget;
 use crate::config::Cores;
 use crate::config::{BodyPolicy, Trust};
 use crate::error::{Reason, Rejection};
+use crate::metrics::TaskTimes;
 use crate::timer::Earliest;
 use crate::workload::Workload;
 
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(super) has_room: Notify,
     pub(super) cut_off: CutOff,
     pub(super) streams: Streams,
+    stream_times: Mutex<TaskTimes>,
     pub(super) start_failed: AtomicBool,
     /// A publication of the metrics is due.
     pub(super) publication_due: AtomicBool,
@@ -114,6 +116,7 @@ impl Shared {
         Arc::new_cyclic(|this: &Weak<Self>| Self {
             dispatch: Dispatch::new(plan.admission, id, plan.workers),
             membership: plan.group.join(plan.share, this.clone()),
+            stream_times: Mutex::new(TaskTimes::of(&plan.name)),
             plan,
             id,
             running: RunningTasks::default(),
@@ -199,6 +202,10 @@ impl TaskPool for Shared {
 
     fn streams(&self) -> &Streams {
         &self.streams
+    }
+
+    fn stream_times(&self) -> &Mutex<TaskTimes> {
+        &self.stream_times
     }
 
     fn draining(&self) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
