@@ -91,7 +91,8 @@ impl CurrentTask {
     /// Whether the task can poll a future after its answer: the answer is still to come, and there is none yet.
     pub(crate) fn can_continue(&self) -> bool {
         let head = self.0.head();
-        !head.state.has_answer() && !(head.state.continues() && head.continuation.is_set())
+        let occupied = head.state.continues() && head.continuation.is_set();
+        !head.state.has_answer() && !occupied
     }
 
     /// The task's waker.
