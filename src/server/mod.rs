@@ -67,7 +67,7 @@
 //! Of a response over HTTP/1, hyper holds up to 16 frames or 408 KiB that the kernel does not take, and one frame above
 //! it. The kernel takes up to 4 MiB (Linux, `net.ipv4.tcp_wmem`). If a body has a stall timeout, the kernel takes only
 //! 64 KiB more than it can send at once (`TCP_NOTSENT_LOWAT`). The timeout then measures what the client reads, in steps
-//! of about 150 KB: with 30 s, a client must read 5 KB a second. On systems other than Linux and Android it is as coarse
+//! of about 200 KB: with 30 s, a client must read 7 KB a second. On systems other than Linux and Android it is as coarse
 //! as the kernel's buffer.
 //!
 //! A client of HTTP/2 may have 200 requests in flight on one connection, and may send 256 KiB of each body before the
