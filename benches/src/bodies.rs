@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::body_server::{
-    CHANNEL, FAREWELL, OURS_CONNECTION, OURS_HELD, OURS_WRITER, PART, STALL, raise_limit_of_files,
+    CHANNEL, FAREWELL, OURS_CONNECTION, OURS_HELD, OURS_LARGE, OURS_WRITER, PART, STALL, raise_limit_of_files,
 };
 use crate::body_source::PERIOD;
 use crate::child::Process;
@@ -109,7 +109,7 @@ fn large_frames(harness: &mut Harness, speed: Speed) {
     harness.run(Scenario {
         name: name.to_owned(),
         columns: &[Column { name: "throughput", unit: "MB/s" }],
-        cases: cases(&[OURS, OURS_WRITER, OURS_CONNECTION, BARE, CHANNEL], speed, sample),
+        cases: cases(&[OURS, OURS_LARGE, OURS_WRITER, OURS_CONNECTION, BARE, CHANNEL], speed, sample),
         baseline: OURS,
         target: Some(Target { text: "at least 0.90 of bare", reached: |medians| medians.ratio_to(BARE, 0) >= 0.90 }),
     });

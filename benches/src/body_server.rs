@@ -29,6 +29,7 @@ pub const PART: &str = "bodies";
 /// The kinds that only this part has.
 pub const OURS_CONNECTION: &str = "ours, bodies on the connection";
 pub const OURS_HELD: &str = "ours, on the connection, held";
+pub const OURS_LARGE: &str = "ours, a buffer of 512 KiB";
 pub const OURS_WRITER: &str = "ours, stream::writer";
 pub const CHANNEL: &str = "spawn_blocking + channel";
 
@@ -68,6 +69,7 @@ pub fn play(kind: &str, speed: Speed) {
         BARE | CHANNEL => None,
         OURS_CONNECTION => Some(BodyPolicy::on_connection()),
         OURS_HELD => Some(BodyPolicy::on_connection().hold()),
+        OURS_LARGE => Some(BodyPolicy::in_pool().buffer(512 * 1024)),
         OURS | OURS_WRITER => Some(BodyPolicy::in_pool()),
         OURS_SERVE => {
             let farewell = OnDrain::EndWith(Bytes::from_static(FAREWELL.as_bytes()));

@@ -49,8 +49,9 @@ where
     InPool {
         reader: Reader<B::Data>,
     },
+    /// In a box, so that all other responses stay small.
     OnConnection {
-        body: OnConnection<B>,
+        body: Box<OnConnection<B>>,
     },
 }
 
@@ -74,8 +75,8 @@ where
         Self { state: State::InPool { reader } }
     }
 
-    pub(super) const fn on_connection(body: OnConnection<B>) -> Self {
-        Self { state: State::OnConnection { body } }
+    pub(super) fn on_connection(body: OnConnection<B>) -> Self {
+        Self { state: State::OnConnection { body: Box::new(body) } }
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn a_handler_sees_the_context_of_its_request<A: Ambient>() {
         let seen = seen_across_awaits::<A>().await;
         Ok::<_, Infallible>(Response::new(format!("{seen:?}")))
     });
-    let service = PoolLayer::<Cpu>::new(&pools).reject_with(|rejection| Response::new(rejection.to_string()));
+    let service = PoolLayer::<Cpu>::new(&pools).errors();
     let service = service.layer(handler);
     for number in [1, 2] {
         let response = A::enter(number, || block_on(service.clone().oneshot(Request::new(()))));
