@@ -23,6 +23,11 @@ pub(super) const LINGER_QUIET: Duration = Duration::from_secs(1);
 /// `net/http` makes the same distinction, with 5 s.
 pub(super) const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
+/// How often the server pings an HTTP/2 client, and how long it then waits for the answer before it closes the
+/// connection. hyper sends no ping while bytes arrive.
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// How often the server looks whether the client has hung up, while a request is in flight and hyper reads nothing.
 ///
 /// hyper reads ahead to see the end of the connection, but not while a body is unread or the next request is there.
@@ -148,8 +153,11 @@ impl Activity {
 
     /// hyper took the response to its last byte, or the request was cancelled.
     pub(super) fn request_ended(&self) {
-        // First the time, then the count: a reader that sees no request in flight also sees since when.
-        self.restart_idle_clock();
+        // First the time, then the count: a reader that sees no request in flight also sees since when. While a client of
+        // HTTP/2 does not read, hyper may end all of its requests, and the clock goes on.
+        if !self.is_blocked_http2() {
+            self.restart_idle_clock();
+        }
         self.in_flight.fetch_sub(1, Ordering::Release);
     }
 
@@ -170,6 +178,9 @@ impl Activity {
 
     /// Bytes were read, or are there to be read.
     pub(super) fn read(&self) {
+        if self.is_blocked_http2() {
+            self.restart_idle_clock();
+        }
         let new_head = self.is(Protocol::Http1)
             && self.head_since.load(Ordering::Relaxed) == NEVER
             && self.in_flight.load(Ordering::Relaxed) == 0;
@@ -273,6 +284,10 @@ impl Activity {
                 return Due::At(since.max(idle_since) + CLOSING_GRACE, Action::Drop);
             }
             Stage::Draining if in_flight => return Due::Now(Action::Close),
+            // hyper cannot close a connection before its client has read what was written.
+            _ if in_flight && self.is_blocked_http2() => {
+                return Due::At(idle_since + PING_INTERVAL + PING_TIMEOUT, Action::Drop);
+            }
             _ if in_flight => {
                 let look = |since| Due::At(since + LOOK_INTERVAL, Action::Look);
                 return self.moment(&self.not_reading_since).map_or(Due::Never, look);
@@ -293,6 +308,16 @@ impl Activity {
             return Due::Now(Action::CloseIdle);
         }
         Due::At(idle_since + timeouts.keep_alive, Action::CloseIdle)
+    }
+
+    /// Whether an HTTP/2 client neither reads nor answers pings. Its connection is reset.
+    pub(super) fn is_stuck(&self) -> bool {
+        let idle_since = self.at(self.idle_since.load(Ordering::Relaxed));
+        self.is_blocked_http2() && idle_since.elapsed() >= PING_INTERVAL + PING_TIMEOUT
+    }
+
+    fn is_blocked_http2(&self) -> bool {
+        self.is(Protocol::Http2) && self.blocked.load(Ordering::Relaxed)
     }
 
     fn is(&self, protocol: Protocol) -> bool {
@@ -454,6 +479,30 @@ mod tests {
         activity.read();
         activity.write_blocked(false);
         assert_eq!(open(&activity), close_idle_in(23));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_http2_client_that_neither_reads_nor_sends_is_dropped_when_its_ping_would_time_out() {
+        let activity = Activity::new();
+        activity.set_protocol(Protocol::Http2);
+        activity.request_began(false);
+        advance(Duration::from_secs(7)).await;
+        activity.write_blocked(true);
+        activity.write_blocked(true);
+        assert_eq!(open(&activity), drop_in(30));
+        advance(Duration::from_secs(20)).await;
+        activity.request_ended();
+        assert_eq!(open(&activity), drop_in(10));
+        activity.request_began(false);
+        activity.read();
+        assert_eq!(open(&activity), drop_in(30));
+        assert_eq!(activity.due(Stage::Closing(Instant::now()), &TIMEOUTS), drop_in(30));
+        advance(Duration::from_secs(29)).await;
+        assert!(!activity.is_stuck());
+        advance(Duration::from_secs(1)).await;
+        assert!(activity.is_stuck());
+        activity.write_blocked(false);
+        assert_eq!((open(&activity), activity.is_stuck()), (Due::Never, false));
     }
 
     #[tokio::test(start_paused = true)]

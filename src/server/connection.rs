@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::debug;
 
-use super::activity::{Action, Due, Stage, Timeouts};
+use super::activity::{Action, Due, PING_INTERVAL, PING_TIMEOUT, Stage, Timeouts};
 use super::connections::{Connection, Order, Registration, Side};
 use super::requests::{HttpService, Requests, Tasks};
 use super::socket::Socket;
@@ -31,11 +31,6 @@ const STREAM_WINDOW: u32 = 256 << 10;
 /// The same for all bodies of one connection. It has room for the window of every stream, so requests whose bodies are
 /// not being read cannot keep the others from sending theirs.
 const CONNECTION_WINDOW: u32 = MAX_CONCURRENT_STREAMS * STREAM_WINDOW;
-
-/// How often the server pings an HTTP/2 client, and how long it then waits for the answer before it closes the
-/// connection. hyper sends no ping while bytes arrive.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The part of a connection's task that decides when it is over.
 struct Driver<'a> {

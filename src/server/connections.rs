@@ -165,8 +165,9 @@ impl Connection {
         lock(&self.stall).as_ref().map_or(Poll::Pending, |signal| signal.poll_set(cx))
     }
 
+    /// Whether the client has stopped to read.
     pub(super) fn is_stalled(&self) -> bool {
-        lock(&self.stall).as_ref().is_some_and(StallSignal::is_set)
+        self.activity.is_stuck() || lock(&self.stall).as_ref().is_some_and(StallSignal::is_set)
     }
 
     /// Has `waker` woken at the next order. Ask for the order after this, not before.
