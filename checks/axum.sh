@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs axum's own unit tests with every service of a router in a pool: bash checks/axum.sh
 #
-# The sources are those of the registry, in the version of Cargo.lock. A patch puts a `PoolLayer` around each route, and adds a
-# test that handlers run in the pool. Tests that count the clones of a router's state are left out: they expect exact numbers,
+# The sources are those of the registry, in the version of Cargo.lock. A patch puts a `PoolLayer` around each route, which
+# reads request bodies first and polls the bodies of responses in the pool. It adds a test that handlers run in the pool. Tests that count the clones of a router's state are left out: they expect exact numbers,
 # and the layer clones the service once more for each request.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -42,6 +42,7 @@
 //! | what a rejected caller gets | [`reject`], [`error`] |
 //! | deadlines, priorities, callers | [`terms`], [`config::Trust`] |
 //! | closures, futures and batches without HTTP | [`Pools::run_in_pool`], [`Pools::submit_to_pool`], [`pools::BatchExecutor`] |
+//! | bodies: read before the queue, polled in the pool, written by blocking code | [`PoolLayer::read_body`], [`PoolLayer::body`], [`body`], [`stream`] |
 //! | settings, from YAML or in code | [`Config`], [`PoolConfig`], [`Pools::builder`] |
 //! | numbers: JSON, log, Prometheus | [`stats`], [`Pools::log_current_status`], `metrics` |
 //! | a server with a graceful shutdown | `server::serve` |

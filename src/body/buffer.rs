@@ -236,9 +236,10 @@ impl<D: Buf + Send + 'static> Buffer<D> {
             return Some(due);
         }
         state.progress = Progress::Stalled;
+        // Set under the lock: a server that finds the error knows the signal.
+        this.stalled.set();
         let wakers = (state.reader.take(), state.producer.take());
         drop(state);
-        this.stalled.set();
         wake(wakers.0);
         wake(wakers.1);
         None

@@ -176,9 +176,10 @@ impl<B> Shared<B> {
             return Some(due);
         }
         state.outcome = Some(Outcome::Stalled);
+        // Set under the lock: a server that finds the error knows the signal.
+        this.stalled.set();
         let worker = state.worker.take();
         drop(state);
-        this.stalled.set();
         wake(worker);
         None
     }

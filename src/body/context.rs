@@ -66,12 +66,13 @@ impl ResponseContext {
         let farewell = Farewell::new(&policy.on_drain, &task, announced, grpc);
         // A writer is polled on the connection, and holds the permit by itself.
         let by_writer = !task.can_continue();
-        let body = if by_writer {
-            ResponseBody::on_connection(OnConnection::new(body, remaining, &task, farewell, false, false))
-        } else if policy.run == RunBody::Pool {
+        let body = if policy.run == RunBody::Pool && !by_writer {
             in_pool(body, remaining, &task, &policy, farewell)
-        } else if policy.hold || announced.is_none() {
-            ResponseBody::on_connection(OnConnection::new(body, remaining, &task, farewell, true, policy.hold))
+        } else if farewell.is_some() || (policy.hold && !by_writer) {
+            let hold = policy.hold && !by_writer;
+            ResponseBody::on_connection(OnConnection::new(body, remaining, &task, farewell, !by_writer, hold))
+        } else if announced.is_none() && !by_writer {
+            ResponseBody::observed(body, &task)
         } else {
             ResponseBody::inner(body)
         };

@@ -14,6 +14,7 @@ use super::frames::Frames;
 use super::full::FullBody;
 use super::reader::Reader;
 use super::remaining::Remaining;
+use crate::pool::{CurrentTask, FrameTimes, OpenStream};
 
 /// The response body of a service behind a [`PoolLayer`](crate::PoolLayer): frames, trailers and size are those of the
 /// service's own body, unless the pool rejected the request.
@@ -36,6 +37,8 @@ where
     Inner {
         #[pin]
         body: B,
+        /// Present for a stream.
+        stream: Option<Observed>,
     },
     Own {
         body: FullBody,
@@ -55,12 +58,25 @@ where
     },
 }
 
+/// A stream that the connection polls, and that holds no permit.
+struct Observed {
+    _stream: OpenStream,
+    /// Taken at the first frame.
+    first: Option<FrameTimes>,
+}
+
 impl<B: Body> ResponseBody<B>
 where
     B::Data: Send + 'static,
 {
     pub(crate) const fn inner(body: B) -> Self {
-        Self { state: State::Inner { body } }
+        Self { state: State::Inner { body, stream: None } }
+    }
+
+    /// A stream of this task.
+    pub(super) fn observed(body: B, task: &CurrentTask) -> Self {
+        let stream = Observed { _stream: task.open_stream(), first: Some(task.frame_times()) };
+        Self { state: State::Inner { body, stream: Some(stream) } }
     }
 
     pub(crate) const fn own(body: FullBody) -> Self {
@@ -91,7 +107,15 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
         match self.project().state.project() {
-            StateProj::Inner { body } => body.poll_frame(cx).map_err(Into::into),
+            StateProj::Inner { body, stream } => {
+                let polled = body.poll_frame(cx).map_err(Into::into);
+                if matches!(polled, Poll::Ready(Some(Ok(_))))
+                    && let Some(mut times) = stream.as_mut().and_then(|stream| stream.first.take())
+                {
+                    times.record();
+                }
+                polled
+            }
             StateProj::Own { body } => Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes.into())))),
             StateProj::Complete { frames, remaining } => {
                 let frame = frames.pop();
@@ -107,7 +131,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.state {
-            State::Inner { body } => body.is_end_stream(),
+            State::Inner { body, .. } => body.is_end_stream(),
             State::Own { body } => body.is_end_stream(),
             State::Complete { frames, .. } => frames.is_empty(),
             State::InPool { reader } => reader.is_end_stream(),
@@ -117,7 +141,7 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.state {
-            State::Inner { body } => body.size_hint(),
+            State::Inner { body, .. } => body.size_hint(),
             State::Own { body } => body.size_hint(),
             State::Complete { remaining, .. } => remaining.hint(),
             State::InPool { reader } => reader.size_hint(),

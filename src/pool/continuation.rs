@@ -3,8 +3,8 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::admission::Outcome;
@@ -14,9 +14,12 @@ use crate::sync::{AtomicU32, lock_std as lock};
 /// The work of a task after its answer. Its result is a part of the task's: the worse of the two counts.
 pub(crate) type ContinuationFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// What keeps a task in flight after its answer.
+/// What keeps a task in flight after its answer. Most tasks have nothing that does, and need no memory for it.
 #[derive(Default)]
-pub(super) struct Continuation {
+pub(super) struct Continuation(OnceLock<Box<State>>);
+
+#[derive(Default)]
+struct State {
     /// Taken while a worker polls it.
     future: Mutex<Option<ContinuationFuture>>,
     stalled: Mutex<Option<StallSignal>>,
@@ -31,52 +34,57 @@ pub(super) struct Continuation {
 impl Continuation {
     /// Stores the future, unless there is one.
     pub(super) fn set(&self, future: ContinuationFuture, keeps_permit: bool, stalled: StallSignal) {
-        lock(&self.future).get_or_insert(future);
-        *lock(&self.stalled) = Some(stalled);
-        self.keeps_permit.fetch_or(keeps_permit, Ordering::Relaxed);
+        let state = self.state();
+        lock(&state.future).get_or_insert(future);
+        *lock(&state.stalled) = Some(stalled);
+        state.keeps_permit.fetch_or(keeps_permit, Ordering::Relaxed);
     }
 
     /// Whether the task keeps its permit after its answer.
     pub(super) fn keeps_permit(&self) -> bool {
-        self.is_held() || self.keeps_permit.load(Ordering::Relaxed)
+        self.0.get().is_some_and(|state| state.keeps_permit.load(Ordering::Relaxed)) || self.is_held()
     }
 
     pub(super) fn stalled(&self) -> Option<StallSignal> {
-        lock(&self.stalled).clone()
+        lock(&self.0.get()?.stalled).clone()
     }
 
     pub(super) fn is_set(&self) -> bool {
-        lock(&self.future).is_some()
+        self.0.get().is_some_and(|state| lock(&state.future).is_some())
     }
 
     pub(super) fn take(&self) -> Option<ContinuationFuture> {
-        lock(&self.future).take()
+        lock(&self.0.get()?.future).take()
     }
 
     pub(super) fn put_back(&self, future: ContinuationFuture) {
-        *lock(&self.future) = Some(future);
+        *lock(&self.state().future) = Some(future);
     }
 
     pub(super) fn hold(&self) {
-        self.held.fetch_add(1, Ordering::AcqRel);
+        self.state().held.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Releases one guard. Whether it was the last one.
     pub(super) fn release(&self) -> bool {
-        self.held.fetch_sub(1, Ordering::AcqRel) == 1
+        self.state().held.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     pub(super) fn is_held(&self) -> bool {
-        self.held.load(Ordering::Acquire) > 0
+        self.0.get().is_some_and(|state| state.held.load(Ordering::Acquire) > 0)
     }
 
     pub(super) fn waited_for_reader(&self, waited: Duration) {
         let nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
-        self.reader.fetch_add(nanos, Ordering::Relaxed);
+        self.state().reader.fetch_add(nanos, Ordering::Relaxed);
     }
 
     pub(super) fn reader_time(&self) -> Duration {
-        Duration::from_nanos(self.reader.load(Ordering::Relaxed))
+        Duration::from_nanos(self.0.get().map_or(0, |state| state.reader.load(Ordering::Relaxed)))
+    }
+
+    fn state(&self) -> &State {
+        self.0.get_or_init(Box::default)
     }
 }
 
@@ -90,6 +98,6 @@ pub(super) const fn worse(answer: Outcome, continuation: Outcome) -> Outcome {
 
 impl fmt::Debug for Continuation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Continuation").field("held", &self.held).finish_non_exhaustive()
+        f.debug_struct("Continuation").field("held", &self.is_held()).finish_non_exhaustive()
     }
 }

@@ -90,7 +90,7 @@ pub(crate) fn check_extremes(settings: Settings, seed: u64, calls: Vec<Extreme>)
         match (kind, key) {
             (6..8, _) => keys.extend(admission.take(now, &mut evicted).map(|started| started.key)),
             (8..10, Some(key)) => {
-                _ = admission.finish(now, key, OUTCOMES[usize::from(kind) % OUTCOMES.len()], Some(ran))
+                _ = admission.finish(now, key, OUTCOMES[usize::from(kind) % OUTCOMES.len()], Some(ran));
             }
             (10, Some(key)) => _ = admission.cancel(now, key, Outcome::Cancelled),
             (11, _) => admission.expire(now, &mut evicted),

@@ -8,7 +8,8 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::service::LayerExt;
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status};
-use tower_offload::{Cpu, Io, PoolLayer, Pools};
+use tower_offload::body::BodyPolicy;
+use tower_offload::{Cpu, Io, PoolConfig, PoolLayer, Pools};
 
 use self::primes::primes_client::PrimesClient;
 use self::primes::primes_server::{Primes, PrimesServer};
@@ -88,14 +89,17 @@ async fn calls_run_in_the_pool_with_their_metadata_and_errors() {
 
 #[tokio::test]
 async fn streams_come_whole_with_the_status_at_their_end() {
-    let mut client = around_the_server(&Pools::default(), &Gate::new()).await;
-    let whole = in_time(client.up_to(UpToRequest { limit: 7 })).await.unwrap().into_inner();
-    let whole: Vec<_> = in_time(whole.map(|prime| prime.unwrap().value).collect()).await;
-    assert_eq!(whole, [2, 3, 5, 7]);
-    let mut short = in_time(client.up_to(UpToRequest { limit: 3 })).await.unwrap().into_inner();
-    assert_eq!(in_time(short.message()).await.unwrap().unwrap().value, 2);
-    assert_eq!(in_time(short.message()).await.unwrap().unwrap().value, 3);
-    assert_eq!(in_time(short.message()).await.unwrap_err().code(), Code::OutOfRange);
+    for policy in [BodyPolicy::on_connection(), BodyPolicy::in_pool(), BodyPolicy::in_pool().hold()] {
+        let pools = Pools::builder().pool(Cpu, PoolConfig::new(2).body(policy)).build().unwrap();
+        let mut client = around_the_server(&pools, &Gate::new()).await;
+        let whole = in_time(client.up_to(UpToRequest { limit: 7 })).await.unwrap().into_inner();
+        let whole: Vec<_> = in_time(whole.map(|prime| prime.unwrap().value).collect()).await;
+        assert_eq!(whole, [2, 3, 5, 7]);
+        let mut short = in_time(client.up_to(UpToRequest { limit: 3 })).await.unwrap().into_inner();
+        assert_eq!(in_time(short.message()).await.unwrap().unwrap().value, 2);
+        assert_eq!(in_time(short.message()).await.unwrap().unwrap().value, 3);
+        assert_eq!(in_time(short.message()).await.unwrap_err().code(), Code::OutOfRange);
+    }
 }
 
 #[tokio::test]

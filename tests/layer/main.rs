@@ -1,5 +1,7 @@
 //! The layer on real services: where code runs, what stays unchanged, and what a rejected caller gets.
 
+#![allow(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
+
 mod axum_places;
 mod bodies;
 mod branches;
