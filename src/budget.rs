@@ -65,6 +65,11 @@ impl Reservation {
         Self { budget, bytes: 0 }
     }
 
+    /// The limit of the budget.
+    pub(crate) fn limit(&self) -> Option<usize> {
+        self.budget.as_ref().map(Budget::limit)
+    }
+
     /// Reserves this many bytes in all, if they fit. A reservation that is as large already stays as it is.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode, Version};
+use http_body_util::Limited;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_offload::Deadline;
 use tower_offload::body::{Budget, Buffered, ReadBody};
@@ -110,6 +111,31 @@ async fn a_body_that_breaks_off_is_a_400() {
     let response = answer(patient(), post(Script::of([data("a"), Step::Fail]))).await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     assert_eq!(json(&response)["reason"], "body_error");
+}
+
+#[tokio::test]
+async fn a_body_that_another_layer_limits_is_a_413() {
+    let service = ServiceBuilder::new().layer(patient()).service(echo::<Buffered<Limited<Script>>>());
+    // As tower-http's `RequestBodyLimitLayer` does.
+    let request = post(Script::of([data("four"), data("s")])).map(|body| Limited::new(body, 4));
+    let response = whole(in_time(service.oneshot(request)).await.unwrap()).await;
+    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(json(&response)["reason"], "body_too_large");
+}
+
+/// Trying again would not help.
+#[tokio::test]
+async fn a_body_that_is_larger_than_the_whole_budget_is_a_413() {
+    let read_body = patient().budget(&Budget::new(4000));
+    for body in [
+        Script::sized([Step::Data(vec![b'x'; 5000].into())]),
+        Script::of([Step::Data(vec![b'x'; 3000].into()), Step::Data(vec![b'x'; 3000].into())]),
+    ] {
+        let response = answer(read_body.clone(), post(body)).await;
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(json(&response)["reason"], "body_too_large");
+        assert!(!response.headers().contains_key("retry-after"));
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ pub enum ReadError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// It is larger than the limit of a layer around this one, such as tower-http's `RequestBodyLimitLayer`.
+    LimitedElsewhere,
     /// It did not arrive in time.
     TooLate {
         /// The time that it had.
@@ -43,7 +45,7 @@ impl ReadError {
     #[must_use]
     pub const fn reason(self) -> Reason {
         match self {
-            Self::TooLarge { .. } => Reason::BodyTooLarge,
+            Self::TooLarge { .. } | Self::LimitedElsewhere => Reason::BodyTooLarge,
             Self::TooLate { .. } | Self::TooSlow { .. } | Self::Stalled { .. } => Reason::BodyTimeout,
             Self::OverBudget => Reason::BodyBudget,
             Self::DeadlinePassed => Reason::DeadlineExceeded,
@@ -67,6 +69,7 @@ impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLarge { limit } => write!(f, "the request's body is larger than {limit} bytes"),
+            Self::LimitedElsewhere => f.write_str("the request's body is larger than the limit of another layer"),
             Self::TooLate { within } => write!(f, "the request's body took longer than {within:?} to arrive"),
             Self::TooSlow { bytes_per_second } => {
                 write!(f, "the request's body arrived at fewer than {bytes_per_second} bytes a second")

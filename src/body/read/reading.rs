@@ -1,5 +1,6 @@
 //! `Reading`: the future that reads the body of one request.
 
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -8,6 +9,7 @@ use std::time::Instant;
 
 use http::HeaderMap;
 use http_body::{Body, Frame};
+use http_body_util::LengthLimitError;
 
 use super::buffered::{Buffered, Read, bytes_of, cost_of};
 use super::chunks::Chunks;
@@ -99,6 +101,9 @@ where
                 Poll::Ready(Some(Ok(frame))) => self.take(frame)?,
                 Poll::Ready(Some(Err(error))) => {
                     let error: BoxError = error.into();
+                    if is_limit(&*error) {
+                        return Poll::Ready(Err(ReadError::LimitedElsewhere));
+                    }
                     shielded(|| tracing::debug!(target: "tower_offload", error, "the body of a request broke off"));
                     return Poll::Ready(Err(ReadError::BrokenOff));
                 }
@@ -174,7 +179,12 @@ where
     }
 
     fn reserve(&mut self, bytes: usize) -> Result<(), ReadError> {
-        self.reservation.grow_to(bytes).then_some(()).ok_or(ReadError::OverBudget)
+        if self.reservation.grow_to(bytes) {
+            return Ok(());
+        }
+        // It would not fit either if it were the only one.
+        let limit = self.reservation.limit().filter(|limit| bytes > *limit);
+        Err(limit.map_or(ReadError::OverBudget, |limit| ReadError::TooLarge { limit }))
     }
 
     const fn too_large(&self) -> ReadError {
@@ -211,6 +221,11 @@ where
             self.wait.sleep = None;
         }
     }
+}
+
+/// Whether the body ended at the limit of another layer.
+fn is_limit(error: &(dyn Error + 'static)) -> bool {
+    error.is::<LengthLimitError>() || error.source().is_some_and(is_limit)
 }
 
 impl<B> Unpin for Reading<B> {}
