@@ -275,7 +275,7 @@ fn size<D: Buf>(frame: &Frame<D>) -> usize {
     OVERHEAD + frame.data_ref().map_or(0, Buf::remaining)
 }
 
-fn wake(waker: Option<Waker>) {
+pub(super) fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
     }

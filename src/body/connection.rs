@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::buffer::wake;
 use super::error::{BodyError, BoxError};
 use super::farewell::Farewell;
 use super::frames::Frames;
@@ -56,7 +57,8 @@ where
     B::Data: From<Bytes> + Send,
     B::Error: Into<BoxError>,
 {
-    /// `counted`: this is a stream of its own, and no part of one that is counted already. `hold`: the task keeps its permit until the reader has taken the last frame, and the stall timeout applies.
+    /// `counted`: this is a stream of its own, and no part of one that is counted already. `hold`: the task keeps its
+    /// permit until the reader has taken the last frame, and the stall timeout applies.
     pub(super) fn new(
         body: B,
         remaining: Remaining,
@@ -218,11 +220,5 @@ where
             TIMER.set(at, move || Self::look(&weak));
         }
         Poll::Ready(polled)
-    }
-}
-
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
     }
 }

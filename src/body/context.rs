@@ -14,7 +14,6 @@ use super::connection::OnConnection;
 use super::error::BoxError;
 use super::farewell::Farewell;
 use super::frames::Frames;
-use super::grpc::is_grpc;
 use super::pump::{FRAMES_IN_A_ROW, LONGEST_TURN, Producer, Pump};
 use super::reader::Reader;
 use super::remaining::Remaining;
@@ -57,17 +56,16 @@ impl ResponseContext {
         let has_body = self.expects_body && may_have_body(response.status()) && !response.body().is_end_stream();
         let task = if self.in_pool && has_body { CurrentTask::get() } else { None };
         let Some(task) = task else { return response.map(ResponseBody::inner) };
-        let policy = task.policy().clone();
+        let policy = task.policy();
         let (mut parts, body) = response.into_parts();
-        let grpc = is_grpc(&parts.headers);
         let size = body.size_hint();
         let announced = announced(&parts.headers).or(size.exact());
         let remaining = Remaining::new(&size, announced);
-        let farewell = Farewell::new(&policy.on_drain, &task, announced, grpc);
+        let farewell = Farewell::new(&policy.on_drain, &task, announced, &parts.headers);
         // A writer is polled on the connection, and holds the permit by itself.
         let by_writer = !task.can_continue();
         let body = if policy.run == RunBody::Pool && !by_writer {
-            in_pool(body, remaining, &task, &policy, farewell)
+            in_pool(body, remaining, &task, policy, farewell)
         } else if farewell.is_some() || (policy.hold && !by_writer) {
             let hold = policy.hold && !by_writer;
             ResponseBody::on_connection(OnConnection::new(body, remaining, &task, farewell, !by_writer, hold))

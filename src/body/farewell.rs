@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
 
+use super::grpc::is_grpc;
 use crate::config::OnDrain;
 use crate::pool::CurrentTask;
 
@@ -19,14 +20,19 @@ pub(super) struct Farewell {
 
 impl Farewell {
     /// `None` if the body is finished although the pools drain.
-    pub(super) fn new(action: &OnDrain, task: &CurrentTask, announced: Option<u64>, grpc: bool) -> Option<Self> {
+    pub(super) fn new(
+        action: &OnDrain,
+        task: &CurrentTask,
+        announced: Option<u64>,
+        headers: &HeaderMap,
+    ) -> Option<Self> {
         let last = match action {
             OnDrain::Finish => return None,
             OnDrain::End => None,
             OnDrain::EndWith(bytes) => Some(bytes.clone()).filter(|bytes| !bytes.is_empty()),
         };
         // A body that was announced with its length would be incomplete.
-        announced.is_none().then(|| Self { draining: task.draining(), last, grpc })
+        announced.is_none().then(|| Self { draining: task.draining(), last, grpc: is_grpc(headers) })
     }
 
     /// Waits until the drain is announced.
