@@ -22,8 +22,8 @@ use crate::workload::Workload;
 
 /// The future of [`PoolService`](super::PoolService).
 ///
-/// The request is submitted when this is first polled, or when its body was read. Dropping it cancels the request, unless the layer
-/// [detaches](crate::PoolLayer::detach) its handlers.
+/// The request is submitted when this is first polled, or when its body was read. Dropping it cancels the request,
+/// unless the layer [detaches](crate::PoolLayer::detach) its handlers.
 ///
 /// # Panics
 ///
