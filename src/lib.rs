@@ -84,6 +84,7 @@ pub mod admission;
 #[cfg(not(feature = "__internals"))]
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "the tests of this repository use all of it")]
 mod admission;
+pub mod batch;
 pub mod body;
 mod budget;
 pub mod config;
@@ -133,6 +134,7 @@ pub mod docs {
         ($($name:ident: $file:literal, $summary:literal;)*) => {$(
             #[doc = $summary]
             #[doc = ""]
+            #[doc = "[batches]: crate::docs::batches"]
             #[doc = "[bodies]: crate::docs::bodies"]
             #[doc = "[configuration]: crate::docs::configuration"]
             #[doc = "[deployment]: crate::docs::deployment"]
@@ -155,6 +157,7 @@ pub mod docs {
         shutdown: "../docs/shutdown.md", "Graceful shutdown and restarts, with `server::serve`, `axum::serve` and tonic.";
         bodies: "../docs/bodies.md", "Request bodies: read before the queue, or streamed into the handler.";
         response_bodies: "../docs/response-bodies.md", "Bodies of responses: who polls them, what they hold, stalls, drains.";
+        batches: "../docs/batches.md", "Single items that run in batches: limits, deadlines, and how large batches become.";
         layers: "../docs/layers.md", "In which order `PoolLayer` goes with other layers.";
         testing: "../docs/testing.md", "How to test handlers that run in pools.";
         troubleshooting: "../docs/troubleshooting.md", "Symptoms, what causes them, and what to do.";

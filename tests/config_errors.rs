@@ -591,6 +591,16 @@ const CASES: &[(&str, &str, &str)] = &[
         "<yaml>:3:24: performance.thread_pools.cpu.max_streams: the text \"none\" is not a whole number; give a number from 0 to 10000000",
     ),
     (
+        "empty batches",
+        "performance:\n  thread_pools:\n    cpu: {batch: {max_items: 0, max_weight: -1}}\n",
+        "<yaml>:3:30: performance.thread_pools.cpu.batch.max_items: a batch of 0 items would run nothing; give a number from 1 to 1000000\n<yaml>:3:45: performance.thread_pools.cpu.batch.max_weight: -1 is negative; give a number from 1 to 9223372036854775807",
+    ),
+    (
+        "key of a batch in a pool",
+        "performance:\n  thread_pools:\n    cpu: {max_items: 3}\n",
+        "<yaml>:3:11: performance.thread_pools.cpu.max_items: this key belongs under `batch` of a pool",
+    ),
+    (
         "no budget of bodies",
         "performance:\n  body_budget: 0\n",
         "<yaml>:2:16: performance.body_budget: 0B is less than 1MiB; give a size from 1MiB to 1TiB, such as `256MiB`",

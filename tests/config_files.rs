@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 use tower_offload::config::{
-    BodyPolicy, Concurrency, ConfigError, Cores, Malformed, OnDrain, Queue, QueueTarget, Route, RunBody, Trust, Workers,
+    BatchSettings, BodyPolicy, Concurrency, ConfigError, Cores, Malformed, OnDrain, Queue, QueueTarget, Route, RunBody,
+    Trust, Workers,
 };
 use tower_offload::{Config, Cpu, Db, Embedding, Inference, Io, PoolConfig, Pools};
 
@@ -84,6 +85,7 @@ performance:
         stall_timeout: 1.5
         on_drain: end
       max_streams: 100
+      batch: {max_items: 64, max_weight: 8192}
     db:
       queue_timeout: \"0.5 s\"
 server:
@@ -123,7 +125,8 @@ server:
                 .stall_timeout(Duration::from_millis(1500))
                 .on_drain(OnDrain::End),
         )
-        .max_streams(100);
+        .max_streams(100)
+        .batch(BatchSettings::new().max_items(64).max_weight(8192));
     assert_eq!(performance.body_budget, 2 << 30);
     assert_eq!(performance.thread_pools.get("thumbnails"), Some(&thumbnails));
     assert_eq!(performance.thread_pools.get(Cpu), Some(&PoolConfig::auto()));

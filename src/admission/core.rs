@@ -1,10 +1,11 @@
 //! Admission itself: a task is offered, waits, starts and ends.
 //!
-//! The rules are in the sibling modules. `leaving` has the ways to leave the queue unserved, and `reading` the methods that
-//! read a pool's state.
+//! The rules are in the sibling modules. `leaving` has the ways to leave the queue unserved, `sharing` the tasks that run
+//! inside the permit of another, and `reading` the methods that read a pool's state.
 
 mod leaving;
 mod reading;
+mod sharing;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::permits::Permits;
 use super::priority_queue::PriorityQueue;
 use super::random::Random;
 use super::settings::{Discipline, Limit, Offer, Settings};
-use super::slab::{Key, NONE, Slab, State};
+use super::slab::{Key, NONE, Slab, State, UNSHARED};
 use super::timestamp::{Timestamp, nanos};
 use crate::error::Reason;
 
@@ -54,6 +55,28 @@ pub struct Started<T> {
     pub waited: Duration,
 }
 
+/// How a task in flight ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Finish {
+    /// Its outcome.
+    pub outcome: Outcome,
+    /// How long it executed, if it did.
+    pub ran: Option<Duration>,
+    /// For how much of that time it waited for the reader of its body. Nothing is learned from this part.
+    pub reader: Duration,
+    /// Its batch, if it shared its permit with other tasks or could have.
+    pub batch: Option<SharedPermit>,
+}
+
+/// A batch, at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedPermit {
+    /// How many tasks were in it.
+    pub tasks: u32,
+    /// Whether a deadline kept it from growing.
+    pub cut: bool,
+}
+
 /// A queued task that ended without being started.
 #[derive(Debug)]
 pub struct Evicted<T> {
@@ -83,6 +106,8 @@ pub struct Admission<T> {
     /// How long tasks execute, in nanoseconds; and how long they would if as many ran as the limit says.
     run: Mean,
     shared_run: Mean,
+    /// How many tasks execute in one permit: more than one where tasks are batched.
+    in_a_permit: Mean,
     codel: Codel,
     drain_rate: DrainRate,
     draining: bool,
@@ -108,6 +133,7 @@ impl<T> Admission<T> {
             limiter: Limiter::new(settings.limit),
             run: Mean::new(MEMORY),
             shared_run: Mean::new(MEMORY),
+            in_a_permit: Mean::new(MEMORY),
             codel: Codel::new(&settings),
             drain_rate: DrainRate::new(),
             draining: false,
@@ -179,9 +205,9 @@ impl<T> Admission<T> {
         let enough = evicted.len() + BATCH;
         self.end_due(now, BATCH, evicted);
         while evicted.len() <= enough {
-            let run = self.run.value();
-            let level = self.levels.turn(run)?;
-            let index = self.levels.get(level).next(&self.slab, run)?;
+            let work = self.work();
+            let level = self.levels.turn(self.run.value())?;
+            let index = self.levels.get(level).next(&self.slab, work)?;
             if let Some(reason) = self.reason_not_to_start(now, index) {
                 self.evict(index, reason, evicted);
                 continue;
@@ -210,54 +236,22 @@ impl<T> Admission<T> {
         self.slab.remove(index)
     }
 
-    /// Takes a queued task out of the queue and makes it in flight without a permit: it runs in place, inside the
-    /// permit of the task that awaits it. `None` if it does not wait (any more).
-    pub fn start_riding(&mut self, now: Timestamp, key: Key) -> Option<T> {
-        self.pass(now);
-        let index = self.slab.find(key, State::Queued).filter(|&index| self.slab.at(index).task.is_some())?;
-        self.unlink(index);
-        self.without_permit += 1;
-        let slot = self.slab.at_mut(index);
-        slot.state = State::InFlight;
-        slot.task.take()
-    }
-
-    /// Admits a task that runs in place, inside the permit of the task that awaits it, without waiting.
-    ///
-    /// # Errors
-    ///
-    /// The reason of a refusal: the pool is draining, or the deadline has passed.
-    pub fn offer_riding(&mut self, now: Timestamp, offer: Offer) -> Result<Key, Reason> {
-        self.pass(now);
-        self.counts.submitted += 1;
-        self.refusal(now, offer).inspect_err(|&reason| self.counts.refused(reason))?;
-        self.without_permit += 1;
-        Ok(self.slab.insert(State::InFlight, now, offer.level as u8))
-    }
-
     /// Ends a task in flight, and releases its permit if it has one. `ran` is how long it executed, if it did.
     /// Returns whether it was in flight.
     pub fn finish(&mut self, now: Timestamp, key: Key, outcome: Outcome, ran: Option<Duration>) -> bool {
-        self.finish_read(now, key, outcome, ran, Duration::ZERO)
+        self.finish_as(now, key, Finish { outcome, ran, reader: Duration::ZERO, batch: None })
     }
 
-    /// The same for a task that waited for the reader of its body during a part of that time. Nothing is learned from
-    /// that part.
-    pub fn finish_read(
-        &mut self,
-        now: Timestamp,
-        key: Key,
-        outcome: Outcome,
-        ran: Option<Duration>,
-        reader: Duration,
-    ) -> bool {
+    /// The same for a task that had a batch, or a reader.
+    pub fn finish_as(&mut self, now: Timestamp, key: Key, finish: Finish) -> bool {
         self.pass(now);
         let Some(index) = self.slab.find(key, State::InFlight) else { return false };
-        self.counts.finished(outcome);
+        self.counts.finished(finish.outcome);
         if self.slab.at(index).permit == NONE {
             self.without_permit -= 1;
+            self.finish_shared(now, index, finish);
         } else {
-            self.finish_permitted(now, index, outcome, ran.map(|ran| ran.saturating_sub(reader)), reader);
+            self.finish_permitted(now, index, finish);
         }
         self.slab.remove(index);
         true
@@ -271,37 +265,52 @@ impl<T> Admission<T> {
         if self.slab.at(index).permit == NONE {
             return false;
         }
-        self.finish_permitted(now, index, Outcome::Ok, ran, Duration::ZERO);
-        self.slab.at_mut(index).permit = NONE;
+        self.finish_permitted(now, index, Finish { outcome: Outcome::Ok, ran, reader: Duration::ZERO, batch: None });
+        let slot = self.slab.at_mut(index);
+        // It has left its virtual queue, too.
+        (slot.permit, slot.queue) = (NONE, UNSHARED);
         self.without_permit += 1;
         true
     }
 
-    fn finish_permitted(
-        &mut self,
-        now: Timestamp,
-        index: u32,
-        outcome: Outcome,
-        ran: Option<Duration>,
-        reader: Duration,
-    ) {
+    fn finish_permitted(&mut self, now: Timestamp, index: u32, finish: Finish) {
+        let Finish { outcome, reader, batch, .. } = finish;
+        let ran = finish.ran.map(|ran| ran.saturating_sub(reader));
+        let tasks = batch.map_or(1, |batch| batch.tasks);
         let slot = self.slab.at(index);
         let (mark, held) = (slot.mark, now.since(slot.since).saturating_sub(reader));
-        let late = slot.deadline < now || matches!(outcome, Outcome::Cancelled | Outcome::Expired);
-        let (usual, limit) = (self.run.value(), self.limiter.current());
         let stretch = self.stretch();
-        let level = self.levels.get(usize::from(slot.level));
-        level.ended(&self.slab, index, now, ran.map(nanos));
+        self.leave_level(now, index, finish, ran.map(nanos));
         if let Some(ran) = ran {
-            if self.settings.discipline == Discipline::Adaptive {
-                level.overload.ended(late, usual, limit);
-            }
+            self.levels.get(usize::from(self.slab.at(index).level)).ran(nanos(ran));
             self.run.add(nanos(ran));
+            self.in_a_permit.add(f64::from(tasks));
             self.shared_run.add(nanos(ran) * stretch);
             self.codel.adapt(&self.settings, self.shared_run.value());
-            self.limiter.ended(mark, outcome, held);
+            self.limiter.ended(mark, outcome, held / tasks);
         }
         self.permits.release(self.slab.at(index).permit);
+    }
+
+    /// A task leaves the virtual queue that it was taken from, and says whether its work was in vain. `ran` is how long
+    /// its permit executed, in nanoseconds: the tasks of a batch share that time.
+    fn leave_level(&mut self, now: Timestamp, index: u32, finish: Finish, ran: Option<f64>) {
+        let Finish { outcome, batch, .. } = finish;
+        let (work, run, limit) = (self.work(), self.run.value(), self.limiter.current());
+        let slot = self.slab.at(index);
+        let too_late = slot.deadline < now || matches!(outcome, Outcome::Cancelled | Outcome::Expired);
+        let level = self.levels.get(usize::from(slot.level));
+        let share = ran.map(|ran| ran / batch.map_or(1.0, |batch| f64::from(batch.tasks)));
+        level.ended(&self.slab, index, now, share);
+        if self.settings.discipline == Discipline::Fifo {
+            return;
+        }
+        if ran.is_some() {
+            level.overload.ended(too_late || batch.is_some_and(|batch| batch.cut), run, limit);
+        } else if outcome == Outcome::Expired {
+            // It was taken, and did not start because it was too late.
+            level.overload.lost(work, run, limit);
+        }
     }
 
     /// Refuses every further offer.
@@ -357,7 +366,7 @@ impl<T> Admission<T> {
     fn forget(&mut self) {
         self.limiter = Limiter::new(self.settings.limit);
         self.levels = PriorityQueue::new();
-        [self.run, self.shared_run] = [Mean::new(MEMORY); 2];
+        [self.run, self.shared_run, self.in_a_permit] = [Mean::new(MEMORY); 3];
         self.codel = Codel::new(&self.settings);
         self.drain_rate = DrainRate::new();
     }
@@ -378,6 +387,11 @@ impl<T> Admission<T> {
         Ok(())
     }
 
+    /// The work of one task: the execution time of a permit over the tasks that share it.
+    fn work(&self) -> f64 {
+        self.run.value() / self.in_a_permit.value().max(1.0)
+    }
+
     /// How much longer a task would execute if as many ran as the limit says, where fewer do because the cores are
     /// taken: the wait that comes of sharing them is what the limit allows, and nothing to be called late.
     fn stretch(&self) -> f64 {
@@ -389,8 +403,8 @@ impl<T> Admission<T> {
         self.codel.clear(now);
         let level = offer.level as u8;
         let key = self.slab.insert(State::InFlight, now, level);
-        let run = self.run.value();
-        self.levels.get(usize::from(level)).start_at_once(&mut self.slab, key.index(), offer.caller, run);
+        let (run, work) = (self.run.value(), self.work());
+        self.levels.get(usize::from(level)).start_at_once(&mut self.slab, key.index(), offer.caller, work);
         let slot = self.slab.at_mut(key.index());
         slot.deadline = offer.deadline.unwrap_or(Timestamp::MAX);
         (slot.mark, slot.permit) = (self.limiter.started(now, false, run, || false), self.permits.take());
@@ -407,7 +421,8 @@ impl<T> Admission<T> {
         let deadline = offer.deadline.unwrap_or(Timestamp::MAX);
         let slot = self.slab.at_mut(index);
         (slot.deadline, slot.patient) = (deadline, offer.patient);
-        self.levels.push(&mut self.slab, index, offer.caller, self.run.value());
+        let work = self.work();
+        self.levels.push(&mut self.slab, index, offer.caller, work);
         if deadline < self.timeout_of(now, offer.patient) {
             self.deadlines.insert((deadline, index));
         }

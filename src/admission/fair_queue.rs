@@ -24,7 +24,7 @@
 //! with one of `n` heavy callers are `n` in [`CALLERS`].
 
 use super::random::mix;
-use super::slab::{Chain, List, Slab, UNSHARED};
+use super::slab::{Chain, List, NONE, Slab, UNSHARED};
 use super::timestamp::Timestamp;
 
 /// How many virtual queues a level has.
@@ -134,7 +134,25 @@ impl FairQueue {
     pub(super) fn next(&self, run: f64, newest_first: bool) -> Option<u32> {
         let (_, queue) = self.least_served(run)?;
         let tasks = &self.queues[queue].tasks;
-        if newest_first { tasks.newest() } else { tasks.oldest() }
+        tasks.first(newest_first)
+    }
+
+    /// The first task of each queue.
+    pub(super) fn walk(&self, newest_first: bool) -> [u32; QUEUES] {
+        std::array::from_fn(|queue| self.queues[queue].tasks.first(newest_first).unwrap_or(NONE))
+    }
+
+    /// Of these, one of each queue, the task of the queue that has been served least; [`NONE`] if there is none.
+    pub(super) fn least_served_of(&self, next: &[u32; QUEUES], run: f64) -> u32 {
+        let waiting = (0..QUEUES).filter(|&queue| next[queue] != NONE);
+        let served = waiting.map(|queue| (self.queues[queue].standing(self.round, run), queue));
+        served.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(NONE, |(_, queue)| next[queue])
+    }
+
+    /// Replaces this task, in the walk, by the next one of its queue.
+    pub(super) fn advance<T>(&self, slab: &Slab<T>, walk: &mut [u32; QUEUES], index: u32, newest_first: bool) {
+        let queue = usize::from(slab.at(index).queue);
+        walk[queue] = self.queues[queue].tasks.beside(slab, index, newest_first);
     }
 
     /// The newest task of the caller that has most, and how many that are.

@@ -32,6 +32,7 @@
 //! | **Order.** First in, first out within a level, until that is known to be useless work; then the newest first, and tasks that waited too long are shed | `overload.rs` |
 //! | **Levels.** The highest [`Priority`] is next; a lower level has a thirty-third of the workers' time | `priority_queue.rs` |
 //! | **Callers** of one level have equal shares of the workers' time, and a full queue sheds a task of the caller with most | `fair_queue.rs` |
+//! | **Batches.** Tasks of one group join the one that a worker took, up to the limits of a batch and the nearest deadline in it | `batch.rs`, `core/sharing.rs` |
 //! | **The limit** is fixed, or found by experiment | `limiter.rs` |
 //! | **Overload is reported** while even the shortest waits of an interval are too long; no decision depends on it | `codel.rs` |
 //! | **Retry-After** is the time that the queue takes to drain at the present rate | `drain_rate.rs` |
@@ -46,6 +47,7 @@
 //! Each task costs its payload and 48 bytes. No call costs more when more tasks wait, except to sort a deadline
 //! among the others, a permit's number in its heap, and a call that ends many tasks.
 
+mod batch;
 mod codel;
 mod core;
 mod counts;
@@ -61,7 +63,8 @@ mod settings;
 mod slab;
 mod timestamp;
 
-pub use self::core::{Admission, Admitted, Evicted, Started};
+pub use self::batch::{BatchItem, BatchLimits, BatchTime, Growth, Join, Prediction};
+pub use self::core::{Admission, Admitted, Evicted, Finish, SharedPermit, Started};
 pub use self::counts::{Counts, Outcome, Snapshot};
 pub use self::settings::{Bounds, Discipline, Limit, Offer, Settings};
 pub use self::slab::Key;

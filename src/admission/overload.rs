@@ -11,7 +11,7 @@
 //!    the *offered load*, lost tasks included, is above the capacity. (In queueing terms it is the backlog of a pool
 //!    whose callers all stay, less the backlog there is.)
 //! 2. **Most of what is done is in vain.** Of the last [`MEMORY`] tasks that ended, more than half ended after their
-//!    caller had left or their deadline had passed. While this is not so, the order does no harm, and a full queue, the
+//!    caller had left or their deadline had passed, or in a batch that a deadline kept from growing. While this is not so, the order does no harm, and a full queue, the
 //!    queue timeout and deadlines refuse what is too much.
 //!
 //! Then the newest task of the level is next, because its caller will still be there ("adaptive LIFO", Maurer, "Fail at
@@ -68,9 +68,9 @@ impl Overload {
         }
     }
 
-    /// A task was lost; one takes `run` nanoseconds.
-    pub(super) fn lost(&mut self, run: f64, limit: usize) {
-        self.lost = (self.lost + run).min(self.most(run, limit));
+    /// A task was lost; one is `work` nanoseconds of work, and a permit executes for `run`.
+    pub(super) fn lost(&mut self, work: f64, run: f64, limit: usize) {
+        self.lost = (self.lost + work).min(self.most(run, limit));
     }
 
     /// A task was lost whose caller waits no longer than this. Callers whose tasks are shed early say nothing of
@@ -120,7 +120,7 @@ mod tests {
     fn after(lost: usize, ended: usize, in_vain: usize) -> Overload {
         let mut overload = Overload::new();
         for _ in 0..lost {
-            overload.lost(RUN, 2);
+            overload.lost(RUN, RUN, 2);
             overload.left(8.0 * RUN);
         }
         (0..ended).for_each(|task| overload.ended(task % 4 < in_vain, RUN, 2));
@@ -144,13 +144,13 @@ mod tests {
     #[test]
     fn free_permits_make_up_for_what_was_lost_and_then_nothing_is_remembered() {
         let mut overload = after(20, 100, 4);
-        (0..100).for_each(|_| overload.lost(RUN, 2));
+        (0..100).for_each(|_| overload.lost(RUN, RUN, 2));
         overload.recover(7.9 * RUN);
         assert!(overload.acts());
         overload.recover(0.2 * RUN);
         assert!(!overload.acts() && overload.useless().is_none());
         (0..100).for_each(|_| overload.ended(true, RUN, 2));
-        (0..20).for_each(|_| overload.lost(RUN, 2));
+        (0..20).for_each(|_| overload.lost(RUN, RUN, 2));
         overload.ended(true, RUN, 2);
         assert!(!overload.acts(), "one is no majority");
     }

@@ -8,7 +8,7 @@
 //! (Apollo's router ages by moving a task up a level for each one taken, which gives a flood of low ones half of the
 //! pool.) What is low also has every permit that nothing higher waits for.
 
-use super::fair_queue::FairQueue;
+use super::fair_queue::{FairQueue, QUEUES};
 use super::mean::Mean;
 use super::overload::Overload;
 use super::slab::{Chain, List, NONE, Slab, UNSHARED};
@@ -39,11 +39,32 @@ pub(super) struct Level {
     fair: Option<Box<FairQueue>>,
 }
 
+/// A walk over the tasks of a level.
+#[derive(Debug)]
+pub(super) struct Walk {
+    newest_first: bool,
+    /// The next patient task, or [`NONE`].
+    patient: u32,
+    tasks: Cursor,
+}
+
+/// The next task of a list, or of each virtual queue; [`NONE`] at the end.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is on the stack, and nothing is allocated under a pool's lock")]
+enum Cursor {
+    List(u32),
+    Fair([u32; QUEUES]),
+}
+
 // === impl PriorityQueue ===
 
 impl PriorityQueue {
     pub(super) fn new() -> Self {
         Self { levels: std::array::from_fn(|_| Level::new()) }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.levels.len()
     }
 
     pub(super) fn get(&mut self, level: usize) -> &mut Level {
@@ -183,32 +204,64 @@ impl Level {
         }
     }
 
-    /// A task in flight ends that executed for so long, if it did.
+    /// A task in flight ends; `ran` is its share of the execution time, if it executed.
     pub(super) fn ended<T>(&mut self, slab: &Slab<T>, index: u32, now: Timestamp, ran: Option<f64>) {
         if let Some(fair) = &mut self.fair {
             fair.ended(slab, index, now, ran.unwrap_or_default());
         }
-        if let Some(ran) = ran {
-            self.run.add(ran);
-        }
+    }
+
+    /// A permit of this level executed for so long.
+    pub(super) fn ran(&mut self, ran: f64) {
+        self.run.add(ran);
     }
 
     pub(super) const fn oldest(&self) -> Option<u32> {
         self.tasks.oldest()
     }
 
-    /// The next task to start. A patient one has its turn when it is the oldest of all.
-    pub(super) fn next<T>(&self, slab: &Slab<T>, run: f64) -> Option<u32> {
+    /// The next task to start. A patient one has its turn when it is the oldest of all. `work` is that of one task.
+    pub(super) fn next<T>(&self, slab: &Slab<T>, work: f64) -> Option<u32> {
         let is_oldest = |&index: &u32| self.tasks.oldest().is_none_or(|oldest| slab.is_older(index, oldest));
         if let Some(patient) = self.patient.oldest().filter(is_oldest) {
             return Some(patient);
         }
         let newest_first = self.overload.acts();
         match &self.fair {
-            Some(fair) => fair.next(run, newest_first),
-            None if newest_first => self.tasks.newest(),
-            None => self.tasks.oldest(),
+            Some(fair) => fair.next(work, newest_first),
+            None => self.tasks.first(newest_first),
         }
+    }
+
+    /// A walk over the tasks in the order in which they start.
+    pub(super) fn walk(&self) -> Walk {
+        let newest_first = self.overload.acts();
+        let tasks = match &self.fair {
+            Some(fair) => Cursor::Fair(fair.walk(newest_first)),
+            None => Cursor::List(self.tasks.first(newest_first).unwrap_or(NONE)),
+        };
+        Walk { newest_first, patient: self.patient.oldest().unwrap_or(NONE), tasks }
+    }
+
+    /// The next task of a walk. Only this task may leave the queue before the next step.
+    pub(super) fn step<T>(&self, slab: &Slab<T>, walk: &mut Walk, work: f64) -> Option<u32> {
+        let next = match &walk.tasks {
+            Cursor::List(next) => *next,
+            Cursor::Fair(next) => self.fair.as_ref().map_or(NONE, |fair| fair.least_served_of(next, work)),
+        };
+        let patient = walk.patient;
+        if patient != NONE && (next == NONE || slab.is_older(patient, next)) {
+            walk.patient = self.patient.after(slab, patient);
+            return Some(patient);
+        }
+        if next == NONE {
+            return None;
+        }
+        match (&mut walk.tasks, &self.fair) {
+            (Cursor::Fair(cursor), Some(fair)) => fair.advance(slab, cursor, next, walk.newest_first),
+            _ => walk.tasks = Cursor::List(self.tasks.beside(slab, next, walk.newest_first)),
+        }
+        Some(next)
     }
 
     /// The task that is missed least: the newest of all, or of the caller that has most.

@@ -176,6 +176,16 @@ impl List {
         if self.is_empty() { None } else { Some(self.newest) }
     }
 
+    pub(super) const fn first(&self, newest_first: bool) -> Option<u32> {
+        if newest_first { self.newest() } else { self.oldest() }
+    }
+
+    /// The task behind this one, which is the one before it if the newest is first; or [`NONE`].
+    pub(super) fn beside<T>(&self, slab: &Slab<T>, index: u32, newest_first: bool) -> u32 {
+        let links = slab.at(index).links[self.chain as usize];
+        if newest_first { links.before } else { links.after }
+    }
+
     /// The task that arrived next after this one, or [`NONE`].
     pub(super) fn after<T>(&self, slab: &Slab<T>, index: u32) -> u32 {
         slab.at(index).links[self.chain as usize].after

@@ -3,6 +3,7 @@
 //! [`Config::load`] reads a file (feature `config`); [`Config::default`] and its methods make the same settings in
 //! code.
 
+mod batch;
 mod body;
 mod byte_size;
 mod duration;
@@ -17,6 +18,7 @@ mod trust;
 #[cfg(feature = "config")]
 mod yaml;
 
+pub use self::batch::BatchSettings;
 pub use self::body::{BodyPolicy, OnDrain, RunBody};
 pub use self::error::ConfigError;
 pub use self::overload::{Concurrency, Queue, QueueTarget};

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::batch::BatchSettings;
 use super::body::BodyPolicy;
 use super::byte_size;
 use super::error::ConfigError;
@@ -68,6 +69,8 @@ pub struct PoolConfig {
     /// How many streams may be open: responses whose body has not ended yet. Beyond that, requests are rejected before
     /// their handler begins. 0, the default, sets no limit.
     pub max_streams: usize,
+    /// The limits of the pool's batches.
+    pub batch: BatchSettings,
 }
 
 /// The settings of all pools, by name: the five built-in pools, unless they are removed, and further ones.
@@ -168,6 +171,7 @@ impl PoolConfig {
             nice: None,
             trust: None,
             body: BodyPolicy::DEFAULT,
+            batch: BatchSettings::new(),
             max_streams: 0,
         }
     }
@@ -274,6 +278,13 @@ impl PoolConfig {
         self
     }
 
+    /// Sets the limits of the pool's batches.
+    #[must_use]
+    pub const fn batch(mut self, limits: BatchSettings) -> Self {
+        self.batch = limits;
+        self
+    }
+
     /// The highest concurrency limit that the pool can have: the fixed limit, the upper bound of an adaptive one, or
     /// the number of workers.
     #[must_use]
@@ -318,6 +329,7 @@ impl PoolConfig {
             note(&format!("trust.{field}"), Err(message));
         }
         self.body.check(&mut note);
+        self.batch.check(&mut note);
         note("max_streams", rules::MAX_STREAMS.check(self.max_streams as i128));
     }
 }

@@ -32,6 +32,12 @@ pub(crate) const CONCURRENCY_BOUND: Count =
 
 pub(crate) const QUEUE_CAPACITY: Count = Count { min: 0, max: 1_000_000, zero: "", or: "" };
 
+pub(crate) const BATCH_ITEMS: Count =
+    Count { min: 1, max: 1_000_000, zero: "a batch of 0 items would run nothing", or: "" };
+
+pub(crate) const BATCH_WEIGHT: Count =
+    Count { min: 1, max: i64::MAX as i128, zero: "a batch without weight would run nothing", or: "" };
+
 /// 0 sets no limit.
 pub(crate) const MAX_STREAMS: Count = Count { min: 0, max: 10_000_000, zero: "", or: "" };
 

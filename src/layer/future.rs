@@ -233,6 +233,7 @@ where
         function: || function.clone().unwrap_or_default(),
         outcome_of: |answer| answer.outcome,
         body: layer.body.clone(),
+        item: None,
         patient: false,
     });
     submitted.map_err(|rejected| rejected.rejection)

@@ -24,6 +24,9 @@ struct Handles {
     /// Those of streams exist only in pools that have some.
     first_frame: Option<Histogram>,
     frame_gap: Option<Histogram>,
+    /// Those of batches, too.
+    batch_time: Option<Histogram>,
+    batch_items: Option<Histogram>,
     resolved: Timestamp,
 }
 
@@ -54,6 +57,13 @@ impl TaskTimes {
         frame_gap.get_or_insert_with(|| of_pool(names::FRAME_GAP, pool)).record(gap);
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "no batch has 2^53 items")]
+    pub(crate) fn record_batch(&mut self, now: Timestamp, items: usize, took: Duration) {
+        let Handles { pool, batch_time, batch_items, .. } = self.handles(now);
+        batch_time.get_or_insert_with(|| of_pool(names::BATCH_TIME, pool)).record(took);
+        batch_items.get_or_insert_with(|| of_pool(names::BATCH_ITEMS, pool)).record(items as f64);
+    }
+
     fn handles(&mut self, now: Timestamp) -> &mut Handles {
         if self.handles.as_ref().is_some_and(|handles| now.since(handles.resolved) >= RESOLVE_AFTER) {
             self.handles = None;
@@ -71,6 +81,8 @@ impl Handles {
             pool,
             first_frame: None,
             frame_gap: None,
+            batch_time: None,
+            batch_items: None,
             resolved: now,
         }
     }
@@ -105,6 +117,9 @@ pub(crate) fn publish(reading: &Reading<'_>) {
     counter!(names::SUBMITTED, "pool" => pool.clone()).absolute(reading.counts.submitted);
     for (result, value) in reading.counts.by_result() {
         counter!(names::TASKS, "pool" => pool.clone(), "result" => result).absolute(value);
+    }
+    for (result, value) in reading.batches.into_iter().flatten() {
+        counter!(names::BATCHES, "pool" => pool.clone(), "result" => result).absolute(value);
     }
 }
 

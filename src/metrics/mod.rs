@@ -15,6 +15,9 @@
 //! | `workload_pool_tasks_total` | tasks that ended, by the label `result`: the fields of [`Counts`] |
 //! | `workload_pool_queue_wait_seconds` | histogram: from submission to first poll, of the tasks that began |
 //! | `workload_pool_run_seconds` | histogram: from first poll to end, awaits included |
+//! | `workload_pool_batches_total` | batches that ended, by the label `result`: the fields of [`BatchCounts`](crate::pool::BatchCounts); absent for a pool without batches |
+//! | `workload_pool_batch_items` | histogram: tasks in a batch |
+//! | `workload_pool_batch_seconds` | histogram: from the start of a batch to its end |
 //! | `workload_pool_first_frame_seconds` | histogram: from submission to the first frame of a stream |
 //! | `workload_pool_frame_gap_seconds` | histogram: between frames of a stream, without the client's stalls |
 //!
@@ -36,7 +39,7 @@ mod names;
 #[cfg(feature = "metrics")]
 pub(crate) use self::facade::{TaskTimes, publish, publish_bodies, publish_routes};
 #[cfg(feature = "metrics")]
-pub use self::names::{DURATION_BUCKETS, HISTOGRAMS};
+pub use self::names::{BATCH_ITEMS, DURATION_BUCKETS, HISTOGRAMS, ITEMS_BUCKETS};
 
 #[cfg(not(feature = "metrics"))]
 mod off;
@@ -75,4 +78,6 @@ pub(crate) struct Reading<'a> {
     pub(crate) stream_buffered_bytes: usize,
     pub(crate) utilization: f64,
     pub(crate) counts: Counts,
+    /// Batches by result; `None` in a pool without batches.
+    pub(crate) batches: Option<[(&'static str, u64); 4]>,
 }

@@ -25,8 +25,17 @@ pub(super) const RUN: &str = "workload_pool_run_seconds";
 pub(super) const FIRST_FRAME: &str = "workload_pool_first_frame_seconds";
 pub(super) const FRAME_GAP: &str = "workload_pool_frame_gap_seconds";
 
-/// The names of a pool's histograms, for an exporter whose buckets are set by name.
-pub const HISTOGRAMS: &[&str] = &[QUEUE_WAIT, RUN, FIRST_FRAME, FRAME_GAP];
+pub(super) const BATCHES: &str = "workload_pool_batches_total";
+pub(super) const BATCH_TIME: &str = "workload_pool_batch_seconds";
+
+/// The name of the histogram of how many tasks a batch has. Its buckets are [`ITEMS_BUCKETS`].
+pub const BATCH_ITEMS: &str = "workload_pool_batch_items";
+
+/// Bucket bounds for [`BATCH_ITEMS`].
+pub const ITEMS_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// The names of a pool's histograms of times, for an exporter whose buckets are set by name.
+pub const HISTOGRAMS: &[&str] = &[QUEUE_WAIT, RUN, FIRST_FRAME, FRAME_GAP, BATCH_TIME];
 
 /// Bucket bounds for [`HISTOGRAMS`], in seconds: from the cost of an idle pool to a long queue timeout.
 pub const DURATION_BUCKETS: &[f64] = &[
@@ -74,6 +83,9 @@ pub(super) fn describe() {
         "Time from a task's submission to its first poll, of tasks that began"
     );
     describe_histogram!(RUN, Unit::Seconds, "Time from a task's first poll to its end, awaits included");
+    describe_counter!(BATCHES, Unit::Count, "Batches that ended, by result");
+    describe_histogram!(BATCH_ITEMS, Unit::Count, "Tasks in a batch");
+    describe_histogram!(BATCH_TIME, Unit::Seconds, "Time from the start of a batch to its end");
     describe_histogram!(FIRST_FRAME, Unit::Seconds, "Time from a task's submission to the first frame of its stream");
     describe_histogram!(
         FRAME_GAP,

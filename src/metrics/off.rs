@@ -22,6 +22,8 @@ impl TaskTimes {
     pub(crate) const fn record_first_frame(&self, _now: Timestamp, _after: Duration) {}
 
     pub(crate) const fn record_frame_gap(&self, _now: Timestamp, _gap: Duration) {}
+
+    pub(crate) const fn record_batch(&self, _now: Timestamp, _items: usize, _took: Duration) {}
 }
 
 pub(crate) const fn publish(_reading: &Reading<'_>) {}

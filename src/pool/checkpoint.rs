@@ -112,7 +112,7 @@ pub fn cancelled() -> impl Future<Output = Cancelled> + Send {
 
 async fn cancellation_of(task: TaskRef) -> Cancelled {
     let mut cut_off = pin!(task.pool().cut_off().notify.notified());
-    let deadline = task.head().options.deadline.map(|deadline| timer::sleep_until(deadline.moment()));
+    let deadline = task.head().end_deadline().map(|deadline| timer::sleep_until(deadline.moment()));
     let mut deadline = pin!(async {
         match deadline {
             Some(deadline) => deadline.await,
@@ -144,7 +144,7 @@ fn reason(task: &dyn Runnable) -> Option<Cancelled> {
 /// Whether the task has a deadline, but no alarm that marks it late.
 fn needs_alarm(task: &dyn Runnable) -> bool {
     let head = task.head();
-    head.deadline.is_some() && head.deadline_alarm.get().is_none()
+    head.deadline.is_some() && head.deadline_alarm.get().is_none() && head.end_deadline().is_some()
 }
 
 /// Sets an alarm that marks the running task late at its deadline. The first `checkpoint` of a task sets it, because
@@ -152,7 +152,7 @@ fn needs_alarm(task: &dyn Runnable) -> bool {
 #[cold]
 fn set_alarm() -> Result<(), Cancelled> {
     let Some(task) = local::current() else { return Ok(()) };
-    let Some(deadline) = task.head().options.deadline else { return Ok(()) };
+    let Some(deadline) = task.head().end_deadline() else { return Ok(()) };
     let weak = Arc::downgrade(&task);
     let note = move || {
         if let Some(task) = weak.upgrade() {

@@ -68,6 +68,10 @@ impl Drop for HeldPermit {
 }
 
 impl CurrentTask {
+    pub(super) fn task(&self) -> &TaskRef {
+        &self.0
+    }
+
     /// The task that this thread polls.
     pub(crate) fn get() -> Option<Self> {
         local::current().map(Self)

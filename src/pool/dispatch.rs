@@ -32,7 +32,7 @@ use super::active_limit::Sampled;
 use super::allotment::{Allot, Report};
 use super::effects::Effects;
 use super::workers::{AwakeWorker, WorkerId};
-use crate::admission::{Admitted, Key, Offer, Outcome, Settings, Timestamp};
+use crate::admission::{Admitted, Finish, Join, Key, Offer, Outcome, Settings, Timestamp};
 use crate::error::Reason;
 use crate::sync::{Mutex, MutexGuard, Thread, lock, park_timeout};
 
@@ -69,11 +69,7 @@ pub(crate) enum WorkerEvent<T> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ending {
     pub(crate) key: Key,
-    pub(crate) outcome: Outcome,
-    /// How long it ran, if it started.
-    pub(crate) ran: Option<Duration>,
-    /// How long it waited for the reader of its body.
-    pub(crate) reader: Duration,
+    pub(crate) finish: Finish,
 }
 
 /// The place of a task that another task wants to run in place.
@@ -165,6 +161,16 @@ impl<T> Dispatch<T> {
         (place, effects)
     }
 
+    /// Takes queued tasks that join the batch of a task in flight, [`MAX_TAKEN`] of them at most, and adds them to
+    /// `batch`.
+    pub(crate) fn take_more(&self, now: Timestamp, join: impl FnMut(&T) -> Join, batch: &mut Vec<T>) -> Effects<T> {
+        batch.reserve(MAX_TAKEN);
+        let mut evicted = Vec::new();
+        let mut state = self.lock();
+        state.admission.take_more(now, MAX_TAKEN, join, batch, &mut evicted);
+        state.effects(now, evicted, None)
+    }
+
     /// Counts a task that was rejected before it was offered.
     pub(crate) fn count_rejected(&self, reason: Reason) {
         self.lock().admission.count_rejected(reason);
@@ -187,7 +193,7 @@ impl<T> Dispatch<T> {
     /// Releases the permit of a task that ended outside of a worker's loop.
     pub(crate) fn finish(&self, now: Timestamp, ending: Ending) -> Effects<T> {
         let mut state = self.lock();
-        state.admission.finish_read(now, ending.key, ending.outcome, ending.ran, ending.reader);
+        state.admission.finish_as(now, ending.key, ending.finish);
         state.effects(now, Vec::new(), None)
     }
 
@@ -204,9 +210,9 @@ impl<T> Dispatch<T> {
                 state.workers.end_poll(worker, now);
                 state.ready.push_back(task);
             }
-            WorkerEvent::Ended(Ending { key, outcome, ran, reader }) => {
+            WorkerEvent::Ended(Ending { key, finish }) => {
                 state.workers.end_poll(worker, now);
-                state.admission.finish_read(now, key, outcome, ran, reader);
+                state.admission.finish_as(now, key, finish);
             }
         }
         let next = state.take(worker, now, &mut evicted);
@@ -427,6 +433,9 @@ impl<T> Dispatch<T> {
         lock(&self.state)
     }
 }
+
+/// How many tasks join a batch under one hold of the lock, at most.
+pub(crate) const MAX_TAKEN: usize = 64;
 
 /// The least number of ended tasks that a pool keeps for its workers to drop, however short its queue is.
 const MIN_DROP_CAPACITY: usize = 64;

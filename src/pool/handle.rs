@@ -375,6 +375,7 @@ mod tests {
             function: String::new,
             outcome_of: always_ok,
             body: None,
+            item: None,
             patient: false,
         };
         pool.submit_future(submission).map_err(|rejected| rejected.rejection).expect("there is room")

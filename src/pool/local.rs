@@ -80,6 +80,11 @@ pub(super) fn record_frame_gap(now: Timestamp, gap: Duration) -> Option<()> {
     with(|local| local.times.record_frame_gap(now, gap))
 }
 
+/// Records the size of a batch, and how long it took.
+pub(super) fn record_batch(now: Timestamp, items: usize, took: Duration) {
+    with(|local| local.times.record_batch(now, items, took));
+}
+
 fn with<R>(f: impl FnOnce(&mut Local) -> R) -> Option<R> {
     // The destructor of another thread-local value may call this after this one was destroyed.
     let local = WORKER.try_with(|worker| worker.try_borrow_mut().ok()?.as_mut().map(f));

@@ -9,12 +9,13 @@
 //! | file | contents |
 //! |---|---|
 //! | `task_state`, `task_future` | the state of a task in one atomic word; the future that it polls |
-//! | `thread_state`, `context`, `stats` | runnable or blocked; the submitter's context; a pool's numbers |
-//! | `continuation`, `streams`, `drain` | what a task does after its answer; open streams; the announcement of a drain |
+//! | `thread_state`, `context`, `batches`, `stats` | runnable or blocked; the submitter's context; batches by result; a pool's numbers |
+//! | `continuation`, `streams`, `drain`, `item` | what a task does after its answer; open streams; the announcement of a drain; an item of a batch |
 //! | `cores`, `allotment` | the number of cores; the cores of one pool |
 //! | `active_limit`, `core_budget` | how many workers of a pool may be awake; the cores of all pools |
 //! | `workers`, `effects`, `dispatch` | awake and parked workers; deferred work; the lock |
 //! | `runnable`, `task_log`, `local`, `open_stream`, `current` | a task of any type; its log; thread-local values of a worker; an open stream; the running task |
+//! | `rider` | a task that rides in the permit of another |
 //! | `group`, `shared`, `publish`, `sampler` | all pools; the parts of one pool; its metrics; the sampler |
 //! | `worker`, `task`, `handle` | the worker loop; the allocation of a task; the caller's handle to it |
 //! | `submit`, `checkpoint` | the handle to a pool; cancellation, as a task sees it |
@@ -23,6 +24,7 @@
 
 mod active_limit;
 mod allotment;
+mod batches;
 #[cfg(all(test, any(tower_offload_loom, tower_offload_shuttle)))]
 mod checked;
 mod checkpoint;
@@ -36,9 +38,11 @@ mod drain;
 mod effects;
 mod group;
 mod handle;
+mod item;
 mod local;
 mod open_stream;
 mod publish;
+mod rider;
 mod runnable;
 mod sampler;
 mod shared;
@@ -55,6 +59,7 @@ mod virtual_time;
 mod worker;
 mod workers;
 
+pub use self::batches::BatchCounts;
 pub use self::checkpoint::{Cancelled, cancelled, checkpoint, is_cancelled};
 pub use self::current::{HeldPermit, hold_permit};
 pub use self::handle::TaskHandle;
@@ -63,12 +68,15 @@ pub use self::submit::Pool;
 pub use crate::admission::Counts;
 pub use crate::options::TaskOptions;
 
+pub(crate) use self::batches::BatchResult;
 pub(crate) use self::context::ContextHooks;
 pub(crate) use self::current::CurrentTask;
 pub(crate) use self::drain::Drain;
 pub(crate) use self::group::Group;
 pub(crate) use self::handle::{Pending, block_on};
+pub(crate) use self::item::BatchItem;
 pub(crate) use self::open_stream::{FrameTimes, OpenStream};
+pub(crate) use self::rider::Rider;
 pub(crate) use self::shared::{Hooks, Plan, WorkerHooks};
 pub(crate) use self::stats::ratio;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};

@@ -6,18 +6,22 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::batches::Batches;
 use super::continuation::Continuation;
 use super::dispatch::Admit;
+use super::item::ItemHead;
 use super::streams::Streams;
 use super::task_state::TaskState;
-use crate::admission::{Key, Outcome, Timestamp};
+use crate::admission::{Finish, Growth, Key, Outcome, Timestamp};
 use crate::config::BodyPolicy;
 use crate::error::Rejection;
 use crate::metrics::TaskTimes;
 use crate::options::TaskOptions;
+use crate::terms::Deadline;
 use crate::timer::Alarm;
 use crate::workload::Workload;
 
@@ -54,6 +58,12 @@ pub(super) trait Runnable: Send + Sync {
     /// the time at which it began, or `None` if the task has ended or another thread polls it.
     fn abandon(&self) -> Option<(Outcome, Option<Timestamp>)>;
 
+    /// Polls the task in place, for the task that this thread polls, and releases its permit if it ends.
+    fn poll_in_place(self: Arc<Self>);
+
+    /// Takes queued tasks of the pool that join the batch of this one, and adds them to `batch`.
+    fn take_more(&self, growth: &mut Growth, batch: &mut Vec<TaskRef>);
+
     /// The pool of the task.
     fn pool(&self) -> &dyn TaskPool;
 
@@ -73,6 +83,8 @@ pub(super) trait TaskPool: Send + Sync {
     fn body_policy(&self) -> &BodyPolicy;
 
     fn streams(&self) -> &Streams;
+
+    fn batches(&self) -> &Batches;
 
     /// The histograms of the streams that no worker polls.
     fn stream_times(&self) -> &Mutex<TaskTimes>;
@@ -121,6 +133,8 @@ pub(super) struct Head {
     /// The policy for the body of the response, if it is not the pool's.
     pub(super) body: Option<Arc<BodyPolicy>>,
     pub(super) continuation: Continuation,
+    /// Present in a task that can share its permit with others.
+    pub(super) item: Option<Box<ItemHead>>,
 }
 
 /// How a task appears in the log.
@@ -143,6 +157,24 @@ impl Head {
     /// `None` before the task was admitted.
     pub(super) fn key(&self) -> Option<Key> {
         self.key.get().copied()
+    }
+
+    /// The end of the task, for admission.
+    pub(super) fn finish(&self, outcome: Outcome, ran: Option<Duration>) -> Finish {
+        let batch = self.item.as_ref().and_then(|item| item.shared_permit());
+        Finish { outcome, ran, reader: self.continuation.reader_time(), batch }
+    }
+
+    /// Whether a task that starts now would end after its deadline, as far as that is known.
+    pub(super) fn starts_too_late(&self, now: Timestamp) -> bool {
+        let Some(deadline) = self.deadline else { return false };
+        deadline <= now || self.item.as_ref().is_some_and(|item| item.is_late(now, deadline))
+    }
+
+    /// The deadline after which its code should stop: that of its batch, if it is in one.
+    pub(super) fn end_deadline(&self) -> Option<Deadline> {
+        let batch = self.item.as_ref().and_then(|item| item.batch_deadline());
+        batch.unwrap_or(self.options.deadline)
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::batches::Batches;
 use super::context::ContextHooks;
 use super::dispatch::{Dispatch, Instantaneous};
 use super::group::{Group, Member, Membership};
@@ -21,7 +22,7 @@ use crate::admission::{Settings, Timestamp};
 use crate::budget::Budget;
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 use crate::config::Cores;
-use crate::config::{BodyPolicy, Trust};
+use crate::config::{BatchSettings, BodyPolicy, Trust};
 use crate::error::{Reason, Rejection};
 use crate::metrics::TaskTimes;
 use crate::timer::Earliest;
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(super) has_room: Notify,
     pub(super) cut_off: CutOff,
     pub(super) streams: Streams,
+    pub(super) batches: Batches,
     stream_times: Mutex<TaskTimes>,
     pub(super) start_failed: AtomicBool,
     /// A publication of the metrics is due.
@@ -66,6 +68,7 @@ pub(crate) struct Plan {
     pub(crate) share: u32,
     pub(crate) hooks: Hooks,
     pub(crate) body: BodyPolicy,
+    pub(crate) batch: BatchSettings,
     /// 0 sets no limit.
     pub(crate) max_streams: usize,
 }
@@ -101,6 +104,7 @@ impl Plan {
             share: 1,
             hooks: Hooks::default(),
             body: BodyPolicy::default(),
+            batch: BatchSettings::default(),
             max_streams: 0,
         }
     }
@@ -124,6 +128,7 @@ impl Shared {
             has_room: Notify::new(),
             cut_off: CutOff::default(),
             streams: Streams::default(),
+            batches: Batches::default(),
             start_failed: AtomicBool::new(false),
             publication_due: AtomicBool::new(false),
             overloaded: AtomicBool::new(false),
@@ -178,6 +183,7 @@ impl Shared {
             overloaded,
             draining,
             counts: admission.counts,
+            batches: self.batches.counts(),
             active_tasks: Vec::new(),
         }
     }
@@ -202,6 +208,10 @@ impl TaskPool for Shared {
 
     fn streams(&self) -> &Streams {
         &self.streams
+    }
+
+    fn batches(&self) -> &Batches {
+        &self.batches
     }
 
     fn stream_times(&self) -> &Mutex<TaskTimes> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::batches::BatchCounts;
 use crate::admission::Counts;
 use crate::metrics::Reading;
 use crate::workload::Workload;
@@ -44,6 +45,8 @@ pub struct PoolStats {
     pub stream_buffered_bytes: usize,
     /// How many tasks were submitted, and how they ended.
     pub counts: Counts,
+    /// How many batches ended, by result; `None` in a pool without batches.
+    pub batches: Option<BatchCounts>,
     /// The tasks that run, oldest first. Kept only while `verbose` is on.
     pub active_tasks: Vec<ActiveTask>,
 }
@@ -84,6 +87,7 @@ impl PoolStats {
             stream_buffered_bytes: self.stream_buffered_bytes,
             utilization: self.utilization(),
             counts: self.counts,
+            batches: self.batches.map(|batches| batches.by_result()),
         }
     }
 }

@@ -9,6 +9,7 @@ use super::context::TaskContext;
 use super::continuation::Continuation;
 use super::dispatch::{Offered, Refused};
 use super::handle::Pending;
+use super::item::{BatchItem, ItemHead};
 use super::runnable::{Head, LogEntry, Runnable};
 use super::shared::{Plan, Shared};
 use super::stats::PoolStats;
@@ -18,7 +19,7 @@ use super::task_state::TaskState;
 use super::{local, publish, task_log, worker};
 use crate::admission::{Offer, Outcome};
 use crate::budget::Budget;
-use crate::config::{BodyPolicy, Trust};
+use crate::config::{BatchSettings, BodyPolicy, Trust};
 use crate::error::{Reason, Rejection};
 use crate::metrics::PublishGuard;
 use crate::options::TaskOptions;
@@ -50,6 +51,8 @@ pub(crate) struct Submission<F: TaskFuture, L> {
     pub(crate) outcome_of: fn(&F::Output) -> Outcome,
     /// The policy for the body of its response, if it is not the pool's.
     pub(crate) body: Option<Arc<BodyPolicy>>,
+    /// The task as an item of a batch, if it is one.
+    pub(crate) item: Option<Arc<dyn BatchItem>>,
     /// The task waits without a limit of time: it is never shed, and has no queue timeout.
     pub(crate) patient: bool,
 }
@@ -57,7 +60,7 @@ pub(crate) struct Submission<F: TaskFuture, L> {
 /// A future that was rejected.
 pub(crate) struct Rejected<F: TaskFuture, L> {
     /// The submission, if the caller can submit it again when the pool has room.
-    pub(crate) submission: Option<Submission<F, L>>,
+    pub(crate) submission: Option<Box<Submission<F, L>>>,
     pub(crate) rejection: Rejection,
 }
 
@@ -102,6 +105,21 @@ impl Pool {
         &self.shared().plan.group.bodies
     }
 
+    /// The limits of a batch that the settings have.
+    pub(crate) fn batch_settings(&self) -> &BatchSettings {
+        &self.shared().plan.batch
+    }
+
+    /// Notes that the pool has a function for batches.
+    pub(crate) fn has_batches(&self) {
+        self.shared().batches.set_in_use();
+    }
+
+    /// How many tasks may wait.
+    pub(crate) fn queue_capacity(&self) -> usize {
+        self.shared().plan.admission.capacity
+    }
+
     /// Whether as many streams are open as may be.
     pub(crate) fn is_full_of_streams(&self) -> bool {
         let pool = self.shared();
@@ -124,7 +142,7 @@ impl Pool {
         L: Fn() -> String,
     {
         let pool = self.shared();
-        let Submission { future, options: asked, function, outcome_of, body, patient } = submission;
+        let Submission { future, options: asked, function, outcome_of, body, item, patient } = submission;
         let (options, offer) = self.offer_of(asked, patient);
         let (submitted, deadline) = (pool.now(), offer.deadline);
         let head = Head {
@@ -138,6 +156,7 @@ impl Pool {
             deadline_alarm: OnceLock::new(),
             body: body.clone(),
             continuation: Continuation::default(),
+            item: item.clone().map(ItemHead::new),
             log: self.is_verbose().then(|| LogEntry { id: OnceLock::new(), function: function() }),
         };
         let context = TaskContext::capture(&pool.plan.hooks.context);
@@ -161,8 +180,9 @@ impl Pool {
                 worker::changed(pool);
                 let rejection = pool.rejection(reason, retry_after);
                 if reason == Reason::QueueFull && patient {
-                    let again = |future| Submission { future, options: asked, function, outcome_of, body, patient };
-                    let submission = task.into_future().map(again);
+                    let again =
+                        |future| Submission { future, options: asked, function, outcome_of, body, item, patient };
+                    let submission = task.into_future().map(again).map(Box::new);
                     return Err(Rejected { submission, rejection });
                 }
                 if let Some(log) = &task.head().log {

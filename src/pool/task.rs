@@ -25,7 +25,7 @@ use super::shared::Shared;
 use super::task_future::TaskFuture;
 use super::task_state::Wakeup;
 use super::{local, worker};
-use crate::admission::{Outcome, Timestamp};
+use crate::admission::{Growth, Join, Outcome, Timestamp};
 use crate::error::{Panic, Reason, Rejection, TaskError};
 use crate::shield::{drop_payload, shielded};
 use crate::sync::lock_std as lock;
@@ -319,7 +319,7 @@ where
 
     fn poll(self: Arc<Self>, now: Timestamp) -> Polled {
         let state = &self.head.state;
-        if self.head.deadline.is_some_and(|deadline| deadline <= now) && !state.has_started() {
+        if !state.has_started() && self.head.starts_too_late(now) {
             state.deadline_passed();
         }
         let Some(begun) = state.begin_poll() else { return Polled::Stale };
@@ -397,6 +397,20 @@ where
         }
     }
 
+    fn poll_in_place(self: Arc<Self>) {
+        let pool = self.pool.clone();
+        worker::run_in_place(&pool, self);
+    }
+
+    fn take_more(&self, growth: &mut Growth, batch: &mut Vec<TaskRef>) {
+        let join = |task: &TaskRef| {
+            let head = task.head();
+            head.item.as_ref().map_or(Join::Skip, |item| growth.join(item.properties(head.deadline)))
+        };
+        let effects = self.pool.dispatch.take_more(self.pool.now(), join, batch);
+        worker::perform(&self.pool, effects);
+    }
+
     fn pool(&self) -> &dyn TaskPool {
         &*self.pool
     }
@@ -457,8 +471,7 @@ impl<F: TaskFuture> Drop for Task<F> {
                 self.pool.running.ended(log);
                 log.log_cancellation(self.pool.name(), ran);
             }
-            let reader = self.head.continuation.reader_time();
-            let ending = Ending { key, outcome: Outcome::Cancelled, ran, reader };
+            let ending = Ending { key, finish: self.head.finish(Outcome::Cancelled, ran) };
             let effects = self.pool.dispatch.finish(now, ending);
             worker::perform(&self.pool, effects);
             worker::changed(&self.pool);

@@ -58,11 +58,12 @@ fn release(
     if let Some(ran) = ran {
         shielded(|| local::record_run(now, ran));
     }
-    let reader = task.head().continuation.reader_time();
-    match task.head().key() {
-        Some(key) => next(pool, worker, now, WorkerEvent::Ended(Ending { key, outcome, ran, reader }), Some(task)),
-        None => next(pool, worker, now, WorkerEvent::Stale, Some(task)),
-    }
+    let head = task.head();
+    let event = match head.key() {
+        Some(key) => WorkerEvent::Ended(Ending { key, finish: head.finish(outcome, ran) }),
+        None => WorkerEvent::Stale,
+    };
+    next(pool, worker, now, event, Some(task))
 }
 
 /// Drops the worker's reference to a task that it is done with for now, and takes the worker's next task.
@@ -116,8 +117,7 @@ pub(super) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Op
     let now = pool.now();
     let ran = began.map(|began| now.since(began));
     if let Some(key) = task.head().key() {
-        let reader = task.head().continuation.reader_time();
-        let effects = pool.dispatch.finish(now, Ending { key, outcome, ran, reader });
+        let effects = pool.dispatch.finish(now, Ending { key, finish: task.head().finish(outcome, ran) });
         task.publish();
         perform(pool, effects);
     }

@@ -182,7 +182,7 @@ impl Pools {
     }
 
     /// The pool of this name; `None` if the pools are disabled.
-    pub(super) fn choose(&self, name: impl PoolName) -> Result<Option<Pool>, UnknownPool> {
+    pub(crate) fn choose(&self, name: impl PoolName) -> Result<Option<Pool>, UnknownPool> {
         if self.is_disabled() { Ok(None) } else { self.get(name).cloned().map(Some) }
     }
 }
@@ -240,6 +240,7 @@ fn plan(
         share: settings.share,
         hooks,
         body: settings.body.clone(),
+        batch: settings.batch,
         max_streams: settings.max_streams,
     }
 }

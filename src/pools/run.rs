@@ -198,7 +198,7 @@ where
     J: IntoTask<Kind>,
 {
     let function = move || function_name::<J>(J::IS_FUTURE, submitted_at);
-    Submission { future: task.into_task(), options, function, outcome_of: always_ok, body: None, patient }
+    Submission { future: task.into_task(), options, function, outcome_of: always_ok, body: None, item: None, patient }
 }
 
 /// Runs a task in the pool, or on this thread if there is no pool.
@@ -231,7 +231,7 @@ where
         match pool.submit_future(submission) {
             Ok(pending) => return pending.await,
             Err(Rejected { submission: Some(again), .. }) => {
-                submission = again;
+                submission = *again;
                 pool.room().await;
             }
             Err(Rejected { rejection, .. }) => return Err(rejection.into()),

@@ -30,6 +30,7 @@ fn pool(name: &'static str, active_threads: usize, max_workers: usize, queued_ta
             shed: 1,
             ..Counts::default()
         },
+        batches: None,
         active_tasks: Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! `README.md` in this folder says what is simulated and has the tables that these tests print.
 
+mod batches;
 mod fairness;
 mod found;
 mod harm;

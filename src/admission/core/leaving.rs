@@ -79,12 +79,13 @@ impl<T> Admission<T> {
         if !self.is_full() {
             return Ok(None);
         }
-        let (level, run, limit) = (offer.level as usize, self.run.value(), self.limiter.current());
+        let (level, limit) = (offer.level as usize, self.limiter.current());
+        let (work, run) = (self.work(), self.run.value());
         let below = self.levels.least_below(&self.slab, level, self.settings.capacity);
         let queue = self.levels.get(level);
         let least = below.or_else(|| queue.least_beside(&self.slab, offer.caller));
         if least.is_none() {
-            queue.overload.lost(run, limit);
+            queue.overload.lost(work, run, limit);
         }
         least.map(Some).ok_or(Reason::QueueFull)
     }
@@ -93,9 +94,9 @@ impl<T> Admission<T> {
     /// stopped waiting, if that is known.
     pub(super) fn count_lost(&mut self, index: u32, until: Option<Timestamp>) {
         let slot = self.slab.at(index);
-        let (run, limit) = (self.run.value(), self.limiter.current());
+        let (work, run, limit) = (self.work(), self.run.value(), self.limiter.current());
         let overload = &mut self.levels.get(usize::from(slot.level)).overload;
-        overload.lost(run, limit);
+        overload.lost(work, run, limit);
         if let Some(until) = until {
             overload.left(until.nanos_since(slot.since) as f64);
         }

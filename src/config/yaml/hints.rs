@@ -20,20 +20,23 @@ pub(super) const POOL: &[&str] = &[
     "stack_size",
     "nice",
     "trust",
+    "batch",
     "body",
     "max_streams",
 ];
+pub(super) const BATCH: &[&str] = &["max_items", "max_weight"];
 pub(super) const BODY: &[&str] = &["run", "hold", "buffer", "stall_timeout", "on_drain"];
 pub(super) const TRUST: &[&str] = &["deadline", "grpc_timeout", "priority", "malformed"];
 
 /// The keys of every section, and where they belong.
-const PLACES: [(&[&str], &str); 7] = [
+const PLACES: [(&[&str], &str); 8] = [
     (ROOT, "at the top level"),
     (GENERAL, "under `general`"),
     (PERFORMANCE, "under `performance`"),
     (SERVER, "under `server`"),
     (POOL, "to a pool, such as `cpu: {workers: 4, ...}` under `performance.thread_pools`"),
     (TRUST, "under `trust`, of a pool or of `performance`"),
+    (BATCH, "under `batch` of a pool"),
     (BODY, "under `body` of a pool"),
 ];
 

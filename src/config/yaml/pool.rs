@@ -4,6 +4,7 @@ use super::hints;
 use super::read::{Entry, Reader};
 use super::tree::Data;
 use super::values::{self, bytes, flag, header, nice, share, size, time, word, workers};
+use crate::config::batch::BatchSettings;
 use crate::config::body::{BodyPolicy, OnDrain, RunBody};
 use crate::config::byte_size;
 use crate::config::overload::{Concurrency, Queue, QueueTarget, check_limits, check_targets};
@@ -43,6 +44,7 @@ impl Reader {
                 }
                 "nice" => self.take(&entry, |data| nice(data).map(Some), &mut pool.nice),
                 "trust" => self.trust(&entry, pool.trust.get_or_insert_default()),
+                "batch" => self.batch(&entry, &mut pool.batch),
                 "body" => self.body(&entry, &mut pool.body),
                 "max_streams" => self.take(&entry, |data| size(data, &rules::MAX_STREAMS), &mut pool.max_streams),
                 _ => self.unknown(&entry, hints::POOL),
@@ -100,6 +102,21 @@ impl Reader {
         // If a bound could not be read, there is no order to check.
         if let (true, Err(message)) = (self.mistakes.len() == before, check(*min, *max)) {
             self.note(section.at(), &section.path, message);
+        }
+    }
+
+    fn batch(&mut self, section: &Entry<'_>, batch: &mut BatchSettings) {
+        for entry in self.section(section) {
+            match entry.name {
+                "max_items" => {
+                    self.take(&entry, |data| size(data, &rules::BATCH_ITEMS).map(Some), &mut batch.max_items);
+                }
+                "max_weight" => {
+                    let weight = |data: &Data| size(data, &rules::BATCH_WEIGHT).map(|weight| Some(weight as u64));
+                    self.take(&entry, weight, &mut batch.max_weight);
+                }
+                _ => self.unknown(&entry, hints::BATCH),
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer};
 use serde_yaml::{Mapping, Value};
 
 use super::hints;
+use crate::config::batch::BatchSettings;
 use crate::config::body::{BodyPolicy, OnDrain, RunBody};
 use crate::config::byte_size;
 use crate::config::duration;
@@ -126,6 +127,9 @@ fn pool_entry(name: &str, pool: &PoolConfig) -> (Value, Value) {
     if pool.body != BodyPolicy::DEFAULT {
         entries.push(("body", body(&pool.body)));
     }
+    if pool.batch != BatchSettings::new() {
+        entries.push(("batch", batch(pool.batch)));
+    }
     if pool.max_streams != 0 {
         entries.push(("max_streams", pool.max_streams.into()));
     }
@@ -141,6 +145,17 @@ fn queue(queue: Queue) -> &'static str {
 
 fn queue_target(target: QueueTarget) -> Value {
     if target.min == target.max { time(target.min) } else { bounds(time(target.min), time(target.max)) }
+}
+
+fn batch(batch: BatchSettings) -> Value {
+    let mut entries = vec![];
+    if let Some(items) = batch.max_items {
+        entries.push(("max_items", items.into()));
+    }
+    if let Some(weight) = batch.max_weight {
+        entries.push(("max_weight", weight.into()));
+    }
+    mapping(entries)
 }
 
 fn body(body: &BodyPolicy) -> Value {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 
-use crate::admission::{Key, Offer, Outcome, Settings, Timestamp};
+use crate::admission::{Finish, Key, Offer, Outcome, Settings, Timestamp};
 use crate::error::Reason;
 use crate::pool::active_limit::Sampled;
 use crate::pool::dispatch::{Admit, Dispatch, Ending, InPlace, Offered, Refused, WorkerEvent};
@@ -377,7 +377,7 @@ impl Pool {
     fn ending(&self, task: &TaskRef, outcome: Outcome) -> Ending {
         let count = if outcome == Outcome::Ok { &self.ended } else { &self.given_up };
         count.fetch_add(1, Relaxed);
-        Ending { key: task.key(), outcome, ran: None, reader: Duration::ZERO }
+        Ending { key: task.key(), finish: Finish { outcome, ran: None, reader: Duration::ZERO, batch: None } }
     }
 
     fn ready(self: &Arc<Self>, task: &TaskRef) {

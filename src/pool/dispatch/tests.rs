@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::state::MAX_READY_IN_A_ROW;
 use super::*;
-use crate::admission::Priority;
+use crate::admission::{Finish, Priority};
 use crate::pool::workers::Wake;
 
 const START: Timestamp = Timestamp::from_nanos(0);
@@ -35,7 +35,8 @@ fn dispatch<T>(settings: Settings, workers: usize, cores: usize) -> Dispatch<T> 
 }
 
 fn ended(key: &Cell<Option<Key>>) -> Ending {
-    Ending { key: key.get().expect("it was admitted"), outcome: Outcome::Ok, ran: None, reader: Duration::ZERO }
+    let finish = Finish { outcome: Outcome::Ok, ran: None, reader: Duration::ZERO, batch: None };
+    Ending { key: key.get().expect("it was admitted"), finish }
 }
 
 fn offer<T: Admit + std::fmt::Debug>(dispatch: &Dispatch<T>, now: Timestamp, task: T) -> Effects<T> {

@@ -1,0 +1,81 @@
+//! `BatchError`: why an item of a batch has no result.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::admission::Outcome;
+use crate::error::TaskError;
+
+/// Why an item of a batch has no result.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BatchError<E> {
+    /// The function returned this error for the item.
+    Item(E),
+    /// The pool rejected the item or could not finish it, or the batch panicked.
+    Task(TaskError),
+    /// The function returned fewer or more results than it was given items.
+    Length {
+        /// How many items it was given.
+        items: usize,
+        /// How many results it returned.
+        results: usize,
+    },
+    /// The service failed as a whole: the error that all items of the batch share.
+    Service(Arc<dyn Error + Send + Sync>),
+}
+
+impl<E> BatchError<E> {
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Task(TaskError::Panicked(_)) => Outcome::Panicked,
+            Self::Task(_) => Outcome::Cancelled,
+            Self::Item(_) | Self::Length { .. } | Self::Service(_) => Outcome::Error,
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for BatchError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Item(error) => error.fmt(f),
+            Self::Task(error) => error.fmt(f),
+            Self::Length { items, results } => {
+                write!(f, "the batch returned {results} results for {items} items")
+            }
+            Self::Service(error) => write!(f, "the batch failed: {error}"),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for BatchError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Item(error) => error.source(),
+            Self::Task(error) => error.source(),
+            Self::Length { .. } => None,
+            Self::Service(error) => Some(&**error),
+        }
+    }
+}
+
+impl<E> From<TaskError> for BatchError<E> {
+    fn from(error: TaskError) -> Self {
+        Self::Task(error)
+    }
+}
+
+/// An item's own error becomes the response that it is by itself. A batch that failed is a 500 without details.
+#[cfg(feature = "axum")]
+impl<E: axum_core::response::IntoResponse> axum_core::response::IntoResponse for BatchError<E> {
+    fn into_response(self) -> axum_core::response::Response {
+        match self {
+            Self::Item(error) => error.into_response(),
+            Self::Task(error) => error.into_response(),
+            Self::Length { .. } | Self::Service(_) => {
+                (http::StatusCode::INTERNAL_SERVER_ERROR, "the batch failed").into_response()
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! One item on its way through a pool, shared by its caller, its task and the leader of its batch.
+
+use std::sync::{Arc, Mutex};
+
+use super::error::BatchError;
+use super::function::Function;
+use super::group::Group;
+use crate::admission::{Prediction, Timestamp};
+use crate::pool::{BatchItem, Pending};
+use crate::sync::lock_std as lock;
+
+/// The result of an item.
+pub(super) type ItemResult<O, E> = Result<O, BatchError<E>>;
+
+/// One item, and how far it is.
+pub(super) struct Item<I, O, E> {
+    pub(super) function: Arc<Function<I, O, E>>,
+    pub(super) group: Arc<Group>,
+    pub(super) weight: u64,
+    stage: Mutex<Stage<I, O, E>>,
+}
+
+enum Stage<I, O, E> {
+    /// It waits in the queue.
+    Queued(I),
+    /// Its task leads a batch.
+    Leads(Arc<Ride<O, E>>),
+    /// Its task rides in the permit of another. The leader takes the item.
+    Rides(Arc<Ride<O, E>>, Option<I>),
+    /// Its result is there.
+    Done(ItemResult<O, E>),
+    /// Its caller has left, or the result was taken.
+    Over,
+}
+
+/// What a task does that is polled.
+pub(super) enum Turn<I, O, E> {
+    Lead(I, Arc<Ride<O, E>>),
+    End(ItemResult<O, E>),
+    Wait,
+}
+
+/// The callers of a batch that have not left. When all have, the batch is cancelled.
+pub(super) struct Ride<O, E> {
+    callers: Mutex<Callers<O, E>>,
+}
+
+struct Callers<O, E> {
+    left: usize,
+    all: usize,
+    /// The leader's task, once its caller has left. Dropping this cancels the task, and the batch with it.
+    leader: Option<Pending<ItemResult<O, E>>>,
+}
+
+impl<I, O, E> Item<I, O, E> {
+    /// Calls functions of the application, which may panic.
+    pub(super) fn new(function: Arc<Function<I, O, E>>, item: I) -> Arc<Self> {
+        let (group, weight) = (function.group_of(&item), function.weight_of(&item));
+        Arc::new(Self { function, group, weight, stage: Mutex::new(Stage::Queued(item)) })
+    }
+
+    /// The turn of the item's task, when it is polled and does not lead a batch yet.
+    pub(super) fn turn(&self) -> Turn<I, O, E> {
+        let mut stage = lock(&self.stage);
+        match std::mem::replace(&mut *stage, Stage::Over) {
+            Stage::Queued(item) => {
+                let ride = Ride::new();
+                *stage = Stage::Leads(ride.clone());
+                Turn::Lead(item, ride)
+            }
+            Stage::Done(result) => Turn::End(result),
+            other => {
+                *stage = other;
+                Turn::Wait
+            }
+        }
+    }
+
+    /// Joins a batch, unless the caller has left.
+    pub(super) fn join(&self, ride: &Arc<Ride<O, E>>) -> bool {
+        let mut stage = lock(&self.stage);
+        match std::mem::replace(&mut *stage, Stage::Over) {
+            Stage::Queued(item) => {
+                ride.join();
+                *stage = Stage::Rides(ride.clone(), Some(item));
+                true
+            }
+            other => {
+                *stage = other;
+                false
+            }
+        }
+    }
+
+    /// Gives the item of a task that rides to the leader, unless the task has ended.
+    pub(super) fn give(&self) -> Option<I> {
+        match &mut *lock(&self.stage) {
+            Stage::Rides(_, item) => item.take(),
+            _ => None,
+        }
+    }
+
+    /// Stores the result of a task that rides, unless its caller has left.
+    pub(super) fn end(&self, result: ItemResult<O, E>) {
+        let mut stage = lock(&self.stage);
+        if matches!(*stage, Stage::Rides(..)) {
+            *stage = Stage::Done(result);
+        }
+    }
+
+    /// The caller has left. Its task, `pending`, is cancelled, unless it leads a batch that others wait for.
+    pub(super) fn caller_left(&self, pending: Option<Pending<ItemResult<O, E>>>) {
+        let stage = std::mem::replace(&mut *lock(&self.stage), Stage::Over);
+        match &stage {
+            Stage::Leads(ride) => ride.leader_left(pending),
+            Stage::Rides(ride, _) => {
+                drop(pending);
+                ride.rider_left();
+            }
+            Stage::Queued(_) | Stage::Done(_) | Stage::Over => drop(pending),
+        }
+    }
+
+    /// The task ended without a result. If it rode in a batch, it has left that.
+    pub(super) fn task_ended(&self) {
+        let mut stage = lock(&self.stage);
+        if let Stage::Rides(..) | Stage::Queued(_) = &*stage {
+            let before = std::mem::replace(&mut *stage, Stage::Over);
+            drop(stage);
+            if let Stage::Rides(ride, _) = &before {
+                ride.rider_left();
+            }
+        }
+    }
+}
+
+impl<O, E> Ride<O, E> {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { callers: Mutex::new(Callers { left: 0, all: 1, leader: None }) })
+    }
+
+    fn join(&self) {
+        lock(&self.callers).all += 1;
+    }
+
+    fn leader_left(&self, pending: Option<Pending<ItemResult<O, E>>>) {
+        let mut callers = lock(&self.callers);
+        callers.left += 1;
+        let mut cancelled = pending;
+        if callers.left < callers.all {
+            std::mem::swap(&mut callers.leader, &mut cancelled);
+        }
+        drop(callers);
+        drop(cancelled);
+    }
+
+    fn rider_left(&self) {
+        let mut callers = lock(&self.callers);
+        callers.left += 1;
+        let leader = if callers.left == callers.all { callers.leader.take() } else { None };
+        drop(callers);
+        drop(leader);
+    }
+
+    /// Whether all callers have left.
+    pub(super) fn is_abandoned(&self) -> bool {
+        let callers = lock(&self.callers);
+        callers.left == callers.all
+    }
+}
+
+impl<I, O, E> BatchItem for Item<I, O, E>
+where
+    I: Send + 'static,
+    O: Send + 'static,
+    E: Send + 'static,
+{
+    fn group(&self) -> u64 {
+        self.group.number()
+    }
+
+    fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    fn prediction(&self, now: Timestamp) -> Option<Prediction> {
+        self.group.prediction(now)
+    }
+}

@@ -1,0 +1,74 @@
+//! What a task needs to share its permit with others in a batch.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use crate::admission::{self, Prediction, SharedPermit, Timestamp};
+use crate::terms::Deadline;
+
+/// An item of a batch, as its pool sees it. None of these methods calls code of the application.
+pub(crate) trait BatchItem: Any + Send + Sync {
+    /// The batch function and the group that it belongs to, in one number.
+    fn group(&self) -> u64;
+
+    fn weight(&self) -> u64;
+
+    /// The prediction for a batch that starts now.
+    fn prediction(&self, now: Timestamp) -> Option<Prediction>;
+}
+
+/// The part of a task that only items of a batch have.
+pub(super) struct ItemHead {
+    item: Arc<dyn BatchItem>,
+    /// Set when the batch starts.
+    batch: OnceLock<Batch>,
+}
+
+/// The batch of a task.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batch {
+    pub(crate) permit: SharedPermit,
+    /// The latest deadline in it; `None` if a task in it has none.
+    pub(crate) deadline: Option<Deadline>,
+}
+
+impl ItemHead {
+    pub(super) fn new(item: Arc<dyn BatchItem>) -> Box<Self> {
+        Box::new(Self { item, batch: OnceLock::new() })
+    }
+
+    pub(super) fn item(&self) -> &Arc<dyn BatchItem> {
+        &self.item
+    }
+
+    /// Its properties for a batch that grows.
+    pub(super) fn properties(&self, deadline: Option<Timestamp>) -> admission::BatchItem {
+        admission::BatchItem { group: self.item.group(), weight: self.item.weight(), deadline }
+    }
+
+    pub(super) fn set_batch(&self, batch: Batch) {
+        // A task is in one batch.
+        let _ = self.batch.set(batch);
+    }
+
+    pub(super) fn shared_permit(&self) -> Option<SharedPermit> {
+        self.batch.get().map(|batch| batch.permit)
+    }
+
+    pub(super) fn batch_deadline(&self) -> Option<Option<Deadline>> {
+        self.batch.get().map(|batch| batch.deadline)
+    }
+
+    /// Whether a task that starts now and runs alone would end after its deadline.
+    pub(super) fn is_late(&self, now: Timestamp, deadline: Timestamp) -> bool {
+        let prediction = self.item.prediction(now);
+        prediction.is_some_and(|prediction| prediction.is_late(now, self.item.weight(), deadline))
+    }
+}
+
+impl fmt::Debug for ItemHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ItemHead").field("group", &self.item.group()).field("batch", &self.batch).finish()
+    }
+}

@@ -1,0 +1,105 @@
+//! A batch, as the task that leads it sees it: it takes other tasks out of the queue, and they ride in its permit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::batches::BatchResult;
+use super::current::CurrentTask;
+use super::dispatch::MAX_TAKEN;
+use super::item::{Batch, BatchItem, ItemHead};
+use super::local;
+use super::runnable::{Head, TaskRef};
+use super::task_state::Wakeup;
+use crate::admission::{BatchLimits, Growth, SharedPermit, Timestamp};
+use crate::error::{Reason, Rejection};
+
+/// A task that was taken out of the queue and joins the batch of another one.
+#[derive(Debug)]
+pub(crate) struct Rider(TaskRef);
+
+/// The tasks that a leader took, and what is known of the batch.
+#[derive(Debug)]
+pub(crate) struct Riders {
+    pub(crate) tasks: Vec<Rider>,
+    cut: bool,
+}
+
+impl CurrentTask {
+    /// The time on the pool's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.task().pool().now()
+    }
+
+    /// Takes the queued tasks that join a batch of this task. Empty unless this task is an item of a batch.
+    pub(crate) fn take_riders(&self, limits: BatchLimits) -> Riders {
+        let task = self.task();
+        let mut riders = Riders { tasks: Vec::new(), cut: false };
+        let Some(item) = &task.head().item else { return riders };
+        let now = self.now();
+        let properties = item.properties(task.head().deadline);
+        let mut growth = Growth::new(now, limits, item.item().prediction(now), properties);
+        let mut taken = Vec::new();
+        while !growth.is_complete() {
+            let before = taken.len();
+            task.take_more(&mut growth, &mut taken);
+            // Fewer than may be taken at a time: no more of them wait.
+            if taken.len() < before + MAX_TAKEN {
+                break;
+            }
+        }
+        riders.cut = growth.is_cut();
+        riders.tasks.extend(taken.into_iter().map(Rider));
+        riders
+    }
+
+    /// Notes that the batch starts: this task and its riders share a permit, and their code should stop at the latest
+    /// of their deadlines.
+    pub(crate) fn starts_batch(&self, riders: &Riders) {
+        let heads =
+            || std::iter::once(self.task()).chain(riders.tasks.iter().map(|rider| &rider.0)).map(|task| task.head());
+        let deadlines: Option<Vec<_>> = heads().map(|head| head.options.deadline).collect();
+        let latest = deadlines.and_then(|deadlines| deadlines.into_iter().max_by_key(|deadline| deadline.moment()));
+        let tasks = u32::try_from(heads().count()).unwrap_or(u32::MAX);
+        let batch = Batch { permit: SharedPermit { tasks, cut: riders.cut }, deadline: latest };
+        heads().filter_map(item_of).for_each(|item| item.set_batch(batch));
+    }
+
+    /// Records the end of a batch.
+    pub(crate) fn batch_ended(&self, result: BatchResult, items: usize, took: Duration) {
+        let pool = self.task().pool();
+        pool.batches().ended(result);
+        local::record_batch(pool.now(), items, took);
+    }
+
+    /// The rejection for a task of a batch that does not end.
+    pub(crate) fn cut_off(&self) -> Rejection {
+        Rejection::new(self.pool().clone(), Reason::CutOff, None)
+    }
+}
+
+impl Rider {
+    pub(crate) fn item(&self) -> Option<&Arc<dyn BatchItem>> {
+        item_of(self.0.head()).map(ItemHead::item)
+    }
+
+    /// Polls it for the first time: it begins, unless its caller has left or its deadline has passed.
+    pub(crate) fn begin(&self) {
+        self.0.clone().poll_in_place();
+    }
+
+    /// Polls it once more, in place: its result is there.
+    pub(crate) fn end(&self) {
+        if self.0.head().state.wake() != Wakeup::Nothing {
+            self.0.clone().poll_in_place();
+        }
+    }
+
+    /// Lets a worker poll it.
+    pub(crate) fn wake(self) {
+        self.0.wake();
+    }
+}
+
+fn item_of(head: &Head) -> Option<&ItemHead> {
+    head.item.as_deref()
+}

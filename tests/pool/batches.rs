@@ -1,0 +1,532 @@
+//! Batches: which items share one, what happens to them when a batch fails, and who notices that callers left.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio_test::{assert_pending, task::Spawn};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_offload::batch::{Batch, BatchError, BatchFuture, BatchSettings};
+use tower_offload::pool::TaskOptions;
+use tower_offload::{Deadline, PoolConfig, Pools, Priority, Reason, TaskError, checkpoint};
+
+use crate::support::{Gate, Held, PATIENCE, check_numbers, hold, pools, stats, until, until_at_rest};
+
+type Seen = Arc<Mutex<Vec<Vec<u32>>>>;
+
+type Echo = Batch<u32, u32, Infallible>;
+
+/// A pool of one worker.
+fn one_worker() -> Pools {
+    pools("batch", PoolConfig::new(1).queue_capacity(1000))
+}
+
+/// A batch that gives its items back, and the lists that it was called with.
+fn echo(pools: &Pools, max_items: usize) -> (Echo, Seen) {
+    let seen = Seen::default();
+    let batch = {
+        let seen = seen.clone();
+        Batch::builder(pools, "batch").max_items(max_items).run(move |items: Vec<u32>| {
+            seen.lock().unwrap().push(items.clone());
+            items.into_iter().map(Ok).collect()
+        })
+    };
+    (batch.unwrap(), seen)
+}
+
+/// The future of an item that is in the queue.
+fn queued<O, E>(batch: &Batch<u32, O, E>, item: u32) -> Spawn<BatchFuture<u32, O, E>>
+where
+    O: Send + 'static,
+    E: Send + 'static,
+{
+    queued_with(batch, TaskOptions::new(), item)
+}
+
+fn queued_with<O, E>(batch: &Batch<u32, O, E>, options: TaskOptions, item: u32) -> Spawn<BatchFuture<u32, O, E>>
+where
+    O: Send + 'static,
+    E: Send + 'static,
+{
+    let mut task = tokio_test::task::spawn(batch.call_with(options, item));
+    assert!(task.poll().is_pending());
+    task
+}
+
+fn release(held: Vec<Held>) {
+    held.into_iter().for_each(Held::release);
+}
+
+fn results<O, E, F: Future<Output = Result<O, E>>>(tasks: impl IntoIterator<Item = F>) -> Vec<Result<O, E>> {
+    tokio_test::block_on(join_all(tasks))
+}
+
+#[test]
+fn a_lone_item_runs_at_once_and_what_waits_meanwhile_runs_together() {
+    let pools = one_worker();
+    let (batch, seen) = echo(&pools, 32);
+    assert_eq!(tokio_test::block_on(batch.clone().oneshot(7)).unwrap(), 7);
+    let held = hold(&pools, "batch", 1);
+    let tasks: Vec<_> = (0..10).map(|item| queued(&batch, item)).collect();
+    release(held);
+    let answers: Vec<_> = results(tasks).into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers, (0..10).collect::<Vec<_>>(), "each caller has its own result");
+    assert_eq!(*seen.lock().unwrap(), [vec![7], (0..10).collect()]);
+    until_at_rest(&pools, "batch");
+    let stats = stats(&pools, "batch");
+    check_numbers(&stats);
+    assert_eq!(
+        (stats.counts.ok, stats.batches.unwrap().ok),
+        (12, 2),
+        "results count items, and one task held the worker"
+    );
+}
+
+#[test]
+fn a_batch_has_one_permit_and_all_of_its_tasks_are_in_flight() {
+    let pools = one_worker();
+    let (begun, gate) = (Gate::default(), Gate::default());
+    let batch: Echo = {
+        let (begun, gate) = (begun.clone(), gate.clone());
+        Batch::builder(&pools, "batch").run(move |items: Vec<u32>| {
+            begun.open();
+            gate.wait();
+            items.into_iter().map(Ok).collect()
+        })
+    }
+    .unwrap();
+    let held = hold(&pools, "batch", 1);
+    let tasks: Vec<_> = (0..5).map(|item| queued(&batch, item)).collect();
+    release(held);
+    begun.wait();
+    let during = stats(&pools, "batch");
+    assert_eq!((during.in_flight, during.permits_in_use, during.queued_tasks), (5, 1, 0));
+    assert_eq!(during.counts.submitted, during.counts.ended() + 5);
+    gate.open();
+    assert!(results(tasks).iter().all(Result::is_ok));
+    until_at_rest(&pools, "batch");
+}
+
+#[test]
+fn a_batch_has_at_most_so_many_items() {
+    let pools = one_worker();
+    let (batch, seen) = echo(&pools, 4);
+    let held = hold(&pools, "batch", 1);
+    let tasks: Vec<_> = (0..10).map(|item| queued(&batch, item)).collect();
+    release(held);
+    assert!(results(tasks).iter().all(Result::is_ok));
+    let sizes: Vec<_> = seen.lock().unwrap().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [4, 4, 2]);
+}
+
+#[test]
+fn a_batch_may_have_more_items_than_are_taken_at_a_time() {
+    let pools = one_worker();
+    let (batch, seen) = echo(&pools, 300);
+    let held = hold(&pools, "batch", 1);
+    let tasks: Vec<_> = (0..400).map(|item| queued(&batch, item)).collect();
+    release(held);
+    assert!(results(tasks).iter().all(Result::is_ok));
+    let sizes: Vec<_> = seen.lock().unwrap().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [300, 100]);
+}
+
+#[test]
+fn a_batch_has_at_most_so_much_weight_and_an_item_above_it_is_alone() {
+    let pools = one_worker();
+    let seen = Seen::default();
+    let batch: Echo = {
+        let seen = seen.clone();
+        let weighed = Batch::builder(&pools, "batch").max_weight(10, |item: &u32| u64::from(*item));
+        weighed.run(move |items| {
+            seen.lock().unwrap().push(items.clone());
+            items.into_iter().map(Ok).collect()
+        })
+    }
+    .unwrap();
+    let held = hold(&pools, "batch", 1);
+    let tasks: Vec<_> = [4, 5, 2, 11, 0, 10, 3].map(|item| queued(&batch, item)).into();
+    release(held);
+    assert!(results(tasks).iter().all(Result::is_ok));
+    let expected: [&[u32]; 5] = [&[4, 5], &[2], &[11], &[0, 10], &[3]];
+    assert_eq!(*seen.lock().unwrap(), expected);
+}
+
+#[test]
+fn only_items_of_one_group_share_a_batch() {
+    let pools = one_worker();
+    let seen = Seen::default();
+    let batch: Echo = {
+        let seen = seen.clone();
+        Batch::builder(&pools, "batch").group_by(|item: &u32| item % 3).run(move |items| {
+            seen.lock().unwrap().push(items.clone());
+            items.into_iter().map(Ok).collect()
+        })
+    }
+    .unwrap();
+    let held = hold(&pools, "batch", 1);
+    let tasks: Vec<_> = (0..9).map(|item| queued(&batch, item)).collect();
+    release(held);
+    assert!(results(tasks).iter().all(Result::is_ok));
+    assert_eq!(*seen.lock().unwrap(), [[0, 3, 6], [1, 4, 7], [2, 5, 8]]);
+}
+
+#[test]
+fn batches_of_one_layer_do_not_share_items() {
+    let pools = one_worker();
+    let layer = Batch::builder(&pools, "batch").group_by(|item: &u32| item % 2).layer().unwrap();
+    let service = |add: u32| {
+        service_fn(move |items: Vec<u32>| async move {
+            Ok::<_, Infallible>(items.into_iter().map(|item| Ok::<_, Infallible>(item + add)).collect::<Vec<_>>())
+        })
+    };
+    let (tens, hundreds) = (layer.layer(service(10)), layer.layer(service(100)));
+    let held = hold(&pools, "batch", 1);
+    let tasks = [queued(&tens, 1), queued(&hundreds, 1), queued(&tens, 3), queued(&hundreds, 3)];
+    release(held);
+    assert_eq!(results(tasks).into_iter().map(Result::unwrap).collect::<Vec<_>>(), [11, 101, 13, 103]);
+    assert_eq!(stats(&pools, "batch").batches.unwrap().ok, 2);
+}
+
+#[test]
+fn high_priorities_come_first_and_low_ones_fill_what_is_left() {
+    let pools = one_worker();
+    let (batch, seen) = echo(&pools, 4);
+    let held = hold(&pools, "batch", 1);
+    let submit = |priority, item| queued_with(&batch, TaskOptions::new().priority(priority), item);
+    let low: Vec<_> = (0..3).map(|item| submit(Priority::Low, item)).collect();
+    let high: Vec<_> = (10..12).map(|item| submit(Priority::High, item)).collect();
+    release(held);
+    assert!(results(low.into_iter().chain(high)).iter().all(Result::is_ok));
+    assert_eq!(*seen.lock().unwrap(), [vec![10, 11, 0, 1], vec![2]]);
+}
+
+/// Panics at 13, forgets one result at 14, and rejects 15.
+fn superstitious(items: &[u32]) -> Vec<Result<u32, String>> {
+    assert!(!items.contains(&13), "unlucky");
+    let kept = items.iter().skip(usize::from(items.contains(&14)));
+    kept.map(|&item| if item == 15 { Err("not this one".to_owned()) } else { Ok(item) }).collect()
+}
+
+#[test]
+fn a_panic_or_a_wrong_number_of_results_fails_that_batch_alone() {
+    let pools = one_worker();
+    let batch = Batch::builder(&pools, "batch").max_items(3).run(|items: Vec<u32>| superstitious(&items)).unwrap();
+    let held = hold(&pools, "batch", 1);
+    let tasks: Vec<_> = [1, 13, 2, 3, 14, 4, 5, 15, 6].map(|item| queued(&batch, item)).into();
+    release(held);
+    let results = results(tasks);
+    for (index, result) in results.iter().enumerate() {
+        match (index, result) {
+            (0..3, Err(BatchError::Task(TaskError::Panicked(panic)))) => assert_eq!(panic.message(), "unlucky"),
+            (3..6, Err(BatchError::Length { items: 3, results: 2 })) => {}
+            (7, Err(BatchError::Item(error))) => assert_eq!(error, "not this one"),
+            (6 | 8, Ok(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    until_at_rest(&pools, "batch");
+    let stats = stats(&pools, "batch");
+    assert_eq!((stats.counts.panicked, stats.counts.error, stats.counts.ok), (3, 4, 3));
+    let batches = stats.batches.unwrap();
+    assert_eq!((batches.ok, batches.error, batches.panicked, batches.cancelled), (1, 1, 1, 0));
+}
+
+#[test]
+fn with_isolation_only_the_bad_item_fails() {
+    let pools = one_worker();
+    let batch = Batch::builder(&pools, "batch").isolate().run(|items: Vec<u32>| superstitious(&items)).unwrap();
+    let held = hold(&pools, "batch", 1);
+    let tasks: Vec<_> = [1, 13, 2, 15].map(|item| queued(&batch, item)).into();
+    release(held);
+    let results = results(tasks);
+    assert!(matches!((&results[0], &results[2]), (Ok(1), Ok(2))), "{results:?}");
+    assert!(matches!(&results[1], Err(BatchError::Task(TaskError::Panicked(_)))));
+    assert!(matches!(&results[3], Err(BatchError::Item(_))));
+}
+
+#[test]
+fn an_error_of_the_service_reaches_every_caller_of_the_batch() {
+    let pools = one_worker();
+    let service = service_fn(|items: Vec<u32>| async move {
+        match items.contains(&0) {
+            true => Err(std::io::Error::other("no model")),
+            false => Ok(items.into_iter().map(Ok::<_, Infallible>).collect::<Vec<_>>()),
+        }
+    });
+    let batch = Batch::builder(&pools, "batch").service(service).unwrap();
+    let held = hold(&pools, "batch", 1);
+    let tasks: Vec<_> = (0..3).map(|item| queued(&batch, item)).collect();
+    release(held);
+    for result in results(tasks) {
+        assert_eq!(result.unwrap_err().to_string(), "the batch failed: no model");
+    }
+    assert_eq!(tokio_test::block_on(batch.oneshot(1)).unwrap(), 1);
+}
+
+#[test]
+fn an_item_whose_caller_left_is_not_in_the_batch() {
+    let pools = one_worker();
+    let (batch, seen) = echo(&pools, 32);
+    let held = hold(&pools, "batch", 1);
+    let mut tasks: Vec<_> = (0..6).map(|item| queued(&batch, item)).collect();
+    // The first would have led the batch.
+    drop(tasks.remove(3));
+    drop(tasks.remove(0));
+    assert_eq!(stats(&pools, "batch").queued_tasks, 4);
+    release(held);
+    assert!(results(tasks).iter().all(Result::is_ok));
+    assert_eq!(*seen.lock().unwrap(), [[1, 2, 4, 5]]);
+    until_at_rest(&pools, "batch");
+    assert_eq!(stats(&pools, "batch").counts.cancelled, 2);
+}
+
+/// Checks that a batch stops exactly when the last of three callers leaves, in this order.
+fn the_batch_stops_when_all_have_left(order: [usize; 3]) {
+    let pools = one_worker();
+    let (begun, look) = (Gate::default(), Arc::new(Mutex::new(None::<Gate>)));
+    let batch: Batch<u32, u32, Infallible> = {
+        let (begun, look) = (begun.clone(), look.clone());
+        Batch::builder(&pools, "batch").run(move |items: Vec<u32>| {
+            begun.open();
+            // Each look is asked for by the test, and answered with what `checkpoint` says.
+            loop {
+                let asked = look.lock().unwrap().take();
+                if let Some(answer) = asked {
+                    if checkpoint().is_err() {
+                        return items.into_iter().map(Ok).collect();
+                    }
+                    answer.open();
+                }
+                std::thread::yield_now();
+            }
+        })
+    }
+    .unwrap();
+    let held = hold(&pools, "batch", 1);
+    let mut tasks: Vec<_> = (0..3).map(|item| Some(queued(&batch, item))).collect();
+    release(held);
+    begun.wait();
+    for (left, index) in order.into_iter().enumerate() {
+        if left > 0 {
+            let answer = Gate::default();
+            *look.lock().unwrap() = Some(answer.clone());
+            answer.wait();
+        }
+        tasks[index] = None;
+    }
+    *look.lock().unwrap() = Some(Gate::default());
+    until_at_rest(&pools, "batch");
+}
+
+#[test]
+fn a_blocking_batch_is_told_when_all_of_its_callers_have_left() {
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+        the_batch_stops_when_all_have_left(order);
+    }
+}
+
+/// A service that never ends, and counts how many of its futures were dropped.
+fn endless(pools: &Pools, begun: &Gate, dropped: &Arc<AtomicUsize>) -> Echo {
+    struct Dropped(Arc<AtomicUsize>);
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let (begun, dropped) = (begun.clone(), dropped.clone());
+    let service = service_fn(move |_: Vec<u32>| {
+        let (begun, dropped) = (begun.clone(), Dropped(dropped.clone()));
+        async move {
+            let _dropped = dropped;
+            begun.open();
+            std::future::pending::<Result<Vec<Result<u32, Infallible>>, Infallible>>().await
+        }
+    });
+    Batch::builder(pools, "batch").service(service).unwrap()
+}
+
+#[test]
+fn an_async_batch_is_dropped_when_all_of_its_callers_have_left_and_not_before() {
+    let pools = one_worker();
+    let (begun, dropped) = (Gate::default(), Arc::default());
+    let batch = endless(&pools, &begun, &dropped);
+    let held = hold(&pools, "batch", 1);
+    let mut tasks: Vec<_> = (0..3).map(|item| queued(&batch, item)).collect();
+    release(held);
+    begun.wait();
+    drop(tasks.remove(0));
+    drop(tasks.remove(1));
+    until("the rider that left is counted", || stats(&pools, "batch").counts.cancelled == 1);
+    assert_eq!(dropped.load(Ordering::SeqCst), 0, "one caller still waits");
+    let mut last = tasks.remove(0);
+    assert_pending!(last.poll());
+    drop(last);
+    until_at_rest(&pools, "batch");
+    assert_eq!(dropped.load(Ordering::SeqCst), 1);
+    let stats = stats(&pools, "batch");
+    check_numbers(&stats);
+    assert_eq!((stats.counts.cancelled, stats.batches.unwrap().cancelled), (3, 1));
+}
+
+#[test]
+fn callers_that_stay_have_their_results_when_the_first_one_leaves() {
+    let pools = one_worker();
+    let (begun, gate) = (Gate::default(), Arc::new(tokio::sync::Notify::new()));
+    let batch = {
+        let (begun, gate) = (begun.clone(), gate.clone());
+        let service = service_fn(move |items: Vec<u32>| {
+            let (begun, gate) = (begun.clone(), gate.clone());
+            async move {
+                begun.open();
+                gate.notified().await;
+                Ok::<_, Infallible>(items.into_iter().map(Ok::<_, Infallible>).collect::<Vec<_>>())
+            }
+        });
+        Batch::builder(&pools, "batch").service(service).unwrap()
+    };
+    let held = hold(&pools, "batch", 1);
+    let mut tasks: Vec<_> = (0..3).map(|item| queued(&batch, item)).collect();
+    release(held);
+    begun.wait();
+    drop(tasks.remove(0));
+    gate.notify_one();
+    assert_eq!(results(tasks).into_iter().map(Result::unwrap).collect::<Vec<_>>(), [1, 2]);
+    until_at_rest(&pools, "batch");
+}
+
+#[test]
+fn a_list_has_its_results_in_order_however_long_it_is() {
+    let pools = pools("batch", PoolConfig::new(1).queue_capacity(10));
+    let (batch, seen) = echo(&pools, 8);
+    let results = tokio_test::block_on(batch.clone().call_all(0..100));
+    let results: Vec<_> = results.into_iter().map(Result::unwrap).collect();
+    assert_eq!(results, (0..100).collect::<Vec<_>>());
+    assert!(seen.lock().unwrap().iter().any(|batch| batch.len() > 1));
+    assert!(tokio_test::block_on(batch.call_all([])).is_empty());
+}
+
+#[test]
+fn an_item_that_would_miss_its_deadline_even_alone_never_starts() {
+    let pools = one_worker();
+    let seen = Seen::default();
+    let batch: Echo = {
+        let seen = seen.clone();
+        Batch::builder(&pools, "batch").run(move |items: Vec<u32>| {
+            seen.lock().unwrap().push(items.clone());
+            // The time of a batch is what this test is about.
+            std::thread::sleep(Duration::from_millis(100));
+            items.into_iter().map(Ok).collect()
+        })
+    }
+    .unwrap();
+    tokio_test::block_on(batch.clone().oneshot(0)).unwrap();
+    let tight = TaskOptions::new().deadline(Deadline::after(Duration::from_millis(50)));
+    let error = tokio_test::block_on(batch.call_with(tight, 1)).unwrap_err();
+    let BatchError::Task(TaskError::Rejected(rejection)) = &error else { panic!("{error:?}") };
+    assert_eq!((rejection.reason(), rejection.started()), (Reason::DeadlineExceeded, false));
+    let loose = TaskOptions::new().deadline(Deadline::after(Duration::from_secs(60)));
+    assert_eq!(tokio_test::block_on(batch.call_with(loose, 2)).unwrap(), 2);
+    assert_eq!(*seen.lock().unwrap(), [[0], [2]]);
+    assert_eq!(stats(&pools, "batch").counts.expired, 1);
+}
+
+#[test]
+fn a_shutdown_finishes_the_batches_that_wait() {
+    let pools = one_worker();
+    let (batch, _) = echo(&pools, 4);
+    let held = hold(&pools, "batch", 1);
+    let tasks: Vec<_> = (0..10).map(|item| queued(&batch, item)).collect();
+    let mut shutdown = tokio_test::task::spawn(pools.shutdown(PATIENCE));
+    assert_pending!(shutdown.poll());
+    let refused = tokio_test::block_on(batch.clone().oneshot(11)).unwrap_err();
+    assert!(refused.to_string().contains("shutting down"), "{refused}");
+    release(held);
+    assert!(results(tasks).iter().all(Result::is_ok));
+    tokio_test::block_on(shutdown);
+}
+
+#[test]
+fn a_task_of_a_batch_may_run_another_item_of_the_same_batch() {
+    let pools = one_worker();
+    let itself: Arc<Mutex<Option<Echo>>> = Arc::default();
+    let service = {
+        let itself = itself.clone();
+        service_fn(move |items: Vec<u32>| {
+            let nested = itself.lock().unwrap().clone().unwrap();
+            async move {
+                let mut results = Vec::new();
+                for item in items {
+                    let below = match item.checked_sub(1) {
+                        Some(below) => nested.clone().oneshot(below).await.unwrap(),
+                        None => 0,
+                    };
+                    results.push(Ok::<_, Infallible>(item + below));
+                }
+                Ok::<_, Infallible>(results)
+            }
+        })
+    };
+    let batch = Batch::builder(&pools, "batch").service(service).unwrap();
+    *itself.lock().unwrap() = Some(batch.clone());
+    assert_eq!(tokio_test::block_on(batch.oneshot(4)).unwrap(), 10);
+    *itself.lock().unwrap() = None;
+}
+
+#[test]
+fn disabled_pools_run_each_item_where_it_is_called() {
+    let (batch, seen) = echo(&Pools::disabled(), 32);
+    let results = tokio_test::block_on(batch.call_all(0..3));
+    assert_eq!(results.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(*seen.lock().unwrap(), [[0], [1], [2]]);
+}
+
+#[test]
+fn the_settings_of_the_pool_take_precedence() {
+    let pools = pools("batch", PoolConfig::new(1).queue_capacity(1000).batch(BatchSettings::new().max_items(2)));
+    let (batch, seen) = echo(&pools, 32);
+    let held = hold(&pools, "batch", 1);
+    let tasks: Vec<_> = (0..4).map(|item| queued(&batch, item)).collect();
+    release(held);
+    assert!(results(tasks).iter().all(Result::is_ok));
+    assert_eq!(*seen.lock().unwrap(), [[0, 1], [2, 3]]);
+}
+
+#[test]
+fn limits_that_make_no_sense_are_errors_that_say_what_is_right() {
+    let pools = one_worker();
+    let run = |items: Vec<u32>| items.into_iter().map(Ok::<_, Infallible>).collect();
+    let error = Batch::builder(&pools, "batch").max_items(0).run(run).unwrap_err();
+    assert_eq!(error.to_string(), "`max_items` of a batch is 0, so it would run nothing; give 1 or more");
+    let error = Batch::builder(&pools, "batch").max_weight(0, |_| 1).run(run).unwrap_err();
+    assert!(error.to_string().starts_with("`max_weight` of a batch is 0"), "{error}");
+    let error = Batch::builder(&pools, "bacth").run(run).unwrap_err();
+    assert!(error.to_string().contains("bacth"), "{error}");
+    let weighed = pools_with(BatchSettings::new().max_weight(100));
+    let error = Batch::builder(&weighed, "batch").run(run).unwrap_err();
+    assert!(error.to_string().contains("`batch.max_weight`"), "{error}");
+    let mistaken = PoolConfig::new(1).batch(BatchSettings::new().max_items(0)).validate("batch").unwrap_err();
+    assert!(mistaken.to_string().contains("batch.max_items"), "{mistaken}");
+}
+
+fn pools_with(settings: BatchSettings) -> Pools {
+    pools("batch", PoolConfig::new(1).batch(settings))
+}
+
+#[test]
+fn a_panic_of_the_weight_function_reaches_its_caller_alone() {
+    let pools = one_worker();
+    let weighed = Batch::builder(&pools, "batch").max_weight(10, |item: &u32| {
+        assert_ne!(*item, 13, "unlucky");
+        1
+    });
+    let batch: Echo = weighed.run(|items| items.into_iter().map(Ok).collect()).unwrap();
+    let other = batch.clone();
+    let panicked = std::thread::spawn(move || tokio_test::block_on(other.oneshot(13))).join();
+    assert!(panicked.is_err());
+    assert_eq!(tokio_test::block_on(batch.oneshot(1)).unwrap(), 1);
+    assert_eq!(stats(&pools, "batch").counts.submitted, 1);
+}
