@@ -1,7 +1,7 @@
 //! Batches: single items go in, and a function of a whole list runs in a pool.
 //!
 //! A model, a database or a remote service often handles a list in little more time than a single item. A [`Batch`] is a
-//! [`Service`](tower_service::Service) of single items. Each item is a task in the queue of its pool, with a deadline, a
+//! [`Service`] of single items. Each item is a task in the queue of its pool, with a deadline, a
 //! priority and a caller of its own. **A worker that becomes free takes what waits**, up to the limits, and runs the
 //! function once for all of them. There is no timer: a lone item in an idle pool runs at once, and batches grow by
 //! themselves as the load does.
