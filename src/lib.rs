@@ -45,8 +45,9 @@
 //! | bodies: read before the queue, polled in the pool, written by blocking code | [`PoolLayer::read_body`], [`PoolLayer::body`], [`body`], [`stream`] |
 //! | settings, from YAML or in code | [`Config`], [`PoolConfig`], [`Pools::builder`] |
 //! | numbers: JSON, log, Prometheus | [`stats`], [`Pools::log_current_status`], `metrics` |
+//! | the load, for people, autoscalers and balancers | [`load`], [`Pools::load`] |
 //! | a server with a graceful shutdown | `server::serve` |
-//! | pages on single subjects | [`docs`]: configuration, metrics, overload, deployment, shutdown, layers, bodies, testing, troubleshooting, migrating, costs, evidence |
+//! | pages on single subjects | [`docs`]: configuration, metrics, load, overload, deployment, shutdown, layers, bodies, testing, troubleshooting, migrating, costs, evidence |
 //!
 //! # Features
 //!
@@ -91,6 +92,7 @@ pub mod config;
 pub mod error;
 mod headers;
 pub mod layer;
+pub mod load;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
@@ -139,6 +141,7 @@ pub mod docs {
             #[doc = "[configuration]: crate::docs::configuration"]
             #[doc = "[deployment]: crate::docs::deployment"]
             #[doc = "[layers]: crate::docs::layers"]
+            #[doc = "[load]: crate::docs::load"]
             #[doc = "[metrics]: crate::docs::metrics"]
             #[doc = "[overload]: crate::docs::overload"]
             #[doc = "[response-bodies]: crate::docs::response_bodies"]
@@ -152,6 +155,7 @@ pub mod docs {
     pages! {
         configuration: "../docs/configuration.md", "Every key of the settings: default, values and effect.";
         metrics: "../docs/metrics.md", "Every metric, the JSON, and queries for Prometheus.";
+        load: "../docs/load.md", "The load: one number for people, autoscalers and balancers.";
         overload: "../docs/overload.md", "What a pool does with more work than it can do, and what its callers get.";
         deployment: "../docs/deployment.md", "Behind proxies and balancers, in containers, under Kubernetes and systemd.";
         shutdown: "../docs/shutdown.md", "Graceful shutdown and restarts, with `server::serve`, `axum::serve` and tonic.";

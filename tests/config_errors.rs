@@ -4,6 +4,61 @@ use tower_offload::Config;
 
 const CASES: &[(&str, &str, &str)] = &[
     (
+        "unknown pool in scale_by",
+        "performance:\n  scale_by: [inference, inferenc]\n",
+        "<yaml>:2:25: performance.scale_by[1]: there is no pool `inferenc`; the pools are `io`, `cpu`, `inference`, `embedding` and `db`",
+    ),
+    (
+        "pool twice in scale_by",
+        "performance:\n  scale_by: [io, cpu, io]\n",
+        "<yaml>:2:23: performance.scale_by[2]: `io` is given twice; name it once",
+    ),
+    (
+        "no pool in scale_by",
+        "performance:\n  scale_by: []\n",
+        "<yaml>:2:13: performance.scale_by: no pool is given; leave the key out if all pools count",
+    ),
+    (
+        "number in scale_by",
+        "performance:\n  scale_by: [7]\n",
+        "<yaml>:2:14: performance.scale_by[0]: `7` is not the name of a pool; give one such as `inference`",
+    ),
+    (
+        "mapping as scale_by",
+        "performance:\n  scale_by: {io: 1}\n",
+        "<yaml>:2:13: performance.scale_by: a mapping is not a list of pools; give one such as `[inference]`",
+    ),
+    (
+        "pool left out that scale_by names",
+        "performance:\n  scale_by: db\n  thread_pools: {db: none}\n",
+        "<yaml>:2:13: performance.scale_by[0]: there is no pool `db`; the pools are `io`, `cpu`, `inference` and `embedding`",
+    ),
+    (
+        "target of more than all",
+        "performance:\n  scale_target: 70\n",
+        "<yaml>:2:17: performance.scale_target: 70 is more than the pools can do; give a load from 0.05 to 1, such as `0.7`",
+    ),
+    (
+        "target of nothing",
+        "performance:\n  scale_target: 0\n",
+        "<yaml>:2:17: performance.scale_target: 0 is too little to aim at; give a load from 0.05 to 1, such as `0.7`",
+    ),
+    (
+        "negative target",
+        "performance:\n  scale_target: -0.5\n",
+        "<yaml>:2:17: performance.scale_target: -0.5 is negative; give a load from 0.05 to 1, such as `0.7`",
+    ),
+    (
+        "target that is no number",
+        "performance:\n  scale_target: .nan\n",
+        "<yaml>:2:17: performance.scale_target: NaN is no number; give a load from 0.05 to 1, such as `0.7`",
+    ),
+    (
+        "target as text",
+        "performance:\n  scale_target: high\n",
+        "<yaml>:2:17: performance.scale_target: the text \"high\" is not a load; give a load from 0.05 to 1, such as `0.7`",
+    ),
+    (
         "unknown section",
         "perfomance:\n  workers: 4\n",
         "<yaml>:1:1: perfomance: this key is unknown; did you mean `performance`?",

@@ -154,6 +154,7 @@ prop_compose! {
         verbose in any::<bool>(),
         workers in workers(1024),
         (cores, body_budget) in (cores(), size(KIB * KIB, KIB * KIB * KIB * KIB)),
+        (scale_target, scale_by) in (0.05_f64..=1.0, proptest::sample::subsequence(vec!["io", "cpu", "db"], 0..=3)),
         times in [time(), time(), time()],
         delay in 0.0..1.0,
         age in proptest::option::of(time()),
@@ -167,6 +168,7 @@ prop_compose! {
         config.performance.workers = workers;
         config.performance.cores = cores;
         config.performance.body_budget = body_budget;
+        config = config.scale_by(scale_by).scale_target(scale_target);
         [config.performance.keep_alive_timeout, config.server.shutdown_timeout, config.server.header_read_timeout]
             = times;
         let delay = config.server.shutdown_timeout.mul_f64(delay);

@@ -15,6 +15,7 @@ use super::counts::{Counts, Outcome};
 use super::drain_rate::DrainRate;
 use super::limiter::Limiter;
 use super::mean::Mean;
+use super::occupancy::Occupancy;
 use super::permits::Permits;
 use super::priority_queue::PriorityQueue;
 use super::random::Random;
@@ -112,6 +113,7 @@ pub struct Admission<T> {
     drain_rate: DrainRate,
     draining: bool,
     counts: Counts,
+    occupancy: Occupancy,
     random: Random,
     /// When a task last started, and the time of the last call.
     started: Timestamp,
@@ -138,6 +140,7 @@ impl<T> Admission<T> {
             drain_rate: DrainRate::new(),
             draining: false,
             counts: Counts::default(),
+            occupancy: Occupancy::default(),
             random: Random::new(seed),
             started: Timestamp::default(),
             clock: Timestamp::default(),
@@ -178,14 +181,20 @@ impl<T> Admission<T> {
         });
         let reason = room.err()?;
         self.counts.submitted += 1;
-        self.counts.refused(reason);
+        self.count_refused(reason);
         Some(reason)
     }
 
     /// Counts a task that was rejected without having been offered.
     pub fn count_rejected(&mut self, reason: Reason) {
         self.counts.submitted += 1;
+        self.count_refused(reason);
+    }
+
+    /// Counts a task that ended without having been started.
+    fn count_refused(&mut self, reason: Reason) {
         self.counts.refused(reason);
+        self.occupancy.unstarted += 1;
     }
 
     /// Keeps the payload of a task that was just queued.
@@ -233,6 +242,7 @@ impl<T> Admission<T> {
         self.count_lost(index, Some(now));
         self.unlink(index);
         self.counts.finished(outcome);
+        self.occupancy.unstarted += 1;
         self.slab.remove(index)
     }
 
@@ -345,11 +355,12 @@ impl<T> Admission<T> {
             return admitted;
         }
         self.counts.submitted += 1;
-        admitted.inspect_err(|&reason| self.counts.refused(reason))
+        admitted.inspect_err(|&reason| self.count_refused(reason))
     }
 
     /// Time passes: permits that are free while nothing waits make up for what was lost.
     fn pass(&mut self, now: Timestamp) {
+        self.occupancy.pass(now, self.permits.in_use() + self.takeable());
         if self.queued == 0 {
             self.levels.recover(now.nanos_since(self.clock) as f64 * self.free_permits() as f64);
         }

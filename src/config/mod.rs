@@ -13,6 +13,7 @@ mod overload;
 mod pool;
 mod route;
 mod rules;
+mod scale;
 mod settings;
 mod trust;
 #[cfg(feature = "config")]

@@ -8,8 +8,9 @@ use super::error::ConfigError;
 use super::pool::{Cores, PoolConfig, ThreadPools, Workers};
 use super::route::{self, Route};
 use super::rules;
+use super::scale;
 use super::trust::Trust;
-use crate::workload::PoolName;
+use crate::workload::{PoolName, Workload};
 
 /// All settings. [`Default`] gives the documented defaults; every field can be changed.
 ///
@@ -46,7 +47,7 @@ pub struct General {
 }
 
 /// The pools, and the routes to them. In YAML: `performance`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Performance {
     /// The runtime threads that accept and serve connections; by default one for each core.
@@ -58,6 +59,10 @@ pub struct Performance {
     /// How many bytes the bodies of requests may have that are being read before their task is queued, or that are
     /// queued with it, in all pools together; 256 MiB by default. A request whose body exceeds what is left is rejected.
     pub body_budget: usize,
+    /// The pools whose [load](crate::load) is that of the process; none by default, which means all.
+    pub scale_by: Vec<Workload>,
+    /// The load at which the process should be kept by an autoscaler; 0.7 by default. It must be from 0.05 to 1.
+    pub scale_target: f64,
     /// The pools, by name.
     pub thread_pools: ThreadPools,
     /// The request headers that pools without their own `trust` trust; none by default.
@@ -134,6 +139,27 @@ impl Config {
         self
     }
 
+    /// Sets the pools whose [load](crate::load) is that of the process. By default all count.
+    ///
+    /// ```
+    /// use tower_offload::{Config, Inference};
+    ///
+    /// Config::default().scale_by([Inference]).scale_target(0.6).validate()?;
+    /// # Ok::<(), tower_offload::config::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn scale_by<N: PoolName>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.performance.scale_by = names.into_iter().map(|name| name.to_workload()).collect();
+        self
+    }
+
+    /// Sets the load at which an autoscaler should keep the process.
+    #[must_use]
+    pub fn scale_target(mut self, load: f64) -> Self {
+        self.performance.scale_target = load;
+        self
+    }
+
     /// Sets the request headers that pools without their own `trust` trust.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
@@ -168,12 +194,25 @@ impl Config {
                 mistakes.push(ConfigError::new(message).at_key(key));
             }
         };
-        let Performance { workers, cores, keep_alive_timeout, body_budget, thread_pools, trust, routes } =
-            &self.performance;
+        let Performance {
+            workers,
+            cores,
+            keep_alive_timeout,
+            body_budget,
+            scale_by,
+            scale_target,
+            thread_pools,
+            trust,
+            routes,
+        } = &self.performance;
         note("performance.workers", workers.check(&rules::SERVER_WORKERS));
         note("performance.cores", cores.check());
         note("performance.keep_alive_timeout", rules::check_time(*keep_alive_timeout));
         note("performance.body_budget", byte_size::BODY_BUDGET.check(*body_budget));
+        note("performance.scale_target", scale::check_target(*scale_target));
+        for (index, name) in scale_by.iter().enumerate() {
+            note(&format!("performance.scale_by[{index}]"), scale::check_name(name, &scale_by[..index], thread_pools));
+        }
         for (field, message) in trust.faults() {
             note(&format!("performance.trust.{field}"), Err(message));
         }
@@ -203,6 +242,8 @@ impl Default for Performance {
             cores: Cores::Auto,
             keep_alive_timeout: Duration::from_secs(30),
             body_budget: 256 * 1024 * 1024,
+            scale_by: Vec::new(),
+            scale_target: 0.7,
             thread_pools: ThreadPools::default(),
             trust: Trust::default(),
             routes: Vec::new(),

@@ -107,6 +107,7 @@ pub(crate) fn publish(reading: &Reading<'_>) {
         (names::QUEUE_CAPACITY, count(reading.queue_capacity)),
         (names::OVERLOADED, f64::from(u8::from(reading.overloaded))),
         (names::UTILIZATION, reading.utilization),
+        (names::LOAD, reading.load_ratio),
         (names::STREAMS, count(reading.streams)),
         (names::STREAMS_LIMIT, count(reading.streams_limit)),
         (names::STREAM_BUFFERED, count(reading.stream_buffered_bytes)),
@@ -121,6 +122,12 @@ pub(crate) fn publish(reading: &Reading<'_>) {
     for (result, value) in reading.batches.into_iter().flatten() {
         counter!(names::BATCHES, "pool" => pool.clone(), "result" => result).absolute(value);
     }
+}
+
+/// Sets the gauge of the load of the process.
+pub(crate) fn publish_load(ratio: f64) {
+    names::describe();
+    gauge!(names::PROCESS_LOAD).set(ratio);
 }
 
 /// Sets the gauges of the memory for request bodies, which all pools share.

@@ -7,6 +7,7 @@
 //! | `workload_pool_permits_in_use`, `_concurrency_limit` | permits in use; their limit |
 //! | `workload_pool_queue_depth`, `_queue_capacity` | queued tasks; their limit |
 //! | `workload_pool_utilization_ratio` | active threads as a share of the threads that may exist |
+//! | `workload_pool_load_ratio` | [load](crate::load): what arrives, over what the pool can do |
 //! | `workload_pool_overloaded` | 1 while the minimum queue wait has exceeded the target for a whole interval (CoDel) |
 //! | `workload_pool_routes_unmatched` | routes of the settings to this pool that have matched no request yet; absent for a pool without routes |
 //! | `workload_pool_streams`, `_streams_limit` | streams: responses whose body is open after its head; their limit, 0 for none |
@@ -21,6 +22,7 @@
 //! | `workload_pool_first_frame_seconds` | histogram: from submission to the first frame of a stream |
 //! | `workload_pool_frame_gap_seconds` | histogram: between frames of a stream, without the client's stalls |
 //!
+//! `workload_load_ratio`, without a label, is the load of the process.
 //! `workload_request_body_bytes` and `_limit`, without a label, are the memory for request bodies that all pools share.
 //!
 //! Counters and gauges are set from one reading of the pool, so that in every scrape *submitted = Σ results + queued +
@@ -37,14 +39,14 @@ mod facade;
 mod names;
 
 #[cfg(feature = "metrics")]
-pub(crate) use self::facade::{TaskTimes, publish, publish_bodies, publish_routes};
+pub(crate) use self::facade::{TaskTimes, publish, publish_bodies, publish_load, publish_routes};
 #[cfg(feature = "metrics")]
 pub use self::names::{BATCH_ITEMS, DURATION_BUCKETS, HISTOGRAMS, ITEMS_BUCKETS};
 
 #[cfg(not(feature = "metrics"))]
 mod off;
 #[cfg(not(feature = "metrics"))]
-pub(crate) use self::off::{TaskTimes, publish, publish_bodies, publish_routes};
+pub(crate) use self::off::{TaskTimes, publish, publish_bodies, publish_load, publish_routes};
 
 /// The lock on the published metrics. While it is held, no other thread sets them, so that readings are published in
 /// order, and not while a scrape is being rendered.
@@ -77,6 +79,7 @@ pub(crate) struct Reading<'a> {
     pub(crate) streams_limit: usize,
     pub(crate) stream_buffered_bytes: usize,
     pub(crate) utilization: f64,
+    pub(crate) load_ratio: f64,
     pub(crate) counts: Counts,
     /// Batches by result; `None` in a pool without batches.
     pub(crate) batches: Option<[(&'static str, u64); 4]>,

@@ -11,6 +11,8 @@ pub(super) const CONCURRENCY_LIMIT: &str = "workload_pool_concurrency_limit";
 pub(super) const QUEUE_DEPTH: &str = "workload_pool_queue_depth";
 pub(super) const QUEUE_CAPACITY: &str = "workload_pool_queue_capacity";
 pub(super) const UTILIZATION: &str = "workload_pool_utilization_ratio";
+pub(super) const LOAD: &str = "workload_pool_load_ratio";
+pub(super) const PROCESS_LOAD: &str = "workload_load_ratio";
 pub(super) const OVERLOADED: &str = "workload_pool_overloaded";
 pub(super) const ROUTES_UNMATCHED: &str = "workload_pool_routes_unmatched";
 pub(super) const SUBMITTED: &str = "workload_pool_tasks_submitted_total";
@@ -57,6 +59,8 @@ pub(super) fn describe() {
     describe_gauge!(QUEUE_DEPTH, Unit::Count, "Tasks that wait for a permit");
     describe_gauge!(QUEUE_CAPACITY, Unit::Count, "Tasks that may wait for a permit");
     describe_gauge!(UTILIZATION, "Active threads as a share of the threads the pool may have");
+    describe_gauge!(LOAD, "What arrives over what the pool can do, rejected tasks included; above 1 it is too much");
+    describe_gauge!(PROCESS_LOAD, "The greatest load of the pools, or the sum of their CPU parts if that is greater");
     describe_gauge!(
         OVERLOADED,
         "1 while the minimum queue wait has exceeded the target for a whole interval, 0 otherwise"

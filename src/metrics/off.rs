@@ -28,6 +28,8 @@ impl TaskTimes {
 
 pub(crate) const fn publish(_reading: &Reading<'_>) {}
 
+pub(crate) const fn publish_load(_ratio: f64) {}
+
 pub(crate) const fn publish_bodies(_budget: &Budget) {}
 
 pub(crate) const fn publish_routes(_pool: &Workload, _unmatched: usize) {}

@@ -89,6 +89,10 @@ impl CoreBudget {
         Self { cores, members: Vec::new(), counted: Timestamp::default(), next_member: 0, next_seq: 0 }
     }
 
+    pub(crate) const fn cores(&self) -> usize {
+        self.cores
+    }
+
     /// Adds a pool, which has no core until it asks for one.
     pub(crate) fn add(&mut self, share: u32) -> MemberId {
         let id = MemberId(self.next_member);

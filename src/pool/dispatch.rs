@@ -31,8 +31,9 @@ pub(crate) use self::state::{Instantaneous, Offered};
 use super::active_limit::Sampled;
 use super::allotment::{Allot, Report};
 use super::effects::Effects;
+use super::thread_state::ThreadId;
 use super::workers::{AwakeWorker, WorkerId};
-use crate::admission::{Admitted, Finish, Join, Key, Offer, Outcome, Settings, Timestamp};
+use crate::admission::{Admitted, Demand, Finish, Join, Key, Offer, Outcome, Settings, Timestamp};
 use crate::error::Reason;
 use crate::sync::{Mutex, MutexGuard, Thread, lock, park_timeout};
 
@@ -409,6 +410,12 @@ impl<T> Dispatch<T> {
 
     pub(crate) fn instant(&self, now: Timestamp) -> Instantaneous {
         self.lock().instant(now)
+    }
+
+    /// What was asked of the pool so far, the time of all polls, and the workers' threads.
+    pub(crate) fn demand(&self, now: Timestamp) -> (Demand, Duration, Vec<ThreadId>) {
+        let state = self.lock();
+        (state.admission.demand(now), state.workers.poll_time(now), state.workers.threads())
     }
 
     /// The number of cores, for a pool without a budget.

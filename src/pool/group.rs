@@ -1,5 +1,6 @@
 //! The pools of one `Pools`, which share a clock and a budget of cores.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -12,6 +13,7 @@ use super::{cores, thread_state};
 use crate::admission::Timestamp;
 use crate::budget::Budget;
 use crate::config::Cores;
+use crate::load::{PoolLoad, Scale};
 use crate::sync::lock_std as lock;
 use crate::timer::TIMER;
 
@@ -26,6 +28,9 @@ pub(crate) struct Group {
     /// The memory for request bodies that are read or queued.
     pub(super) bodies: Budget,
     origin: Instant,
+    scale: Scale,
+    /// The loads of the pools as they were published last.
+    loads: Mutex<BTreeMap<MemberId, PoolLoad>>,
     cores: Cores,
     budget: Mutex<CoreBudget>,
     members: Mutex<Vec<(MemberId, Weak<dyn Member>)>>,
@@ -52,7 +57,7 @@ pub(super) struct Membership {
 }
 
 impl Group {
-    pub(crate) fn new(cores: Cores, drain: Arc<Drain>, bodies: Budget) -> Arc<Self> {
+    pub(crate) fn new(cores: Cores, drain: Arc<Drain>, bodies: Budget, scale: Scale) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let now = Instant::now();
         Arc::new(Self {
@@ -60,6 +65,8 @@ impl Group {
             drain,
             bodies,
             origin: now,
+            scale,
+            loads: Mutex::default(),
             cores,
             budget: Mutex::new(CoreBudget::new(cores::available(cores))),
             members: Mutex::default(),
@@ -100,6 +107,17 @@ impl Group {
         let cores = cores::available(self.cores);
         let allots = lock(&self.budget).set_cores(cores, self.now());
         self.distribute(allots);
+    }
+
+    /// The load of the process, from the loads of its pools as they were published last.
+    pub(super) fn load_ratio(&self) -> f64 {
+        let loads = lock(&self.loads).values().cloned().collect();
+        self.scale.load(loads).ratio
+    }
+
+    /// The number of cores that the pools share.
+    pub(super) fn cores(&self) -> usize {
+        lock(&self.budget).cores()
     }
 
     /// Delivers messages of the budget to their pools, and the reports of these pools to the budget.
@@ -148,6 +166,11 @@ impl Membership {
         self.group.distribute(allots);
     }
 
+    /// Keeps the pool's load for that of the process.
+    pub(super) fn keep_load(&self, load: PoolLoad) {
+        lock(&self.group.loads).insert(self.id, load);
+    }
+
     /// Passes the number of runnable workers to the budget. The result is the number of those of all pools for each
     /// core.
     pub(super) fn sampled(&self, runnable: usize) -> usize {
@@ -158,6 +181,7 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         lock(&self.group.members).retain(|(id, _)| *id != self.id);
+        lock(&self.group.loads).remove(&self.id);
         let allots = lock(&self.group.budget).remove(self.id, self.group.now());
         self.group.distribute(allots);
     }

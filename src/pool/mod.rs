@@ -14,6 +14,7 @@
 //! | `cores`, `allotment` | the number of cores; the cores of one pool |
 //! | `active_limit`, `core_budget` | how many workers of a pool may be awake; the cores of all pools |
 //! | `workers`, `effects`, `dispatch` | awake and parked workers; deferred work; the lock |
+//! | `load_meter` | the pool's load |
 //! | `runnable`, `task_log`, `local`, `open_stream`, `current` | a task of any type; its log; thread-local values of a worker; an open stream; the running task |
 //! | `rider` | a task that rides in the permit of another |
 //! | `group`, `shared`, `publish`, `sampler` | all pools; the parts of one pool; its metrics; the sampler |
@@ -39,6 +40,7 @@ mod effects;
 mod group;
 mod handle;
 mod item;
+mod load_meter;
 mod local;
 mod open_stream;
 mod publish;

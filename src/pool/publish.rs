@@ -1,5 +1,5 @@
-//! Publishes a pool's numbers to the metrics recorder shortly after they changed, and logs the beginning and end of an
-//! overload.
+//! Publishes a pool's numbers to the metrics recorder shortly after they changed and while its load is not 0, and logs
+//! the beginning and end of an overload.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,11 +18,15 @@ const DELAY: Duration = Duration::from_millis(500);
 pub(super) fn publish(pool: &Shared, _guard: &PublishGuard) {
     metrics::publish(&pool.numbers().reading());
     metrics::publish_bodies(&pool.plan.group.bodies);
+    pool.membership.keep_load(pool.load());
+    metrics::publish_load(pool.plan.group.load_ratio());
 }
 
 /// Schedules a publication, unless one is scheduled already.
 pub(super) fn changed(pool: &Arc<Shared>) {
     if !pool.publication_due.load(Ordering::Relaxed) && !pool.publication_due.swap(true, Ordering::AcqRel) {
+        // Publications go on until the pool's load is 0, so this is a change after a rest.
+        pool.load.resume(pool.now());
         let weak = Arc::downgrade(pool);
         let set = METRICS.try_set(soon(), move || weak.upgrade().and_then(|pool| publish_due(&pool)));
         if !set {
@@ -49,8 +53,10 @@ fn publish_due(pool: &Shared) -> Option<Instant> {
         (true, false) => tracing::info!(target: "tower_offload", pool = %name, "overload has ended"),
         _ => {}
     }
-    // An overload can end without any further event in the pool.
-    (*overloaded && !pool.publication_due.swap(true, Ordering::AcqRel)).then(soon)
+    // An overload can end without any further event in the pool, and so can a load.
+    let goes_on =
+        *overloaded || *in_flight > 0 || *queued_tasks > 0 || !pool.load.is_at_rest(pool.now(), &pool.dispatch);
+    (goes_on && !pool.publication_due.swap(true, Ordering::AcqRel)).then(soon)
 }
 
 fn soon() -> Instant {
@@ -67,6 +73,7 @@ impl Drop for Shared {
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 mod tests {
     use super::*;
+    use crate::error::Reason;
     use crate::pool::Plan;
 
     #[test]
@@ -78,5 +85,14 @@ mod tests {
         assert!(is_due(), "a publication is scheduled");
         assert_eq!(publish_due(&pool), None);
         assert!(!is_due());
+    }
+
+    #[test]
+    fn publications_go_on_while_a_pool_has_a_load() {
+        let pool = Shared::new(Plan::of_one_worker());
+        changed(&pool);
+        pool.dispatch.count_rejected(Reason::Draining);
+        assert!(publish_due(&pool).is_some(), "its counters have changed");
+        assert!(pool.publication_due.load(Ordering::Relaxed));
     }
 }

@@ -13,6 +13,7 @@ use super::batches::Batches;
 use super::context::ContextHooks;
 use super::dispatch::{Dispatch, Instantaneous};
 use super::group::{Group, Member, Membership};
+use super::load_meter::LoadMeter;
 use super::runnable::{CutOff, TaskPool, TaskRef};
 use super::stats::PoolStats;
 use super::streams::Streams;
@@ -24,6 +25,9 @@ use crate::budget::Budget;
 use crate::config::Cores;
 use crate::config::{BatchSettings, BodyPolicy, Trust};
 use crate::error::{Reason, Rejection};
+use crate::load::PoolLoad;
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+use crate::load::Scale;
 use crate::metrics::TaskTimes;
 use crate::timer::Earliest;
 use crate::workload::Workload;
@@ -44,6 +48,7 @@ pub(crate) struct Shared {
     pub(super) cut_off: CutOff,
     pub(super) streams: Streams,
     pub(super) batches: Batches,
+    pub(super) load: LoadMeter,
     stream_times: Mutex<TaskTimes>,
     pub(super) start_failed: AtomicBool,
     /// A publication of the metrics is due.
@@ -100,7 +105,7 @@ impl Plan {
             stack_size: None,
             trust: Trust::default(),
             verbose: false,
-            group: Group::new(Cores::Auto, Arc::default(), Budget::new(0)),
+            group: Group::new(Cores::Auto, Arc::default(), Budget::new(0), Scale::default()),
             share: 1,
             hooks: Hooks::default(),
             body: BodyPolicy::default(),
@@ -120,6 +125,7 @@ impl Shared {
         Arc::new_cyclic(|this: &Weak<Self>| Self {
             dispatch: Dispatch::new(plan.admission, id, plan.workers),
             membership: plan.group.join(plan.share, this.clone()),
+            load: LoadMeter::new(plan.group.now()),
             stream_times: Mutex::new(TaskTimes::of(&plan.name)),
             plan,
             id,
@@ -163,6 +169,12 @@ impl Shared {
         PoolStats { active_tasks: self.running.list(now), ..self.numbers() }
     }
 
+    /// The pool's load.
+    pub(super) fn load(&self) -> PoolLoad {
+        let measured = self.load.read(self.now(), &self.dispatch, self.plan.group.cores());
+        PoolLoad::new(self.name().clone(), measured)
+    }
+
     /// The pool's numbers alone.
     pub(super) fn numbers(&self) -> PoolStats {
         let Instantaneous { admission, overloaded, draining, workers, workers_max, active } =
@@ -182,6 +194,7 @@ impl Shared {
             stream_buffered_bytes: self.streams.buffered(),
             overloaded,
             draining,
+            load_ratio: self.load().ratio,
             counts: admission.counts,
             batches: self.batches.counts(),
             active_tasks: Vec::new(),

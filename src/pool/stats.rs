@@ -37,6 +37,8 @@ pub struct PoolStats {
     pub overloaded: bool,
     /// Whether the pool rejects every new task, and finishes those that it has.
     pub draining: bool,
+    /// The pool's [load](crate::load): 1 means that as much arrives as the pool can do.
+    pub load_ratio: f64,
     /// Streams: responses whose body is open after its head.
     pub streams: usize,
     /// Streams that may be open at once; 0 without a limit.
@@ -86,6 +88,7 @@ impl PoolStats {
             streams_limit: self.streams_limit,
             stream_buffered_bytes: self.stream_buffered_bytes,
             utilization: self.utilization(),
+            load_ratio: self.load_ratio,
             counts: self.counts,
             batches: self.batches.map(|batches| batches.by_result()),
         }

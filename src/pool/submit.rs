@@ -21,6 +21,7 @@ use crate::admission::{Offer, Outcome};
 use crate::budget::Budget;
 use crate::config::{BatchSettings, BodyPolicy, Trust};
 use crate::error::{Reason, Rejection};
+use crate::load::PoolLoad;
 use crate::metrics::PublishGuard;
 use crate::options::TaskOptions;
 use crate::shield::shielded;
@@ -82,6 +83,12 @@ impl Pool {
     #[must_use]
     pub fn stats(&self) -> PoolStats {
         self.shared().stats()
+    }
+
+    /// The pool's [load](crate::load).
+    #[must_use]
+    pub fn load(&self) -> PoolLoad {
+        self.shared().load()
     }
 
     /// The pool's numbers without the list of its tasks.

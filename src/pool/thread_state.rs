@@ -1,4 +1,4 @@
-//! The kernel's state of a thread: runnable or blocked.
+//! What the kernel says about a thread: whether it is runnable or blocked, and its CPU time.
 
 use std::time::Duration;
 
@@ -23,6 +23,38 @@ pub(super) fn current() -> Option<ThreadId> {
 /// or has ended is not, nor is a thread whose state cannot be read.
 pub(super) fn runs(thread: ThreadId) -> bool {
     std::fs::read(format!("/proc/self/task/{thread}/stat")).is_ok_and(|stat| state_in(&stat) == Some(b'R'))
+}
+
+/// The CPU time of a thread of this process, from the scheduler, or else from its times in clock ticks: see proc(5).
+/// `None` if the kernel shows neither, or the thread has ended.
+#[cfg(target_os = "linux")]
+pub(super) fn cpu_time(thread: ThreadId) -> Option<Duration> {
+    let read = |file: &str| std::fs::read(format!("/proc/self/task/{thread}/{file}")).ok();
+    read("schedstat").and_then(|times| scheduled(&times)).or_else(|| ticks_in(&read("stat")?).map(of_ticks))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn cpu_time(_thread: ThreadId) -> Option<Duration> {
+    None
+}
+
+/// The first number is the time on a core, in nanoseconds.
+fn scheduled(schedstat: &[u8]) -> Option<Duration> {
+    let text = std::str::from_utf8(schedstat).ok()?;
+    text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+}
+
+/// Times in user mode and in the kernel: the twelfth and thirteenth field after the name.
+fn ticks_in(stat: &[u8]) -> Option<u64> {
+    let name_ends = stat.iter().rposition(|&byte| byte == b')')?;
+    let text = std::str::from_utf8(&stat[name_ends + 1..]).ok()?;
+    let mut times = text.split_whitespace().skip(11).map(str::parse::<u64>);
+    Some(times.next()?.ok()? + times.next()?.ok()?)
+}
+
+/// Linux shows times to programs in hundredths of a second on every architecture that Rust supports.
+fn of_ticks(ticks: u64) -> Duration {
+    Duration::from_millis(ticks * 10)
 }
 
 /// The time between two samples is at least this multiple of the time that a sample takes, because reading the states
@@ -62,6 +94,24 @@ mod tests {
         assert_eq!(rest(millis(1), millis(2)), millis(40));
         assert_eq!(rest(millis(1), Duration::from_secs(60)), LONGEST_REST);
         assert_eq!(rest(millis(100), Duration::from_secs(60)), millis(100));
+    }
+
+    #[test]
+    fn cpu_times_are_read_from_both_files() {
+        assert_eq!(scheduled(b"1234567890 55 3\n"), Some(Duration::from_nanos(1_234_567_890)));
+        assert_eq!(scheduled(b""), None);
+        let stat = b"42 (a) b) R 1 2 3 4 5 6 7 8 9 10 150 7 0 0 20 0";
+        assert_eq!(ticks_in(stat).map(of_ticks), Some(Duration::from_millis(1570)));
+        assert_eq!(ticks_in(b"42 (a) R 1 2"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_cpu_time_of_a_thread_grows_while_it_computes() {
+        let this = current().unwrap();
+        let before = cpu_time(this).unwrap();
+        while cpu_time(this).unwrap() < before + Duration::from_millis(20) {}
+        assert_eq!(cpu_time(ThreadId::MAX), None);
     }
 
     #[cfg(target_os = "linux")]

@@ -42,6 +42,7 @@ fn run(pool: &Arc<Shared>, worker: WorkerId) {
     if let Some(hook) = &pool.plan.hooks.worker.on_stop {
         shielded(|| hook());
     }
+    pool.load.worker_ends();
     local::leave();
 }
 

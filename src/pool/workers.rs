@@ -47,6 +47,8 @@ pub(super) struct Workers {
     /// How many workers found no task, and will look once more before they park.
     rechecking: usize,
     pub(super) active: usize,
+    /// The time of all polls that have ended.
+    poll_time: Duration,
     /// After a thread could not be started, no other start is tried before this time.
     start_blocked_until: Timestamp,
 }
@@ -92,6 +94,7 @@ impl Workers {
             waking: 0,
             rechecking: 0,
             active: 0,
+            poll_time: Duration::ZERO,
             start_blocked_until: Timestamp::from_nanos(0),
         }
     }
@@ -215,7 +218,9 @@ impl Workers {
         self.active -= 1;
         let since = self.workers[worker].as_mut().and_then(|worker| worker.polling_since.take());
         if let Some(since) = since {
-            self.limit.record_poll(now.since(since));
+            let time = now.since(since);
+            self.poll_time += time;
+            self.limit.record_poll(time);
         }
     }
 
@@ -300,6 +305,17 @@ impl Workers {
         }
         self.sample_from = last.map_or(0, |last| last + 1);
         (sample, self.awake())
+    }
+
+    /// The threads of the workers, as far as the kernel shows them.
+    pub(super) fn threads(&self) -> Vec<ThreadId> {
+        self.workers.iter().flatten().filter_map(|worker| worker.id).collect()
+    }
+
+    /// The time of all polls, those that go on included.
+    pub(super) fn poll_time(&self, now: Timestamp) -> Duration {
+        let polling = self.workers.iter().flatten().filter_map(|worker| worker.polling_since);
+        self.poll_time + polling.map(|since| now.since(since)).sum::<Duration>()
     }
 
     /// Adjusts the active limit to a sample of the workers. The result is the time until the next sample, if one is

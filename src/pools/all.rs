@@ -8,8 +8,9 @@ use super::builder::{BuildError, PoolsBuilder};
 use super::routes::Routes;
 use crate::admission::{Bounds, Discipline, Limit, Settings};
 use crate::budget::Budget;
-use crate::config::{Concurrency, Config, PoolConfig, Queue, Trust};
+use crate::config::{Concurrency, Config, Performance, PoolConfig, Queue, Trust};
 use crate::error::UnknownPool;
+use crate::load::{Load, Scale};
 use crate::pool::{ContextHooks, Drain, Group, Hooks, Plan, Pool, PoolStats, WorkerHooks};
 use crate::threads;
 use crate::workload::{PoolName, Workload};
@@ -66,6 +67,7 @@ struct All {
     /// Tasks run on the thread that awaits them.
     disabled: bool,
     drain: Arc<Drain>,
+    scale: Scale,
 }
 
 impl Pools {
@@ -86,7 +88,9 @@ impl Pools {
         config.validate()?;
         let drain = Arc::<Drain>::default();
         let bodies = Budget::new(config.performance.body_budget);
-        let group = Group::new(config.performance.cores, drain.clone(), bodies);
+        let Performance { scale_by, scale_target, .. } = &config.performance;
+        let scale = Scale { by: scale_by.clone(), target: *scale_target };
+        let group = Group::new(config.performance.cores, drain.clone(), bodies, scale.clone());
         let verbose = config.general.verbose;
         let mut pools = Vec::new();
         for (name, settings) in config.performance.thread_pools.iter() {
@@ -102,7 +106,7 @@ impl Pools {
             return Err(BuildError::UnknownPool(UnknownPool::new(name, known)));
         }
         let routes = Routes::new(config.performance.routes.clone());
-        Ok(Self { all: Arc::new(All { routes, verbose, drain, ..All::of(pools) }) })
+        Ok(Self { all: Arc::new(All { routes, verbose, drain, scale, ..All::of(pools) }) })
     }
 
     /// A builder for pools whose settings are set in code.
@@ -172,6 +176,17 @@ impl Pools {
         self.iter().map(Pool::stats).collect()
     }
 
+    /// The [load](crate::load) of the process and of every pool: how much arrives, over how much the pools can do.
+    ///
+    /// ```
+    /// let load = tower_offload::Pools::default().load();
+    /// assert_eq!((load.ratio, load.factor(), load.bound_by), (0.0, 0.0, None));
+    /// ```
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.all.scale.load(self.iter().map(Pool::load).collect())
+    }
+
     /// The routes of the settings, and which of them have matched a request.
     pub(crate) fn routes(&self) -> &Routes {
         &self.all.routes
@@ -189,7 +204,14 @@ impl Pools {
 
 impl All {
     fn of(pools: Vec<Pool>) -> Self {
-        Self { pools, routes: Routes::default(), verbose: false, disabled: false, drain: Arc::default() }
+        Self {
+            pools,
+            routes: Routes::default(),
+            verbose: false,
+            disabled: false,
+            drain: Arc::default(),
+            scale: Scale::default(),
+        }
     }
 }
 
@@ -257,7 +279,7 @@ mod tests {
             &Workload::CPU,
             settings,
             &Trust::default(),
-            &Group::new(Cores::Auto, Arc::default(), Budget::new(0)),
+            &Group::new(Cores::Auto, Arc::default(), Budget::new(0), Scale::default()),
             false,
             Hooks::default(),
         )

@@ -6,7 +6,9 @@
 use serde::{Serialize, Serializer};
 
 use super::status::Totals;
+use crate::load::Load;
 use crate::pool::{ActiveTask, PoolStats};
+use crate::workload::Workload;
 
 #[derive(Serialize)]
 pub(super) struct Document<'a> {
@@ -21,6 +23,17 @@ pub(super) struct Readiness<'a> {
     pools: InOrder<Vec<(&'a str, &'static str)>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+}
+
+/// The load, for autoscalers: numbers, and the names of pools.
+#[derive(Serialize)]
+pub(super) struct ScaleNumbers<'a> {
+    load: f64,
+    target: f64,
+    factor: f64,
+    /// `null` while there is no load, and if the sum of the CPU parts is the load.
+    bound_by: Option<&'a str>,
+    pools: InOrder<Vec<(&'a str, f64)>>,
 }
 
 #[derive(Serialize)]
@@ -46,6 +59,7 @@ struct PoolNumbers<'a> {
     overloaded: bool,
     draining: bool,
     utilization_percent: f64,
+    load_ratio: f64,
     streams: StreamNumbers,
     submitted: u64,
     results: InOrder<Vec<(&'static str, u64)>>,
@@ -92,6 +106,19 @@ impl<'a> Readiness<'a> {
     }
 }
 
+impl<'a> ScaleNumbers<'a> {
+    pub(super) fn of(load: &'a Load) -> Self {
+        let pools = load.pools.iter().map(|pool| (pool.name.as_str(), thousandths(pool.ratio)));
+        Self {
+            load: thousandths(load.ratio),
+            target: load.target,
+            factor: thousandths(load.factor()),
+            bound_by: load.bound_by.as_ref().map(Workload::as_str),
+            pools: InOrder(pools.collect()),
+        }
+    }
+}
+
 impl<'a> PoolNumbers<'a> {
     fn of(stats: &'a PoolStats) -> Self {
         Self {
@@ -107,6 +134,7 @@ impl<'a> PoolNumbers<'a> {
             overloaded: stats.overloaded,
             draining: stats.draining,
             utilization_percent: tenths(stats.utilization() * 100.0),
+            load_ratio: thousandths(stats.load_ratio),
             streams: StreamNumbers {
                 open: stats.streams,
                 limit: stats.streams_limit,

@@ -2,7 +2,7 @@
 //!
 //! | endpoint | service |
 //! |---|---|
-//! | `/health/thread-pools`, `…/ready`, `…/log-status` | [`StatsService`] |
+//! | `/health/thread-pools`, `…/ready`, `…/scale`, `…/log-status` | [`StatsService`] |
 //! | `/metrics` | `MetricsService` (feature `prometheus`), or your own with [`Pools::publish_metrics`](crate::Pools::publish_metrics) |
 
 mod answer;

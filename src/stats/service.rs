@@ -9,7 +9,7 @@ use http::{Method, Request, Response, StatusCode};
 use tower_service::Service;
 
 use super::answer;
-use super::json::{Document, Readiness};
+use super::json::{Document, Readiness, ScaleNumbers};
 use crate::body::FullBody;
 use crate::error::UnknownPool;
 use crate::pool::Pool;
@@ -26,6 +26,7 @@ const BASE: &str = "/thread-pools";
 /// | `GET /health/thread-pools` | the numbers of all pools as JSON; only while `verbose` is on |
 /// | `POST /health/thread-pools/log-status` | writes the [status block](Pools::log_current_status) to the log; only while `verbose` is on |
 /// | `GET /health/thread-pools/ready` | 200, or 503 while the application drains or a pool of [`ready_by`](Self::ready_by) is overloaded |
+/// | `GET /health/thread-pools/scale` | the [load](crate::load) of the process and of each pool, for autoscalers |
 ///
 /// Another method is a 405, another path a 404; while `verbose` is off the first two paths are a 404. They show
 /// functions, methods and paths of running tasks, and never queries, headers or bodies. Do not expose them to the
@@ -89,6 +90,10 @@ impl StatsService {
         match (path, method) {
             ("/ready", &Method::GET | &Method::HEAD) => self.readiness(),
             ("/ready", _) => answer::method_not_allowed("GET, HEAD"),
+            ("/scale", &Method::GET | &Method::HEAD) => {
+                answer::json(StatusCode::OK, &ScaleNumbers::of(&self.pools.load()))
+            }
+            ("/scale", _) => answer::method_not_allowed("GET, HEAD"),
             ("" | "/", &Method::GET | &Method::HEAD) if verbose => {
                 answer::json(StatusCode::OK, &Document::of(&self.pools.stats()))
             }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::json::{Document, Readiness};
+use super::json::{Document, Readiness, ScaleNumbers};
 use super::status::block;
 use crate::admission::Counts;
+use crate::load::{Measured, PoolLoad, Scale};
 use crate::pool::{ActiveTask, PoolStats};
 use crate::workload::Workload;
 
@@ -21,6 +22,7 @@ fn pool(name: &'static str, active_threads: usize, max_workers: usize, queued_ta
         queue_capacity: 1000,
         overloaded: queued_tasks > 0,
         draining: false,
+        load_ratio: active_threads as f64 / 10.0,
         streams: active_threads * 2,
         streams_limit: 100,
         stream_buffered_bytes: active_threads * 1000,
@@ -82,6 +84,7 @@ fn the_json_is_this_to_the_letter() {
             + &format!(
                 r#""concurrency_limit":{max},"overloaded":{overloaded},"draining":false,"utilization_percent":{percent},"#
             )
+            + &format!(r#""load_ratio":{},"#, active as f64 / 10.0)
             + &format!(r#""streams":{{"open":{},"limit":100,"buffered_bytes":{active}000}},"#, active * 2)
             + &format!(
                 r#""submitted":{submitted},"results":{{"ok":39,"error":0,"panicked":0,"cancelled":0,"stalled":0,"shed":1,"expired":0,"rejected":0}}}}"#
@@ -107,4 +110,22 @@ fn readiness_lists_the_overloaded_pools_in_their_order() {
     assert_eq!(shown(false, &stats), r#"{"ready":false,"pools":{"io":"overloaded","db":"overloaded"}}"#);
     assert_eq!(shown(false, &stats[1..2]), r#"{"ready":true,"pools":{}}"#);
     assert_eq!(shown(true, &[]), r#"{"ready":false,"pools":{},"reason":"draining"}"#);
+}
+
+#[test]
+fn the_load_for_autoscalers_is_this_to_the_letter() {
+    let pool = |name, permits, cpu| {
+        let measured = Measured { permits, cpu, arrivals_per_second: 9.0, starts_none: false };
+        PoolLoad::new(Workload::from_static(name), measured)
+    };
+    let shown = |pools| serde_json::to_string(&ScaleNumbers::of(&Scale::default().load(pools))).unwrap();
+    assert_eq!(
+        shown(vec![pool("io", 0.02, 0.001), pool("inference", 1.8304, 0.9), pool("db", 0.0, 0.0)]),
+        r#"{"load":1.83,"target":0.7,"factor":2.615,"bound_by":"inference","pools":{"io":0.02,"inference":1.83,"db":0.0}}"#
+    );
+    assert_eq!(
+        shown(vec![pool("io", 0.1, 0.5), pool("cpu", 0.2, 0.5)]),
+        r#"{"load":1.0,"target":0.7,"factor":1.429,"bound_by":null,"pools":{"io":0.5,"cpu":0.5}}"#
+    );
+    assert_eq!(shown(Vec::new()), r#"{"load":0.0,"target":0.7,"factor":0.0,"bound_by":null,"pools":{}}"#);
 }

@@ -15,13 +15,13 @@ async fn status(app: &Router, method: &str, path: &str) -> StatusCode {
 }
 
 async fn answers_below(app: &Router, base: &str) {
-    for (method, path) in [("GET", ""), ("POST", "/log-status"), ("GET", "/ready")] {
+    for (method, path) in [("GET", ""), ("POST", "/log-status"), ("GET", "/ready"), ("GET", "/scale")] {
         assert_eq!(status(app, method, &format!("{base}{path}")).await, 200, "{method} {base}{path}");
     }
-    for (method, path) in [("POST", ""), ("GET", "/log-status"), ("POST", "/ready")] {
+    for (method, path) in [("POST", ""), ("GET", "/log-status"), ("POST", "/ready"), ("POST", "/scale")] {
         assert_eq!(status(app, method, &format!("{base}{path}")).await, 405, "{method} {base}{path}");
     }
-    for path in ["/none", "/ready/none", "s"] {
+    for path in ["/none", "/ready/none", "/scale/io", "s"] {
         assert_eq!(status(app, "GET", &format!("{base}{path}")).await, 404, "{base}{path}");
     }
 }
@@ -66,4 +66,17 @@ async fn pools_appear_in_the_order_of_the_settings() {
     let text = response.into_body();
     let places = names.map(|name| text.find(&format!("\"{name}\":{{\"max_workers\":1,")).expect("each pool is shown"));
     assert!(places.is_sorted(), "{text}");
+}
+
+#[tokio::test]
+async fn the_load_is_shown_without_verbose_and_has_no_task_in_it() {
+    let pools = Pools::builder().pool("cpu", PoolConfig::new(1)).build().expect("the settings are valid");
+    let response = answer(StatsService::new(&pools), request("GET", "/health/thread-pools/scale")).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let shown: serde_json::Value = serde_json::from_str(response.body()).expect("it is JSON");
+    let idle = serde_json::json!({
+        "load": 0.0, "target": 0.7, "factor": 0.0, "bound_by": null,
+        "pools": { "io": 0.0, "cpu": 0.0, "inference": 0.0, "embedding": 0.0, "db": 0.0 },
+    });
+    assert_eq!(shown, idle);
 }

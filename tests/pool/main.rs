@@ -11,6 +11,7 @@ mod draining;
 mod handles;
 mod hooks;
 mod limits;
+mod load;
 mod logging;
 mod nested;
 mod numbers;

@@ -160,7 +160,7 @@ impl<T> Admission<T> {
             _ => {}
         }
         self.unlink(index);
-        self.counts.refused(reason);
+        self.count_refused(reason);
         let retry_after = self.retry_after(self.clock);
         // A payload is missing only if its caller panicked before it stored one.
         evicted.extend(self.slab.remove(index).map(|task| Evicted { key, task, reason, retry_after }));

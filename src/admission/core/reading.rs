@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::counts::Snapshot;
+use super::super::occupancy::Demand;
 use super::super::slab::{Key, NONE, State};
 use super::super::timestamp::Timestamp;
 use super::Admission;
@@ -75,6 +76,18 @@ impl<T> Admission<T> {
             capacity: self.settings.capacity,
             counts: self.counts,
             overloaded: self.is_overloaded(self.clock),
+        }
+    }
+
+    /// What was asked of the permits, and how they were used, until `now`.
+    #[must_use]
+    pub fn demand(&self, now: Timestamp) -> Demand {
+        let used = self.permits.in_use() + self.takeable();
+        Demand {
+            arrived: self.counts.submitted,
+            started: self.counts.submitted - self.occupancy.unstarted - (self.queued - self.takeable()) as u64,
+            permit_time: self.occupancy.permit_time(now, used),
+            limit: self.limiter.current(),
         }
     }
 

@@ -36,7 +36,7 @@ impl<T> Admission<T> {
     pub fn offer_riding(&mut self, now: Timestamp, offer: Offer) -> Result<Key, Reason> {
         self.pass(now);
         self.counts.submitted += 1;
-        self.refusal(now, offer).inspect_err(|&reason| self.counts.refused(reason))?;
+        self.refusal(now, offer).inspect_err(|&reason| self.count_refused(reason))?;
         self.without_permit += 1;
         Ok(self.slab.insert(State::InFlight, now, offer.level as u8))
     }

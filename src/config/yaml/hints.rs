@@ -4,8 +4,17 @@ use crate::config::nearest::{list, nearest};
 
 pub(super) const ROOT: &[&str] = &["general", "performance", "server", "app"];
 pub(super) const GENERAL: &[&str] = &["verbose"];
-pub(super) const PERFORMANCE: &[&str] =
-    &["workers", "cores", "keep_alive_timeout", "body_budget", "thread_pools", "trust", "routes"];
+pub(super) const PERFORMANCE: &[&str] = &[
+    "workers",
+    "cores",
+    "keep_alive_timeout",
+    "body_budget",
+    "scale_by",
+    "scale_target",
+    "thread_pools",
+    "trust",
+    "routes",
+];
 pub(super) const SERVER: &[&str] =
     &["host", "port", "shutdown_delay", "shutdown_timeout", "header_read_timeout", "max_connection_age"];
 pub(super) const POOL: &[&str] = &[

@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use super::hints;
 use super::tree::{Data, Node, join};
-use super::values::{bytes, cores, flag, host, port, time, time_or_zero, workers, wrong};
+use super::values::{bytes, cores, flag, host, port, scale_target, time, time_or_zero, workers, wrong};
 use crate::config::byte_size;
 use crate::config::nearest::list;
 use crate::config::pool::{PoolConfig, ThreadPools, Workers};
 use crate::config::route::{self, Route};
 use crate::config::rules;
+use crate::config::scale;
 use crate::config::settings::{Config, General, Performance, ServerConfig};
 use crate::workload::Workload;
 
@@ -128,7 +129,7 @@ impl Reader {
     fn performance(&mut self, section: &Entry<'_>, performance: &mut Performance) {
         let entries = self.section(section);
         let routed = entries.iter().find(|entry| entry.name == "routes").map_or_else(HashSet::new, pools_of_routes);
-        let mut routes = None;
+        let (mut routes, mut scale_by) = (None, None);
         for entry in entries {
             match entry.name {
                 "workers" => self.take(&entry, |data| workers(data, &rules::SERVER_WORKERS), &mut performance.workers),
@@ -140,12 +141,17 @@ impl Reader {
                 "thread_pools" => self.thread_pools(&entry, &routed, &mut performance.thread_pools),
                 "trust" => self.trust(&entry, &mut performance.trust),
                 "routes" => routes = Some(entry),
+                "scale_by" => scale_by = Some(entry),
+                "scale_target" => self.take(&entry, scale_target, &mut performance.scale_target),
                 _ => self.unknown(&entry, hints::PERFORMANCE),
             }
         }
         // Read last, because the pools that they name may be below them in the file.
         if let Some(routes) = routes {
             performance.routes = self.routes(&routes, &performance.thread_pools);
+        }
+        if let Some(scale_by) = scale_by {
+            performance.scale_by = self.scale_by(&scale_by, &performance.thread_pools);
         }
     }
 
@@ -248,6 +254,38 @@ impl Reader {
             }
         }
         routes
+    }
+
+    /// Reads the names of pools: a list, or one name.
+    fn scale_by(&mut self, section: &Entry<'_>, pools: &ThreadPools) -> Vec<Workload> {
+        let nodes = match &section.value.data {
+            Data::List(nodes) if !nodes.is_empty() => nodes.as_slice(),
+            Data::Text(_) => std::slice::from_ref(section.value),
+            other => {
+                let message = match other {
+                    Data::List(_) => "no pool is given; leave the key out if all pools count".to_owned(),
+                    other => wrong(other, "a list of pools", "give one such as `[inference]`"),
+                };
+                self.note(section.at(), &section.path, message);
+                return Vec::new();
+            }
+        };
+        let mut names = Vec::new();
+        for (index, node) in nodes.iter().enumerate() {
+            let name = match &node.data {
+                Data::Text(name) => Ok(Workload::from(name.as_str())),
+                other => Err(wrong(other, "the name of a pool", "give one such as `inference`")),
+            };
+            let checked = name.and_then(|name| scale::check_name(&name, &names, pools).map(|()| name));
+            match checked {
+                Ok(name) => names.push(name),
+                Err(message) => {
+                    let at = if matches!(node.data, Data::Null) { section.key.at } else { node.at };
+                    self.note(at, &join(&section.path, &format!("[{index}]")), message);
+                }
+            }
+        }
+        names
     }
 
     /// Reads a value into `target`, or notes why it is not valid.

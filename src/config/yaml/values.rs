@@ -12,6 +12,7 @@ use crate::config::nearest::{list, nearest};
 use crate::config::overload::Concurrency;
 use crate::config::pool::{Cores, Workers};
 use crate::config::rules::{self, Count, TIME_REMEDY};
+use crate::config::scale;
 
 /// The message about a value of the wrong type.
 pub(super) fn wrong(data: &Data, wanted: &str, remedy: &str) -> String {
@@ -110,6 +111,15 @@ pub(super) fn word<T: Clone>(data: &Data, known: &[(&str, T)]) -> Result<T, Stri
         None => format!("give one of {}", list(&words)),
     };
     Err(format!("{} is unknown here; {remedy}", data.shown()))
+}
+
+pub(super) fn scale_target(data: &Data) -> Result<f64, String> {
+    let load = match data {
+        Data::Integer(number) => *number as f64,
+        Data::Float(number) => *number,
+        other => return Err(wrong(other, "a load", scale::TARGET_REMEDY)),
+    };
+    scale::check_target(load).map(|()| load)
 }
 
 pub(super) fn header(data: &Data) -> Result<HeaderName, String> {

@@ -12,7 +12,7 @@ use crate::config::error::ConfigError;
 use crate::config::overload::{Concurrency, Queue, QueueTarget};
 use crate::config::pool::{Cores, PoolConfig, Workers};
 use crate::config::route::Route;
-use crate::config::settings::Config;
+use crate::config::settings::{Config, Performance};
 use crate::config::trust::{Malformed, Trust};
 
 impl Config {
@@ -55,6 +55,13 @@ impl Config {
         ];
         if let Cores::Count(count) = performance.cores {
             inner.insert(1, ("cores", count.into()));
+        }
+        if !performance.scale_by.is_empty() {
+            let names = performance.scale_by.iter().map(|name| name.as_str().into());
+            inner.push(("scale_by", Value::Sequence(names.collect())));
+        }
+        if performance.scale_target != Performance::default().scale_target {
+            inner.push(("scale_target", performance.scale_target.into()));
         }
         if performance.trust != Trust::default() {
             inner.push(("trust", trust(&performance.trust)));
