@@ -49,6 +49,11 @@
 //! spent in polls, which is more if tasks block in them.
 
 mod pool_load;
+#[cfg(feature = "__internals")]
+#[doc(hidden)]
+pub mod window;
+#[cfg(not(feature = "__internals"))]
+#[allow(unreachable_pub, reason = "the tests of this repository use it")]
 mod window;
 
 pub(crate) use self::pool_load::Scale;

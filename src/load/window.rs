@@ -25,22 +25,25 @@ const ROUNDING: f64 = 1e-6;
 
 /// One reading of a pool's counters.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sums {
-    pub(crate) demand: Demand,
+pub struct Sums {
+    /// The sums of its admission.
+    pub demand: Demand,
     /// The CPU time of all tasks.
-    pub(crate) cpu_time: Duration,
+    pub cpu_time: Duration,
 }
 
 /// What a pool could use in full when it was read.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Capacity {
-    pub(crate) permits: usize,
-    pub(crate) cores: usize,
+pub struct Capacity {
+    /// Its concurrency limit.
+    pub permits: usize,
+    /// The cores of all pools.
+    pub cores: usize,
 }
 
 /// Readings of one pool's counters.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub struct Window {
     last: Sums,
     /// The oldest first. The first is the last one that is at least as old as the window, if there is one.
     recent: VecDeque<Entry>,
@@ -61,35 +64,42 @@ struct Entry {
 
 /// What a window shows. All numbers are finite, and none is negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Measured {
-    pub(crate) permits: f64,
-    pub(crate) cpu: f64,
-    pub(crate) arrivals_per_second: f64,
+pub struct Measured {
+    /// Arrivals a second × mean time in flight ÷ concurrency limit.
+    pub permits: f64,
+    /// Arrivals a second × mean CPU time of a task ÷ cores.
+    pub cpu: f64,
+    /// Tasks that were submitted a second.
+    pub arrivals_per_second: f64,
     /// Tasks arrive, and none is started.
-    pub(crate) starts_none: bool,
+    pub starts_none: bool,
 }
 
 // === impl Window ===
 
 impl Window {
     /// The window of a pool that is made now.
-    pub(crate) fn new(now: Timestamp) -> Self {
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
         let first = Entry { at: now, ..Entry::default() };
         Self { last: Sums::default(), recent: VecDeque::from([first]), older: VecDeque::new() }
     }
 
     /// Whether the last reading is so old that the next one is due.
-    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
         now.since(self.newest().at) >= INTERVAL
     }
 
-    #[cfg(test)]
-    pub(crate) fn next_due(&self) -> Timestamp {
+    /// The time at which the next reading is due.
+    #[cfg(any(test, feature = "__internals"))]
+    #[must_use]
+    pub fn next_due(&self) -> Timestamp {
         self.newest().at + INTERVAL
     }
 
     /// Adds a reading, which must be due.
-    pub(crate) fn add(&mut self, now: Timestamp, sums: Sums, capacity: Capacity) {
+    pub fn add(&mut self, now: Timestamp, sums: Sums, capacity: Capacity) {
         let before = std::mem::replace(&mut self.last, sums);
         let newest = self.newest();
         let grown = |after: Duration, before: Duration| after.saturating_sub(before).as_secs_f64();
@@ -104,14 +114,15 @@ impl Window {
     }
 
     /// The counters have not changed since the last reading, and begin to change now.
-    pub(crate) fn resume(&mut self, now: Timestamp) {
+    pub fn resume(&mut self, now: Timestamp) {
         if self.is_due(now) {
             self.push(Entry { at: now, ..self.newest() });
         }
     }
 
     /// Whether the counters have not changed in the whole window, and not since the last reading: `demand` is that of now.
-    pub(crate) fn is_at_rest(&self, demand: &Demand) -> bool {
+    #[must_use]
+    pub fn is_at_rest(&self, demand: &Demand) -> bool {
         let newest = self.newest();
         let begin = self.at(before(newest.at, SPAN));
         let last = &self.last.demand;
@@ -121,7 +132,8 @@ impl Window {
     }
 
     /// The load up to the last reading.
-    pub(crate) fn measure(&self) -> Measured {
+    #[must_use]
+    pub fn measure(&self) -> Measured {
         let newest = self.newest();
         let begin = self.at(before(newest.at, SPAN));
         let seconds = newest.at.since(begin.at).as_secs_f64();
@@ -212,7 +224,9 @@ fn before(time: Timestamp, span: Duration) -> Timestamp {
 // === impl Measured ===
 
 impl Measured {
-    pub(crate) fn ratio(&self) -> f64 {
+    /// The load of the pool.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
         let least = if self.starts_none { 1.0 } else { 0.0 };
         self.permits.max(self.cpu).max(least)
     }

@@ -15,6 +15,7 @@ mod random;
 mod reference_limits;
 mod reference_queues;
 mod replay;
+mod scaling;
 mod score;
 mod world;
 
