@@ -104,8 +104,8 @@ impl Server {
             arrived: 0.0,
             started: 0.0,
             window: Window::new(at(serves_from.saturating_sub(READY_SECONDS))),
-            used: Vec::new(),
-            concurrent: Vec::new(),
+            used: vec![0.0; READY_SECONDS as usize],
+            concurrent: vec![0.0; READY_SECONDS as usize],
         }
     }
 
