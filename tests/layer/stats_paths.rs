@@ -80,3 +80,25 @@ async fn the_load_is_shown_without_verbose_and_has_no_task_in_it() {
     });
     assert_eq!(shown, idle);
 }
+
+/// KEDA and Prometheus' adapter find what the manifests name.
+#[tokio::test]
+async fn the_manifests_name_what_is_there() {
+    let manifest = |name: &str| {
+        let path = format!("{}/deploy/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).expect("the manifest is there")
+    };
+    let keda = manifest("keda.yaml");
+    let path = keda.split(":3000").nth(1).and_then(|rest| rest.lines().next()).expect("there is a URL");
+    let location = keda.split("valueLocation: ").nth(1).and_then(|rest| rest.lines().next()).expect("there is a place");
+    let pools = Pools::default();
+    let response = answer(StatsService::new(&pools), request("GET", path)).await;
+    let shown: serde_json::Value = serde_json::from_str(response.body()).expect("it is JSON");
+    assert!(shown[location].is_f64(), "{location}: {shown}");
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let metrics = metrics::with_local_recorder(&recorder, || pools.publish_metrics(|| recorder.handle().render()));
+    for manifest in [&keda, &manifest("hpa.yaml")] {
+        assert!(manifest.contains("workload_load_ratio"));
+    }
+    assert!(metrics.lines().any(|line| line == "workload_load_ratio 0"), "{metrics}");
+}
