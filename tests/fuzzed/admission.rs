@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tower_offload::Reason;
 use tower_offload::admission::{
-    Admission, Admitted, Bounds, Discipline, Evicted, Key, Limit, Offer, Outcome, Priority, Settings, Timestamp,
+    Admission, Admitted, Bounds, Discipline, Evicted, Finish, Join, Key, Limit, Offer, Outcome, Priority, Settings,
+    SharedPermit, Timestamp,
 };
 
 /// An expiry after this time, in milliseconds, counts as never. It is a little before the last timestamp.
@@ -29,6 +30,10 @@ pub(crate) enum Call {
     Take,
     Cancel(usize),
     Finish(usize, Outcome, Option<u64>),
+    /// Queued tasks join the batch of a task in flight: so many at most, and which do depends on the second number.
+    TakeMore(usize, u64),
+    /// A task of a batch of so many ends.
+    FinishShared(usize, u32, Option<u64>),
     /// A task in flight goes on without its permit.
     ReleasePermit(usize, Option<u64>),
     Expire,
@@ -153,7 +158,11 @@ fn decode_call(kind: u8, next: &mut impl FnMut() -> usize) -> Call {
             which @ 0..128 => Call::Ride(which),
             which => Call::ReleasePermit(which - 128, (which & 1 != 0).then(|| next() as u64)),
         },
-        15 => Call::OfferRiding { deadline: (next() & 1 != 0).then(|| next() as u64) },
+        15 => match next() {
+            ask @ 0..96 => Call::OfferRiding { deadline: (ask & 1 != 0).then(|| next() as u64) },
+            most @ 96..176 => Call::TakeMore(most - 96, next() as u64),
+            ask => Call::FinishShared(next(), ask as u32 - 175, (ask & 1 != 0).then(|| next() as u64)),
+        },
         16..18 => Call::Cancel(next()),
         18..24 => {
             let (which, how) = (next(), next());
@@ -238,6 +247,12 @@ impl Model {
             }
             Call::OfferRiding { deadline } => self.offer_riding(deadline),
             Call::Ride(which) => self.ride(which),
+            Call::TakeMore(most, choice) => self.take_more(most, choice),
+            Call::FinishShared(which, tasks, ran) => {
+                let ran = ran.map(Duration::from_millis);
+                let batch = Some(SharedPermit { tasks, cut: tasks.is_multiple_of(2) });
+                self.finish_as(which, Finish { outcome: Outcome::Ok, ran, reader: Duration::ZERO, batch });
+            }
             Call::ReleasePermit(which, ran) => self.release_permit(which, ran),
             Call::Take => self.take(),
             Call::Cancel(which) => self.cancel(which),
@@ -388,6 +403,46 @@ impl Model {
         self.tasks[taken.task] = Known::InFlight;
     }
 
+    fn take_more(&mut self, most: usize, choice: u64) {
+        let (now, before) = (self.timestamp(), self.admission.snapshot());
+        let (mut batch, mut expired, mut stopped) = (Vec::new(), HashSet::new(), false);
+        let join = |&id: &usize| {
+            assert!(!stopped, "nothing is looked at after the batch is complete");
+            match (id as u64 ^ choice).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60 {
+                0..8 => Join::Take,
+                8..12 => Join::Skip,
+                12..15 => {
+                    expired.insert(id);
+                    Join::Expire
+                }
+                _ => {
+                    stopped = true;
+                    Join::Stop
+                }
+            }
+        };
+        self.admission.take_more(now, most, join, &mut batch, &mut self.evicted);
+        assert!(batch.len() <= most);
+        assert_eq!(self.admission.snapshot().permits, before.permits, "a batch takes no permit");
+        for evicted in self.evicted.extract_if(.., |evicted| expired.contains(&evicted.task)) {
+            assert_eq!(evicted.reason, Reason::DeadlineExceeded);
+            self.tasks[evicted.task] = Known::Answered;
+        }
+        self.answer_evicted();
+        let mut order = Vec::new();
+        for id in batch {
+            let Known::Queued { until, level } = self.tasks[id] else { panic!("only a queued task joins") };
+            assert!(until > self.now, "a task past its deadline never starts");
+            order.push((level, id));
+            self.tasks[id] = Known::Riding;
+        }
+        let by_level = |pair: &[(usize, usize)]| pair[0].0 <= pair[1].0;
+        assert!(order.windows(2).all(by_level), "the highest levels come first");
+        if self.settings.discipline == Discipline::Fifo && !self.shared {
+            assert!(order.is_sorted(), "a level is served in order");
+        }
+    }
+
     fn cancel(&mut self, which: usize) {
         let Some(id) = self.pick(which) else { return };
         let Some(&key) = self.keys.get(&id) else { return };
@@ -414,11 +469,16 @@ impl Model {
     }
 
     fn finish(&mut self, which: usize, outcome: Outcome, ran: Option<u64>) {
+        let ran = ran.map(Duration::from_millis);
+        self.finish_as(which, Finish { outcome, ran, reader: Duration::ZERO, batch: None });
+    }
+
+    fn finish_as(&mut self, which: usize, finish: Finish) {
         let Some(id) = self.pick(which) else { return };
         let Some(&key) = self.keys.get(&id) else { return };
-        let (now, ran) = (self.timestamp(), ran.map(Duration::from_millis));
         let in_flight = matches!(self.tasks[id], Known::InFlight | Known::Riding);
-        assert_eq!(self.admission.finish(now, key, outcome, ran), in_flight, "a stale key releases no permit");
+        let ended = self.admission.finish_as(self.timestamp(), key, finish);
+        assert_eq!(ended, in_flight, "a stale key releases no permit");
         if in_flight {
             self.tasks[id] = Known::Answered;
         }

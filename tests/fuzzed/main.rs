@@ -106,6 +106,9 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         20 => any::<usize>().prop_map(Call::Ride),
         30 => (any::<usize>(), proptest::option::of(0..50_u64)).prop_map(|(which, ran)| Call::ReleasePermit(which, ran)),
         20 => deadline.prop_map(|deadline| Call::OfferRiding { deadline }),
+        60 => (0..80_usize, any::<u64>()).prop_map(|(most, choice)| Call::TakeMore(most, choice)),
+        60 => (any::<usize>(), 1..64_u32, proptest::option::of(0..50_u64))
+            .prop_map(|(which, tasks, ran)| Call::FinishShared(which, tasks, ran)),
         100 => Just(Call::Expire),
         200 => (0..60_u64).prop_map(Call::Pass),
         10 => (0..5_usize).prop_map(Call::Limit),
