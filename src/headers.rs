@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request};
 
 use crate::config::{Malformed, Trust, time_left};
 use crate::terms::{Caller, Deadline, Priority, Terms};
@@ -45,18 +45,23 @@ impl Terms {
     /// If a trusted header cannot be read or appears twice, and `trust` says to [reject](Malformed::Reject) such
     /// requests.
     pub fn of_request<B>(request: &mut Request<B>, trust: &Trust) -> Result<Self, BadHeader> {
-        let extensions = request.extensions();
+        let stated = request.extensions().get::<Deadline>().copied();
+        let terms = Self::of_parts(request.headers(), request.extensions(), trust)?;
+        if let Some(deadline) = terms.deadline.filter(|_| terms.deadline != stated) {
+            request.extensions_mut().insert(deadline);
+        }
+        Ok(terms)
+    }
+
+    /// The same for the headers and extensions of a request, which stay as they are.
+    pub(crate) fn of_parts(headers: &HeaderMap, extensions: &Extensions, trust: &Trust) -> Result<Self, BadHeader> {
         let mut terms = Self {
             deadline: extensions.get::<Deadline>().copied(),
             priority: extensions.get::<Priority>().copied().unwrap_or_default(),
             caller: extensions.get::<Caller>().copied(),
         };
         if *trust != Trust::default() {
-            let stated = terms.deadline;
-            read(request.headers(), trust, &mut terms)?;
-            if let Some(deadline) = terms.deadline.filter(|_| terms.deadline != stated) {
-                request.extensions_mut().insert(deadline);
-            }
+            read(headers, trust, &mut terms)?;
         }
         Ok(terms)
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::admission::Outcome;
-use crate::error::TaskError;
+use crate::error::{Rejection, TaskError};
 
 /// Why an item of a batch has no result.
 #[derive(Debug)]
@@ -66,6 +66,12 @@ impl<E> From<TaskError> for BatchError<E> {
     }
 }
 
+impl<E> From<Rejection> for BatchError<E> {
+    fn from(rejection: Rejection) -> Self {
+        Self::Task(TaskError::from(rejection))
+    }
+}
+
 /// An item's own error becomes the response that it is by itself. A batch that failed is a 500 without details.
 #[cfg(feature = "axum")]
 impl<E: axum_core::response::IntoResponse> axum_core::response::IntoResponse for BatchError<E> {
@@ -76,6 +82,18 @@ impl<E: axum_core::response::IntoResponse> axum_core::response::IntoResponse for
             Self::Length { .. } | Self::Service(_) => {
                 (http::StatusCode::INTERNAL_SERVER_ERROR, "the batch failed").into_response()
             }
+        }
+    }
+}
+
+/// An item's own error becomes the status that it is by itself. A batch that failed is `INTERNAL` without details.
+#[cfg(feature = "tonic")]
+impl<E: Into<tonic::Status>> From<BatchError<E>> for tonic::Status {
+    fn from(error: BatchError<E>) -> Self {
+        match error {
+            BatchError::Item(error) => error.into(),
+            BatchError::Task(error) => error.into(),
+            BatchError::Length { .. } | BatchError::Service(_) => Self::internal("the batch failed"),
         }
     }
 }

@@ -41,7 +41,7 @@ mod names;
 #[cfg(feature = "metrics")]
 pub(crate) use self::facade::{TaskTimes, publish, publish_bodies, publish_load, publish_routes};
 #[cfg(feature = "metrics")]
-pub use self::names::{BATCH_ITEMS, DURATION_BUCKETS, HISTOGRAMS, ITEMS_BUCKETS};
+pub use self::names::HISTOGRAMS;
 
 #[cfg(not(feature = "metrics"))]
 mod off;

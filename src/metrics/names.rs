@@ -30,20 +30,25 @@ pub(super) const FRAME_GAP: &str = "workload_pool_frame_gap_seconds";
 pub(super) const BATCHES: &str = "workload_pool_batches_total";
 pub(super) const BATCH_TIME: &str = "workload_pool_batch_seconds";
 
-/// The name of the histogram of how many tasks a batch has. Its buckets are [`ITEMS_BUCKETS`].
-pub const BATCH_ITEMS: &str = "workload_pool_batch_items";
+pub(super) const BATCH_ITEMS: &str = "workload_pool_batch_items";
 
-/// Bucket bounds for [`BATCH_ITEMS`].
-pub const ITEMS_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+/// The histograms of a pool with their buckets, for an exporter whose buckets are set by name.
+pub const HISTOGRAMS: &[(&str, &[f64])] = &[
+    (QUEUE_WAIT, SECONDS),
+    (RUN, SECONDS),
+    (FIRST_FRAME, SECONDS),
+    (FRAME_GAP, SECONDS),
+    (BATCH_TIME, SECONDS),
+    (BATCH_ITEMS, ITEMS),
+];
 
-/// The names of a pool's histograms of times, for an exporter whose buckets are set by name.
-pub const HISTOGRAMS: &[&str] = &[QUEUE_WAIT, RUN, FIRST_FRAME, FRAME_GAP, BATCH_TIME];
-
-/// Bucket bounds for [`HISTOGRAMS`], in seconds: from the cost of an idle pool to a long queue timeout.
-pub const DURATION_BUCKETS: &[f64] = &[
+/// From the cost of an idle pool to a long queue timeout.
+const SECONDS: &[f64] = &[
     0.000_025, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
     30.0,
 ];
+
+const ITEMS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
 pub(super) fn describe() {
     describe_gauge!(WORKERS, Unit::Count, "Threads of the pool");

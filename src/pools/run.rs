@@ -5,11 +5,13 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
+use http::{Extensions, HeaderMap};
 use tokio::runtime::Handle;
 
 use super::{IntoTask, Pools};
-use crate::error::{Panic, Rejection, TaskError, UnknownPool};
+use crate::error::{Panic, Reason, Rejection, TaskError, UnknownPool};
 use crate::pool::{Pending, Pool, Rejected, Submission, TaskHandle, TaskOptions, always_ok, function_name};
+use crate::terms::Terms;
 use crate::workload::PoolName;
 
 impl Pools {
@@ -147,6 +149,36 @@ impl Pool {
     {
         let (pool, submitted_at) = (self.clone(), Location::caller());
         async move { submit(&pool, options, task, submitted_at)?.await }
+    }
+
+    /// The options for tasks that belong to an HTTP request whose handler is not in a pool: the
+    /// [`Deadline`](crate::Deadline), the [`Priority`](crate::Priority) and the [`Caller`](crate::Caller) among the
+    /// request's extensions, and the headers that this pool trusts. In a [`PoolLayer`](crate::PoolLayer) this is not
+    /// needed: tasks inherit the options of the request.
+    ///
+    /// ```
+    /// use axum::{Router, extract::State, http::request::Parts, routing::get};
+    /// use tower_offload::{Cpu, Pool, Pools, TaskError};
+    ///
+    /// async fn answer(State(cpu): State<Pool>, request: Parts) -> Result<String, TaskError> {
+    ///     let options = cpu.options_of(&request.headers, &request.extensions)?;
+    ///     cpu.run_with(options, || (6 * 7).to_string()).await
+    /// }
+    ///
+    /// let pools = Pools::default();
+    /// let app: Router = Router::new().route("/answer", get(answer)).with_state(pools.get(Cpu)?);
+    /// # let _ = app;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a trusted header cannot be read, and the pool rejects such requests. The rejection is counted.
+    pub fn options_of(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<TaskOptions, Rejection> {
+        match Terms::of_parts(headers, extensions, self.trust()) {
+            Ok(terms) => Ok(TaskOptions::of_request(terms, None, None)),
+            Err(bad) => Err(self.count_rejected(Reason::BadHeader, String::new).with_detail(&bad)),
+        }
     }
 
     /// Submits a closure or a future to this pool at once, as [`Pools::submit_to_pool`] does.

@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::answer;
 use crate::body::FullBody;
-use crate::metrics::{DURATION_BUCKETS, HISTOGRAMS};
+use crate::metrics::HISTOGRAMS;
 use crate::pools::Pools;
 use crate::timer;
 
@@ -52,7 +52,7 @@ struct Upkeep {
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 impl MetricsService {
-    /// Installs the Prometheus recorder for the whole application, with [`DURATION_BUCKETS`] for the pools' histograms,
+    /// Installs the Prometheus recorder for the whole application, with [`HISTOGRAMS`] for the pools' buckets,
     /// and serves it. Metrics that the application records through the `metrics` facade appear as well.
     ///
     /// # Errors
@@ -60,8 +60,8 @@ impl MetricsService {
     /// If the application has installed a recorder before. If it is a Prometheus recorder, pass its handle to
     /// [`with_handle`](Self::with_handle).
     pub fn install(pools: &Pools) -> Result<Self, InstallError> {
-        let builder = HISTOGRAMS.iter().try_fold(PrometheusBuilder::new(), |builder, name| {
-            builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), DURATION_BUCKETS)
+        let builder = HISTOGRAMS.iter().try_fold(PrometheusBuilder::new(), |builder, (name, buckets)| {
+            builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)
         });
         let exporter = builder.and_then(PrometheusBuilder::install_recorder);
         let exporter = exporter.map_err(|source| InstallError { source })?;
@@ -75,8 +75,8 @@ impl MetricsService {
     /// use tower_offload::{MetricsService, Pools, metrics};
     ///
     /// let mut builder = PrometheusBuilder::new().add_global_label("service", "thumbnails");
-    /// for name in metrics::HISTOGRAMS {
-    ///     builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), metrics::DURATION_BUCKETS)?;
+    /// for (name, buckets) in metrics::HISTOGRAMS {
+    ///     builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)?;
     /// }
     /// let exporter = builder.install_recorder()?;
     /// let metrics = MetricsService::with_handle(&Pools::default(), exporter);

@@ -22,8 +22,7 @@ impl Pools {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// [`HISTOGRAMS`](crate::metrics::HISTOGRAMS) and [`DURATION_BUCKETS`](crate::metrics::DURATION_BUCKETS) give an
-    /// exporter the buckets of the histograms.
+    /// [`HISTOGRAMS`](crate::metrics::HISTOGRAMS) gives an exporter the buckets of the histograms.
     pub fn publish_metrics<T>(&self, render: impl FnOnce() -> T) -> T {
         // Held until the text is rendered.
         let publishing = metrics::lock_publishing();

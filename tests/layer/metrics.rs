@@ -1,10 +1,12 @@
 //! Metrics in an application that has its own recorder and endpoint.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
-use tower::Layer;
-use tower_offload::metrics::{DURATION_BUCKETS, HISTOGRAMS};
+use tower::{Layer, ServiceExt};
+use tower_offload::batch::Batch;
+use tower_offload::metrics::HISTOGRAMS;
 use tower_offload::{PoolConfig, PoolLayer, Pools};
 
 use crate::fixtures::{answer, locator, request};
@@ -27,8 +29,8 @@ const POOL: &str = "scraped";
 #[test]
 fn every_number_is_in_a_scrape_of_the_applications_own() {
     let mut builder = PrometheusBuilder::new();
-    for name in HISTOGRAMS {
-        builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), DURATION_BUCKETS).unwrap();
+    for (name, buckets) in HISTOGRAMS {
+        builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets).unwrap();
     }
     let recorder = builder.build_recorder();
     let exporter = recorder.handle();
@@ -62,5 +64,15 @@ fn every_number_is_in_a_scrape_of_the_applications_own() {
         ] {
             value(&format!("workload_pool_{gauge}"));
         }
+        assert!(!samples.keys().any(|name| name.contains("batch")), "the pool has no batches: {text}");
     }
+    let batch = Batch::builder(&pools, POOL).run(|items: Vec<u8>| items.into_iter().map(Ok::<_, Infallible>).collect());
+    let batch = batch.expect("the limits make sense");
+    let samples_before = samples(&pools.publish_metrics(|| exporter.render()));
+    assert_eq!(samples_before["workload_pool_batches_total,result=\"ok\""], 0.0);
+    runtime.block_on(batch.oneshot(7)).expect("it is not rejected");
+    let samples = samples(&pools.publish_metrics(|| exporter.render()));
+    assert_eq!(samples["workload_pool_batches_total,result=\"ok\""], 1.0);
+    assert_eq!(samples["workload_pool_batch_items_bucket,le=\"1\""], 1.0);
+    assert_eq!(samples["workload_pool_batch_seconds_count"], 1.0);
 }

@@ -8,7 +8,10 @@ use http::{HeaderName, Request, Response, StatusCode};
 use tokio::task::JoinHandle;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_offload::config::{Malformed, Trust};
-use tower_offload::{Caller, Cpu, Deadline, Io, PoolConfig, PoolLayer, Pools, Priority, Rejection, StatsService};
+use tower_offload::pool::TaskOptions;
+use tower_offload::{
+    Caller, Cpu, Deadline, Io, PoolConfig, PoolLayer, Pools, Priority, Reason, Rejection, StatsService,
+};
 
 use crate::fixtures::{Gate, TextService, answer, in_time, json, locator, request, stats_of, until};
 
@@ -316,4 +319,24 @@ async fn readiness_ends_while_a_pool_that_it_goes_by_is_overloaded() {
     holder.await.unwrap();
     assert_eq!(in_time(queued).await.unwrap().body(), "/queued");
     assert_eq!(is(StatusCode::OK).await, serde_json::json!({ "ready": true, "pools": {} }));
+}
+
+/// A handler outside of a layer asks the pool for the options of its request.
+#[test]
+fn a_pool_reads_the_options_of_a_request_as_its_layer_does() {
+    let pools = one_worker(10, trusting());
+    let cpu = pools.get(Cpu).expect("it is built in");
+    let options_of = |request: Request<String>| cpu.options_of(request.headers(), request.extensions());
+    assert_eq!(options_of(request("GET", "/")).expect("nothing is wrong"), TaskOptions::new());
+    let high = options_of(with_header("x-priority", "high")).expect("it can be read");
+    assert_eq!(high, TaskOptions::new().priority(Priority::High));
+    let mut known = request("GET", "/");
+    let (deadline, caller) = (Deadline::after(Duration::from_secs(5)), Caller::of("someone"));
+    known.extensions_mut().insert(deadline);
+    known.extensions_mut().insert(caller);
+    assert_eq!(options_of(known).expect("nothing is wrong"), TaskOptions::new().deadline(deadline).caller(caller));
+    let rejection = options_of(with_header("x-timeout", "soon")).expect_err("it cannot be read");
+    assert_eq!(rejection.reason(), Reason::BadHeader);
+    assert!(rejection.to_string().contains("x-timeout"), "{rejection}");
+    assert_eq!(cpu.stats().counts.rejected, 1);
 }
