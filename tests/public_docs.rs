@@ -100,7 +100,7 @@ fn every_key_of_the_settings_is_documented_and_no_other() {
 #[test]
 fn every_metric_and_every_result_is_documented_and_no_other() {
     let names = read("src/metrics/names.rs").text;
-    let (names, _) = names.split_once("/// The names of a pool's histograms").expect("the names come first");
+    let (names, _) = names.split_once("/// The histograms of a pool").expect("the names come first");
     let page = read("docs/metrics.md").text;
     let (metrics, rest) = page.split_once("| `result` |").expect("there is a table of results");
     let (results, _) = rest.split_once("\n\n").expect("the table ends");
