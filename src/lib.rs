@@ -107,6 +107,7 @@ pub mod select;
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub mod server;
 mod shield;
+pub mod slots;
 mod stall;
 pub mod stats;
 pub mod stream;

@@ -5,6 +5,7 @@
 //! | [`Rejection`] | every part of the crate; it has the pool, the [`Reason`], and whether the task had started |
 //! | [`TaskError`] | closures and futures in a pool |
 //! | [`OffloadError`] | services behind [`PoolLayer::errors`](crate::PoolLayer::errors) |
+//! | [`SlotError`], [`MakeError`] | [`slots`](crate::slots): closures that use a slot's value, and why there is none |
 //! | [`UnknownPool`] | everything that takes the name of a pool |
 //!
 //! [`Display`](std::fmt::Display) shows a sentence for people, [`Debug`](std::fmt::Debug) shows every field. A `main`
@@ -29,11 +30,14 @@
 mod offload;
 mod panic;
 mod rejection;
+mod slot;
 mod task;
 mod unknown_pool;
 
 pub use self::offload::OffloadError;
 pub use self::panic::Panic;
 pub use self::rejection::{Reason, Rejection};
+pub(crate) use self::slot::Panicked;
+pub use self::slot::{MakeError, SlotError};
 pub use self::task::TaskError;
 pub use self::unknown_pool::UnknownPool;

@@ -9,7 +9,7 @@
 //! | file | contents |
 //! |---|---|
 //! | `task_state`, `task_future` | the state of a task in one atomic word; the future that it polls |
-//! | `thread_state`, `context`, `batches`, `stats` | runnable or blocked; the submitter's context; batches by result; a pool's numbers |
+//! | `thread_state`, `context`, `batches`, `holdings`, `stats` | runnable or blocked; the submitter's context; batches by result; slots and models; a pool's numbers |
 //! | `continuation`, `streams`, `drain`, `item` | what a task does after its answer; open streams; the announcement of a drain; an item of a batch |
 //! | `cores`, `allotment` | the number of cores; the cores of one pool |
 //! | `active_limit`, `core_budget` | how many workers of a pool may be awake; the cores of all pools |
@@ -19,7 +19,7 @@
 //! | `rider` | a task that rides in the permit of another |
 //! | `group`, `shared`, `publish`, `sampler` | all pools; the parts of one pool; its metrics; the sampler |
 //! | `worker`, `task`, `handle` | the worker loop; the allocation of a task; the caller's handle to it |
-//! | `submit`, `checkpoint` | the handle to a pool; cancellation, as a task sees it |
+//! | `submit`, `limits`, `checkpoint` | the handle to a pool; its limit, as slots see it; cancellation, as a task sees it |
 //!
 //! Two folders are for tests only: `checked` has the models of the wake-up protocol, `virtual_time` the simulations.
 
@@ -39,7 +39,9 @@ mod drain;
 mod effects;
 mod group;
 mod handle;
+mod holdings;
 mod item;
+mod limits;
 mod load_meter;
 mod local;
 mod open_stream;
@@ -65,6 +67,7 @@ pub use self::batches::BatchCounts;
 pub use self::checkpoint::{Cancelled, cancelled, checkpoint, is_cancelled};
 pub use self::current::{HeldPermit, hold_permit};
 pub use self::handle::TaskHandle;
+pub use self::holdings::{HoldingStats, LoadedModel, ModelsStats, SlotsStats};
 pub use self::stats::{ActiveTask, PoolStats};
 pub use self::submit::Pool;
 pub use crate::admission::Counts;
@@ -76,6 +79,7 @@ pub(crate) use self::current::CurrentTask;
 pub(crate) use self::drain::Drain;
 pub(crate) use self::group::Group;
 pub(crate) use self::handle::{Pending, block_on};
+pub(crate) use self::holdings::Holding;
 pub(crate) use self::item::BatchItem;
 pub(crate) use self::open_stream::{FrameTimes, OpenStream};
 pub(crate) use self::rider::Rider;

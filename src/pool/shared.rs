@@ -13,6 +13,7 @@ use super::batches::Batches;
 use super::context::ContextHooks;
 use super::dispatch::{Dispatch, Instantaneous};
 use super::group::{Group, Member, Membership};
+use super::holdings::{HoldingStats, Holdings};
 use super::load_meter::LoadMeter;
 use super::runnable::{CutOff, TaskPool, TaskRef};
 use super::stats::PoolStats;
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(super) streams: Streams,
     pub(super) batches: Batches,
     pub(super) load: LoadMeter,
+    pub(super) holdings: Holdings,
     stream_times: Mutex<TaskTimes>,
     pub(super) start_failed: AtomicBool,
     /// A publication of the metrics is due.
@@ -135,6 +137,7 @@ impl Shared {
             cut_off: CutOff::default(),
             streams: Streams::default(),
             batches: Batches::default(),
+            holdings: Holdings::default(),
             start_failed: AtomicBool::new(false),
             publication_due: AtomicBool::new(false),
             overloaded: AtomicBool::new(false),
@@ -163,10 +166,10 @@ impl Shared {
         Rejection::new(self.name().clone(), reason, helps.then_some(retry_after))
     }
 
-    /// The pool's numbers and its running tasks.
+    /// The pool's numbers, its running tasks, its slots and its models.
     pub(super) fn stats(&self) -> PoolStats {
         let now = self.now();
-        PoolStats { active_tasks: self.running.list(now), ..self.numbers() }
+        PoolStats { active_tasks: self.running.list(now), holdings: self.holdings.read(), ..self.numbers() }
     }
 
     /// The pool's load.
@@ -198,6 +201,7 @@ impl Shared {
             counts: admission.counts,
             batches: self.batches.counts(),
             active_tasks: Vec::new(),
+            holdings: HoldingStats::default(),
         }
     }
 }

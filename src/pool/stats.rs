@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::batches::BatchCounts;
+use super::holdings::HoldingStats;
 use crate::admission::Counts;
 use crate::metrics::Reading;
 use crate::workload::Workload;
@@ -51,6 +52,8 @@ pub struct PoolStats {
     pub batches: Option<BatchCounts>,
     /// The tasks that run, oldest first. Kept only while `verbose` is on.
     pub active_tasks: Vec<ActiveTask>,
+    /// The pool's slots and models. They are read one after the other, and not under the pool's lock.
+    pub holdings: HoldingStats,
 }
 
 /// A task that has begun and not ended.

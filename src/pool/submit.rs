@@ -291,7 +291,7 @@ impl Pool {
         publish::publish(self.shared(), guard);
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.open.shared
     }
 }

@@ -6,7 +6,7 @@ use super::json::{Document, Readiness, ScaleNumbers};
 use super::status::block;
 use crate::admission::Counts;
 use crate::load::{Measured, PoolLoad, Scale};
-use crate::pool::{ActiveTask, PoolStats};
+use crate::pool::{ActiveTask, HoldingStats, PoolStats};
 use crate::workload::Workload;
 
 fn pool(name: &'static str, active_threads: usize, max_workers: usize, queued_tasks: usize) -> PoolStats {
@@ -34,6 +34,7 @@ fn pool(name: &'static str, active_threads: usize, max_workers: usize, queued_ta
         },
         batches: None,
         active_tasks: Vec::new(),
+        holdings: HoldingStats::default(),
     }
 }
 

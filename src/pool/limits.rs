@@ -1,0 +1,63 @@
+//! A pool's limit and its running tasks, as slots and models see them.
+
+use std::sync::Weak;
+
+use super::holdings::{Holding, HoldingStats};
+use super::submit::Pool;
+use super::{local, worker};
+use crate::admission::{Key, Limit};
+
+impl Pool {
+    /// How many tasks may be in flight at once, now. It is fixed unless the pool's `concurrency` is adaptive.
+    ///
+    /// It sizes the connection pool of an async driver, which then never makes a task wait:
+    ///
+    /// ```
+    /// use tower_offload::{Db, Pools};
+    ///
+    /// let pools = Pools::default();
+    /// let max_connections = pools.get(Db)?.concurrency_limit();
+    /// assert_eq!(max_connections, 25);
+    /// # Ok::<(), tower_offload::error::UnknownPool>(())
+    /// ```
+    #[must_use]
+    pub fn concurrency_limit(&self) -> usize {
+        match self.shared().plan.admission.limit {
+            Limit::Fixed(limit) => limit,
+            Limit::Adaptive { .. } => self.numbers().concurrency_limit,
+        }
+    }
+
+    /// The highest limit that the pool can have.
+    pub(crate) fn highest_limit(&self) -> usize {
+        match self.shared().plan.admission.limit {
+            Limit::Fixed(limit) | Limit::Adaptive { max: limit, .. } => limit,
+        }
+    }
+
+    /// Whether the pool rejects every new task.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.numbers().draining
+    }
+
+    /// The keys of the tasks of this pool that the calling thread polls: the running one, and those that wait for it in
+    /// place. `None` if it polls none.
+    pub(crate) fn current_keys(&self) -> Option<(Key, Vec<Key>)> {
+        local::keys_of(self.shared().id)
+    }
+
+    /// Adds slots or models to the pool's numbers.
+    pub(crate) fn add_holding(&self, holding: Weak<dyn Holding>) {
+        self.shared().holdings.add(holding);
+    }
+
+    /// The numbers of the pool's slots and models.
+    pub(crate) fn holdings(&self) -> HoldingStats {
+        self.shared().holdings.read()
+    }
+
+    /// Publishes the pool's numbers soon, because those of its slots or models have changed.
+    pub(crate) fn changed(&self) {
+        worker::changed(self.shared());
+    }
+}

@@ -1,0 +1,236 @@
+//! The lock of one `Slots`, and how values are taken and put back.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use super::recipe::Version;
+use super::request::{Request, Rollout};
+use super::stack::{Gone, Slot, Stack};
+use crate::admission::Key;
+use crate::error::MakeError;
+use crate::pool::{Holding, HoldingStats, Pool, SlotsStats, TaskOptions};
+use crate::shield::shielded;
+use crate::sync::lock_std;
+use crate::terms::Priority;
+use crate::timer::{Alarm, alarm};
+
+/// The first pause after a value could not be made. It doubles with each further failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A task that uses a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TaskId {
+    /// A task of the pool.
+    OfPool(Key),
+    /// A use without a pool: the pools are disabled.
+    Alone(u64),
+}
+
+/// The values of one `Slots`. Once the slots are closed, it has none, and no function of the application.
+pub(super) struct Inner<T> {
+    pub(super) name: String,
+    state: Mutex<State<T>>,
+    /// Whether the timer is set to let values go.
+    armed: Arc<AtomicBool>,
+}
+
+pub(super) struct State<T> {
+    pub(super) stack: Stack<T, TaskId>,
+    /// The version of new values; `None` once the slots are closed.
+    pub(super) current: Option<Arc<Version<T>>>,
+    /// The version before, until a swap has replaced all of its values.
+    pub(super) previous: Option<Arc<Version<T>>>,
+    /// Why the last value could not be made, while none was made since.
+    pub(super) failure: Option<Failure>,
+    /// Swaps that have not begun.
+    pub(super) requests: VecDeque<Request<T>>,
+    /// The swap whose values replace the earlier ones.
+    pub(super) rollout: Option<Rollout>,
+    pub(super) loader: Loader,
+    alarm: Option<Alarm>,
+}
+
+/// The thread that makes the values of a swap.
+#[derive(Debug, Default)]
+pub(super) enum Loader {
+    #[default]
+    None,
+    /// It was started, and has not taken the lock yet.
+    Starting,
+    Running(Thread),
+}
+
+/// Values could not be made.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: MakeError,
+    /// Until then, tasks that need a new value get the same error.
+    until: Instant,
+    pause: Duration,
+}
+
+impl<T> Inner<T> {
+    pub(super) fn new(name: String, keep_alive: Option<Duration>, version: Version<T>) -> Self {
+        let state = State {
+            stack: Stack::new(keep_alive),
+            current: Some(Arc::new(version)),
+            previous: None,
+            failure: None,
+            requests: VecDeque::new(),
+            rollout: None,
+            loader: Loader::None,
+            alarm: None,
+        };
+        Self { name, state: Mutex::new(state), armed: Arc::default() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State<T>> {
+        lock_std(&self.state)
+    }
+
+    /// Changes the values under the lock, and then drops those that go. Wakes the loader if it waits for the change.
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut State<T>, &mut Gone<T>) -> R) -> R {
+        let mut gone = Vec::new();
+        let mut state = self.lock();
+        let before = state.awaited_by_loader();
+        let result = change(&mut state, &mut gone);
+        let loader = if before == state.awaited_by_loader() { None } else { state.loader.thread() };
+        drop(state);
+        if let Some(loader) = loader {
+            loader.unpark();
+        }
+        discard(gone);
+        result
+    }
+
+    pub(super) fn stats(&self) -> SlotsStats {
+        let state = self.lock();
+        SlotsStats {
+            name: self.name.clone(),
+            generation: state.stack.generation(),
+            idle: state.stack.idle(),
+            in_use: state.stack.in_use(),
+            loading: state.stack.making() + usize::from(state.rollout_is_making()),
+            outdated: state.stack.outdated(),
+            error: state.failure.as_ref().map(|failure| failure.error.to_string()),
+        }
+    }
+
+    /// Drops all idle values, and every function of the application. Waiting swaps fail.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        let gone = state.stack.clear();
+        let versions = (state.current.take(), state.previous.take());
+        let swaps = (std::mem::take(&mut state.requests), state.rollout.take());
+        let alarm = state.alarm.take();
+        let loader = state.loader.thread();
+        drop(state);
+        if let Some(loader) = loader {
+            loader.unpark();
+        }
+        drop(alarm);
+        discard(gone);
+        shielded(|| drop(versions));
+        shielded(|| drop(swaps));
+    }
+}
+
+impl<T: Send + 'static> Inner<T> {
+    /// Sets the timer to the time at which the next idle value goes, unless it is set. A task of the pool drops the
+    /// value, because a destructor may block.
+    pub(super) fn arm(self: &Arc<Self>, pool: &Pool) {
+        if self.armed.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut state = self.lock();
+        let Some(at) = state.stack.next_expiry(Instant::now()).filter(|_| state.current.is_some()) else { return };
+        if self.armed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (pool, slots, armed) = (pool.clone(), Arc::downgrade(self), self.armed.clone());
+        let fired = move || {
+            armed.store(false, Ordering::Release);
+            let (slots, again) = (slots.clone(), pool.clone());
+            // A pool that rejects the task has no idle values, or drains: the next value that is put back sets the timer.
+            let _ = pool.submit_with(TaskOptions::new().priority(Priority::Low), move || {
+                if let Some(slots) = slots.upgrade() {
+                    slots.change(|state, gone| state.stack.expire(Some(Instant::now()), gone));
+                    slots.arm(&again);
+                }
+            });
+        };
+        // The timer that has fired is dropped without the lock.
+        let old = state.alarm.replace(alarm(at, fired));
+        drop(state);
+        drop(old);
+    }
+}
+
+impl<T: Send + 'static> Holding for Inner<T> {
+    fn read(&self, into: &mut HoldingStats) {
+        into.slots.push(self.stats());
+    }
+}
+
+/// Drops values. The panic of a destructor ends there.
+pub(super) fn discard<T>(gone: Gone<T>) {
+    for slot in gone {
+        shielded(|| drop::<Box<Slot<T>>>(slot));
+    }
+}
+
+// === impl State ===
+
+impl<T> State<T> {
+    /// What the loader waits for: that the staged value is put in its place, or that no earlier value is left.
+    fn awaited_by_loader(&self) -> Option<(bool, bool)> {
+        matches!(self.loader, Loader::Running(_)).then(|| (self.stack.is_staged(), self.stack.outdated() == 0))
+    }
+
+    fn rollout_is_making(&self) -> bool {
+        matches!(self.loader, Loader::Running(_) | Loader::Starting) && !self.stack.is_staged()
+    }
+
+    /// Notes that a value could not be made; the error for the tasks that need one until the next attempt.
+    pub(super) fn failed(&mut self, error: MakeError) -> MakeError {
+        let now = Instant::now();
+        let pause = match &self.failure {
+            None => FIRST_PAUSE,
+            // Another attempt of the same time.
+            Some(failure) if now < failure.until => failure.pause,
+            Some(failure) => (failure.pause * 2).min(LONGEST_PAUSE),
+        };
+        let error = error.with_retry_after(pause);
+        self.failure = Some(Failure { error: error.clone(), until: now + pause, pause });
+        error
+    }
+
+    /// The error of the last attempt, if it is too early for the next one.
+    pub(super) fn paused(&self) -> Option<MakeError> {
+        let failure = self.failure.as_ref()?;
+        let left = failure.until.checked_duration_since(Instant::now())?;
+        Some(failure.error.clone().with_retry_after(left))
+    }
+}
+
+impl Loader {
+    fn thread(&self) -> Option<Thread> {
+        match self {
+            Self::Running(thread) => Some(thread.clone()),
+            Self::None | Self::Starting => None,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Inner<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,244 @@
+//! The loader of a swap: one thread at a time, which makes the values of the new version aside and lets them replace the
+//! earlier ones.
+//!
+//! 1. It makes and warms up the first value. If that fails, or the caller has left, nothing has changed.
+//! 2. Under the lock, the swap takes effect: new values are of the new version from now on. The first one is *staged*.
+//! 3. The staged value replaces a value of an earlier version that is idle, or the next one that a task puts back
+//!    (`stack.rs`). The loader drops the replaced value, and only then makes the next one. So there is one value more
+//!    than the pool has permits, and no task waits for a value to be made or dropped.
+//! 4. If a later value cannot be made, the earlier ones serve on. The loader tries again after a pause.
+//! 5. When no value of an earlier version is left, the thread ends.
+//!
+//! A swap that is requested meanwhile begins as soon as nothing is staged. Once it takes effect, the earlier swap ends.
+//! The thread parks without the lock. Whoever changes what it waits for unparks it, and a token that is left by an
+//! earlier unpark makes it look once more, so the order of the two does not matter.
+
+use std::sync::{Arc, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::inner::{Inner, Loader, State, discard};
+use super::recipe::{Hooks, Version};
+use super::request::Request;
+use super::stack::{Gone, Slot};
+use crate::error::{MakeError, Reason, Rejection, SlotError};
+use crate::pool::Pool;
+use crate::shield::shielded;
+
+/// The pause after the first later value that could not be made.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long the loader waits at most before it looks whether the pool drains.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The loader of one `Slots`.
+pub(super) struct Rollouts<T> {
+    pub(super) inner: Arc<Inner<T>>,
+    pub(super) hooks: Arc<Hooks<T>>,
+    /// `None` if the pools are disabled.
+    pub(super) pool: Option<Pool>,
+}
+
+/// What the loader does next.
+enum Step<T> {
+    /// It drops replaced values.
+    Drop(Gone<T>),
+    /// It makes the first value of a swap.
+    Begin(Request<T>, u64),
+    /// It makes a further value of the version.
+    Next(Arc<Version<T>>),
+    /// It waits for a change.
+    Wait(Duration),
+    End,
+}
+
+/// The pause after failures.
+#[derive(Default)]
+struct Pause {
+    length: Duration,
+    until: Option<Instant>,
+}
+
+impl<T: Send + 'static> Rollouts<T> {
+    /// Runs until no swap is left.
+    pub(super) fn run(self) {
+        self.inner.lock().loader = Loader::Running(thread::current());
+        let mut pause = Pause::default();
+        loop {
+            // Bound first, so that the lock is released.
+            let step = self.step(&pause);
+            match step {
+                Step::Drop(gone) => discard(gone),
+                Step::Begin(request, generation) => {
+                    if self.begin(request, generation) {
+                        pause = Pause::default();
+                    }
+                }
+                Step::Next(version) => self.next(&version, &mut pause),
+                Step::Wait(limit) => thread::park_timeout(limit),
+                Step::End => return,
+            }
+        }
+    }
+
+    fn step(&self, pause: &Pause) -> Step<T> {
+        let draining = self.pool.as_ref().is_some_and(Pool::is_draining);
+        let mut state = self.inner.lock();
+        let replaced = state.stack.take_replaced();
+        if !replaced.is_empty() {
+            if let Some(rollout) = &mut state.rollout {
+                rollout.replaced += replaced.len();
+            }
+            return Step::Drop(replaced);
+        }
+        if state.current.is_none() || draining {
+            return self.stop(state);
+        }
+        if state.stack.is_staged() {
+            return Step::Wait(LOOK);
+        }
+        if let Some(request) = state.requests.pop_front() {
+            let generation = state.stack.generation() + 1;
+            return Step::Begin(request, generation);
+        }
+        let outdated = state.stack.outdated();
+        if outdated == 0 {
+            let previous = state.previous.take();
+            if let Some(mut rollout) = state.rollout.take() {
+                rollout.report(0, None);
+            }
+            state.loader = Loader::None;
+            drop(state);
+            drop(previous);
+            return Step::End;
+        }
+        if let Some(left) = pause.until.and_then(|until| until.checked_duration_since(Instant::now())) {
+            return Step::Wait(left.min(LOOK));
+        }
+        state.current.clone().map_or(Step::End, Step::Next)
+    }
+
+    /// The slots are closed, or the pool drains: no further value is made.
+    fn stop(&self, mut state: MutexGuard<'_, State<T>>) -> Step<T> {
+        let outdated = state.stack.outdated();
+        let requests = std::mem::take(&mut state.requests);
+        if let Some(mut rollout) = state.rollout.take() {
+            rollout.report(outdated, None);
+        }
+        state.loader = Loader::None;
+        let closed = state.current.is_none();
+        drop(state);
+        for request in requests {
+            request.fail(if closed { SlotError::Closed } else { self.draining() });
+        }
+        Step::End
+    }
+
+    fn draining(&self) -> SlotError {
+        let name = self.pool.as_ref().map_or_else(|| "".into(), |pool| pool.name().clone());
+        Rejection::new(name, Reason::Draining, None).into()
+    }
+
+    /// Makes the first value of a swap, and lets the swap take effect. Whether it has.
+    fn begin(&self, request: Request<T>, generation: u64) -> bool {
+        if request.has_left() {
+            return false;
+        }
+        let version = Version { generation, make: request.make.clone() };
+        let made = request.context.run(|| version.produce(&self.hooks));
+        let slot = match made {
+            Ok(slot) => slot,
+            Err(error) => {
+                self.warn(generation, &error, "a swap changed nothing: its first value could not be made");
+                request.fail(error.into());
+                return false;
+            }
+        };
+        let limit = self.limit();
+        let draining = self.pool.as_ref().is_some_and(Pool::is_draining);
+        let mut state = self.inner.lock();
+        let refused = match (state.current.is_none(), draining) {
+            (true, _) => Some(SlotError::Closed),
+            (_, true) => Some(self.draining()),
+            _ => None,
+        };
+        if refused.is_some() || request.has_left() {
+            drop(state);
+            discard(vec![slot]);
+            if let Some(error) = refused {
+                request.fail(error);
+            }
+            return false;
+        }
+        let outdated = state.stack.live();
+        if let Some(mut earlier) = state.rollout.replace(request.take_effect(generation)) {
+            earlier.report(outdated, None);
+        }
+        let before = state.current.replace(Arc::new(version));
+        let older = std::mem::replace(&mut state.previous, before);
+        state.failure = None;
+        state.stack.begin_version(slot, limit);
+        drop(state);
+        drop(older);
+        true
+    }
+
+    /// Makes a further value of the version.
+    fn next(&self, version: &Version<T>, pause: &mut Pause) {
+        let context = self.inner.lock().rollout.as_ref().map(|rollout| rollout.context.clone());
+        let Some(context) = context else { return };
+        match context.run(|| version.produce(&self.hooks)) {
+            Ok(slot) => {
+                *pause = Pause::default();
+                self.stage(slot);
+            }
+            Err(error) => {
+                pause.begin();
+                self.warn(
+                    version.generation,
+                    &error,
+                    "a value of the new version could not be made: the earlier one serves on",
+                );
+                let mut state = self.inner.lock();
+                let outdated = state.stack.outdated();
+                if let Some(rollout) = &mut state.rollout {
+                    rollout.report(outdated, Some(error.with_retry_after(pause.length)));
+                }
+            }
+        }
+    }
+
+    fn stage(&self, slot: Box<Slot<T>>) {
+        let limit = self.limit();
+        let mut state = self.inner.lock();
+        let unwanted = if state.current.is_none() || slot.generation != state.stack.generation() {
+            Some(slot)
+        } else {
+            state.stack.stage(slot, limit);
+            None
+        };
+        drop(state);
+        discard(unwanted.into_iter().collect());
+    }
+
+    fn limit(&self) -> usize {
+        self.pool.as_ref().map_or(usize::MAX, Pool::concurrency_limit)
+    }
+
+    fn warn(&self, generation: u64, error: &MakeError, message: &str) {
+        let pool = self.pool.as_ref().map_or("none", |pool| pool.name().as_str());
+        shielded(
+            || tracing::warn!(target: "tower_offload", pool, slots = self.inner.name, generation, %error, "{message}"),
+        );
+    }
+}
+
+impl Pause {
+    fn begin(&mut self) {
+        self.length = if self.length.is_zero() { FIRST_PAUSE } else { (self.length * 2).min(LONGEST_PAUSE) };
+        self.until = Some(Instant::now() + self.length);
+    }
+}

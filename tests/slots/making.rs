@@ -1,0 +1,115 @@
+//! How values are made, checked, and let go.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tower_offload::PoolConfig;
+use tower_offload::slots::{BuildError, SlotError, Slots};
+
+use crate::support::{pools, until};
+use crate::tally::{Tally, Value};
+
+#[tokio::test]
+async fn what_cannot_be_made_or_warmed_up_stops_the_start() {
+    let pools = pools("start", PoolConfig::new(1));
+    let failed = Slots::<u8>::builder(&pools, "start").make(|| Err("no such file")).build().await.unwrap_err();
+    assert_eq!(failed.to_string(), "a value could not be made: no such file");
+    let cold = Slots::builder(&pools, "start").make(|| Ok::<_, String>(7)).warm_up(|value: &mut u8| {
+        assert_eq!(*value, 7);
+        Err("the shape is wrong")
+    });
+    assert!(cold.build().await.unwrap_err().to_string().contains("the shape is wrong"));
+    let panics = Slots::<u8>::builder(&pools, "start").make(|| -> Result<u8, String> { panic!("at the start") });
+    let error = panics.build().await.unwrap_err();
+    assert!(matches!(&error, BuildError::First(SlotError::Make(_))) && error.to_string().contains("at the start"));
+    let slots = Slots::builder(&pools, "start").make(|| Ok::<_, String>(7)).warm_up(|value: &mut u8| {
+        *value += 1;
+        Ok::<_, String>(())
+    });
+    let slots = slots.build().await.unwrap();
+    assert_eq!(slots.stats().idle, 1, "the first value is there before the first task");
+    assert_eq!(slots.run(|value| *value).await.unwrap(), 8);
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_made_fails_its_task_and_those_of_the_next_moment_without_another_attempt() {
+    let pools = pools("fail", PoolConfig::new(1));
+    let (attempts, works) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    let (counts, asks) = (attempts.clone(), works.clone());
+    let slots = Slots::builder(&pools, "fail").make(move || {
+        counts.fetch_add(1, Ordering::SeqCst);
+        if asks.load(Ordering::SeqCst) { Ok(7_u8) } else { Err("the database is away") }
+    });
+    let slots = slots.build_lazy().unwrap();
+    let error = slots.run(|value| *value).await.unwrap_err();
+    let made = error.make_error().unwrap();
+    assert_eq!(made.inner().to_string(), "the database is away");
+    let pause = made.retry_after().unwrap();
+    assert!(slots.stats().error.unwrap().contains("away"));
+    let started = std::time::Instant::now();
+    let second = slots.run(|value| *value).await.unwrap_err();
+    if started.elapsed() < pause {
+        assert_eq!(attempts.load(Ordering::SeqCst), 1, "{second}");
+        assert!(second.make_error().unwrap().retry_after().unwrap() <= pause);
+    }
+    works.store(true, Ordering::SeqCst);
+    let served = async { while slots.run(|value| *value).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(5), served).await.expect("the pause is at most a second");
+    assert_eq!((slots.stats().idle, slots.stats().error), (1, None));
+    let counts = pools.get("fail").unwrap().stats().counts;
+    assert!(counts.error >= 2 && counts.panicked == 0, "{counts:?}");
+}
+
+#[tokio::test]
+async fn a_value_that_is_of_no_use_any_more_is_replaced_before_its_task_sees_it() {
+    let (pools, tally) = (pools("check", PoolConfig::new(2)), Tally::default());
+    let (made, broken) = (tally.clone(), Arc::new(Mutex::new(Vec::<usize>::new())));
+    let checks = broken.clone();
+    let slots = Slots::builder(&pools, "check").make(move || Ok::<_, String>(made.make(1))).recycle(
+        move |value: &mut Value| {
+            assert!(value.number != 3, "a check that panics");
+            !checks.lock().unwrap().contains(&value.number)
+        },
+    );
+    let slots = slots.build_lazy().unwrap();
+    assert_eq!(slots.run(|value| value.number).await.unwrap(), 1);
+    assert_eq!(slots.run(|value| value.number).await.unwrap(), 1);
+    broken.lock().unwrap().push(1);
+    assert_eq!(slots.run(|value| value.number).await.unwrap(), 2);
+    broken.lock().unwrap().push(2);
+    assert_eq!(slots.run(|value| value.number).await.unwrap(), 3);
+    assert_eq!(slots.run(|value| value.number).await.unwrap(), 4);
+    assert_eq!(tally.live(), 1);
+}
+
+#[tokio::test]
+async fn an_idle_value_is_let_go_after_a_while_by_a_worker_of_the_pool() {
+    let (pools, tally) = (pools("idle", PoolConfig::new(2)), Tally::default());
+    let made = tally.clone();
+    let slots = Slots::builder(&pools, "idle").make(move || Ok::<_, String>(made.make(1)));
+    let slots = slots.keep_alive(Duration::from_millis(20)).build().await.unwrap();
+    until("the value is dropped", || tally.live() == 0);
+    let dropped_by = tally.dropped_by();
+    assert!(dropped_by[0].starts_with("offload-idle-"), "{dropped_by:?}");
+    assert_eq!(slots.stats().idle, 0);
+    assert_eq!(slots.run(|value| value.number).await.unwrap(), 2);
+    until("that one is dropped, too", || tally.live() == 0);
+}
+
+#[tokio::test]
+async fn a_value_at_the_end_of_its_life_is_not_used_again() {
+    let (pools, tally) = (pools("age", PoolConfig::new(1)), Tally::default());
+    let made = tally.clone();
+    let slots = Slots::builder(&pools, "age").make(move || Ok::<_, String>(made.make(1)));
+    let slots = slots.max_lifetime(Duration::from_millis(20)).build_lazy().unwrap();
+    // A task that uses its value for longer keeps it.
+    let number = slots.run(|value| {
+        std::thread::sleep(Duration::from_millis(25));
+        value.number
+    });
+    assert_eq!(number.await.unwrap(), 1);
+    until("it is dropped as it is put back", || tally.live() == 0);
+    assert_eq!(slots.run(|value| value.number).await.unwrap(), 2);
+    until("an idle one is dropped as well", || tally.live() == 0);
+}
