@@ -2,6 +2,7 @@
 
 mod call;
 mod future;
+mod observe;
 mod options;
 mod pool_layer;
 mod read_body;
@@ -10,6 +11,7 @@ mod service;
 mod stream_body;
 
 pub use self::future::ResponseFuture;
+pub use self::observe::{NameBy, NameRoute, ObserveFuture, ObserveLayer, ObserveService, Routes};
 pub use self::pool_layer::PoolLayer;
 pub use self::read_body::{ReadBodyFuture, ReadBodyService};
 #[doc(hidden)]

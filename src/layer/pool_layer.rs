@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::Response;
 use tower_layer::Layer;
 
+use super::observe::ObserveLayer;
 use super::options::Options;
 use super::request_body::Unread;
 use super::service::PoolService;
@@ -221,6 +222,34 @@ impl PoolLayer<ByRoute> {
             );
         }
         layer
+    }
+}
+
+/// Which routes should be offloaded.
+impl PoolLayer<()> {
+    /// A layer that offloads nothing, and finds the handlers that should be: those that hold a thread of the runtime for
+    /// more than a millisecond in one poll.
+    ///
+    /// Each such route is named once in the log, and listed by [`Pools::slow_routes`] and in the JSON of the stats
+    /// endpoint, after three long polls, or after one of more than 100 ms. It costs two readings of the clock for each
+    /// poll. Requests that run in a pool are never named. The bodies of responses are not observed.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use tower_offload::{PoolLayer, Pools};
+    ///
+    /// let pools = Pools::default();
+    /// let app: Router = Router::new()
+    ///     .route("/report", get(|| async { std::thread::sleep(std::time::Duration::from_millis(5)) }))
+    ///     .layer(PoolLayer::observe(&pools));
+    /// # let _ = app;
+    /// ```
+    ///
+    /// Routes have the names that the settings give them; [`name_by`](ObserveLayer::name_by) takes them from elsewhere,
+    /// such as axum's `MatchedPath`.
+    #[must_use]
+    pub fn observe(pools: &Pools) -> ObserveLayer {
+        ObserveLayer::new(pools)
     }
 }
 

@@ -34,6 +34,11 @@ pub(super) fn is_worker_of(pool: u64) -> bool {
     with(|local| local.pool == pool).unwrap_or(false)
 }
 
+/// Whether this thread is a worker of any pool.
+pub(crate) fn is_worker() -> bool {
+    with(|_| ()).is_some()
+}
+
 /// Polls a task once, as the current one of this thread.
 pub(super) fn poll(task: &TaskRef, now: Timestamp) -> Polled {
     with(|local| local.polling.push(task.clone()));

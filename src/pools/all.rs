@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::builder::{BuildError, PoolsBuilder};
+use super::observed::{Observed, SlowRoute};
 use super::routes::Routes;
 use crate::admission::{Bounds, Discipline, Limit, Settings};
 use crate::budget::Budget;
@@ -68,6 +69,7 @@ struct All {
     disabled: bool,
     drain: Arc<Drain>,
     scale: Scale,
+    observed: Observed,
 }
 
 impl Pools {
@@ -187,6 +189,16 @@ impl Pools {
         self.all.scale.load(self.iter().map(Pool::load).collect())
     }
 
+    /// The routes that [`PoolLayer::observe`](crate::PoolLayer::observe) has named, the longest poll first.
+    #[must_use]
+    pub fn slow_routes(&self) -> Vec<SlowRoute> {
+        self.all.observed.slow_routes()
+    }
+
+    pub(crate) fn observed(&self) -> &Observed {
+        &self.all.observed
+    }
+
     /// The routes of the settings, and which of them have matched a request.
     pub(crate) fn routes(&self) -> &Routes {
         &self.all.routes
@@ -211,6 +223,7 @@ impl All {
             disabled: false,
             drain: Arc::default(),
             scale: Scale::default(),
+            observed: Observed::default(),
         }
     }
 }

@@ -26,6 +26,7 @@ pub struct ByRoute {
 struct Table {
     pools: Pools,
     targets: Vec<Target>,
+    names: Vec<Arc<str>>,
     /// The prefix that a router has removed from each path, without a `/` at its end.
     prefix: Option<String>,
     /// A table for each method that a route names.
@@ -35,14 +36,26 @@ struct Table {
 
 impl ByRoute {
     pub(crate) fn new(pools: &Pools, prefix: Option<String>) -> Self {
-        let mut table =
-            Table { pools: pools.clone(), targets: Vec::new(), prefix, methods: Vec::new(), any: Router::new() };
+        let mut table = Table {
+            pools: pools.clone(),
+            targets: Vec::new(),
+            names: Vec::new(),
+            prefix,
+            methods: Vec::new(),
+            any: Router::new(),
+        };
         for (index, route) in pools.routes().iter().enumerate() {
+            table.names.push(route.path().into());
             table.targets.push(Target::resolve(pools, route.pool()));
             let routes = route.method().map_or(&mut table.any, |method| routes_of(&mut table.methods, method));
             routes.insert(route.path(), index).expect("the routes of the settings were checked against each other");
         }
         Self { table: Arc::new(table) }
+    }
+
+    /// The path of the route that matches, as the settings have it.
+    pub(crate) fn name(&self, method: &Method, path: &str) -> Option<Arc<str>> {
+        self.table.find(method, path).map(|index| self.table.names[index].clone())
     }
 
     /// Whether a route of the settings can match a request to this layer.

@@ -8,12 +8,15 @@ use serde::{Serialize, Serializer};
 use super::status::Totals;
 use crate::load::Load;
 use crate::pool::{ActiveTask, PoolStats};
+use crate::pools::SlowRoute;
 use crate::workload::Workload;
 
 #[derive(Serialize)]
 pub(super) struct Document<'a> {
     summary: Summary,
     pools: InOrder<Vec<(&'a str, PoolNumbers<'a>)>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    slow_routes: Vec<SlowRouteNumbers<'a>>,
 }
 
 /// Why the application is not ready: it drains, or some of its pools are overloaded.
@@ -79,11 +82,19 @@ struct TaskNumbers<'a> {
     running_for_seconds: f64,
 }
 
+/// A route that holds threads of the runtime for long.
+#[derive(Serialize)]
+struct SlowRouteNumbers<'a> {
+    route: &'a str,
+    long_polls: u64,
+    longest_seconds: f64,
+}
+
 /// An object whose entries keep their order.
 struct InOrder<T>(T);
 
 impl<'a> Document<'a> {
-    pub(super) fn of(stats: &'a [PoolStats]) -> Self {
+    pub(super) fn of(stats: &'a [PoolStats], slow_routes: &'a [SlowRoute]) -> Self {
         let totals = Totals::of(stats);
         Self {
             summary: Summary {
@@ -93,6 +104,7 @@ impl<'a> Document<'a> {
                 utilization_percent: tenths(totals.utilization() * 100.0),
             },
             pools: InOrder(stats.iter().map(|stats| (stats.name.as_str(), PoolNumbers::of(stats))).collect()),
+            slow_routes: slow_routes.iter().map(SlowRouteNumbers::of).collect(),
         }
     }
 }
@@ -152,6 +164,16 @@ impl<'a> TaskNumbers<'a> {
             task_id: task.task_id,
             function: &task.function,
             running_for_seconds: thousandths(task.running_for.as_secs_f64()),
+        }
+    }
+}
+
+impl<'a> SlowRouteNumbers<'a> {
+    fn of(route: &'a SlowRoute) -> Self {
+        Self {
+            route: &route.route,
+            long_polls: route.long_polls,
+            longest_seconds: thousandths(route.longest.as_secs_f64()),
         }
     }
 }

@@ -95,7 +95,7 @@ impl StatsService {
             }
             ("/scale", _) => answer::method_not_allowed("GET, HEAD"),
             ("" | "/", &Method::GET | &Method::HEAD) if verbose => {
-                answer::json(StatusCode::OK, &Document::of(&self.pools.stats()))
+                answer::json(StatusCode::OK, &Document::of(&self.pools.stats(), &self.pools.slow_routes()))
             }
             ("" | "/", _) if verbose => answer::method_not_allowed("GET, HEAD"),
             ("/log-status", &Method::POST) if verbose => {

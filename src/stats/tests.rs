@@ -101,7 +101,7 @@ fn the_json_is_this_to_the_letter() {
         &numbers("inference", 3, 20, 0, "15.0", ""),
         "}}",
     ];
-    assert_eq!(serde_json::to_string(&Document::of(&pools)).unwrap(), expected.concat());
+    assert_eq!(serde_json::to_string(&Document::of(&pools, &[])).unwrap(), expected.concat());
 }
 
 #[test]

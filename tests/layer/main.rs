@@ -12,6 +12,7 @@ mod fixtures;
 mod grpc;
 mod http;
 mod metrics;
+mod observing;
 mod orders;
 mod protocol;
 mod reentry;
