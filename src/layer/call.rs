@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use pin_project::pin_project;
 use tower_service::Service;
 
+use super::trace::Trace;
 use crate::admission::Outcome;
 use crate::body::ResponseContext;
 use crate::pool::Boxed;
@@ -27,6 +28,7 @@ pub(super) struct Call<S: Service<Q>, Q, Req, R, P> {
     state: State<S, Q>,
     reject: R,
     expects_body: bool,
+    trace: Option<Box<Trace>>,
     protocol: PhantomData<fn(Req) -> P>,
 }
 
@@ -52,9 +54,15 @@ where
     R: OnReject<Req, S::Response, S::Error>,
     P: Protocol<Req, S::Response, S::Error>,
 {
-    pub(super) fn boxed(service: S, request: Q, reject: R, expects_body: bool) -> BoxedCall<S, Q, Req, R, P> {
+    pub(super) fn boxed(
+        service: S,
+        request: Q,
+        reject: R,
+        expects_body: bool,
+        trace: Option<Box<Trace>>,
+    ) -> BoxedCall<S, Q, Req, R, P> {
         let state = State::Ready { call: Some((service, request)) };
-        Boxed::new(Self { state, reject, expects_body, protocol: PhantomData })
+        Boxed::new(Self { state, reject, expects_body, trace, protocol: PhantomData })
     }
 
     /// Polls the call inside of another task of its pool: its body is not that task's.
@@ -64,7 +72,8 @@ where
 
     fn poll_with(self: Pin<&mut Self>, cx: &mut Context<'_>, in_pool: bool) -> Poll<Answer<R::Response, S::Error>> {
         let mut this = self.project();
-        let result = loop {
+        let entered = this.trace.as_mut().and_then(|trace| trace.poll());
+        let mut result = loop {
             match this.state.as_mut().project() {
                 StateProj::Ready { call } => {
                     let (mut service, request) = call.take().expect("it is not polled after its call panicked");
@@ -74,6 +83,12 @@ where
                 StateProj::Called { future } => break ready!(future.poll(cx)),
             }
         };
+        drop(entered);
+        if let Ok(response) = &mut result
+            && let Some((queued, ran)) = this.trace.take().and_then(|trace| trace.times())
+        {
+            P::timed(response, queued, ran);
+        }
         let outcome = if P::failed(&result) { Outcome::Error } else { Outcome::Ok };
         let context = if in_pool { ResponseContext::in_pool(*this.expects_body) } else { ResponseContext::inline() };
         let result = result.map(|response| this.reject.pass(response, &context));

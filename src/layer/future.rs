@@ -12,6 +12,7 @@ use tower_service::Service;
 use super::call::{Answer, BoxedCall, Call};
 use super::options::Options;
 use super::request_body::{RequestBody, Unread};
+use super::trace::Trace;
 use crate::body::{ReadError, ResponseContext};
 use crate::error::{Reason, Rejection, TaskError};
 use crate::pool::{Pending, Pool, Submission, TaskOptions};
@@ -148,7 +149,8 @@ where
                     match ready!(reading.poll(pool, task, cx)) {
                         Ok((service, request)) => {
                             *this.hint = reading.hint.take();
-                            let call = Call::boxed(service, request, this.reject.clone(), *expects_body);
+                            let trace = Trace::begin(this.options, pool.name());
+                            let call = Call::boxed(service, request, this.reject.clone(), *expects_body, trace);
                             State::Chosen { pool: pool.clone(), call: Some(call), task: mem::take(task) }
                         }
                         Err(rejection) => State::Rejected { rejection: Some(rejection) },

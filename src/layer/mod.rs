@@ -9,6 +9,7 @@ mod read_body;
 mod request_body;
 mod service;
 mod stream_body;
+mod trace;
 
 pub use self::future::ResponseFuture;
 pub use self::observe::{NameBy, NameRoute, ObserveFuture, ObserveLayer, ObserveService, Routes};

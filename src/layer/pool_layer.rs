@@ -572,6 +572,28 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
         self
     }
 
+    /// Tells clients how long a request was queued and how long it ran, in milliseconds:
+    /// `server-timing: queue;dur=12.300, run;dur=45.100`. The developer tools of browsers show it.
+    ///
+    /// The run is that of the handler up to its response's head. Rejections and inline requests have no such header. It
+    /// is off by default, because it shows strangers how loaded the server is.
+    #[must_use]
+    pub fn server_timing(mut self) -> Self {
+        self.options.server_timing = true;
+        self
+    }
+
+    /// Opens the spans `pool.queue` and `pool.run` within the span of the request, with the pool's name in the field
+    /// `pool`: traces show how long a request waited for its pool, and how long its handler ran.
+    ///
+    /// `pool.queue` ends when the handler begins, or when the request is rejected. `pool.run` is the handler's own span,
+    /// up to its response's head. Both have the level `INFO` and the target `tower_offload`.
+    #[must_use]
+    pub fn spans(mut self) -> Self {
+        self.options.spans = true;
+        self
+    }
+
     /// Runs a handler to its end although its client has left, for example to make a payment whose response nobody
     /// reads. A queued handler keeps its position.
     ///

@@ -11,6 +11,7 @@ use super::call::Call;
 use super::future::{Reading, ResponseFuture, State, Task};
 use super::options::Options;
 use super::request_body::{RequestBody, Unread};
+use super::trace::Trace;
 use crate::error::{Reason, Rejection};
 use crate::pool::{Pool, TaskOptions};
 use crate::reject::{Http, OnReject, Protocol, Responses};
@@ -80,11 +81,12 @@ where
             Target::Pool(pool) => Ok(pool),
             Target::Unknown(name) => Err(Rejection::new(name, Reason::UnknownPool, None)),
         };
+        let layer = selection.options.union(&self.options);
         let hint = self.reject.hint(&request);
         let state = match pool.map(|pool| (self.protocol.terms(&mut request, pool.trust()), pool)) {
             Ok((Ok(terms), pool)) => {
                 let options = TaskOptions::of_request(terms, selection.priority, selection.caller);
-                self.chosen(pool, options, request)
+                self.chosen(pool, options, &layer, request)
             }
             Ok((Err(bad), pool)) => {
                 let rejection = pool.count_rejected(Reason::BadHeader, || self.protocol.describe(&request));
@@ -92,14 +94,13 @@ where
             }
             Err(unknown) => State::Rejected { rejection: Some(unknown) },
         };
-        let options = selection.options.union(&self.options);
-        ResponseFuture::new(state, self.reject.clone(), self.protocol.clone(), Some(hint), options)
+        ResponseFuture::new(state, self.reject.clone(), self.protocol.clone(), Some(hint), layer)
     }
 }
 
 impl<S, W, R, P, B> PoolService<S, W, R, P, B> {
     /// The state of a request that a pool is chosen for.
-    fn chosen<Req>(&mut self, pool: Pool, options: TaskOptions, request: Req) -> State<S, Req, R, P, B>
+    fn chosen<Req>(&mut self, pool: Pool, options: TaskOptions, layer: &Options, request: Req) -> State<S, Req, R, P, B>
     where
         B: RequestBody<Req>,
         S: Service<B::Request> + Clone,
@@ -119,7 +120,8 @@ impl<S, W, R, P, B> PoolService<S, W, R, P, B> {
                 State::Reading { pool, reading, expects_body, task }
             }
             Err(request) => {
-                let call = Call::boxed(service, request, self.reject.clone(), expects_body);
+                let trace = Trace::begin(layer, pool.name());
+                let call = Call::boxed(service, request, self.reject.clone(), expects_body, trace);
                 State::Chosen { pool, call: Some(call), task }
             }
         }

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::time::Duration;
 
-use http::{HeaderName, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 
 use super::Protocol;
 use crate::body::is_grpc;
@@ -24,6 +25,7 @@ use crate::terms::Terms;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Http;
 
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 impl<B, RB, E> Protocol<Request<B>, Response<RB>, E> for Http {
@@ -37,6 +39,14 @@ impl<B, RB, E> Protocol<Request<B>, Response<RB>, E> for Http {
 
     fn describe(&self, request: &Request<B>) -> String {
         describe(request)
+    }
+
+    fn timed(response: &mut Response<RB>, queued: Duration, ran: Duration) {
+        let millis = |time: Duration| time.as_secs_f64() * 1000.0;
+        let value = format!("queue;dur={:.3}, run;dur={:.3}", millis(queued), millis(ran));
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().append(SERVER_TIMING, value);
+        }
     }
 
     fn runs_inline(&self, request: &Request<B>) -> bool {

@@ -1,5 +1,7 @@
 //! The trait that describes the requests of a layer.
 
+use std::time::Duration;
+
 use crate::config::Trust;
 use crate::headers::BadHeader;
 use crate::terms::Terms;
@@ -58,6 +60,12 @@ pub trait Protocol<Req, Res, Err>: Clone + Send + Sync + 'static {
     fn describe(&self, request: &Req) -> String {
         let _ = request;
         crate::pool::short_type_name::<Req>()
+    }
+
+    /// Adds to the response how long its request was queued and how long it ran, if the layer was told to with
+    /// [`PoolLayer::server_timing`](crate::PoolLayer::server_timing). By default it adds nothing.
+    fn timed(response: &mut Res, queued: Duration, ran: Duration) {
+        let _ = (response, queued, ran);
     }
 
     /// Whether the request always runs inline, as a health check should. By default no request does.

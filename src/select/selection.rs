@@ -39,12 +39,23 @@ pub(crate) struct Options {
     pub(crate) cancel_late: bool,
     /// A handler runs to its end although its client has left.
     pub(crate) detach: bool,
+    /// Responses tell how long their requests were queued and ran.
+    pub(crate) server_timing: bool,
+    /// Requests have spans for their time in the queue and for their run.
+    pub(crate) spans: bool,
     /// The policy for the bodies of responses, if it is not the pool's.
     pub(crate) body: Option<Arc<BodyPolicy>>,
 }
 
 impl Options {
-    pub(crate) const NONE: Self = Self { resume_panics: false, cancel_late: false, detach: false, body: None };
+    pub(crate) const NONE: Self = Self {
+        resume_panics: false,
+        cancel_late: false,
+        detach: false,
+        server_timing: false,
+        spans: false,
+        body: None,
+    };
 }
 
 impl Selection {
@@ -88,6 +99,8 @@ impl Options {
             resume_panics: self.resume_panics || other.resume_panics,
             cancel_late: self.cancel_late || other.cancel_late,
             detach: self.detach || other.detach,
+            server_timing: self.server_timing || other.server_timing,
+            spans: self.spans || other.spans,
             body: self.body.or_else(|| other.body.clone()),
         }
     }

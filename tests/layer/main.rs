@@ -23,3 +23,4 @@ mod stacks;
 mod stats_paths;
 mod terms;
 mod testing;
+mod tracing_requests;
