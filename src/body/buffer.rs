@@ -65,9 +65,11 @@ pub(crate) enum Space {
     Done,
 }
 
-/// So many frames have room, however large they are: one that is written to the client, and one that is produced
-/// meanwhile.
-const LEAST: usize = 2;
+/// This many frames have room, however large they are. The connection usually takes all of them at once, and a worker
+/// has to be woken for the next ones: with fewer frames, large ones arrive more slowly.
+///
+/// Models have two, because fewer frames have fewer interleavings.
+const LEAST: usize = if cfg!(tower_offload_loom) { 2 } else { 4 };
 
 /// The bytes of a frame's bookkeeping.
 const OVERHEAD: usize = 128;
@@ -140,9 +142,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
             Progress::Stalled => return Space::Stalled,
             Progress::Gone => return Space::Gone,
             Progress::Done => return Space::Done,
-            Progress::Waits | Progress::Slow(_) if state.frames.len() < LEAST || state.bytes < self.capacity => {
-                Space::Free
-            }
+            Progress::Waits | Progress::Slow(_) if has_room(&state.frames, state.bytes, self.capacity) => Space::Free,
             Progress::Waits | Progress::Slow(_) => Space::Full,
         };
         if !state.producer.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -179,7 +179,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
             let bytes = size(&frame);
             state.bytes -= bytes;
             state.progress = if state.frames.is_empty() { Progress::Waits } else { Progress::Slow(Instant::now()) };
-            let has_space = state.frames.len() < LEAST || state.bytes <= self.capacity / 2;
+            let has_space = state.frames.is_empty() || state.bytes <= self.capacity / 2;
             let producer = if has_space { state.producer.take() } else { None };
             drop(state);
             self.removed(bytes);
@@ -271,7 +271,13 @@ impl<D> State<D> {
     }
 }
 
-fn size<D: Buf>(frame: &Frame<D>) -> usize {
+/// Whether there is room for one more frame, of any size.
+pub(super) fn has_room<D>(frames: &Frames<D>, bytes: usize, capacity: usize) -> bool {
+    frames.len() < LEAST || bytes < capacity
+}
+
+/// The bytes with which a frame counts.
+pub(super) fn size<D: Buf>(frame: &Frame<D>) -> usize {
     OVERHEAD + frame.data_ref().map_or(0, Buf::remaining)
 }
 

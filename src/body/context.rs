@@ -4,12 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, has_room, size};
 use super::connection::OnConnection;
 use super::error::BoxError;
 use super::farewell::Farewell;
@@ -134,13 +134,13 @@ where
     B::Error: Into<BoxError>,
 {
     let (mut bytes, begun) = (0, Instant::now());
-    while frames.len() < FRAMES_IN_A_ROW && bytes < capacity && begun.elapsed() <= LONGEST_TURN {
+    while frames.len() < FRAMES_IN_A_ROW && has_room(frames, bytes, capacity) && begun.elapsed() <= LONGEST_TURN {
         match body.as_mut().poll_frame(cx) {
             Poll::Pending => return None,
             Poll::Ready(None) => return Some(Ok(())),
             Poll::Ready(Some(Err(error))) => return Some(Err(error.into())),
             Poll::Ready(Some(Ok(frame))) => {
-                bytes += frame.data_ref().map_or(0, Buf::remaining);
+                bytes += size(&frame);
                 frames.push(frame);
                 if body.is_end_stream() {
                     return Some(Ok(()));

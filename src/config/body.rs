@@ -93,8 +93,7 @@ impl BodyPolicy {
     }
 
     /// Sets how many bytes of a body that is polled in the pool may wait for the client. Each frame counts with its
-    /// bytes and those of its bookkeeping. Frames are not split, so the last one may exceed the limit, and two frames
-    /// always have room.
+    /// bytes and 128 more. Frames are not split, so the last one may exceed the limit, and four frames always have room.
     #[must_use]
     pub const fn buffer(mut self, bytes: usize) -> Self {
         self.buffer = bytes;
