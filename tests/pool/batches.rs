@@ -530,3 +530,91 @@ fn a_panic_of_the_weight_function_reaches_its_caller_alone() {
     assert_eq!(tokio_test::block_on(batch.oneshot(1)).unwrap(), 1);
     assert_eq!(stats(&pools, "batch").counts.submitted, 1);
 }
+
+/// An item of the test with many callers: what it does, and a count of how often it was dropped.
+struct Counted {
+    kind: u32,
+    dropped: Arc<AtomicUsize>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.dropped.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Callers that leave at any time, functions that panic, fail or wait, deadlines and groups, on real threads.
+#[test]
+fn every_item_is_dropped_once_and_counted_once_whatever_its_callers_do() {
+    const CALLERS: u32 = 8;
+    const ITEMS: u32 = 400;
+    let pools = pools("batch", PoolConfig::new(2).queue_capacity(50));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (dropped, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let service = service_fn(|items: Vec<Counted>| async move {
+        for item in &items {
+            match item.kind % 50 {
+                0 => std::panic::panic_any("one of many"),
+                1..10 => tokio::task::yield_now().await,
+                _ => {}
+            }
+        }
+        if items.iter().any(|item| item.kind % 50 == 11) {
+            return Err("none of these");
+        }
+        Ok(items.iter().map(|item| if item.kind.is_multiple_of(7) { Err(item.kind) } else { Ok(item.kind) }).collect())
+    });
+    let grouped = Batch::builder(&pools, "batch").max_items(8).group_by(|item: &Counted| item.kind % 3);
+    let batch: Batch<Counted, u32, u32> = grouped.service(service).unwrap();
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if info.payload().downcast_ref::<&str>().is_none_or(|said| *said != "one of many") {
+            quiet(info);
+        }
+    }));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let (batch, dropped, answered) = (batch.clone(), dropped.clone(), answered.clone());
+            runtime.spawn(async move {
+                let mut kept = Vec::new();
+                for index in 0..ITEMS {
+                    let kind = (caller * ITEMS + index).wrapping_mul(2_654_435_761) >> 8;
+                    let mut options = TaskOptions::new();
+                    if kind.is_multiple_of(5) {
+                        options = options.deadline(Deadline::after(Duration::from_micros(u64::from(kind % 997))));
+                    }
+                    let item = Counted { kind, dropped: dropped.clone() };
+                    let mut call = Box::pin(batch.call_with(options, item));
+                    let first = std::future::poll_fn(|cx| std::task::Poll::Ready(call.as_mut().poll(cx))).await;
+                    match kind % 4 {
+                        _ if first.is_ready() => _ = answered.fetch_add(1, Ordering::SeqCst),
+                        // It leaves at once, a little later, or stays.
+                        0 => drop(call),
+                        1 => {
+                            tokio::task::yield_now().await;
+                            drop(call);
+                        }
+                        _ => kept.push(call),
+                    }
+                    if kept.len() == 16 {
+                        let all = join_all(kept.drain(..)).await;
+                        answered.fetch_add(all.len(), Ordering::SeqCst);
+                    }
+                }
+                answered.fetch_add(join_all(kept).await.len(), Ordering::SeqCst);
+            })
+        })
+        .collect();
+    for caller in callers {
+        runtime.block_on(caller).unwrap();
+    }
+    let report = runtime.block_on(pools.shutdown(PATIENCE));
+    assert!(report.is_complete(), "{report:?}");
+    drop(batch);
+    let all = (CALLERS * ITEMS) as usize;
+    until("every item was dropped", || dropped.load(Ordering::SeqCst) == all);
+    let stats = stats(&pools, "batch");
+    assert_eq!((stats.counts.submitted, stats.counts.ended()), (all as u64, all as u64), "{stats:?}");
+    assert!(stats.batches.unwrap().panicked > 0 && stats.batches.unwrap().ok > 0 && stats.counts.cancelled > 0);
+    assert!(answered.load(Ordering::SeqCst) > all / 3);
+}
