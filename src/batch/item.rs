@@ -40,16 +40,10 @@ pub(super) enum Turn<I, O, E> {
     Wait,
 }
 
-/// The callers of a batch that have not left. When all have, the batch is cancelled.
+/// Kept by each item of a batch until its caller leaves. When all have left, the batch is cancelled.
 pub(super) struct Ride<O, E> {
-    callers: Mutex<Callers<O, E>>,
-}
-
-struct Callers<O, E> {
-    left: usize,
-    all: usize,
-    /// The leader's task, once its caller has left. Dropping this cancels the task, and the batch with it.
-    leader: Option<Pending<ItemResult<O, E>>>,
+    /// The leader's task, once the leader's caller has left. Dropping this cancels the task, and the batch with it.
+    leader: Mutex<Option<Pending<ItemResult<O, E>>>>,
 }
 
 impl<I, O, E> Item<I, O, E> {
@@ -81,7 +75,6 @@ impl<I, O, E> Item<I, O, E> {
         let mut stage = lock(&self.stage);
         match std::mem::replace(&mut *stage, Stage::Over) {
             Stage::Queued(item) => {
-                ride.join();
                 *stage = Stage::Rides(ride.clone(), Some(item));
                 true
             }
@@ -104,21 +97,19 @@ impl<I, O, E> Item<I, O, E> {
     pub(super) fn end(&self, result: ItemResult<O, E>) {
         let mut stage = lock(&self.stage);
         if matches!(*stage, Stage::Rides(..)) {
-            *stage = Stage::Done(result);
+            let before = std::mem::replace(&mut *stage, Stage::Done(result));
+            drop(stage);
+            drop(before);
         }
     }
 
     /// The caller has left. Its task, `pending`, is cancelled, unless it leads a batch that others wait for.
     pub(super) fn caller_left(&self, pending: Option<Pending<ItemResult<O, E>>>) {
         let stage = std::mem::replace(&mut *lock(&self.stage), Stage::Over);
-        match &stage {
-            Stage::Leads(ride) => ride.leader_left(pending),
-            Stage::Rides(ride, _) => {
-                drop(pending);
-                ride.rider_left();
-            }
-            Stage::Queued(_) | Stage::Done(_) | Stage::Over => drop(pending),
+        if let Stage::Leads(ride) = &stage {
+            *lock(&ride.leader) = pending;
         }
+        // What is dropped here cancels the batch if no other item has the ride.
     }
 
     /// The task ended without a result. If it rode in a batch, it has left that.
@@ -127,45 +118,19 @@ impl<I, O, E> Item<I, O, E> {
         if let Stage::Rides(..) | Stage::Queued(_) = &*stage {
             let before = std::mem::replace(&mut *stage, Stage::Over);
             drop(stage);
-            if let Stage::Rides(ride, _) = &before {
-                ride.rider_left();
-            }
+            drop(before);
         }
     }
 }
 
 impl<O, E> Ride<O, E> {
     fn new() -> Arc<Self> {
-        Arc::new(Self { callers: Mutex::new(Callers { left: 0, all: 1, leader: None }) })
+        Arc::new(Self { leader: Mutex::new(None) })
     }
 
-    fn join(&self) {
-        lock(&self.callers).all += 1;
-    }
-
-    fn leader_left(&self, pending: Option<Pending<ItemResult<O, E>>>) {
-        let mut callers = lock(&self.callers);
-        callers.left += 1;
-        let mut cancelled = pending;
-        if callers.left < callers.all {
-            std::mem::swap(&mut callers.leader, &mut cancelled);
-        }
-        drop(callers);
-        drop(cancelled);
-    }
-
-    fn rider_left(&self) {
-        let mut callers = lock(&self.callers);
-        callers.left += 1;
-        let leader = if callers.left == callers.all { callers.leader.take() } else { None };
-        drop(callers);
-        drop(leader);
-    }
-
-    /// Whether all callers have left.
-    pub(super) fn is_abandoned(&self) -> bool {
-        let callers = lock(&self.callers);
-        callers.left == callers.all
+    /// Whether no item keeps it: all callers have left.
+    pub(super) fn is_abandoned(this: &Arc<Self>) -> bool {
+        Arc::strong_count(this) == 1
     }
 }
 

@@ -105,7 +105,7 @@ where
             true
         });
         task.starts_batch(&riders);
-        if ride.is_abandoned() {
+        if Ride::is_abandoned(ride) {
             return None;
         }
         let running = Box::pin(run(item.function.clone(), items));

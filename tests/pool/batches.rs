@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -396,6 +396,48 @@ fn callers_that_stay_have_their_results_when_the_first_one_leaves() {
     gate.notify_one();
     assert_eq!(results(tasks).into_iter().map(Result::unwrap).collect::<Vec<_>>(), [1, 2]);
     until_at_rest(&pools, "batch");
+}
+
+/// The leader of a batch can fail outside of the function: here, because a hook panics.
+#[test]
+fn callers_are_answered_when_the_task_that_leads_their_batch_panics() {
+    let panics = Arc::new(AtomicBool::new(false));
+    let hook = {
+        let panics = panics.clone();
+        move || {
+            let panics = panics.clone();
+            move |poll: &mut dyn FnMut()| {
+                assert!(!panics.load(Ordering::SeqCst), "the hook panics");
+                poll();
+            }
+        }
+    };
+    let pool = PoolConfig::new(1).queue_capacity(1000);
+    let pools = Pools::builder().pool("batch", pool).context(hook).build().unwrap();
+    let (begun, gate) = (Gate::default(), Arc::new(tokio::sync::Notify::new()));
+    let service = {
+        let (begun, gate) = (begun.clone(), gate.clone());
+        service_fn(move |items: Vec<u32>| {
+            let (begun, gate) = (begun.clone(), gate.clone());
+            async move {
+                begun.open();
+                gate.notified().await;
+                Ok::<_, Infallible>(items.into_iter().map(Ok::<_, Infallible>).collect::<Vec<_>>())
+            }
+        })
+    };
+    let batch = Batch::builder(&pools, "batch").service(service).unwrap();
+    let held = hold(&pools, "batch", 1);
+    let tasks: Vec<_> = (0..3).map(|item| queued(&batch, item)).collect();
+    release(held);
+    begun.wait();
+    until("the batch waits", || stats(&pools, "batch").active_threads == 0);
+    panics.store(true, Ordering::SeqCst);
+    gate.notify_one();
+    assert!(results(tasks).iter().all(Result::is_err));
+    panics.store(false, Ordering::SeqCst);
+    until_at_rest(&pools, "batch");
+    assert_eq!(stats(&pools, "batch").batches.unwrap().cancelled, 1);
 }
 
 #[test]
