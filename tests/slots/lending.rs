@@ -29,7 +29,7 @@ fn keep(slots: &Slots<Value>) -> (tokio::task::JoinHandle<Result<usize, SlotErro
     (tokio::spawn(kept), begun, gate)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_value_that_was_used_last_is_used_first_and_a_second_one_is_made_only_for_a_second_task() {
     let (pools, tally) = (pools("lifo", PoolConfig::new(3)), Tally::default());
     let slots = slots(&pools, "lifo", &tally);
@@ -75,7 +75,7 @@ async fn there_are_never_more_values_than_permits() {
     assert_eq!((stats.idle, stats.in_use, stats.loading), (3, 0, 0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_waits_in_the_pools_queue_with_its_deadline_and_is_rejected_like_any_other() {
     let (pools, tally) = (pools("queue", PoolConfig::new(1).queue_capacity(1)), Tally::default());
     let slots = slots(&pools, "queue", &tally);
@@ -85,12 +85,7 @@ async fn a_task_waits_in_the_pools_queue_with_its_deadline_and_is_rejected_like_
     let SlotError::Task(TaskError::Rejected(rejection)) = &error else { panic!("{error:?}") };
     assert_eq!(rejection.reason(), Reason::DeadlineExceeded);
     let waits = tokio::spawn(slots.run(|_value| ()));
-    until("it is queued", || {
-        std::thread::yield_now();
-        pools.get("queue").unwrap().stats().queued_tasks == 1
-            || futures_util::FutureExt::now_or_never(tokio::task::yield_now()).is_some()
-    });
-    tokio::task::yield_now().await;
+    until("it is queued", || pools.get("queue").unwrap().stats().queued_tasks == 1);
     let error = slots.run(|_value| ()).await.unwrap_err();
     assert!(error.is_rejected(), "{error:?}");
     held.into_iter().for_each(crate::support::Held::release);
@@ -98,7 +93,7 @@ async fn a_task_waits_in_the_pools_queue_with_its_deadline_and_is_rejected_like_
     assert_eq!(tally.made(), 1, "no rejected task has made a value");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn code_in_a_task_of_the_pool_uses_a_value_without_a_second_queue_and_other_code_gets_an_error() {
     let (pools, tally) = (pools("here", PoolConfig::new(1).queue_capacity(0)), Tally::default());
     let slots = slots(&pools, "here", &tally);
@@ -114,7 +109,7 @@ async fn code_in_a_task_of_the_pool_uses_a_value_without_a_second_queue_and_othe
     assert_eq!(tally.made(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_has_a_value_gets_no_second_one_and_does_not_wait_for_itself() {
     let (pools, tally) = (pools("nested", PoolConfig::new(1)), Tally::default());
     let slots = slots(&pools, "nested", &tally);
@@ -135,7 +130,7 @@ async fn a_task_that_has_a_value_gets_no_second_one_and_does_not_wait_for_itself
     assert_eq!((stats.idle, stats.in_use), (1, 0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_future_keeps_its_value_across_awaits_and_a_second_task_uses_another() {
     let (pools, tally) = (pools("await", PoolConfig::new(2)), Tally::default());
     let slots = slots(&pools, "await", &tally);
@@ -158,7 +153,7 @@ async fn a_future_keeps_its_value_across_awaits_and_a_second_task_uses_another()
     until("it is put back", || slots.stats().idle == 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_value_of_a_future_that_is_dropped_is_put_back() {
     let (pools, tally) = (pools("drop", PoolConfig::new(1)), Tally::default());
     let slots = slots(&pools, "drop", &tally);
@@ -177,19 +172,20 @@ async fn the_value_of_a_future_that_is_dropped_is_put_back() {
     assert_eq!(slots.run(|value| value.number).await.unwrap(), 1);
 }
 
-#[tokio::test]
-async fn a_guard_that_outlives_its_permit_costs_one_value_more_for_as_long_as_it_lives() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guard_that_outlives_its_permit_costs_one_value_more_for_each_task_that_needs_one() {
     let (pools, tally) = (pools("leak", PoolConfig::new(1)), Tally::default());
     let slots = slots(&pools, "leak", &tally);
     let inside = slots.clone();
     let guard = pools.run_in_pool("leak", move || inside.take().unwrap()).await.unwrap();
     assert_eq!(slots.run(|value| value.number).await.unwrap(), 2);
-    assert_eq!(tally.live(), 2);
+    assert_eq!((tally.peak(), tally.live()), (2, 1), "the further value goes as soon as its task has ended");
     drop(guard);
-    assert_eq!((tally.live(), slots.stats().idle), (1, 1), "there is one value for one permit again");
+    assert_eq!((tally.live(), slots.stats().idle), (1, 1));
+    assert_eq!(slots.run(|value| value.number).await.unwrap(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_drops_the_value_unless_it_is_to_be_kept() {
     for keep in [false, true] {
         let (pools, tally) = (pools("panic", PoolConfig::new(1)), Tally::default());
@@ -212,7 +208,7 @@ async fn a_panic_drops_the_value_unless_it_is_to_be_kept() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_a_guard_discards_is_not_used_again() {
     let (pools, tally) = (pools("discard", PoolConfig::new(1)), Tally::default());
     let slots = slots(&pools, "discard", &tally);
@@ -222,7 +218,7 @@ async fn a_value_that_a_guard_discards_is_not_used_again() {
     assert_eq!(slots.run(|value| value.number).await.unwrap(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropping_the_slots_drops_their_values_after_the_last_task() {
     let (pools, tally) = (pools("end", PoolConfig::new(2)), Tally::default());
     let slots = slots(&pools, "end", &tally);
@@ -237,7 +233,7 @@ async fn dropping_the_slots_drops_their_values_after_the_last_task() {
     assert!(pools.get("end").unwrap().stats().holdings.slots.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disabled_pools_lend_values_on_the_thread_that_awaits_them() {
     let (pools, tally) = (Pools::disabled(), Tally::default());
     let slots = slots(&pools, "any", &tally);

@@ -10,7 +10,7 @@ use tower_offload::slots::{BuildError, SlotError, Slots};
 use crate::support::{pools, until};
 use crate::tally::{Tally, Value};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_made_or_warmed_up_stops_the_start() {
     let pools = pools("start", PoolConfig::new(1));
     let failed = Slots::<u8>::builder(&pools, "start").make(|| Err("no such file")).build().await.unwrap_err();
@@ -32,7 +32,7 @@ async fn what_cannot_be_made_or_warmed_up_stops_the_start() {
     assert_eq!(slots.run(|value| *value).await.unwrap(), 8);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_cannot_be_made_fails_its_task_and_those_of_the_next_moment_without_another_attempt() {
     let pools = pools("fail", PoolConfig::new(1));
     let (attempts, works) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
@@ -61,7 +61,7 @@ async fn a_value_that_cannot_be_made_fails_its_task_and_those_of_the_next_moment
     assert!(counts.error >= 2 && counts.panicked == 0, "{counts:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_is_of_no_use_any_more_is_replaced_before_its_task_sees_it() {
     let (pools, tally) = (pools("check", PoolConfig::new(2)), Tally::default());
     let (made, broken) = (tally.clone(), Arc::new(Mutex::new(Vec::<usize>::new())));
@@ -83,7 +83,7 @@ async fn a_value_that_is_of_no_use_any_more_is_replaced_before_its_task_sees_it(
     assert_eq!(tally.live(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_value_is_let_go_after_a_while_by_a_worker_of_the_pool() {
     let (pools, tally) = (pools("idle", PoolConfig::new(2)), Tally::default());
     let made = tally.clone();
@@ -97,7 +97,7 @@ async fn an_idle_value_is_let_go_after_a_while_by_a_worker_of_the_pool() {
     until("that one is dropped, too", || tally.live() == 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_at_the_end_of_its_life_is_not_used_again() {
     let (pools, tally) = (pools("age", PoolConfig::new(1)), Tally::default());
     let made = tally.clone();
