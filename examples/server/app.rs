@@ -22,7 +22,8 @@ use tracing::Span;
 use super::body;
 use super::export;
 use super::files;
-use super::model::{self, Digits};
+use super::model;
+use super::models::{self, Models};
 use super::notes::{self, Notes};
 use super::passwords;
 use super::problem::{self, Problem};
@@ -31,14 +32,14 @@ use super::settings::Settings;
 /// The state and the settings of the handlers.
 pub(crate) struct Parts {
     pub(crate) notes: Notes,
-    pub(crate) digits: Digits,
+    pub(crate) models: Models,
     pub(crate) settings: Settings,
 }
 
 /// The whole application. Each request is offloaded once; a request without a pool runs inline.
 pub(crate) fn app(parts: Parts, config: &Config, pools: &Pools) -> Result<Router, InstallError> {
-    let Parts { notes, digits, settings } = parts;
-    let (notes, digits) = (Arc::new(notes), Arc::new(digits));
+    let Parts { notes, models, settings } = parts;
+    let (notes, models) = (Arc::new(notes), Arc::new(models));
     let folder = ServeDir::new(settings.files_dir).redirect_path_prefix("/files");
 
     // By route: `performance.routes` of the settings names the pools. The layer is on a router that is not nested, because
@@ -66,19 +67,27 @@ pub(crate) fn app(parts: Parts, config: &Config, pools: &Pools) -> Result<Router
         .route("/v1/classify", post(model::classify).route_layer(inference.clone()))
         // The events are computed when the client takes them, so the permit is held to the last byte.
         .route("/v1/classify/stream", post(model::classify_lines).route_layer(inference.body(streamed)))
-        .with_state(Arc::clone(&digits));
+        .with_state(Arc::clone(&models));
 
     // By extension: middleware puts the name of the pool on the request.
     let embeddings = post(model::embeddings)
         .route_layer(PoolLayer::by_extension(pools).read_body(body::limits()))
         .route_layer(from_fn(name_pool));
-    let by_extension = Router::new().route("/v1/embeddings", embeddings).with_state(digits);
+    let by_extension = Router::new().route("/v1/embeddings", embeddings).with_state(Arc::clone(&models));
+
+    // Models are loaded by threads of their own; the handlers only wait. Whoever may call these routes decides what the
+    // server runs, so do not expose them to the public.
+    let administration = Router::new()
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{name}", post(models::load).delete(models::unload))
+        .with_state(models);
 
     Ok(Router::new()
         .merge(by_route)
         .merge(files)
         .merge(by_type)
         .merge(by_extension)
+        .merge(administration)
         .route("/health", get(health))
         .route_service("/metrics", MetricsService::install(pools)?)
         .nest_service("/health/thread-pools", StatsService::new(pools))

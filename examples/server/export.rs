@@ -30,7 +30,7 @@ fn write(notes: &Notes, newest: i64, out: &mut impl Write) -> Result<(), Box<dyn
     let mut last = 0;
     loop {
         // No statement is open while the client is behind: it would keep SQLite from shortening its write-ahead log.
-        let page = notes.page(last, newest)?;
+        let page = notes.page(last, newest).map_err(|problem| problem.to_string())?;
         let Some(note) = page.last() else { return Ok(()) };
         last = note.id;
         for note in &page {

@@ -7,11 +7,13 @@ mod body;
 mod export;
 mod files;
 mod model;
+mod models;
 mod notes;
 mod options;
 mod passwords;
 mod problem;
 mod query;
+mod session;
 mod settings;
 
 use std::error::Error;
@@ -26,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use self::app::Parts;
-use self::model::Digits;
+use self::models::Models;
 use self::notes::Notes;
 use self::options::{HELP, Options};
 use self::settings::Settings;
@@ -62,9 +64,9 @@ fn run() -> Result<(), Box<dyn Error>> {
     let settings: Settings = config.app()?;
     settings.check_files()?;
     let pools = Pools::new(&config)?;
-    let digits = Digits::load(&settings.model)?;
-    let notes = Notes::open(&settings.database)?;
-    let app = app::app(Parts { notes, digits, settings }, &config, &pools)?;
+    let models = Models::open(&pools, &settings.model, &settings.models_dir())?;
+    let notes = Notes::open(&settings.database, &pools)?;
+    let app = app::app(Parts { notes, models, settings }, &config, &pools)?;
 
     server::runtime(&config)?.block_on(async {
         let listener = listen(options.bind.unwrap_or_else(|| config.server.address())).await?;

@@ -1,36 +1,28 @@
 //! `POST /v1/embeddings`, `POST /v1/classify` and its stream: a small network that reads handwritten digits, run by `rten`.
 
 use std::convert::Infallible;
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::sse::{Event, Sse};
-use rten::{Model, NodeId, RunOptions, ThreadPool, Value};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_stream::Stream;
+use tower_offload::slots::{SlotError, Slots};
 
 use super::body::Json;
+use super::models::{DEFAULT, Models};
 use super::problem::Problem;
-
-/// The pixels of an input, 8 rows of 8.
-const PIXELS: usize = 64;
+use super::query::Query;
+use super::session::{self, Failed, PIXELS, Prediction, Session};
 
 /// The most inputs of one request.
 const MAX_INPUTS: usize = 256;
 
 /// The brightest pixel.
 const BRIGHTEST: f32 = 16.0;
-
-/// The network of `model/train.py`.
-pub(crate) struct Digits {
-    model: Model,
-    pixels: NodeId,
-    embedding: NodeId,
-    probabilities: NodeId,
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,13 +40,6 @@ pub(crate) struct Predictions {
     predictions: Vec<Prediction>,
 }
 
-#[derive(Debug, Serialize)]
-struct Prediction {
-    class: usize,
-    probability: f32,
-    probabilities: Vec<f32>,
-}
-
 /// One line of a stream of inputs.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,28 +53,47 @@ struct Lines {
     number: usize,
 }
 
-thread_local! {
-    /// The thread on which `rten` runs the model. With one such thread for each worker, no more models run at once than the
-    /// pool's limit allows. The thread starts at the worker's first run, inherits its `nice` value, and ends with the worker.
-    static ONE_THREAD: Arc<ThreadPool> = Arc::new(ThreadPool::with_num_threads(1));
+/// Which model a request is for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Which {
+    #[serde(default = "default_model")]
+    model: String,
+}
+
+fn default_model() -> String {
+    DEFAULT.to_owned()
 }
 
 /// Vectors of length 1, one for each input.
 pub(crate) async fn embeddings(
-    State(digits): State<Arc<Digits>>,
+    State(models): State<Arc<Models>>,
+    Query(Which { model }): Query<Which>,
     Json(inputs): Json<Inputs>,
 ) -> Result<Json<Embeddings>, Problem> {
-    let embeddings = digits.run(&inputs, digits.embedding)?;
+    let inputs = inputs.check()?;
+    let embeddings = with(&models.get(&model)?.embedders, |session| session::embed(session, inputs))?;
     Ok(Json(Embeddings { embeddings }))
 }
 
 /// The most probable digit of each input, with the probabilities of all ten.
 pub(crate) async fn classify(
-    State(digits): State<Arc<Digits>>,
+    State(models): State<Arc<Models>>,
+    Query(Which { model }): Query<Which>,
     Json(inputs): Json<Inputs>,
 ) -> Result<Json<Predictions>, Problem> {
-    let rows = digits.run(&inputs, digits.probabilities)?;
-    Ok(Json(Predictions { predictions: rows.into_iter().map(Prediction::new).collect() }))
+    let inputs = inputs.check()?;
+    let predictions = with(&models.get(&model)?.classifiers, |session| session::classify(session, inputs))?;
+    Ok(Json(Predictions { predictions }))
+}
+
+/// Uses the session that belongs to the permit of this request.
+fn with<T>(sessions: &Slots<Session>, call: impl FnOnce(&mut Session) -> Result<T, Failed>) -> Result<T, Problem> {
+    let unavailable = |error: SlotError| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the model cannot be loaded; try again").because(&error)
+    };
+    let answer = sessions.here(call).map_err(unavailable)?;
+    answer.map_err(|error| Problem::internal("the model could not be run", &error))
 }
 
 /// Server-sent events, one for each line of the body: the prediction for its input, or what is wrong with the line. The
@@ -97,20 +101,29 @@ pub(crate) async fn classify(
 ///
 /// The worker that polls the body of the response runs the model, when the client has taken the events before.
 pub(crate) async fn classify_lines(
-    State(digits): State<Arc<Digits>>,
+    State(models): State<Arc<Models>>,
+    Query(Which { model }): Query<Which>,
     body: Bytes,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let sessions = models.get(&model)?.classifiers;
     let lines = Lines { rest: body, number: 0 };
     let count = Lines { rest: lines.rest.clone(), ..lines }.count();
     if count == 0 {
         return Err(Problem::bad_request("the body has no line; give lines such as {\"input\": [64 numbers]}"));
     }
-    let events = lines.map(move |(number, line)| match digits.classify_line(&line) {
+    let events = lines.map(move |(number, line)| match classify_line(&sessions, &line) {
         Ok(prediction) => event("prediction", &prediction).id(number.to_string()),
         Err(problem) => event("problem", &problem.document()).id(number.to_string()),
     });
     let events = events.chain(std::iter::once_with(move || event("end", &json!({ "lines": count }))));
     Ok(Sse::new(tokio_stream::iter(events.map(Ok))))
+}
+
+fn classify_line(sessions: &Slots<Session>, line: &[u8]) -> Result<Prediction, Problem> {
+    let Line { input } = serde_json::from_slice(line).map_err(|error| Problem::bad_request(error.to_string()))?;
+    check(&input, || "input".to_owned())?;
+    let mut predictions = with(sessions, |session| session::classify(session, vec![input]))?;
+    predictions.pop().ok_or_else(|| Problem::internal("the model could not be run", &"it gave no answer"))
 }
 
 fn event(name: &str, data: &impl Serialize) -> Event {
@@ -135,59 +148,11 @@ impl Iterator for Lines {
     }
 }
 
-// === impl Digits ===
-
-impl Digits {
-    /// Reads the model and tries it once.
-    pub(crate) fn load(path: &Path) -> Result<Self, String> {
-        let shown = path.display();
-        let bytes = std::fs::read(path).map_err(|error| format!("app.model: `{shown}` cannot be read: {error}"))?;
-        let model =
-            Model::load(bytes).map_err(|error| format!("app.model: `{shown}` is no model that can be run: {error}"))?;
-        let node = |name| {
-            let found = model.node_id(name);
-            found.map_err(|_| format!("app.model: `{shown}` has no `{name}`; `train.py` makes one that has"))
-        };
-        let (pixels, embedding, probabilities) = (node("pixels")?, node("embedding")?, node("probabilities")?);
-        let digits = Self { model, pixels, embedding, probabilities };
-        for (name, output, width) in [("embedding", embedding, None), ("probabilities", probabilities, Some(10))] {
-            let rows = digits
-                .rows(vec![0.0; PIXELS], output)
-                .map_err(|error| format!("app.model: `{shown}` cannot be run on {PIXELS} pixels: {error}"))?;
-            if rows.len() != 1 || width.is_some_and(|width| rows[0].len() != width) {
-                return Err(format!("app.model: `{name}` of `{shown}` has the wrong shape"));
-            }
-        }
-        Ok(digits)
-    }
-
-    fn run(&self, inputs: &Inputs, output: NodeId) -> Result<Vec<Vec<f32>>, Problem> {
-        let pixels = inputs.check()?;
-        self.rows(pixels, output).map_err(|error| Problem::internal("the model could not be run", &error))
-    }
-
-    fn classify_line(&self, line: &[u8]) -> Result<Prediction, Problem> {
-        let Line { input } = serde_json::from_slice(line).map_err(|error| Problem::bad_request(error.to_string()))?;
-        check(&input, || "input".to_owned())?;
-        let rows = self.rows(input, self.probabilities);
-        let mut rows = rows.map_err(|error| Problem::internal("the model could not be run", &error))?;
-        Ok(Prediction::new(rows.pop().unwrap_or_default()))
-    }
-
-    fn rows(&self, pixels: Vec<f32>, output: NodeId) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error>> {
-        let input = Value::from_shape([pixels.len() / PIXELS, PIXELS], pixels)?;
-        let options = RunOptions::default().with_thread_pool(Some(ONE_THREAD.with(Arc::clone)));
-        let [output] = self.model.run_n(vec![(self.pixels, input.into())], [output], Some(options))?;
-        let ([_, width], values) = output.into_shape_vec::<f32, 2>()?;
-        Ok(values.chunks(width.max(1)).map(<[f32]>::to_vec).collect())
-    }
-}
-
 // === impl Inputs ===
 
 impl Inputs {
-    /// All inputs one after the other, if each is an image.
-    fn check(&self) -> Result<Vec<f32>, Problem> {
+    /// The inputs, if each is an image.
+    fn check(self) -> Result<Vec<Vec<f32>>, Problem> {
         let count = self.inputs.len();
         if !(1..=MAX_INPUTS).contains(&count) {
             return Err(Problem::bad_request(format!("inputs: there are {count}; give 1 to {MAX_INPUTS}")));
@@ -195,7 +160,7 @@ impl Inputs {
         for (index, input) in self.inputs.iter().enumerate() {
             check(input, || format!("inputs[{index}]"))?;
         }
-        Ok(self.inputs.concat())
+        Ok(self.inputs)
     }
 }
 
@@ -213,18 +178,12 @@ fn check(input: &[f32], name: impl Fn() -> String) -> Result<(), Problem> {
     Ok(())
 }
 
-// === impl Prediction ===
-
-impl Prediction {
-    fn new(probabilities: Vec<f32>) -> Self {
-        let best = probabilities.iter().copied().enumerate().max_by(|(_, one), (_, other)| one.total_cmp(other));
-        let (class, probability) = best.unwrap_or_default();
-        Self { class, probability, probabilities }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use tower_offload::Pools;
+
     use super::*;
 
     #[derive(Deserialize)]
@@ -234,9 +193,13 @@ mod tests {
         inputs: Vec<Vec<f32>>,
     }
 
-    fn digits() -> Arc<Digits> {
-        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/server/model/digits.onnx");
-        Arc::new(Digits::load(Path::new(model)).unwrap())
+    fn digits() -> State<Arc<Models>> {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/server/model"));
+        State(Arc::new(Models::open(&Pools::disabled(), &folder.join("digits.onnx"), folder).unwrap()))
+    }
+
+    fn which() -> Query<Which> {
+        Query(Which { model: default_model() })
     }
 
     fn held_out() -> HeldOut {
@@ -250,7 +213,7 @@ mod tests {
         let mut right = 0;
         for (inputs, labels) in inputs.chunks(MAX_INPUTS).zip(labels.chunks(MAX_INPUTS)) {
             let inputs = Inputs { inputs: inputs.to_vec() };
-            let Json(Predictions { predictions }) = classify(State(digits.clone()), Json(inputs)).await.unwrap();
+            let Json(Predictions { predictions }) = classify(digits.clone(), which(), Json(inputs)).await.unwrap();
             assert_eq!(predictions.len(), labels.len());
             right += predictions.iter().zip(labels).filter(|(found, label)| found.class == **label).count();
             for Prediction { class, probability, probabilities } in predictions {
@@ -265,14 +228,14 @@ mod tests {
     async fn embeddings_have_length_1_and_do_not_depend_on_their_neighbours() {
         let (digits, HeldOut { inputs, .. }) = (digits(), held_out());
         let many = Inputs { inputs: inputs[..MAX_INPUTS].to_vec() };
-        let Json(Embeddings { embeddings: many }) = embeddings(State(digits.clone()), Json(many)).await.unwrap();
+        let Json(Embeddings { embeddings: many }) = embeddings(digits.clone(), which(), Json(many)).await.unwrap();
         assert_eq!(many.len(), MAX_INPUTS);
         for embedding in &many {
             assert_eq!(embedding.len(), 32);
             assert!((embedding.iter().map(|value| value * value).sum::<f32>() - 1.0).abs() < 1e-5);
         }
         let one = Inputs { inputs: vec![inputs[7].clone()] };
-        let Json(Embeddings { embeddings: one }) = embeddings(State(digits), Json(one)).await.unwrap();
+        let Json(Embeddings { embeddings: one }) = embeddings(digits, which(), Json(one)).await.unwrap();
         assert!(one[0].iter().zip(&many[7]).all(|(one, other)| (one - other).abs() < 1e-5));
     }
 
@@ -292,13 +255,13 @@ mod tests {
             let problem = Inputs { inputs }.check().unwrap_err();
             assert!(format!("{problem:?}").contains(what), "{what}: {problem:?}");
         }
-        assert_eq!(Inputs { inputs: vec![with(16.0), image] }.check().unwrap().len(), 2 * PIXELS);
+        assert_eq!(Inputs { inputs: vec![with(16.0), image] }.check().unwrap().len(), 2);
     }
 
     #[test]
     fn a_file_that_is_no_model_is_an_error() {
         for path in ["missing.onnx", "Cargo.toml"] {
-            let error = Digits::load(Path::new(path)).err().unwrap();
+            let error = Models::open(&Pools::disabled(), Path::new(path), Path::new(".")).err().unwrap();
             assert!(error.starts_with(&format!("app.model: `{path}`")), "{error}");
         }
     }

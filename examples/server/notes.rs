@@ -1,7 +1,7 @@
 //! `/v1/notes`: notes in SQLite, with full-text search.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -9,6 +9,8 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
+use tower_offload::slots::{SlotError, Slots};
+use tower_offload::{Db, Pool, Pools, Workload};
 
 use super::body::Json;
 use super::problem::Problem;
@@ -30,6 +32,12 @@ const MAX_LIMIT: u32 = 100;
 /// How long a statement waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long an idle connection is kept.
+const KEEP_ALIVE: Duration = Duration::from_secs(300);
+
+/// The pool of the writers, if the settings have it: one worker is as much as SQLite can use.
+const WRITERS: &str = "db_write";
+
 /// Marks the database as one of this example: "note" in ASCII.
 const APPLICATION_ID: i32 = 0x6e6f_7465;
 
@@ -49,10 +57,12 @@ const SCHEMA: &str = "
 /// The notes. Its methods block their thread while they wait for the disk and for each other.
 pub(crate) struct Notes {
     path: PathBuf,
-    /// SQLite has one writer at a time. A thread that waits for this lock is woken at once; in SQLite it would poll.
-    writer: Mutex<Connection>,
-    /// Idle connections, at most one for each thread of the pool.
-    readers: Mutex<Vec<Connection>>,
+    /// A connection for each permit of the pool. A request in the pool never waits for one.
+    readers: Slots<Connection>,
+    writers: Slots<Connection>,
+    /// SQLite has one writer at a time. A thread that waits for this lock is woken at once; in SQLite it would poll. If
+    /// the writers have a pool of their own with one worker, no thread ever waits.
+    writing: Mutex<()>,
 }
 
 #[derive(Debug, Serialize)]
@@ -130,29 +140,46 @@ fn match_all(query: &str) -> Result<String, Problem> {
 // === impl Notes ===
 
 impl Notes {
-    /// Opens or creates the database, and checks that it can be written.
-    pub(crate) fn open(path: &Path) -> Result<Self, String> {
+    /// Opens or creates the database, and checks that it can be written. The connections of later requests are opened when
+    /// requests need them. Writers run in the pool `db_write`, if there is one, otherwise in `db`.
+    pub(crate) fn open(path: &Path, pools: &Pools) -> Result<Self, String> {
         let failed = |why: String| format!("app.database: `{}` {why}", path.display());
         let mut writer = connect(path).map_err(|error| failed(format!("cannot be opened: {error}")))?;
         prepare(&mut writer).map_err(|why| failed(why.to_string()))?;
-        Ok(Self { path: path.to_owned(), writer: Mutex::new(writer), readers: Mutex::default() })
+        let connections = |name: &str, pool: Workload| {
+            let path = path.to_owned();
+            let slots = Slots::builder(pools, pool).name(name).make(move || connect(&path));
+            // A connection whose statement was interrupted by a panic is in a transaction.
+            let slots = slots.recycle(|connection| connection.is_autocommit()).keep_alive(KEEP_ALIVE);
+            slots.build_lazy().map_err(|error| failed(format!("cannot be served: {error}")))
+        };
+        let writing = if pools.get(WRITERS).is_ok() { Workload::from(WRITERS) } else { Workload::of(Db) };
+        Ok(Self {
+            path: path.to_owned(),
+            readers: connections("readers", Workload::of(Db))?,
+            writers: connections("writers", writing)?,
+            writing: Mutex::default(),
+        })
     }
 
-    fn add(&self, text: &str) -> rusqlite::Result<i64> {
-        let writer = lock(&self.writer);
-        writer.prepare_cached("INSERT INTO notes (text) VALUES (?1)")?.execute([text])?;
-        Ok(writer.last_insert_rowid())
+    fn add(&self, text: &str) -> Result<i64, Problem> {
+        // Ignores poisoning: SQLite rolls back the uncommitted statements of a thread that panicked.
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.with(&self.writers, |connection| {
+            connection.prepare_cached("INSERT INTO notes (text) VALUES (?1)")?.execute([text])?;
+            Ok(connection.last_insert_rowid())
+        })
     }
 
-    fn get(&self, id: i64) -> rusqlite::Result<Option<Note>> {
-        self.read(|connection| {
+    fn get(&self, id: i64) -> Result<Option<Note>, Problem> {
+        self.with(&self.readers, |connection| {
             let mut statement = connection.prepare_cached("SELECT id, text, created_at FROM notes WHERE id = ?1")?;
             statement.query_row([id], Note::from_row).optional()
         })
     }
 
-    fn search(&self, expression: &str, limit: u32) -> rusqlite::Result<Vec<Note>> {
-        self.read(|connection| {
+    fn search(&self, expression: &str, limit: u32) -> Result<Vec<Note>, Problem> {
+        self.with(&self.readers, |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT notes.id, notes.text, notes.created_at FROM notes_words
                  JOIN notes ON notes.id = notes_words.rowid
@@ -163,15 +190,15 @@ impl Notes {
     }
 
     /// The id of the newest note; 0 if there is none.
-    pub(crate) fn newest(&self) -> rusqlite::Result<i64> {
-        self.read(|connection| {
+    pub(crate) fn newest(&self) -> Result<i64, Problem> {
+        self.with(&self.readers, |connection| {
             connection.prepare_cached("SELECT coalesce(max(id), 0) FROM notes")?.query_row([], |row| row.get(0))
         })
     }
 
     /// The next notes after the one with the id `last`, up to the one with the id `newest`.
-    pub(crate) fn page(&self, last: i64, newest: i64) -> rusqlite::Result<Vec<Note>> {
-        self.read(|connection| {
+    pub(crate) fn page(&self, last: i64, newest: i64) -> Result<Vec<Note>, Problem> {
+        self.with(&self.readers, |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT id, text, created_at FROM notes WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3",
             )?;
@@ -179,21 +206,17 @@ impl Notes {
         })
     }
 
-    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        let idle = lock(&self.readers).pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => connect(&self.path)?,
-        };
-        let result = query(&connection);
-        lock(&self.readers).push(connection);
-        result
+    fn with<T>(
+        &self,
+        connections: &Slots<Connection>,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Problem> {
+        // Settings may send these routes to other pools, whose permits entitle to no connection.
+        if !connections.pool().is_none_or(Pool::is_current) {
+            return Ok(query(&connect(&self.path)?)?);
+        }
+        connections.here(|connection| query(connection))?.map_err(Problem::from)
     }
-}
-
-/// Ignores poisoning: SQLite rolls back the uncommitted statements of a thread that panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -245,6 +268,12 @@ impl Note {
     }
 }
 
+impl From<SlotError> for Problem {
+    fn from(error: SlotError) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the notes cannot be reached; try again").because(&error)
+    }
+}
+
 impl From<rusqlite::Error> for Problem {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
@@ -263,7 +292,7 @@ mod tests {
 
     fn notes() -> (tempfile::TempDir, Notes) {
         let folder = tempfile::tempdir().unwrap();
-        let notes = Notes::open(&folder.path().join("notes.db")).unwrap();
+        let notes = Notes::open(&folder.path().join("notes.db"), &Pools::disabled()).unwrap();
         (folder, notes)
     }
 
@@ -280,7 +309,7 @@ mod tests {
         let first = notes.add("The quick brown fox").unwrap();
         let second = notes.add("a lazy brown dog; \"quoted\" \0 end").unwrap();
         drop(notes);
-        let notes = Notes::open(&folder.path().join("notes.db")).unwrap();
+        let notes = Notes::open(&folder.path().join("notes.db"), &Pools::disabled()).unwrap();
         assert_eq!(notes.get(first).unwrap().unwrap().text, "The quick brown fox");
         assert_eq!(notes.get(second).unwrap().unwrap().text, "a lazy brown dog; \"quoted\" \0 end");
         assert!(notes.get(second + 1).unwrap().is_none());
@@ -324,7 +353,8 @@ mod tests {
             }
         });
         assert_eq!(ids(&notes, "number24").len(), 4);
-        assert!(lock(&notes.readers).len() <= 4);
+        assert!(notes.readers.stats().idle <= 4);
+        assert_eq!(notes.writers.stats().idle, 1, "one writes at a time");
     }
 
     #[test]
@@ -340,7 +370,7 @@ mod tests {
             (folder.path(), "cannot be opened"),
             (&folder.path().join("missing/notes.db"), "cannot be opened"),
         ] {
-            let error = Notes::open(path).err().unwrap();
+            let error = Notes::open(path, &Pools::disabled()).err().unwrap();
             assert!(error.contains(why) && error.contains(path.to_str().unwrap()), "{error}");
         }
     }

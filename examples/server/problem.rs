@@ -38,11 +38,23 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, what)
     }
 
+    /// Logs why, and does not show it to the client.
+    pub(crate) fn because(self, reason: &dyn std::fmt::Display) -> Self {
+        tracing::error!("{}: {reason}", self.detail);
+        self
+    }
+
     /// The problem document.
     pub(crate) fn document(&self) -> Value {
         let Self { status, detail } = self;
         let title = status.canonical_reason().unwrap_or("Error");
         json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail })
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.detail)
     }
 }
 

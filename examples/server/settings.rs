@@ -14,6 +14,8 @@ pub(crate) struct Settings {
     pub(crate) database: PathBuf,
     /// The ONNX model of `/v1/embeddings` and `/v1/classify`.
     pub(crate) model: PathBuf,
+    /// The folder whose models `/v1/models` loads; by default that of `model`.
+    models_dir: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -22,11 +24,17 @@ impl Default for Settings {
             files_dir: "examples/server/files".into(),
             database: "notes.db".into(),
             model: "examples/server/model/digits.onnx".into(),
+            models_dir: None,
         }
     }
 }
 
 impl Settings {
+    pub(crate) fn models_dir(&self) -> PathBuf {
+        let beside = || self.model.parent().map(PathBuf::from).unwrap_or_default();
+        self.models_dir.clone().unwrap_or_else(beside)
+    }
+
     /// Checks that the folder of the files can be listed.
     pub(crate) fn check_files(&self) -> Result<(), String> {
         let shown = self.files_dir.display();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use metrics::{Histogram, counter, gauge, histogram};
 
-use super::{Reading, names};
+use super::{HoldingsReading, Reading, names};
 use crate::admission::Timestamp;
 use crate::budget::Budget;
 use crate::workload::Workload;
@@ -130,6 +130,31 @@ pub(crate) fn publish_load(ratio: f64) {
     gauge!(names::PROCESS_LOAD).set(ratio);
 }
 
+/// Sets the gauges and counters of the slots and models of a pool. A pool without any has none.
+pub(crate) fn publish_holdings(pool: &Workload, reading: &HoldingsReading) {
+    let pool = pool.to_string();
+    if let Some(slots) = &reading.slots {
+        for (state, value) in [("idle", slots.idle), ("in_use", slots.in_use), ("loading", slots.loading)] {
+            gauge!(names::SLOTS, "pool" => pool.clone(), "state" => state).set(count(value));
+        }
+        gauge!(names::SLOT_GENERATION, "pool" => pool.clone()).set(real(slots.generation));
+    }
+    if let Some(models) = &reading.models {
+        gauge!(names::MODELS, "pool" => pool.clone()).set(count(models.loaded));
+        gauge!(names::MODELS_BYTES, "pool" => pool.clone()).set(real(models.bytes));
+        gauge!(names::MODELS_BUDGET, "pool" => pool.clone()).set(real(models.budget));
+        for (result, value) in [("ok", models.loads_ok), ("error", models.loads_failed)] {
+            counter!(names::MODEL_LOADS, "pool" => pool.clone(), "result" => result).absolute(value);
+        }
+        counter!(names::MODEL_EVICTIONS, "pool" => pool).absolute(models.evictions);
+    }
+}
+
+/// Records how long the load of a model took. Loads are rare, so the handle is resolved each time.
+pub(crate) fn record_model_load(pool: &Workload, took: Duration) {
+    of_pool(names::MODEL_LOAD, pool.as_str()).record(took);
+}
+
 /// Sets the gauges of the memory for request bodies, which all pools share.
 pub(crate) fn publish_bodies(budget: &Budget) {
     names::describe();
@@ -140,6 +165,11 @@ pub(crate) fn publish_bodies(budget: &Budget) {
 /// Sets the number of routes to a pool that have matched no request.
 pub(crate) fn publish_routes(pool: &Workload, unmatched: usize) {
     gauge!(names::ROUTES_UNMATCHED, "pool" => pool.to_string()).set(count(unmatched));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nothing weighs 2^53 bytes")]
+const fn real(value: u64) -> f64 {
+    value as f64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no pool counts to 2^53")]

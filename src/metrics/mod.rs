@@ -12,6 +12,10 @@
 //! | `workload_pool_routes_unmatched` | routes of the settings to this pool that have matched no request yet; absent for a pool without routes |
 //! | `workload_pool_streams`, `_streams_limit` | streams: responses whose body is open after its head; their limit, 0 for none |
 //! | `workload_pool_stream_buffered_bytes` | bytes of streams that are produced and not taken by a client |
+//! | `workload_pool_slots`, `_slot_generation` | values of the pool's [`Slots`](crate::slots::Slots) by the label `state`; the version of new ones |
+//! | `workload_pool_models`, `_models_bytes`, `_models_budget_bytes` | loaded models; their weight; its limit |
+//! | `workload_pool_model_loads_total`, `_model_evictions_total` | loads by the label `result`; models that made room for others |
+//! | `workload_pool_model_load_seconds` | histogram: the time to load a model |
 //! | `workload_pool_tasks_submitted_total` | all tasks |
 //! | `workload_pool_tasks_total` | tasks that ended, by the label `result`: the fields of [`Counts`] |
 //! | `workload_pool_queue_wait_seconds` | histogram: from submission to first poll, of the tasks that began |
@@ -39,14 +43,18 @@ mod facade;
 mod names;
 
 #[cfg(feature = "metrics")]
-pub(crate) use self::facade::{TaskTimes, publish, publish_bodies, publish_load, publish_routes};
+pub(crate) use self::facade::{
+    TaskTimes, publish, publish_bodies, publish_holdings, publish_load, publish_routes, record_model_load,
+};
 #[cfg(feature = "metrics")]
 pub use self::names::HISTOGRAMS;
 
 #[cfg(not(feature = "metrics"))]
 mod off;
 #[cfg(not(feature = "metrics"))]
-pub(crate) use self::off::{TaskTimes, publish, publish_bodies, publish_load, publish_routes};
+pub(crate) use self::off::{
+    TaskTimes, publish, publish_bodies, publish_holdings, publish_load, publish_routes, record_model_load,
+};
 
 /// The lock on the published metrics. While it is held, no other thread sets them, so that readings are published in
 /// order, and not while a scrape is being rendered.
@@ -59,6 +67,37 @@ pub(crate) struct PublishGuard {
 pub(crate) fn lock_publishing() -> PublishGuard {
     static PUBLISHING: Mutex<()> = Mutex::new(());
     PublishGuard { _guard: PUBLISHING.lock().unwrap_or_else(PoisonError::into_inner) }
+}
+
+/// One reading of the slots and models of a pool, each kind added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read only by the metrics"))]
+pub(crate) struct HoldingsReading {
+    pub(crate) slots: Option<SlotsReading>,
+    pub(crate) models: Option<ModelsReading>,
+}
+
+/// The slots of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read only by the metrics"))]
+pub(crate) struct SlotsReading {
+    pub(crate) idle: usize,
+    pub(crate) in_use: usize,
+    pub(crate) loading: usize,
+    /// The highest of all.
+    pub(crate) generation: u64,
+}
+
+/// The models of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read only by the metrics"))]
+pub(crate) struct ModelsReading {
+    pub(crate) loaded: usize,
+    pub(crate) bytes: u64,
+    pub(crate) budget: u64,
+    pub(crate) loads_ok: u64,
+    pub(crate) loads_failed: u64,
+    pub(crate) evictions: u64,
 }
 
 /// One reading of a pool, in the numbers that its metrics show.

@@ -29,6 +29,14 @@ pub(super) const FRAME_GAP: &str = "workload_pool_frame_gap_seconds";
 
 pub(super) const BATCHES: &str = "workload_pool_batches_total";
 pub(super) const BATCH_TIME: &str = "workload_pool_batch_seconds";
+pub(super) const SLOTS: &str = "workload_pool_slots";
+pub(super) const SLOT_GENERATION: &str = "workload_pool_slot_generation";
+pub(super) const MODELS: &str = "workload_pool_models";
+pub(super) const MODELS_BYTES: &str = "workload_pool_models_bytes";
+pub(super) const MODELS_BUDGET: &str = "workload_pool_models_budget_bytes";
+pub(super) const MODEL_LOADS: &str = "workload_pool_model_loads_total";
+pub(super) const MODEL_EVICTIONS: &str = "workload_pool_model_evictions_total";
+pub(super) const MODEL_LOAD: &str = "workload_pool_model_load_seconds";
 
 pub(super) const BATCH_ITEMS: &str = "workload_pool_batch_items";
 
@@ -39,6 +47,7 @@ pub const HISTOGRAMS: &[(&str, &[f64])] = &[
     (FIRST_FRAME, SECONDS),
     (FRAME_GAP, SECONDS),
     (BATCH_TIME, SECONDS),
+    (MODEL_LOAD, SECONDS),
     (BATCH_ITEMS, ITEMS),
 ];
 
@@ -84,6 +93,17 @@ pub(super) fn describe() {
         Unit::Bytes,
         "Bytes of streams that the pool has produced and no client has taken"
     );
+    describe_gauge!(SLOTS, Unit::Count, "Values of the slots of the pool, by state");
+    describe_gauge!(
+        SLOT_GENERATION,
+        "The version of new values of the slots of the pool: 1, and one more for each swap"
+    );
+    describe_gauge!(MODELS, Unit::Count, "Models that are loaded");
+    describe_gauge!(MODELS_BYTES, Unit::Bytes, "Weight of the models that are loaded or being loaded");
+    describe_gauge!(MODELS_BUDGET, Unit::Bytes, "Weight that the models may have");
+    describe_counter!(MODEL_LOADS, Unit::Count, "Loads of models, by result");
+    describe_counter!(MODEL_EVICTIONS, Unit::Count, "Models that were unloaded to make room for others");
+    describe_histogram!(MODEL_LOAD, Unit::Seconds, "Time to load a model");
     describe_counter!(SUBMITTED, Unit::Count, "Tasks that were submitted, whatever became of them");
     describe_counter!(TASKS, Unit::Count, "Tasks that ended, by result");
     describe_histogram!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Reading;
+use super::{HoldingsReading, Reading};
 use crate::admission::Timestamp;
 use crate::budget::Budget;
 use crate::workload::Workload;
@@ -29,6 +29,10 @@ impl TaskTimes {
 pub(crate) const fn publish(_reading: &Reading<'_>) {}
 
 pub(crate) const fn publish_load(_ratio: f64) {}
+
+pub(crate) const fn publish_holdings(_pool: &Workload, _reading: &HoldingsReading) {}
+
+pub(crate) const fn record_model_load(_pool: &Workload, _took: Duration) {}
 
 pub(crate) const fn publish_bodies(_budget: &Budget) {}
 

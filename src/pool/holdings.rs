@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Mutex, Weak};
 
+use crate::metrics::{HoldingsReading, ModelsReading, SlotsReading};
 use crate::sync::lock_std as lock;
 
 /// The slots and models of a pool, for its numbers.
@@ -81,6 +82,36 @@ pub struct LoadedModel {
     pub bytes: u64,
     /// How many callers hold it.
     pub held: usize,
+}
+
+impl HoldingStats {
+    /// The sums of the slots and of the models.
+    pub(super) fn reading(&self) -> HoldingsReading {
+        let add_slots = |sum: Option<SlotsReading>, slots: &SlotsStats| {
+            let sum = sum.unwrap_or_default();
+            Some(SlotsReading {
+                idle: sum.idle + slots.idle,
+                in_use: sum.in_use + slots.in_use,
+                loading: sum.loading + slots.loading,
+                generation: sum.generation.max(slots.generation),
+            })
+        };
+        let add_models = |sum: Option<ModelsReading>, models: &ModelsStats| {
+            let sum = sum.unwrap_or_default();
+            Some(ModelsReading {
+                loaded: sum.loaded + models.loaded.len(),
+                bytes: sum.bytes + models.bytes,
+                budget: sum.budget + models.budget_bytes,
+                loads_ok: sum.loads_ok + models.loads_ok,
+                loads_failed: sum.loads_failed + models.loads_failed,
+                evictions: sum.evictions + models.evictions,
+            })
+        };
+        HoldingsReading {
+            slots: self.slots.iter().fold(None, add_slots),
+            models: self.models.iter().fold(None, add_models),
+        }
+    }
 }
 
 impl Holdings {

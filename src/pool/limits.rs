@@ -2,7 +2,7 @@
 
 use std::sync::Weak;
 
-use super::holdings::{Holding, HoldingStats};
+use super::holdings::Holding;
 use super::submit::Pool;
 use super::{local, worker};
 use crate::admission::{Key, Limit};
@@ -49,11 +49,6 @@ impl Pool {
     /// Adds slots or models to the pool's numbers.
     pub(crate) fn add_holding(&self, holding: Weak<dyn Holding>) {
         self.shared().holdings.add(holding);
-    }
-
-    /// The numbers of the pool's slots and models.
-    pub(crate) fn holdings(&self) -> HoldingStats {
-        self.shared().holdings.read()
     }
 
     /// Publishes the pool's numbers soon, because those of its slots or models have changed.

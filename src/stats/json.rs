@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::status::Totals;
 use crate::load::Load;
-use crate::pool::{ActiveTask, PoolStats};
+use crate::pool::{ActiveTask, ModelsStats, PoolStats, SlotsStats};
 use crate::pools::SlowRoute;
 use crate::workload::Workload;
 
@@ -66,6 +66,43 @@ struct PoolNumbers<'a> {
     streams: StreamNumbers,
     submitted: u64,
     results: InOrder<Vec<(&'static str, u64)>>,
+    /// Only of a pool that has some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    slots: Vec<SlotNumbers<'a>>,
+    /// Only of a pool that has some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    models: Vec<ModelNumbers<'a>>,
+}
+
+#[derive(Serialize)]
+struct SlotNumbers<'a> {
+    name: &'a str,
+    generation: u64,
+    idle: usize,
+    in_use: usize,
+    loading: usize,
+    outdated: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ModelNumbers<'a> {
+    name: &'a str,
+    budget_bytes: u64,
+    bytes: u64,
+    loaded: InOrder<Vec<(&'a str, LoadedNumbers)>>,
+    loading: &'a [String],
+    leaving: usize,
+    loads: InOrder<Vec<(&'static str, u64)>>,
+    evictions: u64,
+}
+
+#[derive(Serialize)]
+struct LoadedNumbers {
+    version: u64,
+    bytes: u64,
+    held: usize,
 }
 
 #[derive(Serialize)]
@@ -154,6 +191,40 @@ impl<'a> PoolNumbers<'a> {
             },
             submitted: stats.counts.submitted,
             results: InOrder(stats.counts.by_result().collect()),
+            slots: stats.holdings.slots.iter().map(SlotNumbers::of).collect(),
+            models: stats.holdings.models.iter().map(ModelNumbers::of).collect(),
+        }
+    }
+}
+
+impl<'a> SlotNumbers<'a> {
+    fn of(slots: &'a SlotsStats) -> Self {
+        Self {
+            name: &slots.name,
+            generation: slots.generation,
+            idle: slots.idle,
+            in_use: slots.in_use,
+            loading: slots.loading,
+            outdated: slots.outdated,
+            error: slots.error.as_deref(),
+        }
+    }
+}
+
+impl<'a> ModelNumbers<'a> {
+    fn of(models: &'a ModelsStats) -> Self {
+        let loaded = models.loaded.iter().map(|model| {
+            (model.key.as_str(), LoadedNumbers { version: model.version, bytes: model.bytes, held: model.held })
+        });
+        Self {
+            name: &models.name,
+            budget_bytes: models.budget_bytes,
+            bytes: models.bytes,
+            loaded: InOrder(loaded.collect()),
+            loading: &models.loading,
+            leaving: models.leaving,
+            loads: InOrder(vec![("ok", models.loads_ok), ("error", models.loads_failed)]),
+            evictions: models.evictions,
         }
     }
 }
