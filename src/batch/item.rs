@@ -26,7 +26,7 @@ enum Stage<I, O, E> {
     /// Its task leads a batch.
     Leads(Arc<Ride<O, E>>),
     /// Its task rides in the permit of another. The leader takes the item.
-    Rides(Arc<Ride<O, E>>, Option<I>),
+    Rides { item: Option<I>, _ride: Arc<Ride<O, E>> },
     /// Its result is there.
     Done(ItemResult<O, E>),
     /// Its caller has left, or the result was taken.
@@ -75,7 +75,7 @@ impl<I, O, E> Item<I, O, E> {
         let mut stage = lock(&self.stage);
         match std::mem::replace(&mut *stage, Stage::Over) {
             Stage::Queued(item) => {
-                *stage = Stage::Rides(ride.clone(), Some(item));
+                *stage = Stage::Rides { item: Some(item), _ride: ride.clone() };
                 true
             }
             other => {
@@ -88,7 +88,7 @@ impl<I, O, E> Item<I, O, E> {
     /// Gives the item of a task that rides to the leader, unless the task has ended.
     pub(super) fn give(&self) -> Option<I> {
         match &mut *lock(&self.stage) {
-            Stage::Rides(_, item) => item.take(),
+            Stage::Rides { item, .. } => item.take(),
             _ => None,
         }
     }
@@ -96,7 +96,7 @@ impl<I, O, E> Item<I, O, E> {
     /// Stores the result of a task that rides, unless its caller has left.
     pub(super) fn end(&self, result: ItemResult<O, E>) {
         let mut stage = lock(&self.stage);
-        if matches!(*stage, Stage::Rides(..)) {
+        if matches!(*stage, Stage::Rides { .. }) {
             let before = std::mem::replace(&mut *stage, Stage::Done(result));
             drop(stage);
             drop(before);
@@ -115,7 +115,7 @@ impl<I, O, E> Item<I, O, E> {
     /// The task ended without a result. If it rode in a batch, it has left that.
     pub(super) fn task_ended(&self) {
         let mut stage = lock(&self.stage);
-        if let Stage::Rides(..) | Stage::Queued(_) = &*stage {
+        if let Stage::Rides { .. } | Stage::Queued(_) = &*stage {
             let before = std::mem::replace(&mut *stage, Stage::Over);
             drop(stage);
             drop(before);
