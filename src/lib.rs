@@ -59,6 +59,7 @@
 //! | `axum` | | [`Rejection`] and [`TaskError`] as axum responses |
 //! | `tonic` | | [`Rejection`] and [`TaskError`] as `tonic::Status` |
 //! | `server` | | `server::serve`, over hyper |
+//! | `orca` | | `report::LoadReport`: the load, for balancers |
 //!
 //! # Limits
 //!
@@ -102,6 +103,9 @@ mod options;
 pub mod pool;
 pub mod pools;
 pub mod reject;
+#[cfg(feature = "orca")]
+#[cfg_attr(docsrs, doc(cfg(feature = "orca")))]
+pub mod report;
 pub mod select;
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]

@@ -15,6 +15,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::services::ServeDir;
 use tower_http::trace::TraceLayer;
 use tower_offload::body::{BodyPolicy, RunBody};
+use tower_offload::report::LoadReport;
 use tower_offload::stats::InstallError;
 use tower_offload::{Config, Inference, MetricsService, PoolLayer, Pools, StatsService, Workload};
 use tracing::Span;
@@ -93,7 +94,9 @@ pub(crate) fn app(parts: Parts, config: &Config, pools: &Pools) -> Result<Router
         .nest_service("/health/thread-pools", StatsService::new(pools))
         .fallback(nowhere)
         .layer(map_response(problem::describe))
-        .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(log_failure)))
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(log_failure))
+        // On every response, rejections included, for balancers that read it.
+        .layer(LoadReport::new(pools)))
 }
 
 /// The settings of a pool for the bodies of its responses, but polled by its workers.

@@ -13,6 +13,8 @@ pub struct Demand {
     /// Tasks that left the queue with a permit, or inside that of another task. A queued task that has a free permit, and
     /// only waits for a worker, counts as started.
     pub started: u64,
+    /// Tasks that ended without a value, but not those whose callers left: they failed, or were rejected.
+    pub failed: u64,
     /// The time for which permits were used, added up over all of them.
     pub permit_time: Duration,
     /// The concurrency limit at this moment.

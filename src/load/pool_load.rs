@@ -34,6 +34,8 @@ pub struct PoolLoad {
     pub cpu: f64,
     /// Tasks that were submitted a second, rejected ones included.
     pub arrivals_per_second: f64,
+    /// Tasks that failed or were rejected, a second.
+    pub failures_per_second: f64,
 }
 
 /// The settings that make a load of the loads of the pools.
@@ -47,9 +49,13 @@ pub(crate) struct Scale {
 // === impl Scale ===
 
 impl Scale {
+    pub(crate) fn counts(&self, pool: &Workload) -> bool {
+        self.by.is_empty() || self.by.contains(pool)
+    }
+
     /// The load of the process.
     pub(crate) fn load(&self, pools: Vec<PoolLoad>) -> Load {
-        let counted = || pools.iter().filter(|pool| self.by.is_empty() || self.by.contains(&pool.name));
+        let counted = || pools.iter().filter(|pool| self.counts(&pool.name));
         let cpu = counted().map(|pool| pool.cpu).fold(0.0, |sum, part| sum + part);
         let fullest = counted().max_by(|one, other| one.ratio.total_cmp(&other.ratio));
         let (ratio, bound_by) = match fullest {
@@ -90,7 +96,7 @@ impl Load {
 
 impl PoolLoad {
     pub(crate) fn new(name: Workload, measured: Measured) -> Self {
-        let Measured { permits, cpu, arrivals_per_second, .. } = measured;
-        Self { name, ratio: measured.ratio(), permits, cpu, arrivals_per_second }
+        let Measured { permits, cpu, arrivals_per_second, failures_per_second, .. } = measured;
+        Self { name, ratio: measured.ratio(), permits, cpu, arrivals_per_second, failures_per_second }
     }
 }

@@ -258,16 +258,17 @@ fn counters_that_rested_do_not_count_until_they_change_again() {
     let mut window = Window::new(start);
     let (rested, work) = (Duration::from_secs(3600), Duration::from_secs(1));
     window.resume(start + rested);
-    let demand = crate::admission::Demand { arrived: 150, started: 150, permit_time: work * 5, limit: 10 };
+    let demand = crate::admission::Demand { arrived: 150, started: 150, failed: 15, permit_time: work * 5, limit: 10 };
     window.add(start + rested + work, Sums { demand, cpu_time: work }, capacity);
-    let Measured { permits, cpu, arrivals_per_second, .. } = window.measure();
+    let Measured { permits, cpu, arrivals_per_second, failures_per_second, .. } = window.measure();
     assert_near(arrivals_per_second, 10.0);
+    assert_near(failures_per_second, 1.0);
     assert_near(permits, 0.5 / 15.0);
     assert_near(cpu, 0.5 / 15.0);
 }
 
 fn of(name: &'static str, permits: f64, cpu: f64) -> PoolLoad {
-    let measured = Measured { permits, cpu, arrivals_per_second: 1.0, starts_none: false };
+    let measured = Measured { permits, cpu, ..Measured::default() };
     PoolLoad::new(Workload::from_static(name), measured)
 }
 

@@ -56,6 +56,7 @@ struct Entry {
     at: Timestamp,
     arrived: f64,
     started: f64,
+    failed: f64,
     /// Seconds for which all permits would have been used.
     permits: f64,
     /// Seconds for which all cores would have been used.
@@ -71,6 +72,8 @@ pub struct Measured {
     pub cpu: f64,
     /// Tasks that were submitted a second.
     pub arrivals_per_second: f64,
+    /// Tasks that failed or were rejected a second.
+    pub failures_per_second: f64,
     /// Tasks arrive, and none is started.
     pub starts_none: bool,
 }
@@ -108,6 +111,7 @@ impl Window {
             at: now,
             arrived: newest.arrived + sums.demand.arrived.saturating_sub(before.demand.arrived) as f64,
             started: newest.started + (sums.demand.started as f64 - before.demand.started as f64),
+            failed: newest.failed + sums.demand.failed.saturating_sub(before.demand.failed) as f64,
             permits: newest.permits + permit_time / capacity.permits.max(1) as f64,
             cpu: newest.cpu + grown(sums.cpu_time, before.cpu_time) / capacity.cores.max(1) as f64,
         });
@@ -147,6 +151,7 @@ impl Window {
             permits: (newest.permits - begin.permits) / seconds * each,
             cpu: (newest.cpu - begin.cpu) / seconds * each,
             arrivals_per_second: arrived / seconds,
+            failures_per_second: (newest.failed - begin.failed) / seconds,
             starts_none: for_each_started.is_none(),
         }
     }
@@ -211,6 +216,7 @@ impl Entry {
             at: time,
             arrived: between(self.arrived, later.arrived),
             started: between(self.started, later.started),
+            failed: between(self.failed, later.failed),
             permits: between(self.permits, later.permits),
             cpu: between(self.cpu, later.cpu),
         }

@@ -189,6 +189,12 @@ impl Pools {
         self.all.scale.load(self.iter().map(Pool::load).collect())
     }
 
+    /// The settings that make the load of the process.
+    #[cfg(feature = "orca")]
+    pub(crate) fn scale(&self) -> &Scale {
+        &self.all.scale
+    }
+
     /// The routes that [`PoolLayer::observe`](crate::PoolLayer::observe) has named, the longest poll first.
     #[must_use]
     pub fn slow_routes(&self) -> Vec<SlowRoute> {

@@ -116,7 +116,7 @@ fn readiness_lists_the_overloaded_pools_in_their_order() {
 #[test]
 fn the_load_for_autoscalers_is_this_to_the_letter() {
     let pool = |name, permits, cpu| {
-        let measured = Measured { permits, cpu, arrivals_per_second: 9.0, starts_none: false };
+        let measured = Measured { permits, cpu, ..Measured::default() };
         PoolLoad::new(Workload::from_static(name), measured)
     };
     let shown = |pools| serde_json::to_string(&ScaleNumbers::of(&Scale::default().load(pools))).unwrap();

@@ -11,6 +11,7 @@ mod contract;
 mod fixtures;
 mod grpc;
 mod http;
+mod load_report;
 mod metrics;
 mod observing;
 mod orders;

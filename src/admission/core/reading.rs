@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::counts::Snapshot;
+use super::super::counts::{Counts, Snapshot};
 use super::super::occupancy::Demand;
 use super::super::slab::{Key, NONE, State};
 use super::super::timestamp::Timestamp;
@@ -83,7 +83,9 @@ impl<T> Admission<T> {
     #[must_use]
     pub fn demand(&self, now: Timestamp) -> Demand {
         let used = self.permits.in_use() + self.takeable();
+        let Counts { error, panicked, shed, expired, rejected, .. } = self.counts;
         Demand {
+            failed: error + panicked + shed + expired + rejected,
             arrived: self.counts.submitted,
             started: self.counts.submitted - self.occupancy.unstarted - (self.queued - self.takeable()) as u64,
             permit_time: self.occupancy.permit_time(now, used),

@@ -125,6 +125,7 @@ impl Server {
             demand: Demand {
                 arrived: self.arrived as u64,
                 started: self.started as u64,
+                failed: 0,
                 permit_time: Duration::from_secs_f64(self.started * TASK_SECONDS),
                 limit: PERMITS,
             },

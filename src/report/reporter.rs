@@ -1,0 +1,119 @@
+//! The report of the moment, made at most every 50 ms.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::orca::Report;
+use crate::load::Scale;
+use crate::pools::Pools;
+
+pub(super) const HEADER: HeaderName = HeaderName::from_static("endpoint-load-metrics");
+pub(super) const TRAILER: HeaderName = HeaderName::from_static("endpoint-load-metrics-bin");
+const FORMAT: HeaderName = HeaderName::from_static("endpoint-load-metrics-format");
+
+/// How old a report may be.
+const LIFETIME: Duration = Duration::from_millis(50);
+
+/// The form that a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Text,
+    Json,
+    Binary,
+    /// Binary, in a trailer.
+    Grpc,
+}
+
+#[derive(Debug)]
+pub(super) struct Reporter {
+    pools: Pools,
+    scale: Scale,
+    origin: Instant,
+    /// Nanoseconds from the origin to the time at which the report was made.
+    made: AtomicU64,
+    values: RwLock<Arc<Values>>,
+}
+
+/// The report in every form.
+#[derive(Debug)]
+struct Values {
+    text: HeaderValue,
+    json: HeaderValue,
+    binary: HeaderValue,
+    grpc: HeaderValue,
+}
+
+impl Format {
+    /// The form that the headers of a request ask for; text, if they ask for none that is known.
+    pub(super) fn asked(headers: &HeaderMap) -> Self {
+        let asked = headers.get(FORMAT).map_or(&[][..], HeaderValue::as_bytes);
+        if asked.eq_ignore_ascii_case(b"json") {
+            Self::Json
+        } else if asked.eq_ignore_ascii_case(b"bin") {
+            Self::Binary
+        } else {
+            Self::Text
+        }
+    }
+}
+
+impl Reporter {
+    pub(super) fn new(pools: &Pools, scale: Scale) -> Self {
+        let values = RwLock::new(Arc::new(Values::of(&report(pools, &scale))));
+        Self { pools: pools.clone(), scale, origin: Instant::now(), made: AtomicU64::new(0), values }
+    }
+
+    pub(super) fn pools(&self) -> &Pools {
+        &self.pools
+    }
+
+    /// The report in this form, at most 50 ms old, or as old as it takes another thread to make it.
+    pub(super) fn value(&self, format: Format) -> HeaderValue {
+        let now = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let made = self.made.load(Ordering::Relaxed);
+        let is_old = now.saturating_sub(made) >= LIFETIME.as_nanos() as u64;
+        // One thread makes it, and the others go on with the old one.
+        if is_old && self.made.compare_exchange(made, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let values = Arc::new(Values::of(&report(&self.pools, &self.scale)));
+            *self.values.write().unwrap_or_else(PoisonError::into_inner) = values;
+        }
+        let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
+        match format {
+            Format::Text => &values.text,
+            Format::Json => &values.json,
+            Format::Binary => &values.binary,
+            Format::Grpc => &values.grpc,
+        }
+        .clone()
+    }
+}
+
+impl Values {
+    fn of(report: &Report) -> Self {
+        let value = |text: String| HeaderValue::try_from(text).expect("a report is visible ASCII");
+        let binary = report.binary();
+        Self {
+            text: value(report.text()),
+            json: value(report.json()),
+            binary: value(format!("BIN {binary}")),
+            grpc: value(binary),
+        }
+    }
+}
+
+fn report(pools: &Pools, scale: &Scale) -> Report {
+    let load = scale.load(pools.iter().map(crate::pool::Pool::load).collect());
+    let counted = || load.pools.iter().filter(|pool| scale.counts(&pool.name));
+    // A server that drains takes no more requests, however idle it is.
+    let utilization = if pools.is_draining() { load.ratio.max(1.0) } else { load.ratio };
+    Report::new(
+        utilization,
+        counted().map(|pool| pool.arrivals_per_second).sum(),
+        // A sum of no numbers is -0.
+        counted().map(|pool| pool.failures_per_second).sum::<f64>() + 0.0,
+        counted().map(|pool| (pool.name.to_string(), pool.ratio)).collect(),
+    )
+}
