@@ -4,7 +4,7 @@
 //! nothing for the stall timeout, although frames wait, has stalled: the producer learns of it and gives up.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use http_body::Frame;
 
 use super::error::{BodyError, BoxError};
 use super::frames::Frames;
+use super::watch::{Look, Watch, look_at};
 use crate::pool::CurrentTask;
 use crate::stall::StallSignal;
 use crate::sync::{Mutex, lock};
-use crate::timer::TIMER;
 
 /// The buffer of one body.
 pub(crate) struct Buffer<D> {
@@ -34,8 +34,8 @@ struct State<D> {
     /// The end of the body, behind its frames.
     end: Option<Result<(), BoxError>>,
     progress: Progress,
-    /// Whether the timer will look for a stall.
-    watched: bool,
+    /// The reader is behind while there are frames.
+    watch: Watch,
     reader: Option<Waker>,
     producer: Option<Waker>,
 }
@@ -43,10 +43,8 @@ struct State<D> {
 /// What the reader does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    /// It has all frames.
-    Waits,
-    /// Frames have waited for it since this time.
-    Slow(Instant),
+    /// It takes frames.
+    Reads,
     /// It took nothing for the stall timeout.
     Stalled,
     /// It has left.
@@ -80,8 +78,8 @@ impl<D: Buf + Send + 'static> Buffer<D> {
             frames: Frames::default(),
             bytes: 0,
             end: None,
-            progress: Progress::Waits,
-            watched: false,
+            progress: Progress::Reads,
+            watch: Watch::default(),
             reader: None,
             producer: None,
         };
@@ -92,32 +90,18 @@ impl<D: Buf + Send + 'static> Buffer<D> {
     pub(crate) fn push(self: &Arc<Self>, frame: Frame<D>) {
         let bytes = size(&frame);
         let mut state = lock(&self.state);
-        let begins = match state.progress {
-            Progress::Stalled | Progress::Gone | Progress::Done => return,
-            Progress::Waits => true,
-            Progress::Slow(_) => false,
-        };
+        if state.progress != Progress::Reads {
+            return;
+        }
+        let look = if state.frames.is_empty() { state.watch.begin(self.stall_timeout) } else { None };
         state.frames.push(frame);
         state.bytes += bytes;
         if let Some(task) = &self.task {
             task.bytes_added(bytes);
         }
         let reader = state.reader.take();
-        let mut watch = None;
-        if begins {
-            let now = Instant::now();
-            state.progress = Progress::Slow(now);
-            // Models have no clock.
-            if !state.watched && !cfg!(tower_offload_loom) {
-                watch = now.checked_add(self.stall_timeout);
-                state.watched = watch.is_some();
-            }
-        }
         drop(state);
-        if let Some(at) = watch {
-            let weak = Arc::downgrade(self);
-            TIMER.set(at, move || Self::look(&weak));
-        }
+        look_at(look, self, Self::look);
         wake(reader);
     }
 
@@ -135,6 +119,15 @@ impl<D: Buf + Send + 'static> Buffer<D> {
 
     /// Whether the producer may go on. Its waker is called when that may have changed.
     pub(crate) fn poll_space(&self, cx: &Context<'_>) -> Space {
+        self.poll_until(cx, |state| has_room(&state.frames, state.bytes, self.capacity))
+    }
+
+    /// Whether the reader has taken all frames: until then, the buffer counts as full.
+    pub(crate) fn poll_taken(&self, cx: &Context<'_>) -> Space {
+        self.poll_until(cx, |state| state.frames.is_empty())
+    }
+
+    fn poll_until(&self, cx: &Context<'_>, is_free: impl FnOnce(&State<D>) -> bool) -> Space {
         // The waker that is replaced is dropped without the lock.
         let _before;
         let mut state = lock(&self.state);
@@ -142,22 +135,13 @@ impl<D: Buf + Send + 'static> Buffer<D> {
             Progress::Stalled => return Space::Stalled,
             Progress::Gone => return Space::Gone,
             Progress::Done => return Space::Done,
-            Progress::Waits | Progress::Slow(_) if has_room(&state.frames, state.bytes, self.capacity) => Space::Free,
-            Progress::Waits | Progress::Slow(_) => Space::Full,
+            Progress::Reads if is_free(&state) => Space::Free,
+            Progress::Reads => Space::Full,
         };
         if !state.producer.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             _before = state.producer.replace(cx.waker().clone());
         }
         space
-    }
-
-    /// Waits until the reader has taken all frames.
-    pub(crate) fn poll_taken(&self, cx: &Context<'_>) -> Poll<Space> {
-        match self.poll_space(cx) {
-            Space::Free | Space::Full if lock(&self.state).frames.is_empty() => Poll::Ready(Space::Free),
-            Space::Free | Space::Full => Poll::Pending,
-            end => Poll::Ready(end),
-        }
     }
 
     /// Drops the frames, because the reader has stalled or left.
@@ -178,7 +162,11 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         if let Some(frame) = state.frames.pop() {
             let bytes = size(&frame);
             state.bytes -= bytes;
-            state.progress = if state.frames.is_empty() { Progress::Waits } else { Progress::Slow(Instant::now()) };
+            if state.frames.is_empty() {
+                state.watch.end();
+            } else {
+                state.watch.restart();
+            }
             let has_space = state.frames.is_empty() || state.bytes <= self.capacity / 2;
             let producer = if has_space { state.producer.take() } else { None };
             drop(state);
@@ -224,20 +212,14 @@ impl<D: Buf + Send + 'static> Buffer<D> {
     }
 
     /// Looks for a stall, on the thread of the timer. The result is the time of the next look, if one is needed.
-    pub(super) fn look(weak: &Weak<Self>) -> Option<Instant> {
-        let this = weak.upgrade()?;
-        let mut state = lock(&this.state);
-        let Progress::Slow(since) = state.progress else {
-            state.watched = false;
-            return None;
-        };
-        let due = since.checked_add(this.stall_timeout)?;
-        if due > Instant::now() {
-            return Some(due);
+    pub(super) fn look(&self) -> Option<Instant> {
+        let mut state = lock(&self.state);
+        if let Look::Later(at) = state.watch.look(self.stall_timeout) {
+            return at;
         }
         state.progress = Progress::Stalled;
         // Set under the lock: a server that finds the error knows the signal.
-        this.stalled.set();
+        self.stalled.set();
         let wakers = (state.reader.take(), state.producer.take());
         drop(state);
         wake(wakers.0);
@@ -267,6 +249,7 @@ impl<D> State<D> {
     }
 
     fn clear(&mut self) -> (Frames<D>, usize) {
+        self.watch.end();
         (std::mem::take(&mut self.frames), std::mem::take(&mut self.bytes))
     }
 }

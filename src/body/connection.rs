@@ -2,8 +2,8 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, TryLockError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,12 +13,13 @@ use super::buffer::wake;
 use super::error::{BodyError, BoxError};
 use super::farewell::Farewell;
 use super::frames::Frames;
+use super::next::{Next, outcome_of, poll_next};
 use super::remaining::Remaining;
+use super::watch::{Look, Watch, look_at};
 use crate::admission::Outcome;
 use crate::pool::{CurrentTask, FrameTimes, OpenStream};
 use crate::stall::StallSignal;
 use crate::sync::lock_std as lock;
-use crate::timer::TIMER;
 
 /// The body. If the task holds its permit for it, dropping it before its end counts as cancelled.
 pub(super) struct OnConnection<B: Body> {
@@ -45,9 +46,8 @@ struct State<B> {
     /// `None` once it has ended. A worker drops the body of a reader that has stalled.
     body: Option<Pin<Box<B>>>,
     outcome: Option<Outcome>,
-    /// When the reader took its last frame, if it has not asked for the next one.
-    slow_since: Option<Instant>,
-    watched: bool,
+    /// The reader is behind from a frame until it asks for the next one.
+    watch: Watch,
     worker: Option<Waker>,
 }
 
@@ -67,7 +67,7 @@ where
         counted: bool,
         hold: bool,
     ) -> Self {
-        let state = State { body: Some(Box::pin(body)), outcome: None, slow_since: None, watched: false, worker: None };
+        let state = State { body: Some(Box::pin(body)), outcome: None, watch: Watch::default(), worker: None };
         let stall_timeout = hold.then(|| task.policy().stall_timeout);
         let shared = Arc::new(Shared { state: Mutex::new(state), stall_timeout, stalled: StallSignal::default() });
         if hold {
@@ -133,6 +133,7 @@ impl<B> Shared<B> {
             return;
         }
         state.outcome = Some(outcome);
+        state.watch.end();
         let body = state.body.take();
         let worker = state.worker.take();
         drop(state);
@@ -142,7 +143,7 @@ impl<B> Shared<B> {
 
     /// The reader asks for a frame. The result is how long it let the body wait.
     fn resume(&self) -> Option<Duration> {
-        lock(&self.state).slow_since.take().map(|since| since.elapsed())
+        lock(&self.state).watch.end().map(|since| since.elapsed())
     }
 
     /// Waits for the end of the body, as its task does.
@@ -160,26 +161,20 @@ impl<B> Shared<B> {
     }
 
     /// Looks for a stall, on the thread of the timer. The result is the time of the next look, if one is needed.
-    fn look(weak: &Weak<Self>) -> Option<Instant> {
-        let this = weak.upgrade()?;
-        let timeout = this.stall_timeout?;
-        let mut state = match this.state.try_lock() {
+    fn look(&self) -> Option<Instant> {
+        let timeout = self.stall_timeout?;
+        let mut state = match self.state.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(state)) => state.into_inner(),
             // The reader polls the body right now.
             Err(TryLockError::WouldBlock) => return Instant::now().checked_add(timeout),
         };
-        let Some(since) = state.slow_since.filter(|_| state.outcome.is_none()) else {
-            state.watched = false;
-            return None;
-        };
-        let due = since.checked_add(timeout)?;
-        if due > Instant::now() {
-            return Some(due);
+        if let Look::Later(at) = state.watch.look(timeout) {
+            return at;
         }
         state.outcome = Some(Outcome::Stalled);
         // Set under the lock: a server that finds the error knows the signal.
-        this.stalled.set();
+        self.stalled.set();
         let worker = state.worker.take();
         drop(state);
         wake(worker);
@@ -199,26 +194,15 @@ where
             return Poll::Ready(Some(Err(BodyError::Stalled.into())));
         }
         let Some(body) = &mut state.body else { return Poll::Ready(None) };
-        let (polled, outcome) = match body.as_mut().poll_frame(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Some(Ok(frame))) => (Some(Ok(frame)), body.is_end_stream().then_some(Outcome::Ok)),
-            Poll::Ready(Some(Err(error))) => (Some(Err(error.into())), Some(Outcome::Error)),
-            Poll::Ready(None) => (None, Some(Outcome::Ok)),
-        };
-        if let Some(outcome) = outcome {
+        let Next { frame, end } = ready!(poll_next(body.as_mut(), cx));
+        if let Some(end) = end {
             drop(held);
-            self.end(outcome);
-            return Poll::Ready(polled);
+            self.end(outcome_of(&end));
+            return Poll::Ready(frame.map(Ok).or(end.err().map(Err)));
         }
-        let now = Instant::now();
-        state.slow_since = Some(now);
-        let watch = self.stall_timeout.filter(|_| !state.watched).and_then(|timeout| now.checked_add(timeout));
-        state.watched |= watch.is_some();
+        let look = self.stall_timeout.and_then(|timeout| state.watch.begin(timeout));
         drop(held);
-        if let Some(at) = watch {
-            let weak = Arc::downgrade(self);
-            TIMER.set(at, move || Self::look(&weak));
-        }
-        Poll::Ready(polled)
+        look_at(look, self, Self::look);
+        Poll::Ready(frame.map(Ok))
     }
 }

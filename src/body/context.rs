@@ -14,11 +14,11 @@ use super::connection::OnConnection;
 use super::error::BoxError;
 use super::farewell::Farewell;
 use super::frames::Frames;
+use super::next::{Next, outcome_of, poll_next};
 use super::pump::{FRAMES_IN_A_ROW, LONGEST_TURN, Producer, Pump};
 use super::reader::Reader;
 use super::remaining::Remaining;
 use super::response::ResponseBody;
-use crate::admission::Outcome;
 use crate::config::{BodyPolicy, RunBody};
 use crate::pool::CurrentTask;
 
@@ -113,7 +113,7 @@ where
     match end {
         Some(end) => {
             drop(body);
-            let outcome = if end.is_ok() { Outcome::Ok } else { Outcome::Error };
+            let outcome = outcome_of(&end);
             producer.buffer().end(end);
             task.continue_with(Box::pin(producer.finish(outcome, hold)), hold, stalled);
         }
@@ -135,17 +135,13 @@ where
 {
     let (mut bytes, begun) = (0, Instant::now());
     while frames.len() < FRAMES_IN_A_ROW && has_room(frames, bytes, capacity) && begun.elapsed() <= LONGEST_TURN {
-        match body.as_mut().poll_frame(cx) {
-            Poll::Pending => return None,
-            Poll::Ready(None) => return Some(Ok(())),
-            Poll::Ready(Some(Err(error))) => return Some(Err(error.into())),
-            Poll::Ready(Some(Ok(frame))) => {
-                bytes += size(&frame);
-                frames.push(frame);
-                if body.is_end_stream() {
-                    return Some(Ok(()));
-                }
-            }
+        let Poll::Ready(Next { frame, end }) = poll_next(body.as_mut(), cx) else { return None };
+        if let Some(frame) = frame {
+            bytes += size(&frame);
+            frames.push(frame);
+        }
+        if end.is_some() {
+            return end;
         }
     }
     None

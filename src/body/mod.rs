@@ -6,7 +6,8 @@
 //! |---|---|
 //! | `full`, `mark`, `error`, `grpc` | a complete body; the mark of a body that was read; errors; messages of gRPC |
 //! | `read` | request bodies that are read before their requests are handled |
-//! | `frames`, `remaining`, `farewell` | a queue of frames; what remains of a body; its end at a drain |
+//! | `frames`, `next`, `remaining`, `farewell` | a queue of frames; the next frame of a body, or its end; what remains of it; its end at a drain |
+//! | `watch` | the watch for a reader that stalls |
 //! | `buffer`, `reader`, `pump` | frames that wait for the client; the connection's side; the worker's side |
 //! | `connection`, `response`, `context` | a body that the connection polls; all of these; the choice between them |
 
@@ -21,11 +22,13 @@ mod grpc;
 mod mark;
 #[cfg(all(test, tower_offload_loom))]
 mod models;
+mod next;
 mod pump;
 mod read;
 mod reader;
 mod remaining;
 mod response;
+mod watch;
 
 pub use self::context::ResponseContext;
 pub use self::error::BodyError;

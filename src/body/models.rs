@@ -89,8 +89,8 @@ fn a_stall_ends_the_wait_of_the_producer_and_of_the_reader() {
         buffer.push(frame());
         let producer = produce(&buffer, 1);
         let timer = {
-            let buffer = Arc::downgrade(&buffer);
-            thread::spawn(move || Buffer::look(&buffer))
+            let buffer = buffer.clone();
+            thread::spawn(move || buffer.look())
         };
         assert_eq!(timer.join().expect("it ends"), None);
         assert_eq!(producer.join().expect("it ends"), Outcome::Stalled);

@@ -12,6 +12,7 @@ use http_body::Body;
 use super::buffer::{Buffer, Space};
 use super::error::{BodyError, BoxError};
 use super::farewell::Farewell;
+use super::next::{Next, outcome_of, poll_next};
 use crate::admission::Outcome;
 use crate::pool::FrameTimes;
 
@@ -88,18 +89,13 @@ where
             if was_full {
                 times.resume();
             }
-            let end = match body.as_mut().poll_frame(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(frame))) => {
-                    times.record();
-                    producer.buffer.push(frame);
-                    body.is_end_stream().then_some(Ok(()))
-                }
-                Poll::Ready(None) => Some(Ok(())),
-                Poll::Ready(Some(Err(error))) => Some(Err(error.into())),
-            };
+            let Next { frame, end } = ready!(poll_next(body.as_mut(), cx));
+            if let Some(frame) = frame {
+                times.record();
+                producer.buffer.push(frame);
+            }
             if let Some(end) = end {
-                let outcome = if end.is_ok() { Outcome::Ok } else { Outcome::Error };
+                let outcome = outcome_of(&end);
                 producer.buffer.end(end);
                 return Poll::Ready(outcome);
             }
@@ -139,10 +135,11 @@ impl<D: Buf + Send + 'static> Future for Finish<D> {
         let Self { producer, outcome, hold } = &mut *self;
         if *hold && matches!(outcome, Outcome::Ok | Outcome::Error) {
             producer.full_since.get_or_insert_with(Instant::now);
-            match ready!(producer.buffer.poll_taken(cx)) {
+            match producer.buffer.poll_taken(cx) {
+                Space::Full => return Poll::Pending,
                 Space::Stalled => *outcome = Outcome::Stalled,
                 Space::Gone => *outcome = Outcome::Cancelled,
-                Space::Free | Space::Full | Space::Done => {}
+                Space::Free | Space::Done => {}
             }
             producer.add_reader_time();
         }
