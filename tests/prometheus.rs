@@ -8,6 +8,7 @@
 #[path = "example/process.rs"]
 mod process;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -29,10 +30,12 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts a Prometheus that scrapes `target` four times a second.
-    fn start(folder: &Folder, target: SocketAddr) -> Self {
+    /// Starts a Prometheus that scrapes `target` four times a second, and evaluates the rules as often.
+    fn start(folder: &Folder, target: SocketAddr, rules: &str) -> Self {
+        std::fs::write(folder.path("rules.yaml"), rules).unwrap();
         let config = json!({
-            "global": { "scrape_interval": "250ms", "scrape_timeout": "250ms" },
+            "global": { "scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "250ms" },
+            "rule_files": ["rules.yaml"],
             "scrape_configs": [{ "job_name": "example", "static_configs": [{ "targets": [target.to_string()] }] }],
         });
         // JSON is YAML.
@@ -105,7 +108,7 @@ fn load(example: &Example) -> JoinSet<()> {
 async fn prometheus_scrapes_consistent_counts_of_pools_under_load() {
     let folder = Folder::new();
     let example = Example::start(&folder).await;
-    let prometheus = Prometheus::start(&folder, example.address());
+    let prometheus = Prometheus::start(&folder, example.address(), "{}");
     prometheus.until("up{job=\"example\"}", |up| up == 1.0).await;
 
     let clients = load(&example);
@@ -133,6 +136,85 @@ async fn prometheus_scrapes_consistent_counts_of_pools_under_load() {
     assert_eq!(prometheus.until("workload_pool_workers_active", |active| active == 0.0).await, 5);
     assert_eq!(prometheus.until("workload_pool_in_flight", |tasks| tasks == 0.0).await, 5);
     example.stop().await;
+}
+
+/// The rules of `deploy/`, with times that suit a test.
+fn quick_rules() -> String {
+    let rules = include_str!("../deploy/rules.yaml").replace("[5m]", "[5s]").replace("[1m]", "[2s]");
+    let quick = |line: &str| match line.split_once("for: ") {
+        Some((indent, time)) if time.ends_with('m') => format!("{indent}for: 1s\n"),
+        _ => format!("{line}\n"),
+    };
+    rules.lines().map(quick).collect()
+}
+
+/// The expressions of the board's panels, for all pools and instances.
+fn expressions_of_the_board() -> Vec<String> {
+    let board: Value = serde_json::from_str(include_str!("../deploy/grafana.json")).unwrap();
+    let panels = board["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let expression = |target: &Value| {
+        let text = target["expr"].as_str().unwrap().replace("$__rate_interval", "5s");
+        text.replace("$instance", ".*").replace("$pool", ".*")
+    };
+    targets.map(expression).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Prometheus"]
+async fn the_board_and_the_rules_show_a_server_that_gets_too_much() {
+    const CLIENTS: usize = 80;
+    let folder = Folder::new();
+    let small = folder.config().replace("cpu_workers: 30", "cpu: {workers: 2, queue_capacity: 40}");
+    assert_ne!(small, folder.config());
+    folder.configure(&small);
+    let example = Example::start(&folder).await;
+    let prometheus = Prometheus::start(&folder, example.address(), &quick_rules());
+
+    let mut clients = load(&example);
+    for _ in 0..CLIENTS {
+        let client = example.client();
+        clients.spawn(async move {
+            loop {
+                let _ = client.try_post("/v1/hash", &json!({ "password": "correct horse" })).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+    let client = example.client();
+    let lines = format!("{}\n", json!({ "input": vec![0; 64] })).repeat(1000);
+    clients.spawn(async move {
+        loop {
+            client.send(http::Method::POST, "/v1/classify/stream", "", lines.clone().into()).await;
+        }
+    });
+
+    for alert in ["WorkloadPoolOverloaded", "WorkloadPoolRejecting", "WorkloadPoolShortOfCapacity"] {
+        let firing = format!("ALERTS{{alertname=\"{alert}\",alertstate=\"firing\",pool=\"cpu\"}}");
+        prometheus.until(&firing, |_| true).await;
+    }
+    let records: Vec<_> =
+        quick_rules().lines().filter_map(|line| Some(line.split_once("record: ")?.1.to_owned())).collect();
+    assert_eq!((records.len(), expressions_of_the_board().len()), (7, 26));
+    for expression in records.iter().chain(&expressions_of_the_board()) {
+        // Pools without tasks have no quantiles.
+        prometheus.until(&format!("({expression}) > -1"), f64::is_finite).await;
+    }
+    drop(clients);
+    example.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Prometheus"]
+async fn every_alert_fires_when_it_should() {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rules_test.yaml");
+    let output = Command::new("promtool").args(["test", "rules", rules]).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let alerts =
+        |text: &str, key: &str| text.lines().filter_map(|line| Some(line.split_once(key)?.1.to_owned())).collect();
+    let all: BTreeSet<String> = alerts(include_str!("../deploy/rules.yaml"), "- alert: ");
+    let firing: BTreeSet<String> = alerts(include_str!("../deploy/rules_test.yaml"), "- alertname: ");
+    assert_eq!(all, firing, "each alert has a test in which it fires");
 }
 
 #[tokio::test]
