@@ -50,8 +50,7 @@ pub(crate) fn app(parts: Parts, config: &Config, pools: &Pools) -> Result<Router
         .route("/v1/verify", post(passwords::verify))
         .route("/v1/notes", post(notes::add).get(notes::search))
         .route("/v1/notes/{id}", get(notes::get))
-        .route("/v1/notes/export", get(export::export))
-        .with_state(notes)
+        .with_state(notes.clone())
         .route_layer(PoolLayer::by_route(pools).read_body(body::limits()));
 
     // The same, and the pool's workers also compress the files: the compression is inside of the pool's layer, and the layer
@@ -65,16 +64,20 @@ pub(crate) fn app(parts: Parts, config: &Config, pools: &Pools) -> Result<Router
     let inference = PoolLayer::<Inference>::new(pools).read_body(body::limits());
     let streamed = in_pool(config, &Workload::INFERENCE).hold();
     let by_type = Router::new()
-        .route("/v1/classify", post(model::classify).route_layer(inference.clone()))
         // The events are computed when the client takes them, so the permit is held to the last byte.
         .route("/v1/classify/stream", post(model::classify_lines).route_layer(inference.body(streamed)))
-        .with_state(Arc::clone(&models));
+        .with_state(models.clone());
 
     // By extension: middleware puts the name of the pool on the request.
-    let embeddings = post(model::embeddings)
-        .route_layer(PoolLayer::by_extension(pools).read_body(body::limits()))
-        .route_layer(from_fn(name_pool));
-    let by_extension = Router::new().route("/v1/embeddings", embeddings).with_state(Arc::clone(&models));
+    let export = get(export::export).route_layer(PoolLayer::by_extension(pools)).route_layer(from_fn(name_pool));
+    let by_extension = Router::new().route("/v1/notes/export", export).with_state(notes);
+
+    // In batches: the handlers are in no pool and only wait. The inputs of many requests run in a pool together.
+    let in_batches = Router::new()
+        .route("/v1/classify", post(model::classify))
+        .route("/v1/embeddings", post(model::embeddings))
+        .with_state(models.clone())
+        .route_layer(body::limits());
 
     // Models are loaded by threads of their own; the handlers only wait. Whoever may call these routes decides what the
     // server runs, so do not expose them to the public.
@@ -88,6 +91,7 @@ pub(crate) fn app(parts: Parts, config: &Config, pools: &Pools) -> Result<Router
         .merge(files)
         .merge(by_type)
         .merge(by_extension)
+        .merge(in_batches)
         .merge(administration)
         .route("/health", get(health))
         .route_service("/metrics", MetricsService::install(pools)?)
@@ -121,7 +125,7 @@ fn log_failure(failure: ServerErrorsFailureClass, latency: Duration, _span: &Spa
 }
 
 async fn name_pool(mut request: Request, next: Next) -> Response {
-    request.extensions_mut().insert(Workload::EMBEDDING);
+    request.extensions_mut().insert(Workload::DB);
     next.run(request).await
 }
 

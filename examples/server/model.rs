@@ -6,20 +6,24 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_stream::Stream;
+use tower_offload::batch::BatchError;
 use tower_offload::slots::{SlotError, Slots};
+use tower_offload::{Embedding, Inference, Marker};
 
 use super::body::Json;
-use super::models::{DEFAULT, Models};
+use super::models::{DEFAULT, InputsBatch, Models};
 use super::problem::Problem;
 use super::query::Query;
 use super::session::{self, Failed, PIXELS, Prediction, Session};
 
-/// The most inputs of one request.
-const MAX_INPUTS: usize = 256;
+/// The most inputs of one request, and of one batch.
+pub(crate) const MAX_INPUTS: usize = 256;
 
 /// The brightest pixel.
 const BRIGHTEST: f32 = 16.0;
@@ -69,10 +73,11 @@ fn default_model() -> String {
 pub(crate) async fn embeddings(
     State(models): State<Arc<Models>>,
     Query(Which { model }): Query<Which>,
+    request: Parts,
     Json(inputs): Json<Inputs>,
-) -> Result<Json<Embeddings>, Problem> {
-    let inputs = inputs.check()?;
-    let embeddings = with(&models.get(&model)?.embedders, |session| session::embed(session, inputs))?;
+) -> Result<Json<Embeddings>, Response> {
+    let (inputs, embed) = (problems(inputs.check())?, problems(models.get(&model))?.embed);
+    let embeddings = in_batch(&models, Embedding, &embed, &request, inputs).await?;
     Ok(Json(Embeddings { embeddings }))
 }
 
@@ -80,20 +85,45 @@ pub(crate) async fn embeddings(
 pub(crate) async fn classify(
     State(models): State<Arc<Models>>,
     Query(Which { model }): Query<Which>,
+    request: Parts,
     Json(inputs): Json<Inputs>,
-) -> Result<Json<Predictions>, Problem> {
-    let inputs = inputs.check()?;
-    let predictions = with(&models.get(&model)?.classifiers, |session| session::classify(session, inputs))?;
+) -> Result<Json<Predictions>, Response> {
+    let (inputs, classify) = (problems(inputs.check())?, problems(models.get(&model))?.classify);
+    let predictions = in_batch(&models, Inference, &classify, &request, inputs).await?;
     Ok(Json(Predictions { predictions }))
+}
+
+fn problems<T>(result: Result<T, Problem>) -> Result<T, Response> {
+    result.map_err(IntoResponse::into_response)
+}
+
+/// The inputs of a request are one item of a batch, which the model runs together with those of other requests.
+async fn in_batch<T: Send + 'static>(
+    models: &Models,
+    pool: impl Marker,
+    batch: &InputsBatch<T>,
+    request: &Parts,
+    inputs: Vec<Vec<f32>>,
+) -> Result<Vec<T>, Response> {
+    // The handler is not in the pool, so no layer has read the deadline and the priority of the request.
+    let options = models.options_of(pool, request).map_err(IntoResponse::into_response)?;
+    batch.call_with(options, inputs).await.map_err(|error| match error {
+        BatchError::Service(error) => match error.downcast_ref::<SlotError>() {
+            Some(error) => unavailable(error).into_response(),
+            None => Problem::internal("the model could not be run", &error).into_response(),
+        },
+        error => error.into_response(),
+    })
 }
 
 /// Uses the session that belongs to the permit of this request.
 fn with<T>(sessions: &Slots<Session>, call: impl FnOnce(&mut Session) -> Result<T, Failed>) -> Result<T, Problem> {
-    let unavailable = |error: SlotError| {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the model cannot be loaded; try again").because(&error)
-    };
-    let answer = sessions.here(call).map_err(unavailable)?;
+    let answer = sessions.here(call).map_err(|error| unavailable(&error))?;
     answer.map_err(|error| Problem::internal("the model could not be run", &error))
+}
+
+fn unavailable(error: &SlotError) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the model cannot be loaded; try again").because(error)
 }
 
 /// Server-sent events, one for each line of the body: the prediction for its input, or what is wrong with the line. The
@@ -202,6 +232,10 @@ mod tests {
         Query(Which { model: default_model() })
     }
 
+    fn parts() -> Parts {
+        axum::http::Request::new(()).into_parts().0
+    }
+
     fn held_out() -> HeldOut {
         serde_json::from_str(include_str!("model/heldout.json")).unwrap()
     }
@@ -213,7 +247,8 @@ mod tests {
         let mut right = 0;
         for (inputs, labels) in inputs.chunks(MAX_INPUTS).zip(labels.chunks(MAX_INPUTS)) {
             let inputs = Inputs { inputs: inputs.to_vec() };
-            let Json(Predictions { predictions }) = classify(digits.clone(), which(), Json(inputs)).await.unwrap();
+            let Json(Predictions { predictions }) =
+                classify(digits.clone(), which(), parts(), Json(inputs)).await.unwrap();
             assert_eq!(predictions.len(), labels.len());
             right += predictions.iter().zip(labels).filter(|(found, label)| found.class == **label).count();
             for Prediction { class, probability, probabilities } in predictions {
@@ -228,14 +263,15 @@ mod tests {
     async fn embeddings_have_length_1_and_do_not_depend_on_their_neighbours() {
         let (digits, HeldOut { inputs, .. }) = (digits(), held_out());
         let many = Inputs { inputs: inputs[..MAX_INPUTS].to_vec() };
-        let Json(Embeddings { embeddings: many }) = embeddings(digits.clone(), which(), Json(many)).await.unwrap();
+        let Json(Embeddings { embeddings: many }) =
+            embeddings(digits.clone(), which(), parts(), Json(many)).await.unwrap();
         assert_eq!(many.len(), MAX_INPUTS);
         for embedding in &many {
             assert_eq!(embedding.len(), 32);
             assert!((embedding.iter().map(|value| value * value).sum::<f32>() - 1.0).abs() < 1e-5);
         }
         let one = Inputs { inputs: vec![inputs[7].clone()] };
-        let Json(Embeddings { embeddings: one }) = embeddings(digits, which(), Json(one)).await.unwrap();
+        let Json(Embeddings { embeddings: one }) = embeddings(digits, which(), parts(), Json(one)).await.unwrap();
         assert!(one[0].iter().zip(&many[7]).all(|(one, other)| (one - other).abs() < 1e-5));
     }
 

@@ -1,19 +1,24 @@
 //! `/v1/models`: the models of a folder, loaded, swapped and unloaded while the server serves.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
+use tower_offload::batch::Batch;
+use tower_offload::pool::TaskOptions;
 use tower_offload::slots::{BuildError, SlotError, Slots, SlotsStats};
-use tower_offload::{Embedding, Inference, Pools};
+use tower_offload::{Embedding, Inference, Marker, Pools, TaskError};
 
 use super::body::Json;
+use super::model::MAX_INPUTS;
 use super::problem::Problem;
 use super::query::{Path as PathOf, Query};
-use super::session::Session;
+use super::session::{self, Failed, Prediction, Session};
 
 /// The model of requests that name no other.
 pub(crate) const DEFAULT: &str = "digits";
@@ -35,9 +40,14 @@ pub(crate) struct Models {
 pub(crate) struct Loaded {
     pub(crate) classifiers: Slots<Session>,
     pub(crate) embedders: Slots<Session>,
+    pub(crate) classify: InputsBatch<Prediction>,
+    pub(crate) embed: InputsBatch<Vec<f32>>,
     /// The version of the last load that took effect.
     version: Option<String>,
 }
+
+/// The model, called with the inputs of one request.
+pub(crate) type InputsBatch<T> = Batch<Vec<Vec<f32>>, Vec<T>, Infallible>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -145,6 +155,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // === impl Models ===
 
 impl Models {
+    /// The deadline, the priority and the caller of a request whose handler is not in the pool.
+    pub(crate) fn options_of(&self, pool: impl Marker, request: &Parts) -> Result<TaskOptions, TaskError> {
+        if self.pools.is_disabled() {
+            return Ok(TaskOptions::new());
+        }
+        Ok(self.pools.get(pool)?.options_of(&request.headers, &request.extensions)?)
+    }
+
     /// The models of a folder. The one of `path` is loaded as the default; it is tried once.
     pub(crate) fn open(pools: &Pools, path: &Path, folder: &Path) -> Result<Self, String> {
         let tried = Session::open(path).and_then(|mut session| session.warm_up());
@@ -172,6 +190,27 @@ impl Models {
     }
 }
 
+/// A batch has a permit of its pool, and so a session. Its items are the inputs of whole requests, and weigh as much as
+/// they are.
+fn in_batches<T: Send + 'static>(
+    pools: &Pools,
+    pool: impl Marker,
+    sessions: &Slots<Session>,
+    run: fn(&mut Session, Vec<Vec<f32>>) -> Result<Vec<T>, Failed>,
+) -> InputsBatch<T> {
+    let sessions = sessions.clone();
+    let batch = Batch::builder(pools, pool)
+        .max_items(MAX_INPUTS)
+        .max_weight(MAX_INPUTS as u64, |inputs: &Vec<Vec<f32>>| inputs.len() as u64)
+        .try_run(move |requests: Vec<Vec<Vec<f32>>>| -> Result<Vec<Vec<T>>, Failed> {
+            let lengths: Vec<_> = requests.iter().map(Vec::len).collect();
+            let inputs = requests.into_iter().flatten().collect();
+            let mut results = sessions.here(|session| run(session, inputs))??.into_iter();
+            Ok(lengths.into_iter().map(|length| results.by_ref().take(length).collect()).collect())
+        });
+    batch.expect("the pools are built in, and the limits are not zero")
+}
+
 // === impl Loaded ===
 
 impl Loaded {
@@ -182,7 +221,9 @@ impl Loaded {
         let (classify, embed) = (Slots::builder(pools, Inference), Slots::builder(pools, Embedding));
         let classifiers = classify.name(name).make(make.clone()).warm_up(Session::warm_up).build_lazy()?;
         let embedders = embed.name(name).make(make).warm_up(Session::warm_up).build_lazy()?;
-        Ok(Self { classifiers, embedders, version: None })
+        let classify = in_batches(pools, Inference, &classifiers, session::classify);
+        let embed = in_batches(pools, Embedding, &embedders, session::embed);
+        Ok(Self { classifiers, embedders, classify, embed, version: None })
     }
 
     /// Makes one session at once.

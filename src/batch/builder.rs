@@ -1,5 +1,6 @@
 //! `BatchBuilder`, and the layer that it builds.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::hash::Hash;
@@ -149,6 +150,26 @@ impl<I: Send + 'static> BatchBuilder<I> {
         let settings = self.check()?;
         let name = settings.name.clone().unwrap_or_else(|| function_name::<F>(false, settings.built_at));
         let call = move |items| -> CallFuture<O, E> { Box::pin(std::future::ready(Ok(function(items)))) };
+        Ok(settings.batch(name, Box::new(call)))
+    }
+
+    /// The same for a function that gives a value for each item, or fails as a whole.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such pool, or if a limit makes no sense.
+    pub fn try_run<O, X, F>(self, function: F) -> Result<Batch<I, O, Infallible>, BuildError>
+    where
+        F: Fn(Vec<I>) -> Result<Vec<O>, X> + Send + Sync + 'static,
+        X: Into<BoxError>,
+        O: Send + 'static,
+    {
+        let settings = self.check()?;
+        let name = settings.name.clone().unwrap_or_else(|| function_name::<F>(false, settings.built_at));
+        let call = move |items| -> CallFuture<O, Infallible> {
+            let results = function(items).map(|values| values.into_iter().map(Ok).collect());
+            Box::pin(std::future::ready(results.map_err(Into::into)))
+        };
         Ok(settings.batch(name, Box::new(call)))
     }
 
