@@ -27,6 +27,7 @@
 //! }
 //! ```
 
+mod model;
 mod offload;
 mod panic;
 mod rejection;
@@ -34,6 +35,7 @@ mod slot;
 mod task;
 mod unknown_pool;
 
+pub use self::model::ModelError;
 pub use self::offload::OffloadError;
 pub use self::panic::Panic;
 pub use self::rejection::{Reason, Rejection};

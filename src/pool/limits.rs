@@ -6,6 +6,12 @@ use super::holdings::Holding;
 use super::submit::Pool;
 use super::{local, worker};
 use crate::admission::{Key, Limit};
+use crate::terms::Deadline;
+
+/// The deadline of the task that this thread polls, if there is one.
+pub(crate) fn current_deadline() -> Option<Deadline> {
+    local::with_current(|task| task.head().options.deadline).flatten()
+}
 
 impl Pool {
     /// How many tasks may be in flight at once, now. It is fixed unless the pool's `concurrency` is adaptive.

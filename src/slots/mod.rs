@@ -4,6 +4,7 @@ mod guard;
 mod inner;
 mod lender;
 mod loader;
+mod models;
 mod recipe;
 mod request;
 mod rollout;
@@ -15,7 +16,8 @@ mod take;
 
 pub use self::builder::{BuildError, SlotsBuilder};
 pub use self::guard::SlotGuard;
+pub use self::models::{ModelLease, Models, ModelsBuilder};
 pub use self::request::Swapped;
 pub use self::slots::Slots;
-pub use crate::error::{MakeError, SlotError};
-pub use crate::pool::SlotsStats;
+pub use crate::error::{MakeError, ModelError, SlotError};
+pub use crate::pool::{HoldingStats, LoadedModel, ModelsStats, SlotsStats};

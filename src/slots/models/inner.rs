@@ -1,0 +1,277 @@
+//! The lock over the catalog, the loads, and the callers that wait for them.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::catalog::{Catalog, Failure, Got, Loaded};
+use super::lease::{ModelLease, Release};
+use crate::error::{MakeError, ModelError, Reason, Rejection};
+use crate::metrics;
+use crate::pool::{Holding, HoldingStats, ModelsStats, Pool};
+use crate::shield::shielded;
+use crate::slots::loader::{self, Context};
+use crate::slots::recipe::{BoxError, guarded};
+use crate::sync::lock_std;
+use crate::workload::Workload;
+
+pub(super) type Load<M> = dyn Fn(&str) -> Result<M, BoxError> + Send + Sync;
+pub(super) type Weigh<M> = dyn Fn(&M) -> u64 + Send + Sync;
+pub(super) type Estimate = dyn Fn(&str) -> Option<u64> + Send + Sync;
+
+/// The state of one `Models`.
+pub(super) struct Inner<M: Send + Sync + 'static> {
+    pub(super) name: String,
+    /// `None` if the pools are disabled.
+    pub(super) pool: Option<Pool>,
+    pub(super) hooks: Hooks<M>,
+    pub(super) max_waiting: usize,
+    pub(super) nice: i32,
+    catalog: Arc<Numbers<M>>,
+}
+
+/// The functions of the application.
+pub(super) struct Hooks<M> {
+    pub(super) load: Box<Load<M>>,
+    pub(super) weigh: Box<Weigh<M>>,
+    pub(super) estimate: Option<Box<Estimate>>,
+}
+
+/// The catalog, which the pool's numbers are read from.
+pub(super) struct Numbers<M: Send + Sync + 'static> {
+    name: String,
+    catalog: Mutex<Catalog<M, Waiter<M>>>,
+}
+
+/// A caller that waits for a load.
+pub(super) struct Waiter<M: Send + Sync + 'static> {
+    /// A caller that leaves drops the lease, if it has been sent.
+    caller: oneshot::Sender<Result<ModelLease<M>, ModelError>>,
+    context: Context,
+}
+
+/// What a caller gets that asks for a model.
+pub(super) enum Asked<M: Send + Sync + 'static> {
+    Now(Result<ModelLease<M>, ModelError>),
+    Later(oneshot::Receiver<Result<ModelLease<M>, ModelError>>),
+}
+
+impl<M: Send + Sync + 'static> Inner<M> {
+    pub(super) fn new(
+        name: String,
+        pool: Option<Pool>,
+        hooks: Hooks<M>,
+        (budget, loading): (u64, usize),
+        max_waiting: usize,
+        nice: i32,
+    ) -> Arc<Self> {
+        let catalog = Arc::new(Numbers { name: name.clone(), catalog: Mutex::new(Catalog::new(budget, loading)) });
+        if let Some(pool) = &pool {
+            let weak = Arc::downgrade(&catalog);
+            pool.add_holding(weak);
+        }
+        Arc::new(Self { name, pool, hooks, max_waiting, nice, catalog })
+    }
+
+    pub(super) fn ask(self: &Arc<Self>, key: &Arc<str>) -> Asked<M> {
+        let context = Context::capture();
+        let mut receiver = None;
+        let mut catalog = self.lock();
+        let full = catalog.waiting() >= self.max_waiting;
+        let (caller, receives) = oneshot::channel();
+        let got = catalog.get(key, Instant::now(), || {
+            receiver = Some(receives);
+            Waiter { caller, context }
+        });
+        drop(catalog);
+        match got {
+            Got::Model(model, version) => Asked::Now(Ok(ModelLease::new(self.clone(), key.clone(), model, version))),
+            Got::Failed(failed) => {
+                let left = failed.until.saturating_duration_since(Instant::now());
+                let failure = match failed.failure {
+                    Failure::Load(error) => Failure::Load(error.with_retry_after(left)),
+                    other => other,
+                };
+                Asked::Now(Err(self.error(key, failure)))
+            }
+            Got::Waits if full => {
+                // The caller leaves at once.
+                drop(receiver);
+                self.start_loads();
+                Asked::Now(Err(self.rejection(Reason::QueueFull).into()))
+            }
+            Got::Waits => {
+                self.start_loads();
+                Asked::Later(receiver.expect("the caller waits"))
+            }
+        }
+    }
+
+    /// Begins the loads that may begin.
+    pub(super) fn start_loads(self: &Arc<Self>) {
+        loop {
+            let (mut gone, mut failed) = (Vec::new(), Vec::new());
+            let mut catalog = self.lock();
+            if !catalog.has_pending() {
+                return;
+            }
+            let estimate = |key: &str| self.hooks.estimate.as_ref().and_then(|estimate| shielded(|| estimate(key))?);
+            let begun = catalog.begin(
+                Instant::now(),
+                estimate,
+                |waiter| waiter.caller.is_closed(),
+                |waiter| waiter.context.clone(),
+                &mut gone,
+                &mut failed,
+            );
+            drop(catalog);
+            for (key, loaded) in failed {
+                self.deliver(&key, loaded);
+            }
+            self.changed();
+            let Some((key, context)) = begun else { return };
+            let (this, loading) = (self.clone(), key.clone());
+            let started = loader::start(self.nice, move || {
+                // Room is made before the model is loaded.
+                drop_all(gone);
+                context.run(|| this.load(&loading));
+            });
+            if let Err(error) = started {
+                let loaded = self.lock().failed(&key, MakeError::new(error), Instant::now());
+                self.deliver_all(&key, loaded);
+            }
+        }
+    }
+
+    /// Loads a model, on a thread of its own.
+    fn load(self: &Arc<Self>, key: &Arc<str>) {
+        let begun = Instant::now();
+        let loaded = guarded(|| {
+            let model = (self.hooks.load)(key)?;
+            let bytes = (self.hooks.weigh)(&model);
+            Ok((model, bytes))
+        });
+        let now = Instant::now();
+        if let Some(pool) = &self.pool {
+            shielded(|| metrics::record_model_load(pool.name(), now - begun));
+        }
+        let mut gone = Vec::new();
+        let ended = match loaded {
+            Ok((model, bytes)) => self.lock().loaded(key, model, bytes, now, &mut gone),
+            Err(error) => {
+                shielded(
+                    || tracing::warn!(target: "tower_offload", models = self.name, %key, %error, "a model could not be loaded"),
+                );
+                self.lock().failed(key, error, now)
+            }
+        };
+        drop_all(gone);
+        self.deliver_all(key, ended);
+        self.start_loads();
+    }
+
+    fn deliver_all(self: &Arc<Self>, key: &Arc<str>, loaded: Option<Loaded<M, Waiter<M>>>) {
+        if let Some(loaded) = loaded {
+            self.deliver(key, loaded);
+        }
+        self.changed();
+    }
+
+    /// Gives the callers their answers. A caller that has left holds no model.
+    fn deliver(self: &Arc<Self>, key: &Arc<str>, loaded: Loaded<M, Waiter<M>>) {
+        match loaded {
+            Loaded::Model(model, version, waiters) => {
+                for waiter in waiters {
+                    let lease = ModelLease::new(self.clone(), key.clone(), model.clone(), version);
+                    let _ = waiter.caller.send(Ok(lease));
+                }
+            }
+            Loaded::Failed(failure, waiters) => {
+                for waiter in waiters {
+                    let _ = waiter.caller.send(Err(self.error(key, failure.clone())));
+                }
+            }
+        }
+    }
+
+    pub(super) fn unload(self: &Arc<Self>, key: &str) -> bool {
+        let mut gone = Vec::new();
+        let (unloaded, waiters) = self.lock().unload(key, &mut gone);
+        drop_all(gone);
+        for waiter in waiters {
+            let _ = waiter.caller.send(Err(self.error(key, Failure::Unloaded)));
+        }
+        self.start_loads();
+        self.changed();
+        unloaded
+    }
+
+    pub(super) fn stats(&self) -> ModelsStats {
+        self.lock().stats(&self.name)
+    }
+
+    pub(super) fn rejection(&self, reason: Reason) -> Rejection {
+        let pool = self.pool.as_ref().map_or_else(|| Workload::from("disabled"), |pool| pool.name().clone());
+        Rejection::new(pool, reason, None)
+    }
+
+    fn error(&self, key: &str, failure: Failure) -> ModelError {
+        let key = Arc::from(key);
+        match failure {
+            Failure::Load(error) => ModelError::Load { key, error },
+            Failure::TooLarge(bytes) => ModelError::TooLarge { key, bytes, budget: self.stats().budget_bytes },
+            Failure::Unloaded => ModelError::Unloaded(key),
+        }
+    }
+
+    fn changed(&self) {
+        if let Some(pool) = &self.pool {
+            pool.changed();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Catalog<M, Waiter<M>>> {
+        lock_std(&self.catalog.catalog)
+    }
+}
+
+impl<M: Send + Sync + 'static> Release for Inner<M> {
+    fn release(self: Arc<Self>, key: &str, version: u64) {
+        let mut catalog = self.lock();
+        catalog.release(key, version);
+        let pending = catalog.has_pending();
+        drop(catalog);
+        if pending {
+            self.start_loads();
+        }
+    }
+}
+
+fn drop_all<M>(models: Vec<Arc<M>>) {
+    for model in models {
+        shielded(|| drop(model));
+    }
+}
+
+/// Drops every model, on the thread that drops the last handle, so that the numbers keep none of them.
+impl<M: Send + Sync + 'static> Drop for Inner<M> {
+    fn drop(&mut self) {
+        let (models, waiters) = self.lock().clear();
+        drop_all(models);
+        drop(waiters);
+    }
+}
+
+impl<M: Send + Sync + 'static> Holding for Numbers<M> {
+    fn read(&self, into: &mut HoldingStats) {
+        into.models.push(lock_std(&self.catalog).stats(&self.name));
+    }
+}
+
+impl<M: Send + Sync + 'static> fmt::Debug for Waiter<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiter").field("has_left", &self.caller.is_closed()).finish_non_exhaustive()
+    }
+}

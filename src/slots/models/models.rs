@@ -1,0 +1,182 @@
+//! `Models`: the handle through which callers use models.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::inner::{Asked, Inner};
+use super::lease::ModelLease;
+use crate::error::{ModelError, Panic, Reason, TaskError};
+use crate::pool::{ModelsStats, Submission, TaskOptions, always_ok, current_deadline, function_name};
+use crate::pools::IntoTask;
+use crate::timer;
+
+/// Models by key, loaded when they are first needed, under a budget of bytes.
+///
+/// A model is shared: all callers of a key use the same one at once. A model that needs `&mut` is kept in a `Mutex`, or is
+/// itself a [`Slots`](super::super::Slots). The module's docs have an [overview](crate::slots).
+///
+/// Cheap to clone; every clone is the same models.
+pub struct Models<M: Send + Sync + 'static> {
+    pub(super) inner: Arc<Inner<M>>,
+}
+
+/// A caller that waits. When it leaves, a load that nobody waits for any more makes way for the next one.
+struct Waiting<'a, M: Send + Sync + 'static>(&'a Arc<Inner<M>>);
+
+impl<M: Send + Sync + 'static> Models<M> {
+    /// Runs a closure with a model, as a task of the pool.
+    ///
+    /// The model is loaded first, if it is not: the caller waits outside of the pool, and holds no permit. The model stays
+    /// loaded until the task has ended.
+    ///
+    /// # Errors
+    ///
+    /// If the key cannot be used, the model cannot be loaded or is larger than the budget, too many callers wait for
+    /// loads, or the pool rejects the task or cannot finish it, or the closure panics.
+    #[track_caller]
+    pub fn run<R, F>(&self, key: &str, task: F) -> impl Future<Output = Result<R, ModelError>> + Send + use<M, R, F>
+    where
+        F: FnOnce(&M) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.run_with(TaskOptions::new(), key, task)
+    }
+
+    /// Runs a closure with a model, with the task's deadline, priority or caller set. The deadline also ends the wait for
+    /// the model.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    #[track_caller]
+    pub fn run_with<R, F>(
+        &self,
+        options: TaskOptions,
+        key: &str,
+        task: F,
+    ) -> impl Future<Output = Result<R, ModelError>> + Send + use<M, R, F>
+    where
+        F: FnOnce(&M) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let submitted_at = Location::caller();
+        let (pool, lease) = (self.inner.pool.clone(), self.get_with(options, key));
+        async move {
+            let lease = lease.await?;
+            let task = move || task(&lease);
+            let Some(pool) = pool else {
+                let called = catch_unwind(AssertUnwindSafe(task));
+                return called.map_err(|payload| TaskError::Panicked(Panic::new(payload)).into());
+            };
+            let function = move || function_name::<F>(false, submitted_at);
+            let future = IntoTask::into_task(task);
+            let submission =
+                Submission { future, options, function, outcome_of: always_ok, body: None, patient: false };
+            Ok(pool.submit_future(submission).map_err(|rejected| rejected.rejection)?.await?)
+        }
+    }
+
+    /// Returns a model, and keeps it loaded until the lease is dropped; for code that runs in a pool already. A task that
+    /// waits here keeps its permit, but no worker.
+    ///
+    /// A caller that holds a model and waits for another one may wait until its deadline, if the two do not fit.
+    ///
+    /// # Errors
+    ///
+    /// If the key cannot be used, the model cannot be loaded or is larger than the budget, too many callers wait for
+    /// loads, or the deadline of the task passes.
+    pub fn get(&self, key: &str) -> impl Future<Output = Result<ModelLease<M>, ModelError>> + Send + use<M> {
+        self.get_with(TaskOptions::new(), key)
+    }
+
+    /// The same, with a deadline.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn get_with(
+        &self,
+        options: TaskOptions,
+        key: &str,
+    ) -> impl Future<Output = Result<ModelLease<M>, ModelError>> + Send + use<M> {
+        let (inner, checked) = (self.inner.clone(), check(key));
+        let deadline = options.deadline.or_else(current_deadline);
+        async move {
+            let key: Arc<str> = checked?;
+            match inner.ask(&key) {
+                Asked::Now(result) => result,
+                Asked::Later(receiver) => {
+                    let mut limit = deadline.map(|deadline| timer::sleep_until(deadline.moment()));
+                    let _waiting = Waiting(&inner);
+                    // Dropped before `waiting`, so that the caller has left when that looks for the next load.
+                    let mut receiver = receiver;
+                    let answer = poll_fn(|cx| {
+                        if let Poll::Ready(answer) = Pin::new(&mut receiver).poll(cx) {
+                            return Poll::Ready(Some(answer));
+                        }
+                        match limit.as_mut().map(|limit| Pin::new(limit).poll(cx)) {
+                            Some(Poll::Ready(())) => Poll::Ready(None),
+                            _ => Poll::Pending,
+                        }
+                    })
+                    .await;
+                    match answer {
+                        Some(Ok(result)) => result,
+                        Some(Err(_closed)) => Err(ModelError::Unloaded(key)),
+                        None => Err(inner.rejection(Reason::DeadlineExceeded).into()),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Unloads a model, and forgets its weight and its failures. Callers that hold it keep it. Callers that wait for its
+    /// load get [`Unloaded`](ModelError::Unloaded). Whether there was such a model.
+    pub fn unload(&self, key: &str) -> bool {
+        self.inner.unload(key)
+    }
+
+    /// The numbers of these models at this instant.
+    #[must_use]
+    pub fn stats(&self) -> ModelsStats {
+        self.inner.stats()
+    }
+}
+
+/// A key that names a model, and no path out of a folder.
+fn check(key: &str) -> Result<Arc<str>, ModelError> {
+    let reason = if key.is_empty() {
+        "it is empty"
+    } else if key.len() > 256 {
+        "it is longer than 256 bytes"
+    } else if key.chars().any(char::is_control) {
+        "it has control characters"
+    } else if key.starts_with('/') || key.contains('\\') || key.split('/').any(|part| ["", ".", ".."].contains(&part)) {
+        "it is a path that may lead out of a folder"
+    } else {
+        return Ok(Arc::from(key));
+    };
+    Err(ModelError::BadKey { key: key.chars().take(64).collect(), reason })
+}
+
+impl<M: Send + Sync + 'static> Drop for Waiting<'_, M> {
+    fn drop(&mut self) {
+        self.0.start_loads();
+    }
+}
+
+impl<M: Send + Sync + 'static> Clone for Models<M> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<M: Send + Sync + 'static> fmt::Debug for Models<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Models").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
