@@ -43,11 +43,13 @@
 //! | deadlines, priorities, callers | [`terms`], [`config::Trust`] |
 //! | closures, futures and batches without HTTP | [`Pools::run_in_pool`], [`Pools::submit_to_pool`], [`pools::BatchExecutor`] |
 //! | bodies: read before the queue, polled in the pool, written by blocking code | [`PoolLayer::read_body`], [`PoolLayer::body`], [`body`], [`stream`] |
+//! | single items that run in batches | [`batch`] |
+//! | sessions and connections that belong to permits; many models under a budget | [`slots`] |
 //! | settings, from YAML or in code | [`Config`], [`PoolConfig`], [`Pools::builder`] |
 //! | numbers: JSON, log, Prometheus | [`stats`], [`Pools::log_current_status`], `metrics` |
 //! | the load, for people, autoscalers and balancers | [`load`], [`Pools::load`] |
 //! | a server with a graceful shutdown | `server::serve` |
-//! | pages on single subjects | [`docs`]: configuration, metrics, load, overload, deployment, shutdown, layers, bodies, testing, troubleshooting, migrating, costs, evidence |
+//! | pages on single subjects | [`docs`]: configuration, metrics, load, overload, deployment, shutdown, layers, bodies, batches, models, connections, testing, troubleshooting, migrating, costs, evidence |
 //!
 //! # Features
 //!
@@ -126,6 +128,7 @@ pub use crate::error::{Reason, Rejection, TaskError};
 pub use crate::layer::PoolLayer;
 pub use crate::pool::{Cancelled, Pool, PoolStats, cancelled, checkpoint, hold_permit, is_cancelled};
 pub use crate::pools::Pools;
+pub use crate::slots::Slots;
 #[cfg(feature = "prometheus")]
 #[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]
 pub use crate::stats::MetricsService;
@@ -148,6 +151,7 @@ pub mod docs {
             #[doc = "[layers]: crate::docs::layers"]
             #[doc = "[load]: crate::docs::load"]
             #[doc = "[metrics]: crate::docs::metrics"]
+            #[doc = "[models]: crate::docs::models"]
             #[doc = "[overload]: crate::docs::overload"]
             #[doc = "[response-bodies]: crate::docs::response_bodies"]
             #[doc = "[shutdown]: crate::docs::shutdown"]
@@ -167,6 +171,8 @@ pub mod docs {
         bodies: "../docs/bodies.md", "Request bodies: read before the queue, or streamed into the handler.";
         response_bodies: "../docs/response-bodies.md", "Bodies of responses: who polls them, what they hold, stalls, drains.";
         batches: "../docs/batches.md", "Single items that run in batches: limits, deadlines, and how large batches become.";
+        models: "../docs/models.md", "Model sessions that belong to permits, swaps, and many models under a budget.";
+        connections: "../docs/connections.md", "Connections that belong to permits, and the sizes of other pools of connections.";
         layers: "../docs/layers.md", "In which order `PoolLayer` goes with other layers.";
         testing: "../docs/testing.md", "How to test handlers that run in pools.";
         troubleshooting: "../docs/troubleshooting.md", "Symptoms, what causes them, and what to do.";

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::catalog::Catalog;
 use super::inner::{Estimate, Hooks, Inner, Load, Weigh};
 use super::models::Models;
 use crate::error::UnknownPool;
@@ -75,7 +76,7 @@ impl<M: Send + Sync + 'static> ModelsBuilder<M> {
     }
 
     /// Sets an estimate of the bytes of a model that was not loaded before, such as the size of its file; `None` if there
-    /// is none. It is called under a lock, so it must be fast.
+    /// is none. The caller's thread calls it, so it should be fast.
     ///
     /// Room is made before a load begins. Without an estimate, a model counts as large as the largest one so far, and only
     /// one such model is loaded at a time.
@@ -132,7 +133,7 @@ impl<M: Send + Sync + 'static> ModelsBuilder<M> {
             return Err(wrong("nice", &format!("{nice} is not from -20 to 19")));
         }
         let hooks = Hooks { load, weigh, estimate };
-        Ok(Models { inner: Inner::new(name, pool, hooks, (budget, loading), max_waiting, nice) })
+        Ok(Models { inner: Inner::new(name, pool, hooks, Catalog::new(budget, loading, max_waiting), nice) })
     }
 }
 

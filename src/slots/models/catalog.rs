@@ -28,6 +28,7 @@ pub(super) struct Catalog<M, W> {
     budget: u64,
     /// How many loads may run at once.
     loading_limit: usize,
+    max_waiting: usize,
     entries: BTreeMap<Arc<str>, Entry<M, W>>,
     /// The keys whose loads have not begun.
     pending: VecDeque<Arc<str>>,
@@ -88,6 +89,19 @@ pub(super) enum Got<M> {
     Failed(Failed),
     /// The caller waits for the load.
     Waits,
+    /// As many callers wait as may.
+    Full,
+}
+
+/// What a change has removed, to be dropped or answered without the lock.
+#[derive(Debug)]
+pub(super) struct Freed<M, W> {
+    /// Models that make room.
+    pub(super) gone: Vec<Arc<M>>,
+    /// Callers that have left.
+    pub(super) left: Vec<W>,
+    /// Loads that cannot be.
+    pub(super) failed: Vec<(Arc<str>, Loaded<M, W>)>,
 }
 
 /// What becomes of the callers that waited for a load.
@@ -99,10 +113,11 @@ pub(super) enum Loaded<M, W> {
 }
 
 impl<M, W> Catalog<M, W> {
-    pub(super) fn new(budget: u64, loading_limit: usize) -> Self {
+    pub(super) fn new(budget: u64, loading_limit: usize, max_waiting: usize) -> Self {
         Self {
             budget,
             loading_limit,
+            max_waiting,
             entries: BTreeMap::new(),
             pending: VecDeque::new(),
             weights: HashMap::new(),
@@ -121,9 +136,9 @@ impl<M, W> Catalog<M, W> {
         }
     }
 
-    /// How many callers wait for a load.
-    pub(super) const fn waiting(&self) -> usize {
-        self.waiting
+    /// Whether an estimate of the model's weight would be used.
+    pub(super) fn needs_estimate(&self, key: &str) -> bool {
+        !self.entries.contains_key(key) && !self.weights.contains_key(key)
     }
 
     /// Whether callers wait for a load that has not begun.
@@ -134,12 +149,14 @@ impl<M, W> Catalog<M, W> {
     /// Asks for a model. `waiter` is called if the caller has to wait.
     pub(super) fn get(&mut self, key: &str, now: Instant, waiter: impl FnOnce() -> W) -> Got<M> {
         self.clock += 1;
+        let full = self.waiting >= self.max_waiting;
         match self.entries.get_mut(key) {
             Some(Entry::Loaded { model, version, held, used_at, .. }) => {
                 *held += 1;
                 *used_at = self.clock;
                 return Got::Model(model.clone(), *version);
             }
+            Some(Entry::Pending(_) | Entry::Loading { unloaded: false, .. }) if full => return Got::Full,
             Some(Entry::Pending(waiters) | Entry::Loading { waiters, unloaded: false, .. }) => waiters.push(waiter()),
             // The load that runs gives an earlier model.
             Some(Entry::Loading { unloaded: true, .. }) => {
@@ -150,6 +167,9 @@ impl<M, W> Catalog<M, W> {
                 if let Some(failed) = self.failures.get(key).filter(|failed| now < failed.until) {
                     return Got::Failed(failed.clone());
                 }
+                if full {
+                    return Got::Full;
+                }
                 let key = Arc::<str>::from(key);
                 self.entries.insert(key.clone(), Entry::Pending(vec![waiter()]));
                 self.pending.push_back(key);
@@ -159,42 +179,39 @@ impl<M, W> Catalog<M, W> {
         Got::Waits
     }
 
-    /// Begins the next load, if there is one that may begin: its key, and the context of its first caller. `estimate` is
-    /// the weight of a model that was not loaded before, `has_left` says whether a caller still waits. Models that make
-    /// room are added to `gone`, and loads that cannot be are added to `failed`.
+    /// Begins the next load, if there is one that may begin: its key, and the context of its first caller. `has_left` says
+    /// whether a caller waits no longer, `of_caller` gives its estimate of the weight and its context.
     pub(super) fn begin<C>(
         &mut self,
         now: Instant,
-        estimate: impl Fn(&str) -> Option<u64>,
         has_left: impl Fn(&W) -> bool,
-        context: impl Fn(&W) -> C,
-        gone: &mut Vec<Arc<M>>,
-        failed: &mut Vec<(Arc<str>, Loaded<M, W>)>,
+        of_caller: impl Fn(&W) -> (Option<u64>, C),
+        freed: &mut Freed<M, W>,
     ) -> Option<(Arc<str>, C)> {
         while let Some(key) = self.pending.front().cloned() {
             let Some(Entry::Pending(waiters)) = self.entries.get_mut(&key) else {
                 self.pending.pop_front();
                 continue;
             };
-            let before = waiters.len();
-            waiters.retain(|waiter| !has_left(waiter));
-            self.waiting -= before - waiters.len();
-            let Some(context) = waiters.first().map(&context) else {
+            let before = freed.left.len();
+            freed.left.extend(waiters.extract_if(.., |waiter| has_left(waiter)));
+            self.waiting -= freed.left.len() - before;
+            let Some((estimate, context)) = waiters.first().map(&of_caller) else {
                 self.entries.remove(&key);
                 self.pending.pop_front();
                 continue;
             };
-            let known = self.weights.get(&key).copied().or_else(|| estimate(&key));
+            let known = self.weights.get(&key).copied().or(estimate);
             if let Some(bytes) = known.filter(|&bytes| bytes > self.budget) {
                 self.pending.pop_front();
                 if let Some(loaded) = self.end_failed(&key, Failure::TooLarge(bytes), now) {
-                    failed.push((key, loaded));
+                    freed.failed.push((key, loaded));
                 }
                 continue;
             }
             let bytes = known.unwrap_or(self.largest.min(self.budget));
             let waits = self.loading >= self.loading_limit || (known.is_none() && self.loads_unknown);
-            if waits || !self.make_room(bytes, gone) {
+            if waits || !self.make_room(bytes, &mut freed.gone) {
                 return None;
             }
             self.pending.pop_front();
@@ -401,6 +418,12 @@ impl<M, W> Catalog<M, W> {
         }
         self.pending.clear();
         (models, waiters)
+    }
+}
+
+impl<M, W> Default for Freed<M, W> {
+    fn default() -> Self {
+        Self { gone: Vec::new(), left: Vec::new(), failed: Vec::new() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::catalog::{Catalog, Failure, Got, Loaded};
+use super::catalog::{Catalog, Failure, Freed, Got, Loaded};
 use super::lease::{ModelLease, Release};
 use crate::error::{MakeError, ModelError, Reason, Rejection};
 use crate::metrics;
@@ -27,7 +27,6 @@ pub(super) struct Inner<M: Send + Sync + 'static> {
     /// `None` if the pools are disabled.
     pub(super) pool: Option<Pool>,
     pub(super) hooks: Hooks<M>,
-    pub(super) max_waiting: usize,
     pub(super) nice: i32,
     catalog: Arc<Numbers<M>>,
 }
@@ -50,6 +49,8 @@ pub(super) struct Waiter<M: Send + Sync + 'static> {
     /// A caller that leaves drops the lease, if it has been sent.
     caller: oneshot::Sender<Result<ModelLease<M>, ModelError>>,
     context: Context,
+    /// The weight of the model, if it was not loaded before.
+    estimate: Option<u64>,
 }
 
 /// What a caller gets that asks for a model.
@@ -63,29 +64,26 @@ impl<M: Send + Sync + 'static> Inner<M> {
         name: String,
         pool: Option<Pool>,
         hooks: Hooks<M>,
-        (budget, loading): (u64, usize),
-        max_waiting: usize,
+        catalog: Catalog<M, Waiter<M>>,
         nice: i32,
     ) -> Arc<Self> {
-        let catalog = Arc::new(Numbers { name: name.clone(), catalog: Mutex::new(Catalog::new(budget, loading)) });
+        let catalog = Arc::new(Numbers { name: name.clone(), catalog: Mutex::new(catalog) });
         if let Some(pool) = &pool {
             let weak = Arc::downgrade(&catalog);
             pool.add_holding(weak);
         }
-        Arc::new(Self { name, pool, hooks, max_waiting, nice, catalog })
+        Arc::new(Self { name, pool, hooks, nice, catalog })
     }
 
     pub(super) fn ask(self: &Arc<Self>, key: &Arc<str>) -> Asked<M> {
+        // Bound first, so that the application's function is called without the lock.
+        let needs_estimate = self.hooks.estimate.is_some() && self.lock().needs_estimate(key);
+        let estimate = if needs_estimate { self.estimate(key) } else { None };
         let context = Context::capture();
-        let mut receiver = None;
-        let mut catalog = self.lock();
-        let full = catalog.waiting() >= self.max_waiting;
-        let (caller, receives) = oneshot::channel();
-        let got = catalog.get(key, Instant::now(), || {
-            receiver = Some(receives);
-            Waiter { caller, context }
-        });
-        drop(catalog);
+        let (caller, receiver) = oneshot::channel();
+        let waiter = Waiter { caller, context, estimate };
+        let mut waiter = Some(waiter);
+        let got = self.lock().get(key, Instant::now(), || waiter.take().expect("it is called once"));
         match got {
             Got::Model(model, version) => Asked::Now(Ok(ModelLease::new(self.clone(), key.clone(), model, version))),
             Got::Failed(failed) => {
@@ -96,15 +94,14 @@ impl<M: Send + Sync + 'static> Inner<M> {
                 };
                 Asked::Now(Err(self.error(key, failure)))
             }
-            Got::Waits if full => {
-                // The caller leaves at once.
-                drop(receiver);
+            Got::Full => {
+                // Callers that have left may still be counted.
                 self.start_loads();
                 Asked::Now(Err(self.rejection(Reason::QueueFull).into()))
             }
             Got::Waits => {
                 self.start_loads();
-                Asked::Later(receiver.expect("the caller waits"))
+                Asked::Later(receiver)
             }
         }
     }
@@ -112,21 +109,20 @@ impl<M: Send + Sync + 'static> Inner<M> {
     /// Begins the loads that may begin.
     pub(super) fn start_loads(self: &Arc<Self>) {
         loop {
-            let (mut gone, mut failed) = (Vec::new(), Vec::new());
+            let mut freed = Freed::default();
             let mut catalog = self.lock();
             if !catalog.has_pending() {
                 return;
             }
-            let estimate = |key: &str| self.hooks.estimate.as_ref().and_then(|estimate| shielded(|| estimate(key))?);
             let begun = catalog.begin(
                 Instant::now(),
-                estimate,
                 |waiter| waiter.caller.is_closed(),
-                |waiter| waiter.context.clone(),
-                &mut gone,
-                &mut failed,
+                |waiter| (waiter.estimate, waiter.context.clone()),
+                &mut freed,
             );
             drop(catalog);
+            let Freed { gone, left, failed } = freed;
+            drop(left);
             for (key, loaded) in failed {
                 self.deliver(&key, loaded);
             }
@@ -224,6 +220,10 @@ impl<M: Send + Sync + 'static> Inner<M> {
             Failure::TooLarge(bytes) => ModelError::TooLarge { key, bytes, budget: self.stats().budget_bytes },
             Failure::Unloaded => ModelError::Unloaded(key),
         }
+    }
+
+    fn estimate(&self, key: &str) -> Option<u64> {
+        self.hooks.estimate.as_ref().and_then(|estimate| shielded(|| estimate(key)).flatten())
     }
 
     fn changed(&self) {

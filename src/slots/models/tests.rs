@@ -1,1 +1,225 @@
+//! The catalog against an ideal LRU, and under arbitrary sequences of events.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::catalog::{Catalog, Freed, Got, Loaded};
+use crate::error::MakeError;
+
+type Models = Catalog<u64, usize>;
+
+fn begin(catalog: &mut Models, now: Instant, left: &[usize], known: bool) -> (Option<Arc<str>>, Freed<u64, usize>) {
+    let mut freed = Freed::default();
+    let begun = catalog.begin(now, |waiter| left.contains(waiter), |_waiter| (known.then_some(10), ()), &mut freed);
+    (begun.map(|(key, ())| key), freed)
+}
+
+/// A caller asks for `key`, and a load that it needs ends at once.
+fn ask(catalog: &mut Models, key: &str, now: Instant) -> u64 {
+    match catalog.get(key, now, || 0) {
+        Got::Model(_, version) => version,
+        Got::Waits => {
+            let (key, _freed) = begin(catalog, now, &[], true);
+            let ended = catalog.loaded(&key.expect("nothing is held"), 10, 10, now, &mut Vec::new());
+            let Some(Loaded::Model(_, version, waiters)) = ended else { panic!("{ended:?}") };
+            assert_eq!(waiters.len(), 1);
+            version
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_thousand_models_of_a_zipf_distribution_are_loaded_as_often_as_by_an_ideal_lru() {
+    let (mut catalog, now) = (Models::new(500, 1, 10), Instant::now());
+    let weights: Vec<f64> = (1..=1000).map(|rank| 1.0 / f64::from(rank)).collect();
+    let total: f64 = weights.iter().sum();
+    let mut lru: Vec<usize> = Vec::new();
+    let (mut misses, mut state) = (0, 7_u64);
+    for _ in 0..50_000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let mut left = (state >> 11) as f64 / (1_u64 << 53) as f64 * total;
+        let place = weights.iter().position(|weight| {
+            left -= weight;
+            left < 0.0
+        });
+        let place = place.unwrap_or(999);
+        match lru.iter().position(|&other| other == place) {
+            Some(at) => drop(lru.remove(at)),
+            None => misses += 1,
+        }
+        lru.insert(0, place);
+        lru.truncate(50);
+        let key = place.to_string();
+        let version = ask(&mut catalog, &key, now);
+        catalog.release(&key, version);
+        assert!(catalog.stats("").bytes <= 500);
+    }
+    let stats = catalog.stats("");
+    assert_eq!((stats.loads_ok, stats.evictions, stats.loaded.len()), (misses, misses - 50, 50));
+}
+
+#[test]
+fn a_failed_load_is_answered_at_once_for_a_second_at_first_and_for_a_minute_at_most() {
+    let (mut catalog, mut now) = (Models::new(100, 1, 10), Instant::now());
+    for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+        assert!(matches!(catalog.get("key", now, || 0), Got::Waits));
+        let (key, _) = begin(&mut catalog, now, &[], true);
+        let ended = catalog.failed(&key.unwrap(), MakeError::new("away"), now);
+        assert!(matches!(ended, Some(Loaded::Failed(_, waiters)) if waiters == [0]));
+        now += Duration::from_secs(seconds) - Duration::from_millis(1);
+        assert!(matches!(catalog.get("key", now, || 0), Got::Failed(_)), "{seconds}");
+        now += Duration::from_millis(1);
+    }
+    assert!(matches!(catalog.get("key", now, || 0), Got::Waits));
+    let (key, _) = begin(&mut catalog, now, &[], true);
+    assert!(catalog.loaded(&key.unwrap(), 1, 10, now, &mut Vec::new()).is_some());
+    let stats = catalog.stats("");
+    assert_eq!((stats.loads_ok, stats.loads_failed), (1, 8));
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Get(u8),
+    Release(usize),
+    /// A load ends with a model of this weight, or fails.
+    End(usize, Option<u64>),
+    /// A caller that waits leaves.
+    Leave(usize),
+    Unload(u8),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => (0..8_u8).prop_map(Event::Get),
+        3 => any::<usize>().prop_map(Event::Release),
+        3 => (any::<usize>(), proptest::option::weighted(0.8, 1..130_u64)).prop_map(|(at, weight)| Event::End(at, weight)),
+        1 => any::<usize>().prop_map(Event::Leave),
+        1 => (0..8_u8).prop_map(Event::Unload),
+    ]
+}
+
+/// Who waits, who holds and what is loaded, as the tests see it.
+#[derive(Default)]
+struct Seen {
+    waiting: BTreeMap<usize, String>,
+    left: Vec<usize>,
+    held: Vec<(String, u64)>,
+    loading: Vec<Arc<str>>,
+    /// The weight of the largest model that was loaded.
+    largest: u64,
+    next: usize,
+}
+
+impl Seen {
+    fn ended(&mut self, key: &str, loaded: Loaded<u64, usize>) {
+        let waiters = match loaded {
+            Loaded::Model(_, version, waiters) => {
+                // A caller that has left releases its model at once; here a little later.
+                self.held.extend(waiters.iter().map(|_| (key.to_owned(), version)));
+                waiters
+            }
+            Loaded::Failed(_, waiters) => waiters,
+        };
+        for waiter in waiters {
+            assert!(self.waiting.remove(&waiter).is_some_and(|of| of == key), "every caller is answered once");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_every_caller_is_answered_once_and_the_budget_is_exceeded_by_one_model_at_most(
+        events in prop::collection::vec(event(), 1..200),
+        loading in 1..4_usize,
+        known in any::<bool>(),
+    ) {
+        let (mut catalog, mut now, mut seen) = (Models::new(100, loading, 16), Instant::now(), Seen::default());
+        for event in events {
+            now += Duration::from_millis(400);
+            match event {
+                Event::Get(key) => {
+                    let (key, number) = (format!("k{key}"), seen.next);
+                    match catalog.get(&key, now, || number) {
+                        Got::Model(_, version) => seen.held.push((key, version)),
+                        Got::Waits => {
+                            seen.next += 1;
+                            seen.waiting.insert(number, key);
+                        }
+                        Got::Full => prop_assert!(seen.waiting.len() >= 16),
+                        Got::Failed(_) => {}
+                    }
+                }
+                Event::Release(at) if !seen.held.is_empty() => {
+                    let (key, version) = seen.held.swap_remove(at % seen.held.len());
+                    catalog.release(&key, version);
+                }
+                Event::End(at, weight) if !seen.loading.is_empty() => {
+                    let key = seen.loading.swap_remove(at % seen.loading.len());
+                    let mut gone = Vec::new();
+                    let ended = match weight {
+                        Some(weight) => catalog.loaded(&key, weight, weight, now, &mut gone),
+                        None => catalog.failed(&key, MakeError::new("away"), now),
+                    };
+                    seen.ended(&key, ended.expect("it was loading"));
+                }
+                Event::Leave(at) if !seen.waiting.is_empty() => {
+                    let number = *seen.waiting.keys().nth(at % seen.waiting.len()).unwrap();
+                    seen.left.push(number);
+                }
+                Event::Unload(key) => {
+                    let key = format!("k{key}");
+                    let (_, waiters) = catalog.unload(&key, &mut Vec::new());
+                    for waiter in waiters {
+                        prop_assert!(seen.waiting.remove(&waiter).is_some_and(|of| of == key));
+                    }
+                }
+                _ => {}
+            }
+            loop {
+                let (begun, freed) = begin(&mut catalog, now, &seen.left, known);
+                for waiter in freed.left {
+                    prop_assert!(seen.waiting.remove(&waiter).is_some());
+                }
+                for (key, loaded) in freed.failed {
+                    seen.ended(&key, loaded);
+                }
+                let Some(key) = begun else { break };
+                prop_assert!(!seen.loading.contains(&key), "one load of a key at a time");
+                seen.loading.push(key);
+            }
+            let stats = catalog.stats("");
+            prop_assert!(seen.loading.len() <= loading);
+            seen.largest = stats.loaded.iter().map(|model| model.bytes).fold(seen.largest, u64::max);
+            // Estimates that are wrong may be wrong for several loads at once.
+            if !known || loading == 1 {
+                prop_assert!(stats.bytes <= 100 + seen.largest, "{stats:?}");
+            }
+            let held: usize = stats.loaded.iter().map(|model| model.held).sum();
+            prop_assert!(held <= seen.held.len());
+        }
+        // When everybody has left, every load ends and every model can go.
+        for key in std::mem::take(&mut seen.loading) {
+            let ended = catalog.failed(&key, MakeError::new("away"), now);
+            seen.ended(&key, ended.expect("it was loading"));
+        }
+        seen.left = (0..seen.next).collect();
+        let (begun, freed) = begin(&mut catalog, now, &seen.left, known);
+        prop_assert!(begun.is_none());
+        for waiter in freed.left {
+            prop_assert!(seen.waiting.remove(&waiter).is_some());
+        }
+        prop_assert!(seen.waiting.is_empty(), "{:?}", seen.waiting);
+        for (key, version) in std::mem::take(&mut seen.held) {
+            catalog.release(&key, version);
+        }
+        for key in 0..8 {
+            catalog.unload(&format!("k{key}"), &mut Vec::new());
+        }
+        let stats = catalog.stats("");
+        prop_assert_eq!((stats.bytes, stats.leaving, stats.loaded.len(), stats.loading.len()), (0, 0, 0, 0));
+    }
+}

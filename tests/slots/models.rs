@@ -1,0 +1,251 @@
+//! Many models under a budget: one load for all who wait, the least recently used one goes, and bad input is refused.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tower_offload::pool::TaskOptions;
+use tower_offload::slots::{ModelError, Models, ModelsBuilder};
+use tower_offload::{Deadline, PoolConfig, Pools, Reason, TaskError};
+
+use crate::support::{Gate, pools, until};
+use crate::tally::{Tally, Value};
+
+const KEPT: u64 = 100;
+
+/// Models of 10 bytes each, under a budget of `budget`.
+fn models(pools: &Pools, name: &str, budget: u64, tally: &Tally) -> ModelsBuilder<Value> {
+    let tally = tally.clone();
+    let load = move |key: &str| if key == "broken" { Err("half written") } else { Ok(tally.make(1)) };
+    Models::builder(pools, name).budget(budget).load(load).weigh(|_model| 10)
+}
+
+fn keys(models: &Models<Value>) -> Vec<String> {
+    models.stats().loaded.into_iter().map(|model| model.key).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_callers_of_one_cold_model_cause_one_load() {
+    let (pools, tally, gate) = (pools("cold", PoolConfig::new(4)), Tally::default(), Gate::default());
+    let (waits, made) = (gate.clone(), tally.clone());
+    let models = Models::builder(&pools, "cold").budget(KEPT).weigh(|_model| 10).load(move |_key| {
+        waits.wait();
+        Ok::<_, String>(made.make(1))
+    });
+    let models = models.build().unwrap();
+    let callers: Vec<_> = (0..100).map(|_| tokio::spawn(models.run("a", |model| model.number))).collect();
+    until("it is being loaded", || models.stats().loading == ["a"]);
+    assert_eq!(pools.get("cold").unwrap().stats().in_flight, 0, "nobody who waits has a permit");
+    gate.open();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap(), 1);
+    }
+    assert_eq!((tally.made(), models.stats().loads_ok), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_least_recently_used_model_goes_and_one_that_is_held_does_not() {
+    let (pools, tally) = (pools("lru", PoolConfig::new(2)), Tally::default());
+    let models = models(&pools, "lru", 30, &tally).build().unwrap();
+    for key in ["a", "b", "c", "a"] {
+        models.run(key, |_model| ()).await.unwrap();
+    }
+    assert_eq!(keys(&models), ["a", "b", "c"]);
+    let held = models.get("c").await.unwrap();
+    for key in ["d", "e"] {
+        models.run(key, |_model| ()).await.unwrap();
+    }
+    assert_eq!((keys(&models), held.number), (vec!["c".to_owned(), "d".to_owned(), "e".to_owned()], 3));
+    assert_eq!((tally.live(), tally.peak(), models.stats().evictions), (3, 3, 2), "room is made before a load");
+    models.run("a", |_model| ()).await.unwrap();
+    assert_eq!(tally.peak(), 3);
+    drop((held, models));
+    until("all models are dropped with their handle", || tally.live() == 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_weights_that_are_known_the_budget_is_never_exceeded() {
+    let (pools, tally) = (pools("known", PoolConfig::new(4)), Tally::default());
+    let models = models(&pools, "known", 50, &tally).estimate(|_key| Some(10)).loading(3).build().unwrap();
+    let callers: Vec<_> = (0..300_usize)
+        .map(|number| {
+            let models = models.clone();
+            tokio::spawn(async move { models.run(&format!("k{}", number * 7 % 20), |_model| ()).await })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap().unwrap();
+    }
+    assert!(tally.peak() <= 5, "{}", tally.peak());
+    assert_eq!(models.stats().bytes, 10 * models.stats().loaded.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_does_not_fit_waits_until_a_model_can_go_or_its_callers_have_left() {
+    let (pools, tally) = (pools("fit", PoolConfig::new(2)), Tally::default());
+    let models = models(&pools, "fit", 10, &tally).estimate(|_key| Some(10)).build().unwrap();
+    let held = models.get("a").await.unwrap();
+    let late = TaskOptions::new().deadline(Deadline::after(Duration::from_millis(5)));
+    let error = models.run_with(late, "b", |_model| ()).await.unwrap_err();
+    let ModelError::Task(TaskError::Rejected(rejection)) = &error else { panic!("{error:?}") };
+    assert_eq!(rejection.reason(), Reason::DeadlineExceeded);
+    assert!(models.stats().loading.is_empty(), "nobody waits for it any more");
+    let waits = tokio::spawn(models.run("c", |model| model.number));
+    until("it waits", || models.stats().loading == ["c"]);
+    assert_eq!(tally.made(), 1);
+    drop(held);
+    assert_eq!(waits.await.unwrap().unwrap(), 2);
+    assert_eq!((keys(&models), tally.peak()), (vec!["c".to_owned()], 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_loads_run_at_once_than_may_and_each_on_a_thread_with_a_low_priority() {
+    let (pools, running, most) =
+        (pools("loads", PoolConfig::new(2)), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let (begun, gate) = (Arc::new(Mutex::new(BTreeSet::new())), Gate::default());
+    let (runs, peaks, names, waits) = (running.clone(), most.clone(), begun.clone(), gate.clone());
+    let models =
+        Models::builder(&pools, "loads").budget(KEPT).weigh(|_model: &u8| 1).estimate(|_key| Some(1)).loading(2);
+    let models = models.load(move |key| {
+        peaks.fetch_max(runs.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        names.lock().unwrap().insert(key.to_owned());
+        let nice = rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap();
+        waits.wait();
+        runs.fetch_sub(1, Ordering::SeqCst);
+        if nice == 10 { Ok(0) } else { Err(format!("nice {nice}")) }
+    });
+    let models = models.build().unwrap();
+    let callers: Vec<_> = (0..6).map(|key| tokio::spawn(models.get(&key.to_string()))).collect();
+    until("two loads have begun", || running.load(Ordering::SeqCst) == 2);
+    gate.open();
+    for caller in callers {
+        drop(caller.await.unwrap().unwrap());
+    }
+    assert_eq!((most.load(Ordering::SeqCst), begun.lock().unwrap().len()), (2, 6));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_fails_is_answered_at_once_for_a_while_and_others_are_not_concerned() {
+    let (pools, tally) = (pools("fails", PoolConfig::new(2)), Tally::default());
+    let models = models(&pools, "fails", KEPT, &tally).build().unwrap();
+    for _ in 0..10 {
+        let error = models.run("broken", |_model| ()).await.unwrap_err();
+        assert_eq!(error.to_string(), "the model `broken` could not be loaded: half written");
+        let ModelError::Load { error, .. } = error else { panic!("{error}") };
+        assert!(error.retry_after().unwrap() <= Duration::from_secs(1));
+    }
+    assert_eq!(models.stats().loads_failed, 1, "a second has not passed");
+    models.run("good", |_model| ()).await.unwrap();
+    assert!(models.unload("broken"), "its failure is forgotten");
+    models.run("broken", |_model| ()).await.unwrap_err();
+    assert_eq!(models.stats().loads_failed, 2);
+    let panics = Models::builder(&pools, "fails")
+        .budget(1)
+        .weigh(|_model: &u8| 1)
+        .load(|_key| -> Result<u8, String> { panic!("a broken file") });
+    let error = panics.build().unwrap().run("a", |_model| ()).await.unwrap_err();
+    assert!(error.to_string().contains("a broken file"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_is_larger_than_the_budget_is_a_clear_error() {
+    let (pools, tally) = (pools("large", PoolConfig::new(2)), Tally::default());
+    let models = models(&pools, "large", 9, &tally).build().unwrap();
+    for _ in 0..3 {
+        let error = models.run("a", |_model| ()).await.unwrap_err();
+        assert_eq!(error.to_string(), "the model `a` has 10 bytes, and the budget of all models is 9");
+    }
+    assert_eq!((tally.made(), tally.live()), (1, 0), "it is not loaded again and again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_lead_out_of_a_folder_are_refused_before_any_load() {
+    let (pools, tally) = (pools("keys", PoolConfig::new(2)), Tally::default());
+    let models = models(&pools, "keys", KEPT, &tally).build().unwrap();
+    for key in ["", "../a", "a/../b", "/etc/passwd", "a//b", ".", "..", "a\\b", "a\0b", "a\nb", &"a".repeat(257)] {
+        let error = models.run(key, |_model| ()).await.unwrap_err();
+        assert!(matches!(error, ModelError::BadKey { .. }), "{key:?}: {error}");
+        assert!(error.to_string().contains("cannot be the key of a model"), "{error}");
+    }
+    assert_eq!(tally.made(), 0);
+    models.run("meta/llama-3.2_1B:q4", |_model| ()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_is_unloaded_stays_with_those_who_hold_it() {
+    let (pools, tally) = (pools("unload", PoolConfig::new(2)), Tally::default());
+    let models = models(&pools, "unload", 20, &tally).build().unwrap();
+    let held = models.get("a").await.unwrap();
+    assert!(models.unload("a") && !models.unload("a"));
+    let stats = models.stats();
+    assert_eq!((stats.loaded.len(), stats.leaving, stats.bytes, tally.live()), (0, 1, 10, 1));
+    assert_eq!(models.run("a", |model| model.number).await.unwrap(), 2, "the next caller loads it again");
+    assert_eq!(held.number, 1);
+    drop(held);
+    assert_eq!((models.stats().leaving, models.stats().bytes, tally.live()), (0, 10, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_leave_while_a_model_loads_hold_nothing() {
+    let (pools, tally, gate) = (pools("leave", PoolConfig::new(2)), Tally::default(), Gate::default());
+    let (waits, made) = (gate.clone(), tally.clone());
+    let models = Models::builder(&pools, "leave").budget(10).weigh(|_model| 10).load(move |_key| {
+        waits.wait();
+        Ok::<_, String>(made.make(1))
+    });
+    let models = models.build().unwrap();
+    let callers: Vec<_> = (0..10).map(|_| tokio::spawn(models.get("a"))).collect();
+    until("it is being loaded", || models.stats().loading == ["a"]);
+    callers.iter().for_each(tokio::task::JoinHandle::abort);
+    for caller in callers {
+        assert!(caller.await.unwrap_err().is_cancelled());
+    }
+    gate.open();
+    // The first model makes room for this one.
+    models.run("b", |_model| ()).await.unwrap();
+    assert_eq!((keys(&models), tally.live()), (vec!["b".to_owned()], 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_callers_than_may_wait_are_rejected() {
+    let (pools, gate) = (pools("wait", PoolConfig::new(2)), Gate::default());
+    let waits = gate.clone();
+    let models = Models::builder(&pools, "wait").budget(10).weigh(|_model: &u8| 1).max_waiting(2).load(move |_key| {
+        waits.wait();
+        Ok::<_, String>(0)
+    });
+    let models = models.build().unwrap();
+    let callers: Vec<_> = (0..2).map(|_| tokio::spawn(models.get("a"))).collect();
+    until("the load has begun", || models.stats().loading == ["a"]);
+    let third = loop {
+        // The second caller may not wait yet.
+        match tokio::time::timeout(Duration::from_millis(20), models.get("a")).await {
+            Ok(third) => break third.unwrap_err(),
+            Err(_waited) => tokio::task::yield_now().await,
+        }
+    };
+    let ModelError::Task(TaskError::Rejected(rejection)) = &third else { panic!("{third:?}") };
+    assert_eq!(rejection.reason(), Reason::QueueFull);
+    gate.open();
+    for caller in callers {
+        drop(caller.await.unwrap().unwrap());
+    }
+}
+
+#[test]
+fn models_that_could_not_work_are_refused_with_the_name_of_the_setting() {
+    let (pools, tally) = (Pools::default(), Tally::default());
+    let complete = || models(&pools, "cpu", KEPT, &tally);
+    let missing = Models::<u8>::builder(&pools, "cpu");
+    for (refused, setting) in [
+        (missing.build().err().map(|error| error.to_string()), "load: "),
+        (complete().budget(0).build().err().map(|error| error.to_string()), "budget: 0"),
+        (complete().loading(0).build().err().map(|error| error.to_string()), "loading: 0"),
+        (complete().max_waiting(0).build().err().map(|error| error.to_string()), "max_waiting: 0"),
+        (complete().nice(-21).build().err().map(|error| error.to_string()), "nice: -21"),
+    ] {
+        let refused = refused.unwrap();
+        assert!(refused.starts_with(setting), "{refused}");
+    }
+}
