@@ -134,7 +134,11 @@ async fn envoy_gives_each_server_what_it_can_do_and_nothing_to_one_that_rejects(
 
     let begun = Instant::now();
     // Tasks that do not end take all of its permits.
-    let hold = || large.pools.submit_to_pool("io", std::future::pending::<()>()).ok();
+    let never = Arc::new(tokio::sync::Notify::new());
+    let hold = || {
+        let never = never.clone();
+        large.pools.submit_to_pool("io", async move { never.notified().await }).ok()
+    };
     loop {
         while hold().is_some() {}
         let share = share(servers, Duration::from_secs(5)).await;

@@ -68,6 +68,7 @@ pub use self::batch::{BatchItem, BatchLimits, BatchTime, Growth, Join, Predictio
 pub use self::core::{Admission, Admitted, Evicted, Finish, SharedPermit, Started};
 pub use self::counts::{Counts, Outcome, Snapshot};
 pub use self::occupancy::Demand;
+pub(crate) use self::random::mix;
 pub use self::settings::{Bounds, Discipline, Limit, Offer, Settings};
 pub use self::slab::Key;
 pub use self::timestamp::Timestamp;

@@ -16,7 +16,7 @@ use crate::error::{Rejection, UnknownPool};
 use crate::pool::Pool;
 use crate::pools::Pools;
 use crate::reject::{AnyRequest, Errors, Http, RejectWith, Responses, SameBody};
-use crate::select::{Branch, ByExtension, ByFn, ByRoute, FairBy, Fixed, Or, PriorityBy, Target};
+use crate::select::{Branch, ByExtension, ByFn, ByRoute, FairBy, Fixed, LeastLoaded, Or, PriorityBy, Target};
 use crate::terms::Priority;
 use crate::workload::{Marker, PoolName};
 
@@ -52,6 +52,7 @@ use crate::workload::{Marker, PoolName};
 /// | [`by_route`](Self::by_route), [`by_route_under`](Self::by_route_under) | the pool that the settings give its route |
 /// | [`by_extension`](Self::by_extension) | the pool that earlier middleware named on it |
 /// | [`by`](Self::by) | the pool that a closure names |
+/// | [`least_loaded`](Self::least_loaded) | the less loaded of several pools |
 /// | [`with`](Self::with) | the pool that your own [`Select`](crate::select::Select) chooses |
 /// | [`or`](Self::or) | the pool of the first layer, or else of the second |
 ///
@@ -275,6 +276,22 @@ impl PoolLayer<ByExtension> {
     #[must_use]
     pub fn by_extension(pools: &Pools) -> Self {
         Self::make(ByExtension::new(pools.clone()))
+    }
+}
+
+impl PoolLayer<LeastLoaded> {
+    /// A layer that selects the less loaded of two of these pools; [`LeastLoaded`] says how.
+    ///
+    /// # Errors
+    ///
+    /// If one of the pools does not exist.
+    ///
+    /// # Panics
+    ///
+    /// If there is no name: at the line of the caller.
+    #[track_caller]
+    pub fn least_loaded<N: PoolName>(pools: &Pools, names: impl IntoIterator<Item = N>) -> Result<Self, UnknownPool> {
+        LeastLoaded::new(pools, names).map(Self::make)
     }
 }
 

@@ -73,6 +73,14 @@ pub(crate) struct Ending {
     pub(crate) finish: Finish,
 }
 
+/// The tasks in flight and queued, the concurrency limit, and the mean run time, which is zero while it is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    pub(crate) tasks: usize,
+    pub(crate) limit: usize,
+    pub(crate) run: Duration,
+}
+
 /// The place of a task that another task wants to run in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InPlace {
@@ -410,6 +418,13 @@ impl<T> Dispatch<T> {
 
     pub(crate) fn instant(&self, now: Timestamp) -> Instantaneous {
         self.lock().instant(now)
+    }
+
+    /// The tasks that a new one would find before it.
+    pub(crate) fn backlog(&self) -> Backlog {
+        let state = self.lock();
+        let (tasks, run) = (state.admission.in_flight() + state.admission.queued(), state.admission.mean_run());
+        Backlog { tasks, limit: state.admission.limit(), run }
     }
 
     /// What was asked of the pool so far, the time of all polls, and the workers' threads.

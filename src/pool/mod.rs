@@ -76,6 +76,7 @@ pub use crate::options::TaskOptions;
 pub(crate) use self::batches::BatchResult;
 pub(crate) use self::context::ContextHooks;
 pub(crate) use self::current::CurrentTask;
+pub(crate) use self::dispatch::Backlog;
 pub(crate) use self::drain::Drain;
 pub(crate) use self::group::Group;
 pub(crate) use self::handle::{Pending, block_on};

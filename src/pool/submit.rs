@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use super::context::TaskContext;
 use super::continuation::Continuation;
-use super::dispatch::{Offered, Refused};
+use super::dispatch::{Backlog, Offered, Refused};
 use super::handle::Pending;
 use super::item::{BatchItem, ItemHead};
 use super::runnable::{Head, LogEntry, Runnable};
@@ -89,6 +89,11 @@ impl Pool {
     #[must_use]
     pub fn load(&self) -> PoolLoad {
         self.shared().load()
+    }
+
+    /// The tasks that a new one would find before it.
+    pub(crate) fn backlog(&self) -> Backlog {
+        self.shared().dispatch.backlog()
     }
 
     /// The pool's numbers without the list of its tasks.

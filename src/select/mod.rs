@@ -1,7 +1,8 @@
 //! Selectors: they choose the pool of a request, its priority and its caller.
 //!
 //! [`PoolLayer`](crate::PoolLayer) makes the selectors of this module: one pool for every request ([`Fixed`]), the
-//! routes of the settings ([`ByRoute`]), a request's extension ([`ByExtension`]) or a closure ([`ByFn`]).
+//! routes of the settings ([`ByRoute`]), a request's extension ([`ByExtension`]), a closure ([`ByFn`]), or the least loaded
+//! of several pools ([`LeastLoaded`]).
 //! [`PoolLayer::or`](crate::PoolLayer::or) combines two of them. Names of pools that are known when the layer is made
 //! are resolved then, and not for each request.
 //!
@@ -36,6 +37,7 @@ mod extension;
 mod fair;
 mod fixed;
 mod function;
+mod least_loaded;
 mod or;
 mod priority;
 mod route;
@@ -51,6 +53,7 @@ pub use self::extension::ByExtension;
 pub use self::fair::FairBy;
 pub use self::fixed::Fixed;
 pub use self::function::ByFn;
+pub use self::least_loaded::LeastLoaded;
 pub use self::or::Or;
 pub use self::priority::PriorityBy;
 pub use self::route::ByRoute;

@@ -219,3 +219,43 @@ async fn disabled_pools_run_everything_inline_whatever_the_name() {
     let by = PoolLayer::by(&pools, |_: &Request<String>| Some("cpus"));
     assert_eq!(place(&by, request("GET", "/")).await, "inline");
 }
+
+#[tokio::test]
+async fn the_less_loaded_of_two_pools_is_selected() {
+    let one = || PoolConfig::new(1);
+    let pools = Pools::builder().pool("gpu0", one()).pool("gpu1", one()).build().unwrap();
+    let layer = PoolLayer::least_loaded(&pools, ["gpu0", "gpu1"]).unwrap();
+    let hold = |pool: &str| pools.submit_to_pool(pool, std::future::pending::<()>()).unwrap();
+    let mut held = vec![hold("gpu0")];
+    for _ in 0..10 {
+        assert_eq!(place(&layer, request("GET", "/")).await, "gpu1");
+    }
+    held.push(hold("gpu1"));
+    let selector = tower_offload::select::LeastLoaded::new(&pools, ["gpu0", "gpu1"]).unwrap();
+    for _ in 0..40 {
+        let pool = selector.choose().unwrap().name().clone();
+        held.push(hold(pool.as_str()));
+        let tasks = |name: &str| {
+            let stats = pools.get(name).unwrap().stats();
+            stats.in_flight + stats.queued_tasks
+        };
+        assert!(tasks("gpu0").abs_diff(tasks("gpu1")) <= 1);
+    }
+    held.into_iter().for_each(tower_offload::pool::TaskHandle::cancel);
+}
+
+#[tokio::test]
+async fn least_loaded_knows_its_pools() {
+    let pools = Pools::default();
+    let unknown = PoolLayer::least_loaded(&pools, ["cpu", "gpu"]).unwrap_err();
+    assert_eq!(unknown.name().as_str(), "gpu");
+    assert_eq!(place(&PoolLayer::least_loaded(&pools, ["db"]).unwrap(), request("GET", "/")).await, "db");
+    let disabled = PoolLayer::least_loaded(&Pools::disabled(), ["gpu"]).unwrap();
+    assert_eq!(place(&disabled, request("GET", "/")).await, "inline");
+}
+
+#[test]
+#[should_panic(expected = "there is no pool to choose from")]
+fn least_loaded_of_no_pool_is_a_mistake() {
+    let _ = PoolLayer::least_loaded(&Pools::default(), [""; 0]);
+}

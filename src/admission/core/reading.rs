@@ -53,6 +53,12 @@ impl<T> Admission<T> {
         self.counts.submitted
     }
 
+    /// How many permits there are.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limiter.current()
+    }
+
     /// How many tasks are in flight, including those that run inside the permit of another task.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -91,6 +97,12 @@ impl<T> Admission<T> {
             permit_time: self.occupancy.permit_time(now, used),
             limit: self.limiter.current(),
         }
+    }
+
+    /// How long tasks execute in the mean; zero while that is not known.
+    #[must_use]
+    pub fn mean_run(&self) -> Duration {
+        Duration::from_nanos(self.run.known().unwrap_or_default() as u64)
     }
 
     /// Whether the queue is full. Queued tasks that have a free permit, and only wait for a worker, do not count.
