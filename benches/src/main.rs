@@ -1,5 +1,9 @@
 //! Measures tower-offload and its alternatives in one run: `cargo run --release -p benches`.
 
+mod batch;
+mod batch_functions;
+mod batch_open_loop;
+mod batch_windows;
 mod bodies;
 mod body_server;
 mod body_source;
@@ -103,6 +107,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     isolation::run(&mut harness, speed);
     pools::run(&mut harness, speed);
     overload::run(&mut harness, speed);
+    batch::run(&mut harness);
+    batch_open_loop::run(&mut harness);
     wake_then_block::run(&mut harness);
     bodies::run(&mut harness, speed);
     memory::run(&mut harness, speed);

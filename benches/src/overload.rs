@@ -98,7 +98,7 @@ fn arrive(port: u16, per_second: f64, span: Duration, seed: u64) -> Vec<Fate> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let begin = Instant::now();
-            let (mut due, mut chance) = (begin, Chance(seed));
+            let (mut due, mut chance) = (begin, Chance::new(seed));
             let mut requests = tokio::task::JoinSet::new();
             while due < begin + span {
                 tokio::time::sleep_until(due.into()).await;
@@ -134,12 +134,16 @@ async fn exchange(port: u16) -> Option<u16> {
 }
 
 /// Numbers by chance, the same ones for the same seed (splitmix64, Steele and others 2014).
-struct Chance(u64);
+pub struct Chance(u64);
 
 impl Chance {
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// A time between arrivals whose mean is 1.
     #[expect(clippy::cast_precision_loss, reason = "53 bits are taken")]
-    fn exponential(&mut self) -> f64 {
+    pub fn exponential(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
