@@ -16,7 +16,7 @@ use crate::health;
 use crate::http::port;
 use crate::kernel::Kernel;
 use crate::memory;
-use crate::server::{BARE, OURS_SERVE};
+use crate::server::{BARE, OURS_NICE, OURS_SERVE};
 use crate::streams::{self, Open, Readers};
 use crate::ways::Speed;
 
@@ -134,7 +134,7 @@ fn gzip(harness: &mut Harness, speed: Speed) {
     harness.run(Scenario {
         name: name.to_owned(),
         columns: &[p50, p99, Column { name: "gzip", unit: "MB/s" }],
-        cases: cases(&[OURS, OURS_WRITER, BARE, CHANNEL], speed, sample),
+        cases: cases(&[OURS, OURS_NICE, OURS_WRITER, BARE, CHANNEL], speed, sample),
         baseline: OURS,
         target: Some(Target {
             text: "/health at 400 a second has a p99 of at most 3 ms",
@@ -191,22 +191,25 @@ fn always_ready(harness: &mut Harness, speed: Speed) {
 
 fn beside_streams(harness: &mut Harness, speed: Speed, name: String, path: &'static str) {
     const ALONE: &str = "ours, without streams";
+    const OUTSIDE: &str = "ours, a route outside of the pool";
     let span = harness.span(health::SPAN);
-    let sample = move |server: &Server, streams: usize| {
+    let sample = move |server: &Server, route: &str, streams: usize| {
         let readers = (streams > 0).then(|| Readers::start(server.port, path, streams));
         let begun = readers.as_ref().map_or(f64::NAN, Readers::wait_until_begun) * 100.0;
         thread::sleep(WARM_UP);
         let before = readers.as_ref().map_or(0, Readers::bytes);
         let began = Instant::now();
-        let mut latencies = client::on_schedule(server.port, "/0us", 100, 32, span);
+        let mut latencies = client::on_schedule(server.port, route, 100, 32, span);
         #[expect(clippy::cast_precision_loss, reason = "no counter reaches 2^53")]
         let bytes = (readers.as_ref().map_or(0, Readers::bytes) - before) as f64;
         let throughput = bytes / began.elapsed().as_secs_f64() / 1e6;
         vec![quantile(&mut latencies, 0.5), quantile(&mut latencies, 0.99), throughput, begun]
     };
-    let mut all = cases(&[OURS, OURS_CONNECTION, BARE], speed, move |server| sample(server, READY_STREAMS));
-    let server = Server::start(OURS, speed);
-    all.push(Case { name: ALONE, sample: Box::new(move || sample(&server, 0)) });
+    let mut all = cases(&[OURS, OURS_CONNECTION, BARE], speed, move |server| sample(server, "/0us", READY_STREAMS));
+    for (name, route, streams) in [(OUTSIDE, "/health", READY_STREAMS), (ALONE, "/0us", 0)] {
+        let server = Server::start(OURS, speed);
+        all.push(Case { name, sample: Box::new(move || sample(&server, route, streams)) });
+    }
     harness.run(Scenario {
         name,
         columns: &[

@@ -20,7 +20,7 @@ use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools, stream};
 
 use crate::body_source::{Channel, Source};
 use crate::harness::OURS;
-use crate::server::{self, BARE, OURS_SERVE};
+use crate::server::{self, BARE, OURS_NICE, OURS_SERVE};
 use crate::ways::{self, Direct, Speed};
 
 /// The name of the part.
@@ -57,7 +57,8 @@ enum Way {
 pub fn play(kind: &str, speed: Speed) {
     raise_limit_of_files();
     let runtime = ways::runtime();
-    let pools = ways::pools(ways::patient(PoolConfig::new(ways::LIMIT)).concurrency(20_000));
+    let cpu = ways::patient(PoolConfig::new(ways::LIMIT)).concurrency(20_000);
+    let pools = ways::pools(if kind == OURS_NICE { cpu.nice(5) } else { cpu });
     let closures = Arc::new(AtomicUsize::new(0));
     let way = match kind {
         CHANNEL => Way::Channel(closures.clone()),
@@ -70,7 +71,7 @@ pub fn play(kind: &str, speed: Speed) {
         OURS_CONNECTION => Some(BodyPolicy::on_connection()),
         OURS_HELD => Some(BodyPolicy::on_connection().hold()),
         OURS_LARGE => Some(BodyPolicy::in_pool().buffer(512 * 1024)),
-        OURS | OURS_WRITER => Some(BodyPolicy::in_pool()),
+        OURS | OURS_NICE | OURS_WRITER => Some(BodyPolicy::in_pool()),
         OURS_SERVE => {
             let farewell = OnDrain::EndWith(Bytes::from_static(FAREWELL.as_bytes()));
             Some(BodyPolicy::in_pool().stall_timeout(STALL).on_drain(farewell))
