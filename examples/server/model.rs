@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio_stream::Stream;
 use tower_offload::batch::BatchError;
 use tower_offload::slots::{SlotError, Slots};
-use tower_offload::{Embedding, Inference, Marker};
+use tower_offload::{Embedding, Inference, Marker, TaskError};
 
 use super::body::Json;
 use super::models::{DEFAULT, InputsBatch, Models};
@@ -57,6 +57,13 @@ struct Lines {
     number: usize,
 }
 
+/// Why a request has no prediction: something is wrong with it or with the model, or the pool rejected it.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    Problem(Problem),
+    Task(TaskError),
+}
+
 /// Which model a request is for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,8 +82,8 @@ pub(crate) async fn embeddings(
     Query(Which { model }): Query<Which>,
     request: Parts,
     Json(inputs): Json<Inputs>,
-) -> Result<Json<Embeddings>, Response> {
-    let (inputs, embed) = (problems(inputs.check())?, problems(models.get(&model))?.embed);
+) -> Result<Json<Embeddings>, Unanswered> {
+    let (inputs, embed) = (inputs.check()?, models.get(&model)?.embed);
     let embeddings = in_batch(&models, Embedding, &embed, &request, inputs).await?;
     Ok(Json(Embeddings { embeddings }))
 }
@@ -87,14 +94,10 @@ pub(crate) async fn classify(
     Query(Which { model }): Query<Which>,
     request: Parts,
     Json(inputs): Json<Inputs>,
-) -> Result<Json<Predictions>, Response> {
-    let (inputs, classify) = (problems(inputs.check())?, problems(models.get(&model))?.classify);
+) -> Result<Json<Predictions>, Unanswered> {
+    let (inputs, classify) = (inputs.check()?, models.get(&model)?.classify);
     let predictions = in_batch(&models, Inference, &classify, &request, inputs).await?;
     Ok(Json(Predictions { predictions }))
-}
-
-fn problems<T>(result: Result<T, Problem>) -> Result<T, Response> {
-    result.map_err(IntoResponse::into_response)
 }
 
 /// The inputs of a request are one item of a batch, which the model runs together with those of other requests.
@@ -104,16 +107,10 @@ async fn in_batch<T: Send + 'static>(
     batch: &InputsBatch<T>,
     request: &Parts,
     inputs: Vec<Vec<f32>>,
-) -> Result<Vec<T>, Response> {
+) -> Result<Vec<T>, Unanswered> {
     // The handler is not in the pool, so no layer has read the deadline and the priority of the request.
-    let options = models.options_of(pool, request).map_err(IntoResponse::into_response)?;
-    batch.call_with(options, inputs).await.map_err(|error| match error {
-        BatchError::Service(error) => match error.downcast_ref::<SlotError>() {
-            Some(error) => unavailable(error).into_response(),
-            None => Problem::internal("the model could not be run", &error).into_response(),
-        },
-        error => error.into_response(),
-    })
+    let options = models.options_of(pool, request)?;
+    Ok(batch.call_with(options, inputs).await?)
 }
 
 /// Uses the session that belongs to the permit of this request.
@@ -158,6 +155,43 @@ fn classify_line(sessions: &Slots<Session>, line: &[u8]) -> Result<Prediction, P
 
 fn event(name: &str, data: &impl Serialize) -> Event {
     Event::default().event(name).json_data(data).expect("numbers and texts can be written as JSON")
+}
+
+// === impl Unanswered ===
+
+impl From<Problem> for Unanswered {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<TaskError> for Unanswered {
+    fn from(error: TaskError) -> Self {
+        Self::Task(error)
+    }
+}
+
+impl From<BatchError<Infallible>> for Unanswered {
+    fn from(error: BatchError<Infallible>) -> Self {
+        let failed = |error: &dyn std::fmt::Display| Problem::internal("the model could not be run", error);
+        match error {
+            BatchError::Task(error) => Self::Task(error),
+            BatchError::Service(error) => match error.downcast_ref::<SlotError>() {
+                Some(error) => Self::Problem(unavailable(error)),
+                None => Self::Problem(failed(&error)),
+            },
+            error => Self::Problem(failed(&error)),
+        }
+    }
+}
+
+impl IntoResponse for Unanswered {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Problem(problem) => problem.into_response(),
+            Self::Task(error) => error.into_response(),
+        }
+    }
 }
 
 // === impl Lines ===

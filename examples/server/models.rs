@@ -190,13 +190,16 @@ impl Models {
     }
 }
 
+/// Runs a model on inputs.
+type Run<T> = fn(&mut Session, Vec<Vec<f32>>) -> Result<Vec<T>, Failed>;
+
 /// A batch has a permit of its pool, and so a session. Its items are the inputs of whole requests, and weigh as much as
 /// they are.
 fn in_batches<T: Send + 'static>(
     pools: &Pools,
     pool: impl Marker,
     sessions: &Slots<Session>,
-    run: fn(&mut Session, Vec<Vec<f32>>) -> Result<Vec<T>, Failed>,
+    run: Run<T>,
 ) -> InputsBatch<T> {
     let sessions = sessions.clone();
     let batch = Batch::builder(pools, pool)
