@@ -166,7 +166,7 @@ impl Pool {
     /// }
     ///
     /// let pools = Pools::default();
-    /// let app: Router = Router::new().route("/answer", get(answer)).with_state(pools.get(Cpu)?);
+    /// let app: Router = Router::new().route("/answer", get(answer)).with_state(pools.get(Cpu)?.clone());
     /// # let _ = app;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

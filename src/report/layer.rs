@@ -48,10 +48,11 @@ impl LoadReport {
     /// Reports the load of the process: that of the pools that `performance.scale_by` names, or of all.
     #[must_use]
     pub fn new(pools: &Pools) -> Self {
-        Self { reporter: Arc::new(Reporter::new(pools, pools.scale().clone())) }
+        Self { reporter: Arc::new(Reporter::new(pools, pools.scale().clone(), false)) }
     }
 
-    /// Reports the load of these pools alone.
+    /// Reports the load of these pools alone, and that of each by its name. Clients see the names, unless a proxy removes
+    /// the header.
     ///
     /// # Errors
     ///
@@ -63,7 +64,7 @@ impl LoadReport {
         }
         let by: Result<_, _> = names.into_iter().map(|name| Ok(pools.get(name)?.name().clone())).collect();
         let scale = Scale { by: by?, ..pools.scale().clone() };
-        Ok(Self { reporter: Arc::new(Reporter::new(pools, scale)) })
+        Ok(Self { reporter: Arc::new(Reporter::new(pools, scale, true)) })
     }
 }
 

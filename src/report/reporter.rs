@@ -31,6 +31,8 @@ pub(super) enum Format {
 pub(super) struct Reporter {
     pools: Pools,
     scale: Scale,
+    /// Whether the report has the load of each pool, by name.
+    named: bool,
     origin: Instant,
     /// Nanoseconds from the origin to the time at which the report was made.
     made: AtomicU64,
@@ -61,9 +63,9 @@ impl Format {
 }
 
 impl Reporter {
-    pub(super) fn new(pools: &Pools, scale: Scale) -> Self {
-        let values = RwLock::new(Arc::new(Values::of(&report(pools, &scale))));
-        Self { pools: pools.clone(), scale, origin: Instant::now(), made: AtomicU64::new(0), values }
+    pub(super) fn new(pools: &Pools, scale: Scale, named: bool) -> Self {
+        let values = RwLock::new(Arc::new(Values::of(&report(pools, &scale, named))));
+        Self { pools: pools.clone(), scale, named, origin: Instant::now(), made: AtomicU64::new(0), values }
     }
 
     pub(super) fn pools(&self) -> &Pools {
@@ -77,7 +79,7 @@ impl Reporter {
         let is_old = now.saturating_sub(made) >= LIFETIME.as_nanos() as u64;
         // One thread makes it, and the others go on with the old one.
         if is_old && self.made.compare_exchange(made, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            let values = Arc::new(Values::of(&report(&self.pools, &self.scale)));
+            let values = Arc::new(Values::of(&report(&self.pools, &self.scale, self.named)));
             *self.values.write().unwrap_or_else(PoisonError::into_inner) = values;
         }
         let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
@@ -104,7 +106,7 @@ impl Values {
     }
 }
 
-fn report(pools: &Pools, scale: &Scale) -> Report {
+fn report(pools: &Pools, scale: &Scale, named: bool) -> Report {
     let load = scale.load(pools.iter().map(crate::pool::Pool::load).collect());
     let counted = || load.pools.iter().filter(|pool| scale.counts(&pool.name));
     // A server that drains takes no more requests, however idle it is.
@@ -114,6 +116,6 @@ fn report(pools: &Pools, scale: &Scale) -> Report {
         counted().map(|pool| pool.arrivals_per_second).sum(),
         // A sum of no numbers is -0.
         counted().map(|pool| pool.failures_per_second).sum::<f64>() + 0.0,
-        counted().map(|pool| (pool.name.to_string(), pool.ratio)).collect(),
+        counted().filter(|_| named).map(|pool| (pool.name.to_string(), pool.ratio)).collect(),
     )
 }

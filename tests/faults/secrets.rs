@@ -91,19 +91,21 @@ async fn without_verbose_strangers_see_readiness_and_numbers_and_no_task() {
     assert!(!log.contains("notes"), "{log}");
 }
 
-/// All metrics belong to the pools, or to the bodies of their requests. Their labels are pool names, results and the
-/// bounds of histograms.
+/// All metrics belong to the pools, to the bodies of their requests, or to the load of the process. Their labels are pool
+/// names, results, states of slots and the bounds of histograms.
 fn assert_only_pools_and_results(metrics: &str) {
     let series = || metrics.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let of_bodies = |line: &&str| line.starts_with("workload_request_body_bytes");
-    assert!(series().all(|line| line.starts_with("workload_pool_") || of_bodies(&line)), "{metrics}");
-    let of_pools = series().filter(|line| !of_bodies(line));
+    let of_the_process =
+        |line: &&str| line.starts_with("workload_request_body_bytes") || line.starts_with("workload_load_ratio");
+    assert!(series().all(|line| line.starts_with("workload_pool_") || of_the_process(&line)), "{metrics}");
+    let of_pools = series().filter(|line| !of_the_process(line));
     let labels = of_pools.flat_map(|line| line.split(['{', '}']).nth(1).unwrap().split(','));
     let labels: BTreeSet<_> = labels.filter(|label| !label.starts_with("le=")).collect();
     let pools = ["cpu", "db", "embedding", "inference", "io"].map(|name| format!("pool=\"{name}\""));
     let results = ["cancelled", "error", "expired", "ok", "panicked", "rejected", "shed", "stalled"];
     let results = results.map(|result| format!("result=\"{result}\""));
-    assert!(labels.iter().eq(pools.iter().chain(&results)), "{labels:?}");
+    let states = ["idle", "in_use", "loading"].map(|state| format!("state=\"{state}\""));
+    assert!(labels.iter().eq(pools.iter().chain(&results).chain(&states)), "{labels:?}");
 }
 
 #[tokio::test]
