@@ -51,8 +51,7 @@ impl LoadReport {
         Self { reporter: Arc::new(Reporter::new(pools, pools.scale().clone(), false)) }
     }
 
-    /// Reports the load of these pools alone, and that of each by its name. Clients see the names, unless a proxy removes
-    /// the header.
+    /// Reports the load of these pools alone.
     ///
     /// # Errors
     ///
@@ -64,7 +63,15 @@ impl LoadReport {
         }
         let by: Result<_, _> = names.into_iter().map(|name| Ok(pools.get(name)?.name().clone())).collect();
         let scale = Scale { by: by?, ..pools.scale().clone() };
-        Ok(Self { reporter: Arc::new(Reporter::new(pools, scale, true)) })
+        Ok(Self { reporter: Arc::new(Reporter::new(pools, scale, self.reporter.is_named())) })
+    }
+
+    /// Reports the load of each pool by its name too: `named_metrics.NAME`. Without this, no response shows the names of
+    /// the pools.
+    #[must_use]
+    pub fn named_metrics(self) -> Self {
+        let (pools, scale) = (self.reporter.pools(), self.reporter.scale().clone());
+        Self { reporter: Arc::new(Reporter::new(pools, scale, true)) }
     }
 }
 

@@ -23,7 +23,7 @@
 //! | `application_utilization` | the [load](crate::load) of the pools that count, and at least 0.01, because balancers ignore a 0. It is not capped: a server with twice too much work reports 2. While the pools drain, it is at least 1 |
 //! | `rps_fractional` | tasks that were submitted to these pools a second, and at least 0.01 |
 //! | `eps` | tasks of them that failed or were rejected, a second |
-//! | `named_metrics.NAME` | the load of pool NAME, for each that [`LoadReport::by`] names |
+//! | `named_metrics.NAME` | the load of pool NAME, for each of them, after [`LoadReport::named_metrics`] |
 //!
 //! A balancer gives each server a weight of `rps_fractional ÷ application_utilization`, less for errors. With these two
 //! numbers that is the rate of requests that the server can do.

@@ -31,7 +31,6 @@ pub(super) enum Format {
 pub(super) struct Reporter {
     pools: Pools,
     scale: Scale,
-    /// Whether the report has the load of each pool, by name.
     named: bool,
     origin: Instant,
     /// Nanoseconds from the origin to the time at which the report was made.
@@ -68,8 +67,16 @@ impl Reporter {
         Self { pools: pools.clone(), scale, named, origin: Instant::now(), made: AtomicU64::new(0), values }
     }
 
-    pub(super) fn pools(&self) -> &Pools {
+    pub(super) const fn pools(&self) -> &Pools {
         &self.pools
+    }
+
+    pub(super) const fn scale(&self) -> &Scale {
+        &self.scale
+    }
+
+    pub(super) const fn is_named(&self) -> bool {
+        self.named
     }
 
     /// The report in this form, at most 50 ms old, or as old as it takes another thread to make it.
