@@ -26,6 +26,7 @@ mod rejection;
 mod request_bodies;
 mod scale;
 mod server;
+mod slots;
 mod streams;
 mod task;
 mod wake_then_block;

@@ -70,6 +70,8 @@ mod rollout;
 #[allow(clippy::module_inception, reason = "it has the type that the module is named after")]
 mod slots;
 mod stack;
+#[cfg(test)]
+mod tests;
 mod swap;
 mod take;
 
