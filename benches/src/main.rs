@@ -116,6 +116,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     queue::run(&mut harness);
     scale::run(&mut harness);
     rejection::run(&mut harness);
+    slots::run(&mut harness, speed);
     observed::run(&mut harness, speed);
     println!("Took {:.0} s.", began.elapsed().as_secs_f64());
     if let Some(file) = json_file {
