@@ -114,6 +114,11 @@ impl PriorityQueue {
         self.levels.iter().filter_map(|level| level.tasks.oldest())
     }
 
+    /// The oldest task of each level, and the oldest patient one.
+    pub(super) fn oldest_of_all(&self) -> impl Iterator<Item = u32> {
+        self.levels.iter().flat_map(|level| [level.tasks.oldest(), level.patient.oldest()]).flatten()
+    }
+
     /// A task that waits.
     pub(super) fn any(&self) -> Option<u32> {
         self.levels.iter().find_map(|level| level.tasks.oldest().or(level.patient.oldest()))

@@ -433,6 +433,12 @@ impl<T> Dispatch<T> {
         (state.admission.demand(now), state.workers.poll_time(now), state.workers.threads())
     }
 
+    /// The threads of the workers that poll a task, as far as the kernel shows them.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn polling_threads(&self) -> Vec<ThreadId> {
+        self.lock().workers.polling_threads()
+    }
+
     /// The number of cores, for a pool without a budget.
     #[cfg(test)]
     pub(super) fn set_cores(&self, cores: usize) {

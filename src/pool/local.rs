@@ -1,9 +1,12 @@
 //! The thread-local values of a worker: its pool, the tasks that it is polling, and its histograms.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::runnable::{Polled, Runnable, TaskRef};
+use super::thread_state::{self, ThreadId};
+use super::waits::Histogram;
 use crate::admission::{Key, Timestamp};
 use crate::metrics::TaskTimes;
 
@@ -15,13 +18,15 @@ struct Local {
     /// The pool, by number.
     pool: u64,
     times: TaskTimes,
+    waits: Arc<Histogram>,
+    thread: Option<ThreadId>,
     /// The stack of tasks that the worker is polling: each one waits for the task above it, which runs in place.
     polling: Vec<TaskRef>,
 }
 
 /// Makes this thread a worker of `pool`.
-pub(super) fn enter(pool: u64, times: TaskTimes) {
-    WORKER.set(Some(Local { pool, times, polling: Vec::new() }));
+pub(super) fn enter(pool: u64, times: TaskTimes, waits: Arc<Histogram>) {
+    WORKER.set(Some(Local { pool, times, waits, thread: thread_state::current(), polling: Vec::new() }));
 }
 
 /// Ends that.
@@ -32,6 +37,11 @@ pub(super) fn leave() {
 /// Whether this thread is a worker of `pool`.
 pub(super) fn is_worker_of(pool: u64) -> bool {
     with(|local| local.pool == pool).unwrap_or(false)
+}
+
+/// The number of this worker's thread, if the kernel shows its state.
+pub(super) fn thread() -> Option<ThreadId> {
+    with(|local| local.thread).flatten()
 }
 
 /// Whether this thread is a worker of any pool.
@@ -75,7 +85,10 @@ pub(super) fn keys_of(pool: u64) -> Option<(Key, Vec<Key>)> {
 
 /// Records how long a task waited.
 pub(super) fn record_wait(now: Timestamp, waited: Duration) {
-    with(|local| local.times.record_wait(now, waited));
+    with(|local| {
+        local.waits.count(waited);
+        local.times.record_wait(now, waited);
+    });
 }
 
 /// Records how long a task ran.

@@ -15,11 +15,12 @@
 //! | `active_limit`, `core_budget` | how many workers of a pool may be awake; the cores of all pools |
 //! | `workers`, `effects`, `dispatch` | awake and parked workers; deferred work; the lock |
 //! | `load_meter` | the pool's load |
+//! | `waits` | how long tasks waited |
 //! | `runnable`, `task_log`, `local`, `open_stream`, `current` | a task of any type; its log; thread-local values of a worker; an open stream; the running task |
 //! | `rider` | a task that rides in the permit of another |
 //! | `group`, `shared`, `publish`, `sampler` | all pools; the parts of one pool; its metrics; the sampler |
 //! | `worker`, `task`, `handle` | the worker loop; the allocation of a task; the caller's handle to it |
-//! | `submit`, `limits`, `checkpoint` | the handle to a pool; its limit, as slots see it; cancellation, as a task sees it |
+//! | `submit`, `limits`, `checkpoint`, `watch` | the handle to a pool; its limit, as slots see it; cancellation, as a task sees it; what a dashboard reads |
 //!
 //! Two folders are for tests only: `checked` has the models of the wake-up protocol, `virtual_time` the simulations.
 
@@ -60,6 +61,9 @@ mod task_state;
 mod thread_state;
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 mod virtual_time;
+mod waits;
+#[cfg(feature = "dashboard")]
+mod watch;
 mod worker;
 mod workers;
 
@@ -91,3 +95,7 @@ pub(crate) use self::stats::ratio;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};
 pub(crate) use self::task_future::{Boxed, TaskFuture};
 pub(crate) use self::task_log::{function_name, short_type_name};
+#[cfg(feature = "dashboard")]
+pub(crate) use self::waits::WaitCounts;
+#[cfg(feature = "dashboard")]
+pub(crate) use self::watch::doing;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -142,6 +142,14 @@ pub(super) struct Head {
 pub(super) struct LogEntry {
     pub(super) id: OnceLock<u64>,
     pub(super) function: String,
+    /// The thread that polls it; 0 while none does.
+    pub(super) thread: Arc<AtomicI32>,
+}
+
+impl LogEntry {
+    pub(super) fn new(function: String) -> Self {
+        Self { id: OnceLock::new(), function, thread: Arc::default() }
+    }
 }
 
 impl Head {

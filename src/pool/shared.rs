@@ -19,6 +19,7 @@ use super::runnable::{CutOff, TaskPool, TaskRef};
 use super::stats::PoolStats;
 use super::streams::Streams;
 use super::task_log::RunningTasks;
+use super::waits::Waits;
 use crate::admission::{Settings, Timestamp};
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 use crate::budget::Budget;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(super) batches: Batches,
     pub(super) load: LoadMeter,
     pub(super) holdings: Holdings,
+    pub(super) waits: Waits,
     stream_times: Mutex<TaskTimes>,
     pub(super) start_failed: AtomicBool,
     /// A publication of the metrics is due.
@@ -138,6 +140,7 @@ impl Shared {
             streams: Streams::default(),
             batches: Batches::default(),
             holdings: Holdings::default(),
+            waits: Waits::default(),
             start_failed: AtomicBool::new(false),
             publication_due: AtomicBool::new(false),
             overloaded: AtomicBool::new(false),
@@ -180,7 +183,7 @@ impl Shared {
 
     /// The pool's numbers alone.
     pub(super) fn numbers(&self) -> PoolStats {
-        let Instantaneous { admission, overloaded, draining, workers, workers_max, active } =
+        let Instantaneous { admission, overloaded, draining, workers, workers_max, active, oldest_wait, mean_run } =
             self.dispatch.instant(self.now());
         PoolStats {
             name: self.name().clone(),
@@ -192,6 +195,8 @@ impl Shared {
             concurrency_limit: admission.limit,
             queued_tasks: admission.queued,
             queue_capacity: admission.capacity,
+            oldest_wait,
+            mean_run,
             streams: self.streams.open(),
             streams_limit: self.plan.max_streams,
             stream_buffered_bytes: self.streams.buffered(),

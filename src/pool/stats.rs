@@ -34,6 +34,11 @@ pub struct PoolStats {
     pub queued_tasks: usize,
     /// Tasks that may wait for a permit.
     pub queue_capacity: usize,
+    /// How long the oldest queued task has waited. A task that has a permit and waits for a worker counts too, although it is
+    /// not part of `queued_tasks`.
+    pub oldest_wait: Duration,
+    /// The mean time of the latest tasks from their first poll to their end; `None` before the first end.
+    pub mean_run: Option<Duration>,
     /// Whether the minimum queue wait has exceeded the target for a whole interval.
     pub overloaded: bool,
     /// Whether the pool rejects every new task, and finishes those that it has.
@@ -66,6 +71,9 @@ pub struct ActiveTask {
     pub function: String,
     /// Time since its first poll.
     pub running_for: Duration,
+    /// The kernel's number of the thread that polls it at this instant; `None` while it awaits, and on systems other than
+    /// Linux.
+    pub thread: Option<i32>,
 }
 
 impl PoolStats {

@@ -169,7 +169,7 @@ impl Pool {
             body: body.clone(),
             continuation: Continuation::default(),
             item: item.clone().map(ItemHead::new),
-            log: self.is_verbose().then(|| LogEntry { id: OnceLock::new(), function: function() }),
+            log: self.is_verbose().then(|| LogEntry::new(function())),
         };
         let context = TaskContext::capture(&pool.plan.hooks.context);
         let task = Task::new(pool.clone(), head, context, future, outcome_of);

@@ -12,6 +12,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -137,12 +138,21 @@ where
         }
     }
 
+    /// Calls `poll`, and shows this thread in the list of running tasks meanwhile.
+    fn listed<R>(&self, poll: impl FnOnce() -> R) -> R {
+        let Some(log) = &self.head.log else { return poll() };
+        log.thread.store(local::thread().unwrap_or(0), Ordering::Relaxed);
+        let polled = poll();
+        log.thread.store(0, Ordering::Relaxed);
+        polled
+    }
+
     /// Polls the future in the task's context. If the future ended, its content has been dropped.
     fn poll_future(&self, work: &mut Work<F>, cx: &mut Context<'_>) -> Poll<(Result<F::Output, TaskError>, Outcome)> {
         let Work { future: Some(future), context: Some(context), live, .. } = work else { return Poll::Pending };
         let mut ended = None;
         // The context calls code of the application too: a subscriber may panic when a span is entered.
-        let polled = catch_unwind(AssertUnwindSafe(|| {
+        let run = || {
             context.run(|| {
                 if let Poll::Ready(value) = Pin::new(&mut *future).poll(cx) {
                     let outcome = (self.outcome_of)(&value);
@@ -151,7 +161,8 @@ where
                     future.clear();
                 }
             });
-        }));
+        };
+        let polled = self.listed(|| catch_unwind(AssertUnwindSafe(run)));
         match (ended, polled) {
             (None, Ok(())) => Poll::Pending,
             (Some((value, outcome)), polled) => {
@@ -204,7 +215,7 @@ where
                 polled = None;
                 let waker = waker_ref(self);
                 let poll = || polled = Some(future.as_mut().poll(&mut Context::from_waker(&waker)));
-                shielded(|| work.run_in_context(poll));
+                self.listed(|| shielded(|| work.run_in_context(poll)));
             }
             match polled.unwrap_or(Poll::Ready(Outcome::Panicked)) {
                 Poll::Pending => continuation.put_back(future),

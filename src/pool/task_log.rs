@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::panic::Location;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::runnable::LogEntry;
@@ -15,14 +16,22 @@ use crate::error::Reason;
 use crate::shield::shielded;
 use crate::workload::Workload;
 
-/// The running tasks by their numbers, each with the time of its first poll and its name.
+/// The running tasks by their numbers.
 #[derive(Debug, Default)]
-pub(super) struct RunningTasks(Mutex<BTreeMap<u64, (Timestamp, String)>>);
+pub(super) struct RunningTasks(Mutex<BTreeMap<u64, Running>>);
+
+#[derive(Debug)]
+struct Running {
+    /// The time of its first poll.
+    began: Timestamp,
+    function: String,
+    thread: Arc<AtomicI32>,
+}
 
 impl RunningTasks {
     pub(super) fn began(&self, task: &LogEntry, now: Timestamp) {
-        let function = task.function.clone();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(task.id(), (now, function));
+        let running = Running { began: now, function: task.function.clone(), thread: task.thread.clone() };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(task.id(), running);
     }
 
     pub(super) fn ended(&self, task: &LogEntry) {
@@ -32,10 +41,11 @@ impl RunningTasks {
     /// Oldest first.
     pub(super) fn list(&self, now: Timestamp) -> Vec<ActiveTask> {
         let running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let active = |(&task_id, (began, function)): (&u64, &(Timestamp, String))| ActiveTask {
+        let active = |(&task_id, task): (&u64, &Running)| ActiveTask {
             task_id,
-            function: function.clone(),
-            running_for: now.since(*began),
+            function: task.function.clone(),
+            running_for: now.since(task.began),
+            thread: Some(task.thread.load(Ordering::Relaxed)).filter(|thread| *thread != 0),
         };
         running.iter().map(active).collect()
     }

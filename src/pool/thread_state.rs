@@ -25,6 +25,39 @@ pub(super) fn runs(thread: ThreadId) -> bool {
     std::fs::read(format!("/proc/self/task/{thread}/stat")).is_ok_and(|stat| state_in(&stat) == Some(b'R'))
 }
 
+/// What a thread of this process does, in words; `None` if the kernel does not show it.
+#[cfg(feature = "dashboard")]
+pub(super) fn doing(thread: ThreadId) -> Option<&'static str> {
+    let read = |file: &str| std::fs::read(format!("/proc/self/task/{thread}/{file}")).ok();
+    match state_in(&read("stat")?)? {
+        b'R' => Some("computes"),
+        b'D' => Some("waits for a disk"),
+        b'S' => Some(read("wchan").map_or(BLOCKED, |function| waits_in(&String::from_utf8_lossy(&function)))),
+        b't' | b'T' => Some("is stopped"),
+        _ => None,
+    }
+}
+
+#[cfg(any(feature = "dashboard", test))]
+const BLOCKED: &str = "is blocked";
+
+/// What a thread waits for that sleeps in this function of the kernel: see `wchan` in proc(5). Their names differ between
+/// versions, so this looks for parts of names.
+#[cfg(any(feature = "dashboard", test))]
+fn waits_in(function: &str) -> &'static str {
+    const WORDS: [(&str, &[&str]); 7] = [
+        ("waits for a lock, a channel or another thread", &["futex"]),
+        ("sleeps", &["nanosleep"]),
+        ("waits for a pipe", &["pipe"]),
+        ("waits for a file lock", &["flock", "locks_lock", "posix_lock"]),
+        ("waits for a disk", &["io_schedule", "folio", "fsync", "jbd2"]),
+        ("waits for a socket", &["poll", "select", "skb", "sk_wait", "unix_", "inet_", "tcp_", "udp_", "sock"]),
+        ("waits for a process", &["do_wait", "wait4", "waitid"]),
+    ];
+    let known = WORDS.iter().find(|(_, parts)| parts.iter().any(|part| function.contains(part)));
+    known.map_or(BLOCKED, |(words, _)| words)
+}
+
 /// The CPU time of a thread of this process, from the scheduler, or else from its times in clock ticks: see proc(5).
 /// `None` if the kernel shows neither, or the thread has ended.
 #[cfg(target_os = "linux")]
@@ -85,6 +118,42 @@ mod tests {
         assert_eq!(state_in(b"42 (a) S (b) D 1 2 3"), Some(b'D'));
         assert_eq!(state_in(b"42 (offload"), None);
         assert_eq!(state_in(b""), None);
+    }
+
+    #[test]
+    fn functions_of_the_kernel_become_words() {
+        let words = |function: &str| waits_in(function).rsplit(' ').next().unwrap_or_default();
+        // From Linux 5.10 and 6.12.
+        for (last, functions) in [
+            ("thread", &["futex_wait_queue_me", "futex_do_wait"][..]),
+            ("sleeps", &["hrtimer_nanosleep", "do_nanosleep"]),
+            ("pipe", &["pipe_read", "anon_pipe_read", "pipe_wait"]),
+            ("socket", &["ep_poll", "do_poll.constprop.0", "__skb_wait_for_more_packets", "sk_wait_data"]),
+            ("socket", &["unix_stream_read_generic", "inet_csk_accept"]),
+            ("process", &["do_wait", "kernel_wait4"]),
+            ("blocked", &["0", "", "rescuer_thread"]),
+        ] {
+            functions.iter().for_each(|function| assert_eq!(words(function), last, "{function}"));
+        }
+    }
+
+    #[cfg(all(target_os = "linux", feature = "dashboard"))]
+    #[test]
+    fn a_thread_that_waits_for_a_channel_says_so() {
+        assert_eq!(doing(current().unwrap()), Some("computes"));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let _ = sender.send(current());
+            let _ = gate.recv();
+        });
+        let waits = receiver.recv().unwrap().unwrap();
+        while !doing(waits).is_some_and(|doing| doing == BLOCKED || doing.starts_with("waits for a lock")) {
+            std::thread::yield_now();
+        }
+        drop(release);
+        thread.join().unwrap();
+        assert_eq!(doing(ThreadId::MAX), None);
     }
 
     #[test]

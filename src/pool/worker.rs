@@ -26,7 +26,7 @@ use crate::threads;
 
 /// The loop of `worker`.
 fn run(pool: &Arc<Shared>, worker: WorkerId) {
-    local::enter(pool.id, TaskTimes::of(pool.name()));
+    local::enter(pool.id, TaskTimes::of(pool.name()), pool.waits.join());
     set_up(pool);
     let mut next = next(pool, worker, pool.now(), WorkerEvent::Started, None);
     while let Some((task, now)) = next.take() {

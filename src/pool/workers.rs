@@ -312,6 +312,13 @@ impl Workers {
         self.workers.iter().flatten().filter_map(|worker| worker.id).collect()
     }
 
+    /// The same for the workers that poll a task.
+    #[cfg(feature = "dashboard")]
+    pub(super) fn polling_threads(&self) -> Vec<ThreadId> {
+        let polling = self.workers.iter().flatten().filter(|worker| worker.polling_since.is_some());
+        polling.filter_map(|worker| worker.id).collect()
+    }
+
     /// The time of all polls, those that go on included.
     pub(super) fn poll_time(&self, now: Timestamp) -> Duration {
         let polling = self.workers.iter().flatten().filter_map(|worker| worker.polling_since);

@@ -20,6 +20,8 @@ fn pool(name: &'static str, active_threads: usize, max_workers: usize, queued_ta
         concurrency_limit: max_workers,
         queued_tasks,
         queue_capacity: 1000,
+        oldest_wait: Duration::ZERO,
+        mean_run: None,
         overloaded: queued_tasks > 0,
         draining: false,
         load_ratio: active_threads as f64 / 10.0,
@@ -44,6 +46,7 @@ fn pools() -> [PoolStats; 3] {
         task_id: 45,
         function: "heavy_computation".to_owned(),
         running_for: Duration::from_micros(1_234_567),
+        thread: None,
     };
     let cpu = PoolStats { active_tasks: vec![task], ..pool("cpu", 8, 30, 2) };
     [pool("io", 3, 50, 0), cpu, pool("inference", 3, 20, 0)]

@@ -40,6 +40,19 @@ impl<T> Admission<T> {
         self.codel.is_overloaded(now, self.levels.oldest().next().map_or(0, stuck))
     }
 
+    /// How long the oldest queued task has waited.
+    #[must_use]
+    pub fn oldest_wait(&self, now: Timestamp) -> Duration {
+        let waits = self.levels.oldest_of_all().map(|index| now.since(self.slab.at(index).since));
+        waits.max().unwrap_or_default()
+    }
+
+    /// The mean time that the latest tasks executed; `None` before the first end.
+    #[must_use]
+    pub fn mean_run(&self) -> Option<Duration> {
+        self.run.known().map(|nanos| Duration::from_nanos(nanos as u64))
+    }
+
     /// When a caller that was refused now should come again: how long the tasks that wait take to start at the present
     /// rate, and up to half of that on top.
     pub fn retry_after(&mut self, now: Timestamp) -> Duration {

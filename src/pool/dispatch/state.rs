@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::task::Waker;
+use std::time::Duration;
 
 use crate::admission::{Admission, Evicted, Settings, Snapshot, Timestamp};
 use crate::pool::effects::Effects;
@@ -47,6 +48,8 @@ pub(crate) struct Instantaneous {
     pub(crate) workers: usize,
     pub(crate) workers_max: usize,
     pub(crate) active: usize,
+    pub(crate) oldest_wait: Duration,
+    pub(crate) mean_run: Option<Duration>,
 }
 
 /// A task that was admitted, and the load of the pool at that moment.
@@ -167,6 +170,8 @@ impl<T> State<T> {
             workers: self.workers.present,
             workers_max: self.workers.max,
             active: self.workers.active,
+            oldest_wait: self.admission.oldest_wait(now),
+            mean_run: self.admission.mean_run(),
         }
     }
 }

@@ -1,0 +1,23 @@
+//! What a dashboard reads of a pool beside its numbers: waits by length, and what its workers' threads do.
+
+use super::submit::Pool;
+use super::thread_state::{self, ThreadId};
+use super::waits::WaitCounts;
+
+impl Pool {
+    /// How long the tasks waited that have begun.
+    pub(crate) fn waits(&self) -> WaitCounts {
+        self.shared().waits.total()
+    }
+
+    /// How many of the workers that poll a task are runnable; `None` if the kernel does not show that.
+    pub(crate) fn runnable_workers(&self) -> Option<usize> {
+        let threads = || self.shared().dispatch.polling_threads();
+        thread_state::IS_KNOWN.then(|| threads().into_iter().filter(|thread| thread_state::runs(*thread)).count())
+    }
+}
+
+/// What a thread of this process does, in words; `None` if the kernel does not show it.
+pub(crate) fn doing(thread: ThreadId) -> Option<&'static str> {
+    thread_state::doing(thread)
+}
