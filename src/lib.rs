@@ -47,6 +47,7 @@
 //! | sessions and connections that belong to permits; many models under a budget | [`slots`] |
 //! | settings, from YAML or in code | [`Config`], [`PoolConfig`], [`Pools::builder`] |
 //! | numbers: JSON, log, Prometheus | [`stats`], [`Pools::log_current_status`], `metrics` |
+//! | a live page for people | `Dashboard` |
 //! | the load, for people, autoscalers and balancers | [`load`], [`Pools::load`] |
 //! | a server with a graceful shutdown | `server::serve` |
 //! | pages on single subjects | [`docs`]: configuration, metrics, load, overload, deployment, shutdown, layers, bodies, batches, models, connections, testing, troubleshooting, migrating, costs, evidence |
@@ -57,6 +58,7 @@
 //! |---|---|---|
 //! | `config` | yes | [`Config`] from YAML and back |
 //! | `metrics` | yes | the pools' metrics, through the `metrics` facade |
+//! | `dashboard` | | `Dashboard`, a live page |
 //! | `prometheus` | | `MetricsService`, over `metrics-exporter-prometheus` |
 //! | `axum` | | [`Rejection`] and [`TaskError`] as axum responses |
 //! | `tonic` | | [`Rejection`] and [`TaskError`] as `tonic::Status` |
@@ -92,6 +94,9 @@ pub mod batch;
 pub mod body;
 mod budget;
 pub mod config;
+#[cfg(feature = "dashboard")]
+#[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
+pub mod dashboard;
 pub mod error;
 mod headers;
 pub mod layer;
@@ -124,6 +129,9 @@ mod timer;
 pub mod workload;
 
 pub use crate::config::{Config, PoolConfig, Workers};
+#[cfg(feature = "dashboard")]
+#[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
+pub use crate::dashboard::Dashboard;
 pub use crate::error::{Reason, Rejection, TaskError};
 pub use crate::layer::PoolLayer;
 pub use crate::pool::{Cancelled, Pool, PoolStats, cancelled, checkpoint, hold_permit, is_cancelled};
@@ -147,6 +155,7 @@ pub mod docs {
             #[doc = "[batches]: crate::docs::batches"]
             #[doc = "[bodies]: crate::docs::bodies"]
             #[doc = "[configuration]: crate::docs::configuration"]
+            #[doc = "[dashboard]: crate::docs::dashboard"]
             #[doc = "[deployment]: crate::docs::deployment"]
             #[doc = "[layers]: crate::docs::layers"]
             #[doc = "[load]: crate::docs::load"]
@@ -164,6 +173,7 @@ pub mod docs {
     pages! {
         configuration: "../docs/configuration.md", "Every key of the settings: default, values and effect.";
         metrics: "../docs/metrics.md", "Every metric, the JSON, and queries for Prometheus.";
+        dashboard: "../docs/dashboard.md", "The live page: what each number means, and how to protect it.";
         load: "../docs/load.md", "The load: one number for people, autoscalers and balancers.";
         overload: "../docs/overload.md", "What a pool does with more work than it can do, and what its callers get.";
         deployment: "../docs/deployment.md", "Behind proxies and balancers, in containers, under Kubernetes and systemd.";

@@ -17,7 +17,7 @@ use tower_http::trace::TraceLayer;
 use tower_offload::body::{BodyPolicy, RunBody};
 use tower_offload::report::LoadReport;
 use tower_offload::stats::InstallError;
-use tower_offload::{Config, Inference, MetricsService, PoolLayer, Pools, StatsService, Workload};
+use tower_offload::{Config, Dashboard, Inference, MetricsService, PoolLayer, Pools, StatsService, Workload};
 use tracing::Span;
 
 use super::body;
@@ -93,6 +93,7 @@ pub(crate) fn app(parts: Parts, config: &Config, pools: &Pools) -> Result<Router
         .merge(by_extension)
         .merge(in_batches)
         .merge(administration)
+        .route_service("/", Dashboard::new(pools))
         .route("/health", get(health))
         .route_service("/metrics", MetricsService::install(pools)?)
         .nest_service("/health/thread-pools", StatsService::new(pools))

@@ -70,7 +70,8 @@ fn run() -> Result<(), Box<dyn Error>> {
 
     server::runtime(&config)?.block_on(async {
         let listener = listen(options.bind.unwrap_or_else(|| config.server.address())).await?;
-        say(&format!("listening on http://{}\n", listener.local_addr()?))?;
+        let address = listener.local_addr()?;
+        say(&format!("listening on http://{address}\nthe pools, live: http://{address}/\n"))?;
         Server::new(&config, &pools).listener(listener).serve(app).await?;
         Ok(())
     })

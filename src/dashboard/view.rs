@@ -1,0 +1,252 @@
+//! Everything that the page shows, as texts: the page and its events have the same ones.
+
+use std::cmp::Reverse;
+
+use serde::Serialize;
+
+use super::series::{self, NUMBERS, Recent, Series};
+use super::state::{self, Mood};
+use super::text::{self, NONE};
+use crate::load::{Load, PoolLoad};
+use crate::pool::{self, ActiveTask, PoolStats};
+
+/// How many running tasks are listed.
+const MAX_TASKS: usize = 50;
+
+/// The page at one tick.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    /// The number of the tick.
+    pub(super) n: u64,
+    /// Which pools have a problem.
+    pub(super) summary: String,
+    pub(super) mood: &'static str,
+    /// The load of the process.
+    pub(super) load: String,
+    pub(super) pools: Vec<PoolView>,
+    pub(super) tasks: Vec<TaskView>,
+    /// What the list of tasks does not show, and why.
+    pub(super) note: String,
+}
+
+/// One pool.
+#[derive(Debug, Serialize)]
+pub(super) struct PoolView {
+    #[serde(skip)]
+    pub(super) name: String,
+    pub(super) mood: &'static str,
+    /// The texts of its cells: those of the [`TILES`], and those of the overview.
+    pub(super) cells: Vec<String>,
+    /// Lines with a label, which not every pool has.
+    pub(super) more: Vec<(String, String)>,
+}
+
+/// A task that runs.
+#[derive(Debug, Serialize)]
+pub(super) struct TaskView {
+    pub(super) task: String,
+    pub(super) function: String,
+    pub(super) time: String,
+    /// What its thread does.
+    pub(super) does: String,
+    pub(super) stuck: bool,
+}
+
+/// A tile of a pool's card: it has three cells, for the number, for what belongs to it, and for the greatest value of its
+/// sparkline.
+#[derive(Debug)]
+pub(super) struct Tile {
+    pub(super) label: &'static str,
+    /// The numbers of a point whose lines are drawn: a solid and a dashed one.
+    pub(super) line: usize,
+    pub(super) dashed: Option<usize>,
+    text_of: fn(f64) -> String,
+}
+
+pub(super) const TILES: [Tile; 6] = [
+    Tile { label: "Queue wait, p99", line: series::WAIT_P99, dashed: Some(series::WAIT_P50), text_of: seconds },
+    Tile { label: "Queued", line: series::QUEUED, dashed: None, text_of: text::number },
+    Tile { label: "In flight", line: series::IN_FLIGHT, dashed: None, text_of: text::number },
+    Tile { label: "Active workers", line: series::ACTIVE, dashed: None, text_of: text::number },
+    Tile { label: "Load", line: series::LOAD, dashed: None, text_of: text::ratio },
+    Tile { label: "Ended a second", line: series::ENDED, dashed: Some(series::REJECTED), text_of: text::number },
+];
+
+/// The cell that follows those of the tiles: the state of the pool.
+pub(super) const STATE_CELL: usize = TILES.len() * 3;
+
+/// What is known of a pool at one tick.
+#[derive(Debug)]
+pub(super) struct Known<'a> {
+    pub(super) stats: &'a PoolStats,
+    pub(super) load: Option<&'a PoolLoad>,
+    /// How many of its active workers are runnable.
+    pub(super) runnable: Option<usize>,
+    pub(super) series: &'a Series,
+}
+
+impl View {
+    /// `verbose`: names of functions, and keys of models, are shown.
+    pub(super) fn new(n: u64, pools: &[Known<'_>], load: &Load, verbose: bool) -> Self {
+        let states: Vec<_> =
+            pools.iter().map(|known| state::state(known.stats, &known.series.recent(), known.runnable)).collect();
+        let problems = pools.iter().zip(&states).filter(|(_, (mood, _))| matches!(mood, Mood::Bad | Mood::Warn));
+        let problems: Vec<_> = problems.map(|(known, (_, words))| format!("{}: {words}", known.stats.name)).collect();
+        let worst = states.iter().map(|(mood, _)| *mood).min_by_key(|mood| *mood as u8).unwrap_or(Mood::Rest);
+        let (tasks, note) = tasks(pools, verbose);
+        Self {
+            n,
+            summary: match (pools.is_empty(), problems.is_empty()) {
+                (true, _) => "There are no pools: they are disabled.".to_owned(),
+                (false, true) => "No pool has a problem.".to_owned(),
+                (false, false) => problems.join(" · "),
+            },
+            mood: worst.name(),
+            load: load_of(load),
+            pools: pools
+                .iter()
+                .zip(states)
+                .map(|(known, (mood, words))| PoolView {
+                    name: known.stats.name.to_string(),
+                    mood: mood.name(),
+                    cells: cells(known, words),
+                    more: more(known.stats, verbose),
+                })
+                .collect(),
+            tasks,
+            note,
+        }
+    }
+}
+
+fn load_of(load: &Load) -> String {
+    let bound = load.bound_by.as_ref().map(|pool| format!(", of {pool}")).unwrap_or_default();
+    format!("Load of the process: {}{bound} · CPU {}", text::ratio(load.ratio), text::ratio(load.cpu))
+}
+
+fn cells(known: &Known<'_>, state: String) -> Vec<String> {
+    let Known { stats, series, .. } = known;
+    let Recent { wait_p50, wait_p99, ended, failed, rejected } = series.recent();
+    let oldest = if stats.oldest_wait.is_zero() { NONE.to_owned() } else { text::duration(stats.oldest_wait) };
+    let texts: [(String, String); TILES.len()] = [
+        (text::maybe(wait_p99), format!("p50 {} · oldest {oldest}", text::maybe(wait_p50))),
+        (text::size(stats.queued_tasks), format!("of {}", text::size(stats.queue_capacity))),
+        (
+            text::size(stats.in_flight),
+            format!("{} of {} permits", text::size(stats.permits_in_use), text::size(stats.concurrency_limit)),
+        ),
+        (text::size(stats.active_threads), workers(known)),
+        (text::ratio(stats.load_ratio), known.load.map_or_else(String::new, parts)),
+        (text::number(ended), format!("{} failed · {} rejected", text::number(failed), text::number(rejected))),
+    ];
+    let max = |tile: &Tile| {
+        let lines = std::iter::once(tile.line).chain(tile.dashed);
+        let max = lines.filter_map(|number| series.max(number)).reduce(f32::max);
+        max.map_or_else(|| NONE.to_owned(), |max| (tile.text_of)(f64::from(max)))
+    };
+    let tiles = TILES.iter().zip(texts);
+    let mut cells: Vec<_> =
+        tiles.flat_map(|(tile, (number, rest))| [number, rest, format!("max {}", max(tile))]).collect();
+    cells.push(state);
+    cells
+}
+
+fn workers(known: &Known<'_>) -> String {
+    let Known { stats, runnable, .. } = known;
+    let threads = format!("{} of {} threads", text::size(stats.workers), text::size(stats.max_workers));
+    match runnable.map(|runnable| runnable.min(stats.active_threads)) {
+        Some(runnable) => {
+            let blocked = stats.active_threads - runnable;
+            format!("{} runnable · {} blocked · {threads}", text::size(runnable), text::size(blocked))
+        }
+        None => threads,
+    }
+}
+
+fn parts(load: &PoolLoad) -> String {
+    format!("permits {} · CPU {}", text::ratio(load.permits), text::ratio(load.cpu))
+}
+
+fn more(stats: &PoolStats, verbose: bool) -> Vec<(String, String)> {
+    let counts = |counts: &mut dyn Iterator<Item = (&'static str, u64)>| {
+        let shown: Vec<_> = counts
+            .filter(|(result, count)| *count > 0 || *result == "ok")
+            .map(|(result, count)| format!("{} {result}", text::count(count)))
+            .collect();
+        shown.join(" · ")
+    };
+    let mut more = vec![("Results".to_owned(), counts(&mut stats.counts.by_result()))];
+    if stats.streams > 0 || stats.streams_limit > 0 {
+        let limit = if stats.streams_limit > 0 { format!(" of {}", text::size(stats.streams_limit)) } else { String::new() };
+        let waiting = text::bytes(stats.stream_buffered_bytes as u64);
+        more.push(("Streams".to_owned(), format!("{}{limit} open · {waiting} wait for clients", text::size(stats.streams))));
+    }
+    if let Some(batches) = &stats.batches {
+        more.push(("Batches".to_owned(), counts(&mut batches.by_result().into_iter())));
+    }
+    for slots in &stats.holdings.slots {
+        let mut parts = vec![format!("{} in use · {} idle", text::size(slots.in_use), text::size(slots.idle))];
+        let some = |count: usize, word| (count > 0).then(|| format!("{} {word}", text::size(count)));
+        parts.extend(some(slots.loading, "loading"));
+        parts.extend(some(slots.outdated, "outdated"));
+        parts.push(format!("generation {}", text::count(slots.generation)));
+        // The reason may have a secret, such as the address of a database.
+        parts.extend(slots.error.as_ref().map(|_| "the last load failed".to_owned()));
+        more.push((format!("Slots {}", slots.name), parts.join(" · ")));
+    }
+    for models in &stats.holdings.models {
+        let keys: Vec<_> = models.loaded.iter().map(|model| model.key.as_str()).collect();
+        let keys = if verbose && !keys.is_empty() { format!(" ({})", keys.join(", ")) } else { String::new() };
+        let text = format!(
+            "{} loaded{keys} · {} loading · {} of {} · {} evicted · {} failed",
+            text::size(models.loaded.len()),
+            text::size(models.loading.len()),
+            text::bytes(models.bytes),
+            text::bytes(models.budget_bytes),
+            text::count(models.evictions),
+            text::count(models.loads_failed),
+        );
+        more.push((format!("Models {}", models.name), text));
+    }
+    more
+}
+
+/// The running tasks of all pools, oldest first.
+fn tasks(pools: &[Known<'_>], verbose: bool) -> (Vec<TaskView>, String) {
+    if !verbose {
+        return (Vec::new(), "Tasks are listed while general.verbose is on.".to_owned());
+    }
+    let mut tasks: Vec<_> =
+        pools.iter().flat_map(|known| known.stats.active_tasks.iter().map(move |task| (known, task))).collect();
+    tasks.sort_by_key(|(_, task)| Reverse(task.running_for));
+    let note = match tasks.len() {
+        0 => "No task runs.".to_owned(),
+        all if all > MAX_TASKS => format!("The {MAX_TASKS} oldest of {} tasks.", text::size(all)),
+        _ => String::new(),
+    };
+    (tasks.into_iter().take(MAX_TASKS).map(|(known, task)| task_of(known, task)).collect(), note)
+}
+
+fn task_of(known: &Known<'_>, task: &ActiveTask) -> TaskView {
+    let does = match (task.thread, known.runnable) {
+        (Some(thread), _) => pool::doing(thread).unwrap_or(NONE),
+        (None, Some(_)) => "awaits",
+        (None, None) => NONE,
+    };
+    TaskView {
+        task: format!("{} #{}", known.stats.name, task.task_id),
+        function: task.function.clone(),
+        time: text::duration(task.running_for),
+        does: does.to_owned(),
+        stuck: state::is_stuck(task, known.stats),
+    }
+}
+
+fn seconds(value: f64) -> String {
+    text::duration(std::time::Duration::from_secs_f64(value))
+}
+
+/// The series in the form that the page draws: for each number its values, oldest first.
+pub(super) fn columns(series: &Series) -> impl Iterator<Item = impl ExactSizeIterator<Item = f32>> {
+    (0..NUMBERS).map(|number| series.values(number))
+}
