@@ -1,0 +1,215 @@
+// The dashboard of the example server in a real browser: node checks/dashboard.mjs SERVER CHROMIUM FOLDER
+//
+// FOLDER has node_modules with playwright-core and axe-core, and gets the screenshots. dashboard.sh runs this.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+const [program, executablePath, folder] = process.argv.slice(2).map((name) => path.resolve(name));
+const require = createRequire(path.resolve(folder, 'package.json'));
+const { chromium } = require('playwright-core');
+const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
+const root = path.resolve(import.meta.dirname, '..');
+
+// === the server ===
+
+const home = mkdtempSync(path.join(tmpdir(), 'dashboard-'));
+writeFileSync(path.join(home, 'config.yaml'), `
+general: { verbose: true }
+performance:
+  workers: 2
+  thread_pools:
+    io_workers: 8
+    cpu: { workers: 4, queue_capacity: 30 }
+    inference_workers: 4
+    embedding_workers: 4
+    db_workers: 4
+  routes:
+    POST /v1/hash: cpu
+    GET /files/{*path}: io
+app:
+  files_dir: ${root}/examples/server/files
+  model: ${root}/examples/server/model/digits.onnx
+`);
+const server = spawn(program, ['--bind', '127.0.0.1:0'], { cwd: home, stdio: ['ignore', 'pipe', 'ignore'] });
+const ended = new Promise((resolve) => server.on('exit', resolve));
+process.on('exit', () => server.kill('SIGKILL'));
+const base = await new Promise((resolve) => {
+  let text = '';
+  server.stdout.on('data', (data) => {
+    text += data;
+    const found = /live: (http:\S+)/.exec(text);
+    if (found) resolve(found[1]);
+  });
+});
+const agent = new http.Agent({ keepAlive: true, maxSockets: 200 });
+
+function ask(method, target, body, headers = {}) {
+  return new Promise((resolve, reject) => {
+    const request = http.request(new URL(target, base), { method, agent, headers: { 'content-type': 'application/json', ...headers } });
+    request.on('error', reject);
+    request.on('response', (response) => {
+      let text = '';
+      response.on('data', (data) => { text += data; });
+      response.on('end', () => resolve({ status: response.statusCode, text }));
+      response.on('error', reject);
+    });
+    request.end(body);
+  });
+}
+
+/** Hashes passwords without a pause until the result is called. */
+function load(clients) {
+  let on = true;
+  const one = async () => {
+    while (on) {
+      const { status } = await ask('POST', '/v1/hash', '{"password":"correct horse"}');
+      if (status !== 200) await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  };
+  const all = Array.from({ length: clients }, one);
+  return async () => { on = false; await Promise.all(all); };
+}
+
+// === the browser ===
+
+const browser = await chromium.launch({
+  executablePath,
+  args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+});
+const faults = [];
+
+async function open(options = {}, url = base) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const page = await context.newPage();
+  const origin = new URL(url).origin;
+  page.on('request', (request) => {
+    if (!request.url().startsWith('data:') && new URL(request.url()).origin !== origin) faults.push(`asked ${request.url()}`);
+  });
+  page.on('console', (message) => { if (['error', 'warning'].includes(message.type())) faults.push(message.text()); });
+  page.on('pageerror', (error) => faults.push(String(error)));
+  await page.goto(url);
+  return page;
+}
+
+const text = (page, query) => page.locator(query).first().textContent();
+const live = (page) => page.waitForFunction(() => document.getElementById('live').textContent === 'Live');
+
+async function serious(page) {
+  const result = await page.evaluate(`${axe}; axe.run()`);
+  return result.violations.filter((found) => ['serious', 'critical'].includes(found.impact))
+    .map((found) => `${found.id}: ${found.nodes.map((node) => node.target).join(', ')}`);
+}
+
+async function shoot(page, name) {
+  await page.screenshot({ path: path.join(folder, `${name}.png`), fullPage: true });
+}
+
+const done = (what) => console.log(`ok  ${what}`);
+
+// The page is drawn at once.
+const page = await open({ colorScheme: 'light' });
+await live(page);
+await page.reload();
+await live(page);
+const paint = await page.evaluate(() => performance.getEntriesByName('first-contentful-paint')[0].startTime);
+assert.ok(paint < 200, `first paint after ${paint} ms`);
+done(`first paint after ${Math.round(paint)} ms`);
+
+// A pool that has too much to do.
+const stop = load(60);
+await page.waitForFunction(() => document.getElementById('summary').dataset.mood === 'bad', null, { timeout: 20000 });
+await page.waitForTimeout(8000);
+assert.match(await text(page, '#summary'), /cpu: .*rejecting/);
+assert.ok((await page.locator('#tasks tr').count()) >= 2, 'running tasks are listed');
+assert.match(await text(page, '#tasks tr th'), /^cpu #\d+$/);
+const drawn = await page.locator('.card').nth(1).locator('svg .line').evaluateAll((lines) => lines.map((line) => line.getAttribute('d').length));
+assert.ok(drawn.every((length) => length > 40), `lines are drawn: ${drawn}`);
+done(`overload: ${await text(page, '#summary')}`);
+await shoot(page, 'light');
+for (const colorScheme of ['light', 'dark']) {
+  const shown = await open({ colorScheme });
+  await live(shown);
+  await shown.waitForTimeout(1500);
+  assert.deepEqual(await serious(shown), [], colorScheme);
+  await shoot(shown, `overload-${colorScheme}`);
+  await shown.context().close();
+}
+done('axe finds nothing serious, light and dark');
+const narrow = await open({ viewport: { width: 360, height: 740 }, colorScheme: 'dark' });
+await live(narrow);
+await narrow.waitForTimeout(1500);
+assert.ok((await narrow.evaluate(() => document.documentElement.scrollWidth)) <= 360, 'it scrolls sideways');
+assert.deepEqual(await serious(narrow), [], 'narrow');
+await shoot(narrow, 'narrow');
+await narrow.context().close();
+done('360 px without sideways scrolling');
+await stop();
+
+// Within one tick, the page has the numbers of the stats.
+await page.waitForTimeout(1500);
+const stats = JSON.parse((await ask('GET', '/health/thread-pools')).text).pools;
+const shown = await page.locator('.card').evaluateAll((cards) => cards.map((card) => card.querySelector('.more dd').textContent));
+Object.values(stats).forEach((pool, index) => {
+  const results = Object.entries(pool.results).filter(([result, count]) => count > 0 || result === 'ok');
+  assert.equal(shown[index].replaceAll(',', ''), results.map(([result, count]) => `${count} ${result}`).join(' · '));
+});
+done('the numbers are those of the stats');
+
+// By keyboard.
+await page.keyboard.press('Tab');
+assert.equal(await page.evaluate(() => document.activeElement.id), 'pause');
+await page.keyboard.press('Enter');
+assert.equal(await text(page, '#live'), 'Paused');
+await page.keyboard.press('Enter');
+await live(page);
+await page.keyboard.press('Tab');
+await page.keyboard.press('Enter');
+assert.equal(new URL(page.url()).hash, '#pool-0');
+done('keyboard');
+
+// Without JavaScript.
+const plain = await open({ javaScriptEnabled: false, viewport: { width: 360, height: 740 } });
+assert.match(await plain.locator('table').first().innerText(), /cpu[\s\S]*embedding/);
+assert.match(await plain.locator('noscript').innerText(), /Load it again/);
+await shoot(plain, 'plain');
+await plain.context().close();
+done('without JavaScript');
+
+// Behind a proxy that removes a prefix.
+const proxy = http.createServer((request, response) => {
+  const inner = http.request(new URL(request.url.replace(/^\/admin\/pools\/?/, '/'), base), { method: request.method, headers: request.headers });
+  inner.on('response', (answer) => { response.writeHead(answer.statusCode, answer.headers); answer.pipe(response); });
+  response.on('close', () => inner.destroy());
+  inner.on('error', () => response.destroy());
+  request.pipe(inner);
+});
+await new Promise((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+for (const mounted of ['/admin/pools', '/admin/pools/']) {
+  const behind = await open({}, `http://127.0.0.1:${proxy.address().port}${mounted}`);
+  await live(behind);
+  await behind.context().close();
+}
+proxy.close();
+proxy.closeAllConnections();
+done('behind a prefix, with and without a slash at its end');
+
+// A drain with fifty viewers. The page notices, and the server does not wait for it.
+const viewers = Array.from({ length: 50 }, () => ask('GET', '/', undefined, { accept: 'text/event-stream' }));
+await page.waitForTimeout(1500);
+assert.deepEqual(faults, []);
+const begun = Date.now();
+server.kill('SIGTERM');
+const code = await Promise.race([ended, new Promise((resolve) => setTimeout(() => resolve('still runs'), 10000))]);
+assert.equal(code, 0);
+const took = Date.now() - begun;
+assert.ok(took < 3000, `the shutdown took ${took} ms`);
+for (const viewer of await Promise.all(viewers)) assert.match(viewer.text, /event: drain\ndata:\n\n$/);
+await page.waitForFunction(() => /trying again/.test(document.getElementById('live').textContent));
+done(`a drain with fifty viewers took ${took} ms`);
+await browser.close();
+console.log('ok');
