@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::series::{Series, TICK};
+use super::series::{Series, TICK, missed_between};
 use super::view::{Known, View};
 use super::{event, page};
 use crate::load::Load;
@@ -32,8 +32,10 @@ pub(super) struct Board {
 
 #[derive(Debug)]
 struct State {
-    /// The number of the latest tick.
+    /// The number of the latest tick. Those that were missed are counted.
     n: u64,
+    /// The time of the latest tick.
+    at: Instant,
     series: Vec<Series>,
     /// The page of this tick, once somebody has looked.
     view: Option<View>,
@@ -58,21 +60,10 @@ pub(super) struct Events {
 
 impl Board {
     pub(super) fn new(pools: &Pools) -> Arc<Self> {
-        let state = State {
-            n: 0,
-            series: pools.iter().map(|_| Series::default()).collect(),
-            view: None,
-            rendered: Rendered::default(),
-        };
-        let board = Arc::new(Self {
-            pools: pools.clone(),
-            page: page::identity(pools.names()),
-            state: Mutex::new(state),
-            frames: watch::Sender::default(),
-        });
-        board.tick(Instant::now());
+        let begun = Instant::now();
+        let board = Arc::new(Self::begin(pools, begun));
         let weak = Arc::downgrade(&board);
-        let mut due = Instant::now() + TICK;
+        let mut due = begun + TICK;
         timer::METRICS.set(due, move || {
             let now = Instant::now();
             weak.upgrade()?.tick(now);
@@ -80,6 +71,25 @@ impl Board {
             due = (due + TICK).max(now);
             Some(due)
         });
+        board
+    }
+
+    /// A board with its first point, before its sampler runs.
+    fn begin(pools: &Pools, at: Instant) -> Self {
+        let state = State {
+            n: 0,
+            at,
+            series: pools.iter().map(|_| Series::default()).collect(),
+            view: None,
+            rendered: Rendered::default(),
+        };
+        let board = Self {
+            pools: pools.clone(),
+            page: page::identity(pools.names()),
+            state: Mutex::new(state),
+            frames: watch::Sender::default(),
+        };
+        board.tick(at);
         board
     }
 
@@ -114,17 +124,19 @@ impl Board {
     /// Takes the next point, and sends its frame to the viewers.
     fn tick(&self, now: Instant) {
         let state = &mut *lock(&self.state);
-        state.n += 1;
+        let missed = missed_between(state.at, now);
+        state.n += 1 + missed as u64;
+        state.at = now;
         (state.view, state.rendered) = (None, Rendered::default());
         if self.frames.receiver_count() == 0 {
             for (pool, series) in self.pools.iter().zip(&mut state.series) {
-                series.add(now, &pool.numbers(), pool.waits());
+                series.add(now, missed, &pool.numbers(), pool.waits());
             }
             return;
         }
         let stats = self.stats();
         for ((pool, stats), series) in self.pools.iter().zip(&stats).zip(&mut state.series) {
-            series.add(now, stats, pool.waits());
+            series.add(now, missed, stats, pool.waits());
         }
         let view = self.view(state, &stats);
         self.frames.send_replace(event::frame(&view, state.series.iter().map(Series::latest)));
@@ -140,7 +152,7 @@ impl Board {
         let (stats, now) = (self.stats(), Instant::now());
         for ((pool, stats), series) in self.pools.iter().zip(&stats).zip(&mut state.series) {
             series.pop();
-            series.add(now, stats, pool.waits());
+            series.add(now, 0, stats, pool.waits());
         }
         state.view = Some(self.view(state, &stats));
     }
@@ -164,5 +176,66 @@ impl Board {
             })
             .collect();
         View::new(state.n, &known, &load, self.pools.is_verbose())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A board whose sampler does not run.
+    fn board() -> Board {
+        Board::begin(&Pools::default(), Instant::now())
+    }
+
+    #[test]
+    fn each_text_is_made_once_a_tick_and_shared() {
+        let board = board();
+        let pages = [board.page(), board.page()];
+        let mut viewers = [board.events(), board.events()];
+        assert_eq!(pages[0].as_ptr(), pages[1].as_ptr());
+        assert_eq!(viewers[0].first.as_ptr(), viewers[1].first.as_ptr());
+        board.tick(Instant::now());
+        let frames = viewers.each_mut().map(|viewer| viewer.frames.borrow_and_update().clone());
+        assert_eq!(frames[0].as_ptr(), frames[1].as_ptr());
+        assert_ne!(board.page().as_ptr(), pages[0].as_ptr());
+    }
+
+    #[test]
+    fn a_tick_makes_no_text_while_nobody_looks() {
+        let board = board();
+        let has_view = || lock(&board.state).view.is_some();
+        board.tick(Instant::now());
+        assert!(!has_view());
+        let viewer = board.events();
+        assert!(has_view());
+        board.tick(Instant::now());
+        assert!(has_view());
+        drop(viewer);
+        board.tick(Instant::now());
+        assert!(!has_view());
+    }
+
+    #[test]
+    fn looking_adds_no_point_however_late_it_is() {
+        let now = Instant::now();
+        let board = Board::begin(&Pools::default(), now.checked_sub(2 * TICK).expect("the clock runs"));
+        board.tick(now.checked_sub(TICK).expect("the clock runs"));
+        let points = || lock(&board.state).series[0].values(0).len();
+        let before = points();
+        board.page();
+        drop(board.events());
+        assert_eq!(points(), before);
+    }
+
+    #[test]
+    fn the_sampler_ends_with_the_dashboard() {
+        let board = Board::new(&Pools::default());
+        let weak = Arc::downgrade(&board);
+        drop(board);
+        // The sampler may be at work.
+        while weak.strong_count() > 0 {
+            std::thread::yield_now();
+        }
     }
 }

@@ -58,11 +58,10 @@ pub(super) struct Recent {
 }
 
 impl Series {
-    /// Adds the point of this instant.
-    pub(super) fn add(&mut self, at: Instant, stats: &PoolStats, waits: WaitCounts) {
+    /// Adds the point of this instant, and `missed` points that are not known before it.
+    pub(super) fn add(&mut self, at: Instant, missed: usize, stats: &PoolStats, waits: WaitCounts) {
         let now = Counters { at, counts: stats.counts, waits };
         let last = self.counters.back().map(|before| now.since(before));
-        let missed = self.counters.back().map_or(0, |before| points_between(before.at, at));
         self.points.extend(std::iter::repeat_n([f32::NAN; NUMBERS], missed));
         self.points.push_back(point(stats, &last.unwrap_or_default()));
         self.counters.push_back(now);
@@ -96,8 +95,8 @@ impl Series {
     }
 }
 
-/// How many points are missing between two that were taken: the process may have been suspended.
-fn points_between(before: Instant, at: Instant) -> usize {
+/// How many points are missing between two ticks: the process may have been suspended.
+pub(super) fn missed_between(before: Instant, at: Instant) -> usize {
     let ticks = at.duration_since(before).as_secs_f64() / TICK.as_secs_f64();
     (ticks.round() as usize).saturating_sub(1).min(POINTS)
 }
@@ -131,5 +130,54 @@ impl Counters {
             failed: rate(|counts| counts.error + counts.panicked),
             rejected: rate(|counts| counts.shed + counts.expired + counts.rejected),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pools::Pools;
+
+    #[test]
+    fn rates_are_those_of_ten_seconds_and_points_those_of_one() {
+        let pools = Pools::default();
+        let stats = pools.stats().remove(0);
+        let counted = |ok, error, shed| {
+            let mut stats = stats.clone();
+            (stats.counts.ok, stats.counts.error, stats.counts.shed) = (ok, error, shed);
+            stats
+        };
+        let (start, mut series) = (Instant::now(), Series::default());
+        series.add(start, 0, &counted(5, 0, 0), WaitCounts::default());
+        assert_eq!((series.recent(), series.latest()[ENDED]), (Recent::default(), 0.0));
+        series.add(start + TICK, 0, &counted(25, 10, 6), WaitCounts::default());
+        assert_eq!((series.latest()[ENDED], series.latest()[REJECTED]), (30.0, 6.0));
+        for tick in 2..=10 {
+            series.add(start + TICK * tick, 0, &counted(25, 10, 6), WaitCounts::default());
+        }
+        assert_eq!((series.latest()[ENDED], series.latest()[WAIT_P99].is_nan()), (0.0, true));
+        let Recent { ended, failed, rejected, wait_p99, .. } = series.recent();
+        assert_eq!((ended, failed, rejected, wait_p99), (3.0, 1.0, 0.6, None));
+        series.add(start + TICK * 11, 0, &counted(25, 10, 6), WaitCounts::default());
+        assert_eq!(series.recent().ended, 0.0);
+    }
+
+    #[test]
+    fn ten_minutes_are_kept_and_ticks_that_were_missed_are_gaps() {
+        let pools = Pools::default();
+        let stats = pools.stats().remove(0);
+        let (start, mut series) = (Instant::now(), Series::default());
+        let mut add = |at, missed| series.add(at, missed, &stats, WaitCounts::default());
+        add(start, 0);
+        add(start + TICK * 4, missed_between(start, start + TICK * 4));
+        let known: Vec<_> = series.values(QUEUED).map(|value| !value.is_nan()).collect();
+        assert_eq!(known, [true, false, false, false, true]);
+        series.add(
+            start + TICK * 100_000,
+            missed_between(start, start + TICK * 100_000),
+            &stats,
+            WaitCounts::default(),
+        );
+        assert_eq!((series.values(QUEUED).len(), series.max(QUEUED)), (POINTS, Some(0.0)));
     }
 }

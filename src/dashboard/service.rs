@@ -109,7 +109,8 @@ impl Dashboard {
 
 fn wants_events(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
-    let media_type = |range: &str| range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(EVENT_STREAM));
+    let media_type =
+        |range: &str| range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(EVENT_STREAM));
     accepted.flat_map(|value| value.split(',')).any(media_type)
 }
 

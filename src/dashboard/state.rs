@@ -68,3 +68,63 @@ impl Mood {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pools::Pools;
+
+    fn idle() -> PoolStats {
+        Pools::default().stats().remove(1)
+    }
+
+    fn task(running_for: Duration) -> ActiveTask {
+        ActiveTask { task_id: 1, function: String::new(), running_for, thread: None }
+    }
+
+    fn words(stats: &PoolStats, recent: &Recent, runnable: Option<usize>) -> String {
+        state(stats, recent, runnable).1
+    }
+
+    #[test]
+    fn a_task_is_stuck_at_ten_times_the_mean_but_never_within_five_seconds() {
+        let stuck = |mean_run: Option<u64>, seconds| {
+            let stats = PoolStats { mean_run: mean_run.map(Duration::from_millis), ..idle() };
+            is_stuck(&task(Duration::from_secs(seconds)), &stats)
+        };
+        assert_eq!([4, 5].map(|seconds| stuck(Some(1), seconds)), [false, true]);
+        assert_eq!([29, 30].map(|seconds| stuck(Some(3000), seconds)), [false, true]);
+        assert_eq!([299, 300].map(|seconds| stuck(None, seconds)), [false, true]);
+    }
+
+    #[test]
+    fn every_problem_is_named_and_the_worst_decides() {
+        let quiet = Recent::default();
+        assert_eq!(state(&idle(), &quiet, None), (Mood::Rest, "idle".to_owned()));
+        let works = PoolStats { in_flight: 3, active_threads: 3, ..idle() };
+        assert_eq!(state(&works, &quiet, Some(3)), (Mood::Good, "working".to_owned()));
+        let queues = PoolStats { queued_tasks: 2, ..works.clone() };
+        assert_eq!(state(&queues, &quiet, Some(3)), (Mood::Good, "working, tasks wait".to_owned()));
+
+        let rejects = Recent { rejected: 0.1, failed: 0.1, ..quiet };
+        assert_eq!(state(&works, &rejects, None), (Mood::Bad, "rejecting, failing".to_owned()));
+        let overloaded = PoolStats { overloaded: true, load_ratio: 1.2, ..works.clone() };
+        assert_eq!(words(&overloaded, &quiet, None), "overloaded, short of capacity");
+        let stuck = PoolStats { active_tasks: vec![task(Duration::from_secs(400))], draining: true, ..works };
+        assert_eq!(words(&stuck, &quiet, None), "stuck, draining");
+        let short = PoolStats { load_ratio: 1.01, ..idle() };
+        assert_eq!(state(&short, &quiet, None), (Mood::Warn, "short of capacity".to_owned()));
+    }
+
+    #[test]
+    fn workers_that_are_all_blocked_are_a_problem_if_a_task_waits() {
+        let full = PoolStats { in_flight: 30, active_threads: 30, ..idle() };
+        let waits = PoolStats { oldest_wait: Duration::from_millis(1), ..full.clone() };
+        let shown = |stats, runnable| words(stats, &Recent::default(), runnable);
+        assert_eq!(shown(&waits, Some(0)), "all workers blocked");
+        assert_eq!(
+            (shown(&full, Some(0)), shown(&waits, Some(1)), shown(&waits, None)),
+            ("working".into(), "working".into(), "working".into())
+        );
+    }
+}

@@ -45,10 +45,10 @@ pub(super) fn size(number: usize) -> String {
     count(number as u64)
 }
 
-/// Two significant digits below ten, whole numbers above.
+/// Whole numbers as they are, others with two significant digits below ten and as whole numbers above. Not negative.
 pub(super) fn number(value: f64) -> String {
     match value {
-        0.0 => "0".to_owned(),
+        _ if value.fract() == 0.0 => count(value as u64),
         ..0.995 => format!("{value:.2}"),
         ..9.95 => format!("{value:.1}"),
         _ => count(value.round() as u64),
@@ -107,7 +107,10 @@ mod tests {
         assert_eq!(shown(125_000_000_000), "2 min 5 s");
         assert_eq!(shown(7_500_000_000_000), "2 h 5 min");
         assert_eq!([0, 12, 999, 1000, 1_234_567].map(count), ["0", "12", "999", "1,000", "1,234,567"]);
-        assert_eq!([0.0, 0.049, 0.5, 1.25, 9.96, 1234.5].map(number), ["0", "0.05", "0.50", "1.2", "10", "1,235"]);
+        assert_eq!(
+            [0.0, 0.049, 0.5, 1.25, 4.0, 9.96, 1234.5].map(number),
+            ["0", "0.05", "0.50", "1.2", "4", "10", "1,235"]
+        );
         let shown = |number| bytes(number).replace(SPACE, " ");
         assert_eq!([0, 999, 1500, 27_000, 2_000_000_000].map(shown), ["0 B", "999 B", "1.5 kB", "27 kB", "2.0 GB"]);
     }

@@ -177,9 +177,13 @@ fn more(stats: &PoolStats, verbose: bool) -> Vec<(String, String)> {
     };
     let mut more = vec![("Results".to_owned(), counts(&mut stats.counts.by_result()))];
     if stats.streams > 0 || stats.streams_limit > 0 {
-        let limit = if stats.streams_limit > 0 { format!(" of {}", text::size(stats.streams_limit)) } else { String::new() };
+        let limit =
+            if stats.streams_limit > 0 { format!(" of {}", text::size(stats.streams_limit)) } else { String::new() };
         let waiting = text::bytes(stats.stream_buffered_bytes as u64);
-        more.push(("Streams".to_owned(), format!("{}{limit} open · {waiting} wait for clients", text::size(stats.streams))));
+        more.push((
+            "Streams".to_owned(),
+            format!("{}{limit} open · {waiting} wait for clients", text::size(stats.streams)),
+        ));
     }
     if let Some(batches) = &stats.batches {
         more.push(("Batches".to_owned(), counts(&mut batches.by_result().into_iter())));
@@ -249,4 +253,79 @@ fn seconds(value: f64) -> String {
 /// The series in the form that the page draws: for each number its values, oldest first.
 pub(super) fn columns(series: &Series) -> impl Iterator<Item = impl ExactSizeIterator<Item = f32>> {
     (0..NUMBERS).map(|number| series.values(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::pool::{BatchCounts, HoldingStats, LoadedModel, ModelsStats, SlotsStats};
+    use crate::pools::Pools;
+
+    fn holding() -> PoolStats {
+        let mut stats = Pools::default().stats().remove(2);
+        let slots = SlotsStats {
+            name: "sessions".to_owned(),
+            generation: 2,
+            in_use: 3,
+            error: Some("postgres://user:secret@db".to_owned()),
+            ..SlotsStats::default()
+        };
+        let loaded = vec![LoadedModel { key: "tenant-7".to_owned(), version: 1, bytes: 5, held: 0 }];
+        let models = ModelsStats {
+            name: "models".to_owned(),
+            budget_bytes: 1_500_000,
+            bytes: 27_000,
+            loaded,
+            ..ModelsStats::default()
+        };
+        stats.holdings = HoldingStats { slots: vec![slots], models: vec![models] };
+        stats.batches = Some(BatchCounts { ok: 7, panicked: 1, ..BatchCounts::default() });
+        (stats.streams, stats.stream_buffered_bytes) = (2, 4096);
+        stats
+    }
+
+    #[test]
+    fn streams_batches_slots_and_models_have_lines_where_there_are_any() {
+        let shown = |stats: &PoolStats, verbose| -> Vec<_> {
+            let more = more(stats, verbose).into_iter();
+            more.map(|(label, text)| format!("{label}: {text}").replace('\u{a0}', " ")).collect()
+        };
+        let plain = Pools::default().stats().remove(0);
+        assert_eq!(shown(&plain, true), ["Results: 0 ok"]);
+        assert_eq!(
+            shown(&holding(), true),
+            [
+                "Results: 0 ok",
+                "Streams: 2 open · 4.1 kB wait for clients",
+                "Batches: 7 ok · 1 panicked",
+                "Slots sessions: 3 in use · 0 idle · generation 2 · the last load failed",
+                "Models models: 1 loaded (tenant-7) · 0 loading · 27 kB of 1.5 MB · 0 evicted · 0 failed",
+            ]
+        );
+        assert!(shown(&holding(), false)[4].starts_with("Models models: 1 loaded · 0 loading"));
+    }
+
+    #[test]
+    fn the_oldest_tasks_of_all_pools_are_listed() {
+        let mut stats = Pools::default().stats();
+        let task = |task_id| ActiveTask {
+            task_id,
+            function: "f".to_owned(),
+            running_for: Duration::from_millis(1000 - task_id),
+            thread: None,
+        };
+        stats[0].active_tasks = (1..=MAX_TASKS as u64).map(|id| task(2 * id)).collect();
+        stats[1].active_tasks = vec![task(1), task(5)];
+        stats[1].mean_run = Some(Duration::ZERO);
+        let series = Series::default();
+        let known: Vec<_> =
+            stats.iter().map(|stats| Known { stats, load: None, runnable: None, series: &series }).collect();
+        let (shown, note) = tasks(&known, true);
+        let names: Vec<_> = shown.iter().take(4).map(|task| task.task.as_str()).collect();
+        assert_eq!((shown.len(), names.as_slice()), (MAX_TASKS, &["cpu #1", "io #2", "io #4", "cpu #5"][..]));
+        assert_eq!(note, "The 50 oldest of 52 tasks.");
+        assert!(tasks(&known, false).0.is_empty());
+    }
 }

@@ -192,7 +192,9 @@ mod tests {
 
     #[test]
     fn waits_at_the_ends_of_the_range_are_counted() {
-        for (waited, shown) in [(Duration::ZERO, Duration::from_nanos(512)), (Duration::MAX, Duration::from_nanos(1 << 37))] {
+        for (waited, shown) in
+            [(Duration::ZERO, Duration::from_nanos(512)), (Duration::MAX, Duration::from_nanos(1 << 37))]
+        {
             let waits = Waits::default();
             waits.join().count(waited);
             assert_eq!(waits.total().quantile(0.5), Some(shown));
@@ -213,6 +215,9 @@ mod tests {
         let third = waits.join();
         third.count(Duration::from_millis(9));
         let since = waits.total().since(&before);
-        assert_eq!((since.0.iter().sum::<u64>(), since.quantile(0.0)), (1, Some(middle_of(bucket_of(Duration::from_millis(9))))));
+        assert_eq!(
+            (since.0.iter().sum::<u64>(), since.quantile(0.0)),
+            (1, Some(middle_of(bucket_of(Duration::from_millis(9)))))
+        );
     }
 }

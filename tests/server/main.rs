@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod age;
+mod dashboard;
 mod descriptors;
 mod flow;
 mod fork;

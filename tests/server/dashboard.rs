@@ -1,0 +1,373 @@
+//! The dashboard, asked by real clients: its page, its events, and their end.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tower::ServiceExt;
+use tower_offload::config::Config;
+use tower_offload::{Cpu, Dashboard, Io, PoolStats, Pools};
+
+use crate::harness::{TestServer, soon};
+
+/// The events of one viewer.
+struct Viewer {
+    body: Incoming,
+    text: String,
+}
+
+/// An event: its type and its data.
+#[derive(Debug, PartialEq)]
+struct Event(String, String);
+
+impl Viewer {
+    /// A viewer over HTTP/1.
+    async fn http1(server: &TestServer) -> Self {
+        let io = TokioIo::new(server.connect().await);
+        let (mut client, connection) = soon(http1::handshake(io)).await.unwrap();
+        tokio::spawn(connection);
+        Self::of(soon(client.send_request(watch("/pools"))).await.unwrap())
+    }
+
+    /// A viewer over HTTP/2.
+    async fn http2(server: &TestServer) -> Self {
+        let (mut client, _) = server.http2(|_| {}).await;
+        let request = watch(&format!("http://{}/pools/", server.address));
+        Self::of(soon(client.send_request(request)).await.unwrap())
+    }
+
+    fn of(response: Response<Incoming>) -> Self {
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[CONTENT_TYPE], "text/event-stream");
+        Self { body: response.into_body(), text: String::new() }
+    }
+
+    /// The next event; `None` at the end.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some((block, rest)) = self.text.split_once("\n\n") {
+                let (block, rest) = (block.to_owned(), rest.to_owned());
+                self.text = rest;
+                let field = |name| {
+                    block.lines().find_map(|line| line.strip_prefix(name)).map(|text: &str| text.trim().to_owned())
+                };
+                if let Some(data) = field("data:") {
+                    return Some(Event(field("event:").unwrap_or_default(), data));
+                }
+                continue;
+            }
+            let data = soon(self.body.frame()).await?.unwrap().into_data().unwrap();
+            self.text.push_str(std::str::from_utf8(&data).unwrap());
+        }
+    }
+
+    /// The next frame.
+    async fn frame(&mut self) -> Value {
+        let Event(kind, data) = self.next().await.expect("the events go on");
+        assert_eq!(kind, "");
+        serde_json::from_str(&data).unwrap()
+    }
+
+    async fn history(&mut self) -> Value {
+        let Event(kind, data) = self.next().await.expect("the events begin");
+        assert_eq!(kind, "history");
+        serde_json::from_str(&data).unwrap()
+    }
+}
+
+fn watch(uri: &str) -> Request<Empty<Bytes>> {
+    Request::get(uri).header("host", "localhost").header(ACCEPT, "text/event-stream").body(Empty::new()).unwrap()
+}
+
+fn app(pools: &Pools) -> Router {
+    Router::new().nest_service("/pools", Dashboard::new(pools))
+}
+
+async fn start(pools: &Pools) -> TestServer {
+    TestServer::with_pools(app(pools), pools, |_| {}).await
+}
+
+async fn ask(app: &Router, method: Method, path: &str) -> (http::response::Parts, String) {
+    let request = Request::builder().method(method).uri(path).body(axum::body::Body::empty()).unwrap();
+    let (head, body) = app.clone().oneshot(request).await.unwrap().into_parts();
+    (head, String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap())
+}
+
+async fn page(pools: &Pools) -> String {
+    ask(&app(pools), Method::GET, "/pools").await.1
+}
+
+/// The text between the first `from` and the next `to`.
+fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
+    text.split_once(from).unwrap().1.split_once(to).unwrap().0
+}
+
+fn hash(text: &str) -> String {
+    format!("'sha256-{}'", STANDARD.encode(ring::digest::digest(&ring::digest::SHA256, text.as_bytes())))
+}
+
+/// The cells of a pool of a frame.
+fn cells(frame: &Value, pool: usize) -> Vec<String> {
+    frame["pools"][pool]["cells"].as_array().unwrap().iter().map(|cell| cell.as_str().unwrap().to_owned()).collect()
+}
+
+/// A function that does not return before the sender is used or dropped, in the pool `cpu`.
+fn hold(pools: &Pools) -> mpsc::Sender<()> {
+    let (release, held) = mpsc::channel::<()>();
+    let (begins, begun) = mpsc::channel();
+    let task = move || {
+        begins.send(()).unwrap();
+        held.recv().ok();
+    };
+    drop(pools.submit_to_pool(Cpu, task).unwrap());
+    begun.recv().unwrap();
+    release
+}
+
+fn verbose(on: bool) -> Pools {
+    let mut config = Config::default();
+    config.general.verbose = on;
+    Pools::new(&config).unwrap()
+}
+
+// === the page ===
+
+#[tokio::test]
+async fn the_policy_allows_the_style_and_the_script_of_the_page_and_nothing_else() {
+    let pools = Pools::default();
+    let (head, page) = ask(&app(&pools), Method::GET, "/pools").await;
+    let policy = head.headers[CONTENT_SECURITY_POLICY].to_str().unwrap();
+    let expected = |kind: &str, from, to| {
+        let source = format!("{kind}-src {}", hash(between(&page, from, to)));
+        assert!(policy.split("; ").any(|directive| directive == source), "src/dashboard/page.rs needs {source}");
+    };
+    expected("script", "<script>", "</script>");
+    expected("style", "<style>", "</style>");
+    assert!(policy.starts_with("default-src 'none'; "), "{policy}");
+    assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
+    // No other style or script.
+    assert_eq!((page.matches("<script").count(), page.matches("<style").count()), (1, 1));
+    assert!(!page.contains(" style=") && !page.contains(" onclick="));
+}
+
+#[tokio::test]
+async fn the_page_has_everything_inside_and_is_small() {
+    let page = page(&Pools::default()).await;
+    assert!(page.len() <= 40_000, "{} bytes", page.len());
+    let references = ["http:", "https:", " src=", "url(", "@import", "import(", "fetch(", "WebSocket"];
+    for reference in references {
+        assert!(!page.contains(reference), "{reference}");
+    }
+    let links: Vec<_> = page.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(
+        links.iter().all(|link| link.is_empty() || link.starts_with('#') || link.starts_with("data:")),
+        "{links:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_page_has_the_numbers_of_the_moment_without_its_script() {
+    let pools = Pools::default();
+    let release = hold(&pools);
+    let page = page(&pools).await;
+    let (markup, _) = page.split_once("<script>").unwrap();
+    let row = between(markup, "<a href=\"#pool-1\">cpu</a>", "</tr>");
+    assert!(row.contains(">working</td>"), "{row}");
+    assert!(markup.contains("<dd class=\"rest\" data-c=\"7\">1 of 30 permits</dd>"), "{markup}");
+    drop(release);
+}
+
+#[tokio::test]
+async fn it_is_read_only_and_has_one_path() {
+    let app = app(&Pools::default());
+    for path in ["/pools", "/pools/"] {
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
+            let (head, _) = ask(&app, method, path).await;
+            assert_eq!(
+                (head.status, &head.headers[ALLOW]),
+                (StatusCode::METHOD_NOT_ALLOWED, &"GET, HEAD".parse().unwrap())
+            );
+        }
+        let (get, page) = ask(&app, Method::GET, path).await;
+        let (head, nothing) = ask(&app, Method::HEAD, path).await;
+        assert_eq!((get.status, head.status, nothing.as_str()), (StatusCode::OK, StatusCode::OK, ""));
+        assert_eq!(get.headers[CONTENT_LENGTH], page.len().to_string().as_str());
+        assert_eq!(get.headers.len(), head.headers.len());
+    }
+    assert_eq!(ask(&app, Method::GET, "/pools/other").await.0.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_question_for_the_head_of_the_events_ends() {
+    let service = Dashboard::new(&Pools::default());
+    let request = Request::head("/").header(ACCEPT, "text/html;q=0.1, Text/Event-Stream;q=0.9").body(()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.headers()[CONTENT_TYPE], "text/event-stream");
+    assert!(soon(response.into_body().collect()).await.unwrap().to_bytes().is_empty());
+}
+
+#[tokio::test]
+async fn disabled_pools_have_a_page() {
+    assert!(page(&Pools::disabled()).await.contains("There are no pools"));
+}
+
+// === the events ===
+
+/// Waits for a frame that was made after this call: the one that comes next may have been on its way.
+async fn within_a_tick(viewer: &mut Viewer, is_so: impl Fn(&[String]) -> bool) -> Value {
+    let before = viewer.frame().await;
+    if is_so(&cells(&before, 1)) {
+        return before;
+    }
+    let after = viewer.frame().await;
+    assert!(is_so(&cells(&after, 1)), "{after}");
+    after
+}
+
+/// Runs tasks while somebody looks, and compares what the page shows with the stats.
+async fn the_frames_follow_the_stats(viewer: &mut Viewer, pools: &Pools) {
+    let history = viewer.history().await;
+    let first = viewer.frame().await;
+    assert_eq!(history["n"], first["n"]);
+    assert_eq!(history["pools"].as_array().unwrap().len(), 5);
+
+    let release = hold(pools);
+    let PoolStats { in_flight, active_threads, workers, .. } = pools.get(Cpu).unwrap().stats();
+    let frame = within_a_tick(viewer, |cells| {
+        (cells[6].as_str(), cells[9].as_str()) == (&in_flight.to_string(), &active_threads.to_string())
+            && cells[10].ends_with(&format!("{workers} of 30 threads"))
+    })
+    .await;
+    if cfg!(target_os = "linux") {
+        assert!(cells(&frame, 1)[10].starts_with("0 runnable · 1 blocked · "), "{frame}");
+    }
+    assert_eq!(frame["points"][1][3], 1.0, "{frame}");
+
+    drop(release);
+    for _ in 0..3 {
+        pools.run_in_pool(Cpu, || ()).await.unwrap();
+    }
+    let _panicked = pools.run_in_pool(Cpu, || panic!("a test of panics")).await;
+    let frame = within_a_tick(viewer, |cells| cells[6] == "0" && cells[18] == "failing").await;
+    assert_eq!(frame["pools"][1]["more"][0][1], "4 ok · 1 panicked");
+    assert!(frame["points"][1][6].as_f64().unwrap() > 0.0 && frame["points"][1][0].is_number(), "{frame}");
+    assert_eq!(frame["summary"], "cpu: failing");
+}
+
+#[tokio::test]
+async fn the_numbers_are_those_of_the_stats_within_one_tick_over_http1() {
+    let pools = Pools::default();
+    let server = start(&pools).await;
+    the_frames_follow_the_stats(&mut Viewer::http1(&server).await, &pools).await;
+}
+
+#[tokio::test]
+async fn the_numbers_are_those_of_the_stats_within_one_tick_over_http2() {
+    let pools = Pools::default();
+    let server = start(&pools).await;
+    the_frames_follow_the_stats(&mut Viewer::http2(&server).await, &pools).await;
+}
+
+#[tokio::test]
+async fn viewers_share_one_sampler_and_a_late_one_gets_the_history() {
+    let server = start(&Pools::default()).await;
+    let mut first = Viewer::http1(&server).await;
+    first.history().await;
+    let ticks: Vec<_> = [first.frame().await, first.frame().await, first.frame().await]
+        .map(|frame| frame["n"].as_u64().unwrap())
+        .into();
+    assert_eq!(ticks, [ticks[0], ticks[0] + 1, ticks[0] + 2]);
+    let mut second = Viewer::http2(&server).await;
+    let history = second.history().await;
+    let n = history["n"].as_u64().unwrap();
+    assert!(n >= ticks[2]);
+    let points = history["pools"][4][2].as_array().unwrap().len() as u64;
+    assert_eq!(points, n, "there is a point for each tick");
+    assert_eq!(second.frame().await["n"], n);
+    // The first one may be behind.
+    let mut next = first.next().await;
+    while !next.as_ref().unwrap().1.contains(&format!("{{\"n\":{},", n + 1)) {
+        next = first.next().await;
+    }
+    assert_eq!(second.next().await, next);
+}
+
+#[tokio::test]
+async fn a_drain_ends_the_events_and_they_delay_no_shutdown() {
+    let pools = Pools::default();
+    let mut server = start(&pools).await;
+    let mut viewers = [Viewer::http1(&server).await, Viewer::http2(&server).await];
+    for viewer in &mut viewers {
+        viewer.history().await;
+        viewer.frame().await;
+    }
+    let begun = Instant::now();
+    server.stop();
+    for viewer in &mut viewers {
+        let mut last = viewer.next().await.unwrap();
+        while let Some(next) = viewer.next().await {
+            last = next;
+        }
+        assert_eq!(last, Event("drain".to_owned(), String::new()));
+    }
+    let report = server.report().await;
+    assert_eq!((report.connections_cut_off, report.requests_cut_off), (0, 0), "{report:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "it waited for the timeout");
+}
+
+#[tokio::test]
+async fn no_events_begin_during_a_drain_but_the_page_is_there() {
+    let pools = Pools::default();
+    let app = app(&pools);
+    pools.announce_drain();
+    let request = Request::get("/pools").header(ACCEPT, "text/event-stream").body(axum::body::Body::empty()).unwrap();
+    assert_eq!(app.clone().oneshot(request).await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(ask(&app, Method::GET, "/pools").await.0.status, StatusCode::OK);
+}
+
+// === the tasks ===
+
+#[tokio::test]
+async fn running_tasks_are_listed_oldest_first_with_what_their_threads_do() {
+    let pools = verbose(true);
+    let release = hold(&pools);
+    let awaits = pools.submit_to_pool(Io, std::future::pending::<()>()).unwrap();
+    while pools.get(Io).unwrap().stats().active_tasks.first().is_none_or(|task| task.thread.is_some()) {
+        tokio::task::yield_now().await;
+    }
+    let server = start(&pools).await;
+    let mut viewer = Viewer::http1(&server).await;
+    viewer.history().await;
+    let frame = viewer.frame().await;
+    let tasks = frame["tasks"].as_array().unwrap();
+    let shown: Vec<_> =
+        tasks.iter().map(|task| (task["task"].as_str().unwrap(), task["does"].as_str().unwrap())).collect();
+    if cfg!(target_os = "linux") {
+        // Where the kernel hides the function that a thread waits in, the thread is blocked.
+        assert!(shown[0].1.starts_with("waits for a lock") || shown[0].1 == "is blocked", "{shown:?}");
+        assert_eq!(shown[1].1, "awaits");
+    }
+    assert_eq!([shown[0].0, shown[1].0], ["cpu #1", "io #1"]);
+    assert!(tasks[0]["function"].as_str().unwrap().contains("hold"), "{tasks:?}");
+    assert!(tasks.iter().all(|task| task["stuck"] == false));
+    drop((release, awaits));
+}
+
+#[tokio::test]
+async fn functions_are_not_shown_unless_verbose_is_on() {
+    let pools = verbose(false);
+    let release = hold(&pools);
+    let page = page(&pools).await;
+    assert!(!page.contains("hold") && page.contains("while general.verbose is on"));
+    drop(release);
+}
