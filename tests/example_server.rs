@@ -37,6 +37,9 @@ async fn each_route_does_its_work() {
     let health = client.get("/health").await;
     assert_eq!((health.status, health.json()), (StatusCode::OK, json!({ "status": "ok" })));
 
+    let dashboard = client.get("/").await;
+    assert_eq!((dashboard.status, dashboard.header("content-type")), (StatusCode::OK, "text/html; charset=utf-8"));
+
     let hash = client.post("/v1/hash", &json!({ "password": "correct horse" })).await.ok()["hash"].clone();
     assert!(hash.as_str().is_some_and(|hash| hash.starts_with("$argon2id$")), "{hash}");
     for (password, valid) in [("correct horse", true), ("wrong horse", false)] {

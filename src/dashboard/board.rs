@@ -110,7 +110,7 @@ impl Board {
     pub(super) fn events(&self) -> Events {
         let state = &mut *lock(&self.state);
         self.look(state);
-        let State { n, series, view, rendered } = state;
+        let State { n, series, view, rendered, .. } = state;
         let first = rendered.history.get_or_insert_with(|| {
             let mut text = event::history(*n, &self.page, series.iter());
             let view = view.as_ref().expect("somebody looks");

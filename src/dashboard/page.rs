@@ -11,7 +11,7 @@ const SCRIPT: &str = include_str!("page/script.js");
 /// of a style or a script that has changed.
 pub(super) const POLICY: &str = "default-src 'none'; \
     script-src 'sha256-nPHx8JS3rZvgbpCVYC/bMtx33PvYgXjeELKTZFxIlF0='; \
-    style-src 'sha256-Fk4f53B3UsbOl2kocxEyY4ofKODJ9Cc454yZrQ4U4Gk='; \
+    style-src 'sha256-RIiUed3z1r8Zy+p7Gjwjl0PXmzi1YUSpvfXHItBlr6I='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
 /// The text by which a page that is open notices that the server has another one.

@@ -1,7 +1,7 @@
 //! How long tasks waited, counted by length in one histogram for each worker.
 //!
 //! Only its worker writes a histogram, so counting a wait is a load and a store of a cache line that no other thread
-//! writes: about a nanosecond, and no contention. A reader adds the histograms up.
+//! writes: about two nanoseconds, and no contention. A reader adds the histograms up.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

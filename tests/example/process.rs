@@ -111,6 +111,8 @@ impl Example {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("the server ended at its start");
         let address = line.strip_prefix("listening on http://").expect(&line).parse().unwrap();
+        let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap_or_default();
+        assert_eq!(line, format!("the pools, live: http://{address}/"));
         Self { child, address }
     }
 

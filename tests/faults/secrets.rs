@@ -50,6 +50,7 @@ async fn no_endpoint_answer_or_log_shows_a_query_a_header_or_a_body() {
     until_pool(&client, "db", "the first has begun", |db| db["active_tasks"] != json!([])).await;
     let (status, refusal) = Raw::connect(server.address()).await.exchange(secret_note()).await;
     assert_eq!(status, 503);
+    let page = client.get("/").await.text();
     let stats = client.get("/health/thread-pools").await.text();
     let metrics = client.get("/metrics").await.text();
     let ready = client.get("/health/thread-pools/ready").await.text();
@@ -65,8 +66,9 @@ async fn no_endpoint_answer_or_log_shows_a_query_a_header_or_a_body() {
 
     // The log shows the method and the path.
     assert!(stats.contains("POST /v1/notes\""), "{stats}");
+    assert!(page.contains("<td>POST /v1/notes</td>"), "{page}");
     assert!(log.contains("Submitting 'POST /v1/notes'") && log.contains(": POST /v1/notes (running for"), "{log}");
-    for shown in [refusal, stats, metrics, ready, answers, log] {
+    for shown in [refusal, page, stats, metrics, ready, answers, log] {
         assert!(!shown.contains("secret"), "{shown}");
     }
 }
@@ -84,6 +86,7 @@ async fn without_verbose_strangers_see_readiness_and_numbers_and_no_task() {
     }
     assert_eq!(client.get("/health").await.ok(), json!({ "status": "ok" }));
     assert_eq!(client.get("/health/thread-pools/ready").await.ok(), json!({ "ready": true, "pools": {} }));
+    assert!(!client.get("/").await.text().contains("notes"));
     assert_only_pools_and_results(&client.get("/metrics").await.text());
     server.stop().await;
     let log = std::fs::read_to_string(log).unwrap();
