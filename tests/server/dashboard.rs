@@ -243,11 +243,15 @@ async fn the_frames_follow_the_stats(viewer: &mut Viewer, pools: &Pools) {
 
     let release = hold(pools);
     let PoolStats { in_flight, active_threads, workers, .. } = pools.get(Cpu).unwrap().stats();
-    let frame = within_a_tick(viewer, |cells| {
+    let mut frame = within_a_tick(viewer, |cells| {
         (cells[6].as_str(), cells[9].as_str()) == (&in_flight.to_string(), &active_threads.to_string())
             && cells[10].ends_with(&format!("{workers} of 30 threads"))
     })
     .await;
+    // It has begun, and may not have come to its wait.
+    while cfg!(target_os = "linux") && cells(&frame, 1)[10].starts_with("1 runnable · 0 blocked · ") {
+        frame = viewer.frame().await;
+    }
     if cfg!(target_os = "linux") {
         assert!(cells(&frame, 1)[10].starts_with("0 runnable · 1 blocked · "), "{frame}");
     }
@@ -348,7 +352,11 @@ async fn running_tasks_are_listed_oldest_first_with_what_their_threads_do() {
     let server = start(&pools).await;
     let mut viewer = Viewer::http1(&server).await;
     viewer.history().await;
-    let frame = viewer.frame().await;
+    let mut frame = viewer.frame().await;
+    // It has begun, and may not have come to its wait.
+    while frame["tasks"][0]["does"] == "computes" {
+        frame = viewer.frame().await;
+    }
     let tasks = frame["tasks"].as_array().unwrap();
     let shown: Vec<_> =
         tasks.iter().map(|task| (task["task"].as_str().unwrap(), task["does"].as_str().unwrap())).collect();
@@ -358,7 +366,7 @@ async fn running_tasks_are_listed_oldest_first_with_what_their_threads_do() {
         assert_eq!(shown[1].1, "awaits");
     }
     assert_eq!([shown[0].0, shown[1].0], ["cpu #1", "io #1"]);
-    assert!(tasks[0]["function"].as_str().unwrap().contains("hold"), "{tasks:?}");
+    assert!(tasks[0]["function"].as_str().unwrap().starts_with("tests/server/dashboard.rs:"), "{tasks:?}");
     assert!(tasks.iter().all(|task| task["stuck"] == false));
     drop((release, awaits));
 }
@@ -368,6 +376,6 @@ async fn functions_are_not_shown_unless_verbose_is_on() {
     let pools = verbose(false);
     let release = hold(&pools);
     let page = page(&pools).await;
-    assert!(!page.contains("hold") && page.contains("while general.verbose is on"));
+    assert!(!page.contains("dashboard.rs:") && page.contains("while general.verbose is on"));
     drop(release);
 }
