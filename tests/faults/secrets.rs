@@ -50,7 +50,6 @@ async fn no_endpoint_answer_or_log_shows_a_query_a_header_or_a_body() {
     until_pool(&client, "db", "the first has begun", |db| db["active_tasks"] != json!([])).await;
     let (status, refusal) = Raw::connect(server.address()).await.exchange(secret_note()).await;
     assert_eq!(status, 503);
-    let page = client.get("/").await.text();
     let stats = client.get("/health/thread-pools").await.text();
     let metrics = client.get("/metrics").await.text();
     let ready = client.get("/health/thread-pools/ready").await.text();
@@ -66,9 +65,8 @@ async fn no_endpoint_answer_or_log_shows_a_query_a_header_or_a_body() {
 
     // The log shows the method and the path.
     assert!(stats.contains("POST /v1/notes\""), "{stats}");
-    assert!(page.contains("<td>POST /v1/notes</td>"), "{page}");
     assert!(log.contains("Submitting 'POST /v1/notes'") && log.contains(": POST /v1/notes (running for"), "{log}");
-    for shown in [refusal, page, stats, metrics, ready, answers, log] {
+    for shown in [refusal, stats, metrics, ready, answers, log] {
         assert!(!shown.contains("secret"), "{shown}");
     }
 }
@@ -86,7 +84,6 @@ async fn without_verbose_strangers_see_readiness_and_numbers_and_no_task() {
     }
     assert_eq!(client.get("/health").await.ok(), json!({ "status": "ok" }));
     assert_eq!(client.get("/health/thread-pools/ready").await.ok(), json!({ "ready": true, "pools": {} }));
-    assert!(!client.get("/").await.text().contains("notes"));
     assert_only_pools_and_results(&client.get("/metrics").await.text());
     server.stop().await;
     let log = std::fs::read_to_string(log).unwrap();
@@ -94,20 +91,20 @@ async fn without_verbose_strangers_see_readiness_and_numbers_and_no_task() {
     assert!(!log.contains("notes"), "{log}");
 }
 
-/// All metrics belong to the pools, to the bodies of their requests, or to the load of the process. Their labels are pool
-/// names, results, states of slots and the bounds of histograms.
+/// All metrics belong to the pools, or to the bodies of their requests, or are the load of the process. Their labels are pool names, results,
+/// states of slots and the bounds of histograms.
 fn assert_only_pools_and_results(metrics: &str) {
     let series = || metrics.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let of_the_process =
-        |line: &&str| line.starts_with("workload_request_body_bytes") || line.starts_with("workload_load_ratio");
-    assert!(series().all(|line| line.starts_with("workload_pool_") || of_the_process(&line)), "{metrics}");
-    let of_pools = series().filter(|line| !of_the_process(line));
+    let of_bodies =
+        |line: &&str| line.starts_with("workload_request_body_bytes") || line.starts_with("workload_load_ratio ");
+    assert!(series().all(|line| line.starts_with("workload_pool_") || of_bodies(&line)), "{metrics}");
+    let of_pools = series().filter(|line| !of_bodies(line));
     let labels = of_pools.flat_map(|line| line.split(['{', '}']).nth(1).unwrap().split(','));
     let labels: BTreeSet<_> = labels.filter(|label| !label.starts_with("le=")).collect();
     let pools = ["cpu", "db", "embedding", "inference", "io"].map(|name| format!("pool=\"{name}\""));
     let results = ["cancelled", "error", "expired", "ok", "panicked", "rejected", "shed", "stalled"];
     let results = results.map(|result| format!("result=\"{result}\""));
-    let states = ["idle", "in_use", "loading"].map(|state| format!("state=\"{state}\""));
+    let states = ["idle", "in_use", "loading"].map(|name| format!("state=\"{name}\""));
     assert!(labels.iter().eq(pools.iter().chain(&results).chain(&states)), "{labels:?}");
 }
 
