@@ -424,7 +424,7 @@ impl<T> Dispatch<T> {
     pub(crate) fn backlog(&self) -> Backlog {
         let state = self.lock();
         let (tasks, run) = (state.admission.in_flight() + state.admission.queued(), state.admission.mean_run());
-        Backlog { tasks, limit: state.admission.limit(), run }
+        Backlog { tasks, limit: state.admission.limit(), run: run.unwrap_or_default() }
     }
 
     /// What was asked of the pool so far, the time of all polls, and the workers' threads.

@@ -70,10 +70,10 @@ mod rollout;
 #[allow(clippy::module_inception, reason = "it has the type that the module is named after")]
 mod slots;
 mod stack;
-#[cfg(test)]
-mod tests;
 mod swap;
 mod take;
+#[cfg(test)]
+mod tests;
 
 pub use self::builder::{BuildError, SlotsBuilder};
 pub use self::guard::SlotGuard;

@@ -112,12 +112,6 @@ impl<T> Admission<T> {
         }
     }
 
-    /// How long tasks execute in the mean; zero while that is not known.
-    #[must_use]
-    pub fn mean_run(&self) -> Duration {
-        Duration::from_nanos(self.run.known().unwrap_or_default() as u64)
-    }
-
     /// Whether the queue is full. Queued tasks that have a free permit, and only wait for a worker, do not count.
     pub(super) fn is_full(&self) -> bool {
         self.queued >= self.settings.capacity.saturating_add(self.free_permits())
