@@ -71,7 +71,6 @@ pub(crate) fn lock_publishing() -> PublishGuard {
 
 /// One reading of the slots and models of a pool, each kind added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read only by the metrics"))]
 pub(crate) struct HoldingsReading {
     pub(crate) slots: Option<SlotsReading>,
     pub(crate) models: Option<ModelsReading>,
@@ -79,7 +78,6 @@ pub(crate) struct HoldingsReading {
 
 /// The slots of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read only by the metrics"))]
 pub(crate) struct SlotsReading {
     pub(crate) idle: usize,
     pub(crate) in_use: usize,
@@ -90,7 +88,6 @@ pub(crate) struct SlotsReading {
 
 /// The models of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read only by the metrics"))]
 pub(crate) struct ModelsReading {
     pub(crate) loaded: usize,
     pub(crate) bytes: u64,

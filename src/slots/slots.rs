@@ -29,7 +29,7 @@ impl<T: Send + 'static> Slots<T> {
     /// The task is submitted when the future is first polled. It is queued, shed, cancelled and counted like every other
     /// task; [`run_with`](Self::run_with) sets its deadline, priority and caller. The worker then takes a value: the one
     /// that was used last, or a new one. If the closure panics, the value is dropped, unless
-    /// [`keep_on_panic`](SlotsBuilder::keep_on_panic) is set.
+    /// [`keep_on_panic`](super::SlotsBuilder::keep_on_panic) is set.
     ///
     /// # Errors
     ///
