@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
-use tower::ServiceExt;
+use tower::{ServiceBuilder, ServiceExt};
 use tower_offload::pool::TaskOptions;
 use tower_offload::{Deadline, PoolConfig};
 
@@ -22,6 +22,7 @@ use crate::ways;
 const NO_DEADLINES: &str = "ours, without deadlines";
 const TOWER_BATCH: &str = "tower-batch, window of 5 ms";
 const CONTROL: &str = "tower-batch-control, window of 5 ms";
+const SHED: &str = "LoadShed + tower-batch";
 const WINDOW: Duration = Duration::from_millis(5);
 /// An answer is good if it comes within this time; after it, the caller is gone.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -59,7 +60,7 @@ pub fn run(harness: &mut Harness) {
             text: "at least 97 % of what full batches could answer",
             reached: |medians| medians.of(OURS, 0) >= 97.0,
         };
-        let kinds = [OURS, NO_DEADLINES, TOWER_BATCH, CONTROL];
+        let kinds = [OURS, NO_DEADLINES, TOWER_BATCH, CONTROL, SHED];
         let cases = kinds.map(|kind| case(&runtime, kind, 4.0, span, overload)).into();
         harness.run(Scenario { name: name.into(), columns: &columns, cases, baseline: OURS, target: Some(target) });
     }
@@ -125,6 +126,10 @@ fn case<'a>(
         let sample = match kind {
             TOWER_BATCH => {
                 let batch = tower_batch(function, MAX_ITEMS, WINDOW);
+                arrivals.run(move |_| batch.clone().oneshot(Item::default()))
+            }
+            SHED => {
+                let batch = ServiceBuilder::new().load_shed().service(tower_batch(function, MAX_ITEMS, WINDOW));
                 arrivals.run(move |_| batch.clone().oneshot(Item::default()))
             }
             CONTROL => {

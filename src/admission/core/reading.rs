@@ -47,6 +47,12 @@ impl<T> Admission<T> {
         waits.max().unwrap_or_default()
     }
 
+    /// The mean time that the latest tasks executed; `None` before the first end.
+    #[must_use]
+    pub fn mean_run(&self) -> Option<Duration> {
+        self.run.known().map(|nanos| Duration::from_nanos(nanos as u64))
+    }
+
     /// When a caller that was refused now should come again: how long the tasks that wait take to start at the present
     /// rate, and up to half of that on top.
     pub fn retry_after(&mut self, now: Timestamp) -> Duration {

@@ -171,7 +171,7 @@ impl<T> State<T> {
             workers_max: self.workers.max,
             active: self.workers.active,
             oldest_wait: self.admission.oldest_wait(now),
-            mean_run: Some(self.admission.mean_run()).filter(|mean| !mean.is_zero()),
+            mean_run: self.admission.mean_run(),
         }
     }
 }
