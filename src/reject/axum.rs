@@ -3,11 +3,12 @@
 use axum_core::body::Body;
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use serde_json::json;
 
 use super::format::problem;
-use crate::error::{Panic, Reason, Rejection, TaskError, UnknownPool};
+use super::retry_after::seconds;
+use crate::error::{Panic, Reason, Rejection, SlotError, TaskError, UnknownPool};
 
 /// The problem document that a [`PoolLayer`](crate::PoolLayer) would answer with.
 ///
@@ -45,16 +46,8 @@ impl IntoResponse for UnknownPool {
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl IntoResponse for Panic {
     fn into_response(self) -> Response {
-        let status = StatusCode::INTERNAL_SERVER_ERROR;
-        let document = json!({
-            "type": "about:blank",
-            "title": status.canonical_reason(),
-            "status": status.as_u16(),
-            "detail": "the task panicked",
-            "reason": Reason::Panicked.as_str(),
-            "started": true,
-        });
-        (status, [(CONTENT_TYPE, "application/problem+json")], document.to_string()).into_response()
+        let reason = Some(Reason::Panicked.as_str());
+        document(StatusCode::INTERNAL_SERVER_ERROR, "the task panicked", reason)
     }
 }
 
@@ -68,4 +61,38 @@ impl IntoResponse for TaskError {
             Self::UnknownPool(unknown) => unknown.into_response(),
         }
     }
+}
+
+/// A value that could not be made is a status of 503, and a wrong use of the slots 500. The error goes to nobody else: log
+/// it.
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl IntoResponse for SlotError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Task(error) => error.into_response(),
+            Self::Make(error) => {
+                let mut response = document(StatusCode::SERVICE_UNAVAILABLE, "a value could not be made", None);
+                if let Some(wait) = error.retry_after() {
+                    response.headers_mut().insert(RETRY_AFTER, seconds(wait).into());
+                }
+                response
+            }
+            _ => document(StatusCode::INTERNAL_SERVER_ERROR, "the slots cannot be used here", None),
+        }
+    }
+}
+
+/// A problem document of a task that started.
+fn document(status: StatusCode, detail: &str, reason: Option<&str>) -> Response {
+    let mut document = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": detail,
+        "started": true,
+    });
+    if let Some(reason) = reason {
+        document["reason"] = reason.into();
+    }
+    (status, [(CONTENT_TYPE, "application/problem+json")], document.to_string()).into_response()
 }

@@ -5,7 +5,7 @@ use tonic::{Code, Status};
 
 use super::reason::{GrpcCode, answer_to};
 use super::retry_after::{GRPC_PUSHBACK, millis};
-use crate::error::{Reason, Rejection, TaskError, UnknownPool};
+use crate::error::{Reason, Rejection, SlotError, TaskError, UnknownPool};
 
 /// The status that a [`PoolLayer`](crate::PoolLayer) would answer with.
 ///
@@ -46,6 +46,18 @@ impl From<TaskError> for Status {
             TaskError::Rejected(rejection) | TaskError::CutOff(rejection) => rejection.into(),
             TaskError::Panicked(_) => Self::internal("the task panicked"),
             TaskError::UnknownPool(unknown) => unknown.into(),
+        }
+    }
+}
+
+/// A value that could not be made is `UNAVAILABLE`, and a wrong use of the slots `INTERNAL`, both without the error.
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+impl From<SlotError> for Status {
+    fn from(error: SlotError) -> Self {
+        match error {
+            SlotError::Task(error) => error.into(),
+            SlotError::Make(_) => Self::unavailable("a value could not be made"),
+            _ => Self::internal("the slots cannot be used here"),
         }
     }
 }

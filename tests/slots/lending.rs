@@ -249,3 +249,22 @@ async fn disabled_pools_lend_values_on_the_thread_that_awaits_them() {
     assert!(swapped.unwrap().unwrap().is_complete());
     assert_eq!(slots.run(|value| value.version).await.unwrap(), 2);
 }
+
+#[tokio::test]
+async fn an_error_of_slots_is_a_response_that_does_not_show_why() {
+    use axum::response::IntoResponse;
+    let pools = Pools::default();
+    let slots = Slots::builder(&pools, "cpu").make(|| Err::<u8, _>("the secret file is missing")).build_lazy().unwrap();
+    let outside = slots.here(|_value| ()).unwrap_err().into_response();
+    assert_eq!(outside.status(), 500);
+    let error = slots.run(|_value| ()).await.unwrap_err();
+    let status = tonic::Status::from(slots.run(|_value| ()).await.unwrap_err());
+    assert_eq!((status.code(), status.message()), (tonic::Code::Unavailable, "a value could not be made"));
+    let response = error.into_response();
+    assert_eq!(
+        (response.status().as_u16(), response.headers()["content-type"].to_str().unwrap()),
+        (503, "application/problem+json")
+    );
+    let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+    assert!(!String::from_utf8_lossy(&body).contains("secret"), "{body:?}");
+}
