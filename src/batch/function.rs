@@ -64,8 +64,12 @@ impl<I, O, E> Function<I, O, E> {
 
     /// How many items of one list are in the pool at once, queued or in flight.
     pub(super) fn window(&self) -> usize {
-        let half = self.pool.as_ref().map_or(1, |pool| pool.queue_capacity() / 2);
-        half.max(self.limits.max_items).max(1)
+        self.pool.as_ref().map_or(1, |pool| pool.queue_capacity() / 2).max(1)
+    }
+
+    /// Whether no other item of this group is in the pool, so that nothing can share a batch with its only one.
+    pub(super) fn is_only_one(&self, group: &Arc<Group>) -> bool {
+        matches!(self.grouping, Grouping::By(_)) && Arc::strong_count(group) == 1
     }
 
     /// Logs, once, that an item was submitted inside of a task of the pool.

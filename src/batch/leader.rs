@@ -12,7 +12,7 @@ use super::item::{Item, ItemResult, Ride, Turn};
 use super::run::{Ran, run};
 use crate::admission::Timestamp;
 use crate::error::TaskError;
-use crate::pool::{BatchItem, BatchResult, CurrentTask, Rider, TaskFuture};
+use crate::pool::{BatchItem, BatchResult, CurrentTask, Rider, Riders, TaskFuture};
 
 /// The future of the task of one item.
 pub(super) struct ItemTask<I, O, E> {
@@ -21,14 +21,14 @@ pub(super) struct ItemTask<I, O, E> {
 }
 
 /// The tasks that ride with a leader, and their items.
-type Riders<I, O, E> = Vec<(Rider, Arc<Item<I, O, E>>)>;
+type Joined<I, O, E> = Vec<(Rider, Arc<Item<I, O, E>>)>;
 
 /// A batch that runs.
 struct Leader<I, O, E> {
     task: CurrentTask,
     started: Timestamp,
     running: Pin<Box<dyn Future<Output = Ran<O, E>> + Send>>,
-    riders: Riders<I, O, E>,
+    riders: Joined<I, O, E>,
     weight: u64,
     ended: bool,
 }
@@ -85,7 +85,8 @@ where
     /// Takes the tasks that join the batch, and begins it. `None` if the callers of all its items have left.
     fn form(item: &Arc<Item<I, O, E>>, first: I, ride: &Arc<Ride<O, E>>) -> Option<Self> {
         let task = CurrentTask::get()?;
-        let mut riders = task.take_riders(item.function.limits);
+        let alone = item.function.is_only_one(&item.group);
+        let mut riders = if alone { Riders::default() } else { task.take_riders(item.function.limits) };
         let (mut items, mut weight) = (vec![first], item.weight);
         let mut joined = Vec::new();
         riders.tasks.retain(|rider| {

@@ -122,8 +122,8 @@ where
     /// Clone the batch for it, as for `oneshot`. The method takes the batch itself because `tower::ServiceExt` has one of
     /// this name that does, and would be chosen otherwise.
     ///
-    /// Of a list that is longer than half of the pool's queue, the rest waits outside of it, so that a long list does
-    /// not keep others out.
+    /// Of a list that is longer than half of the pool's queue, the rest waits outside of it, so that a long list neither
+    /// overfills the queue nor keeps others out. If others fill it, items are rejected as single ones are.
     pub async fn call_all(self, items: impl IntoIterator<Item = I>) -> Vec<Result<O, BatchError<E>>> {
         self.call_all_with(TaskOptions::new(), items).await
     }

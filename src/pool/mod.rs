@@ -89,7 +89,7 @@ pub(crate) use self::item::BatchItem;
 pub(crate) use self::limits::current_deadline;
 pub(crate) use self::local::is_worker;
 pub(crate) use self::open_stream::{FrameTimes, OpenStream};
-pub(crate) use self::rider::Rider;
+pub(crate) use self::rider::{Rider, Riders};
 pub(crate) use self::shared::{Hooks, Plan, WorkerHooks};
 pub(crate) use self::stats::ratio;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};

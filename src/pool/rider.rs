@@ -18,7 +18,7 @@ use crate::error::{Reason, Rejection};
 pub(crate) struct Rider(TaskRef);
 
 /// The tasks that a leader took, and what is known of the batch.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Riders {
     pub(crate) tasks: Vec<Rider>,
     cut: bool,
@@ -33,7 +33,7 @@ impl CurrentTask {
     /// Takes the queued tasks that join a batch of this task. Empty unless this task is an item of a batch.
     pub(crate) fn take_riders(&self, limits: BatchLimits) -> Riders {
         let task = self.task();
-        let mut riders = Riders { tasks: Vec::new(), cut: false };
+        let mut riders = Riders::default();
         let Some(item) = &task.head().item else { return riders };
         let now = self.now();
         let properties = item.properties(task.head().deadline);

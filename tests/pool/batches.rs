@@ -452,6 +452,16 @@ fn a_list_has_its_results_in_order_however_long_it_is() {
 }
 
 #[test]
+fn a_list_does_not_overfill_the_queue() {
+    for (capacity, max_items) in [(0, 1000), (1, 1000), (10, 1000), (10, 1)] {
+        let pools = pools("batch", PoolConfig::new(1).queue_capacity(capacity));
+        let (batch, _) = echo(&pools, max_items);
+        let results = tokio_test::block_on(batch.call_all(0..1000));
+        assert!(results.iter().all(Result::is_ok), "queue of {capacity}, batches of {max_items}");
+    }
+}
+
+#[test]
 fn an_item_that_would_miss_its_deadline_even_alone_never_starts() {
     let pools = one_worker();
     let seen = Seen::default();
