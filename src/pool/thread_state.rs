@@ -72,12 +72,14 @@ pub(super) fn cpu_time(_thread: ThreadId) -> Option<Duration> {
 }
 
 /// The first number is the time on a core, in nanoseconds.
+#[cfg(any(target_os = "linux", test))]
 fn scheduled(schedstat: &[u8]) -> Option<Duration> {
     let text = std::str::from_utf8(schedstat).ok()?;
     text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
 /// Times in user mode and in the kernel: the twelfth and thirteenth field after the name.
+#[cfg(any(target_os = "linux", test))]
 fn ticks_in(stat: &[u8]) -> Option<u64> {
     let name_ends = stat.iter().rposition(|&byte| byte == b')')?;
     let text = std::str::from_utf8(&stat[name_ends + 1..]).ok()?;
@@ -86,6 +88,7 @@ fn ticks_in(stat: &[u8]) -> Option<u64> {
 }
 
 /// Linux shows times to programs in hundredths of a second on every architecture that Rust supports.
+#[cfg(any(target_os = "linux", test))]
 fn of_ticks(ticks: u64) -> Duration {
     Duration::from_millis(ticks * 10)
 }

@@ -13,7 +13,6 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
-use tracing::debug;
 
 use super::activity::Protocol;
 use super::connections::{Connection, Order, Registration, Side};
@@ -78,7 +77,7 @@ impl<Io: 'static> Socket<Io> {
         if let Some(socket) = (self.socket)(&self.io).downcast_ref::<TcpStream>()
             && let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT)
         {
-            debug!(target: "tower_offload", %error, "cannot set TCP_NOTSENT_LOWAT");
+            tracing::debug!(target: "tower_offload", %error, "cannot set TCP_NOTSENT_LOWAT");
         }
     }
 
