@@ -130,7 +130,6 @@ assert.match(await text(page, '#tasks tr th'), /^cpu #\d+$/);
 const drawn = await page.locator('.card').nth(1).locator('svg .line').evaluateAll((lines) => lines.map((line) => line.getAttribute('d').length));
 assert.ok(drawn.every((length) => length > 40), `lines are drawn: ${drawn}`);
 done(`overload: ${await text(page, '#summary')}`);
-await shoot(page, 'light');
 for (const colorScheme of ['light', 'dark']) {
   const shown = await open({ colorScheme });
   await live(shown);
