@@ -11,7 +11,7 @@ const SCRIPT: &str = include_str!("page/script.js");
 /// of a style or a script that has changed.
 pub(super) const POLICY: &str = "default-src 'none'; \
     script-src 'sha256-nPHx8JS3rZvgbpCVYC/bMtx33PvYgXjeELKTZFxIlF0='; \
-    style-src 'sha256-RIiUed3z1r8Zy+p7Gjwjl0PXmzi1YUSpvfXHItBlr6I='; \
+    style-src 'sha256-lquS6j1gSaOSd7r9PnwDUAx3ZXZev7zvK/juBn+JUtQ='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
 /// The text by which a page that is open notices that the server has another one.
@@ -48,7 +48,7 @@ pub(super) fn render(view: &View, identity: &str) -> String {
 <noscript><p>These are the numbers of the moment at which the page was loaded. <a href="">Load it again.</a></p></noscript>
 <section aria-labelledby="overview">
 <h2 id="overview">Overview</h2>
-<table>
+<table class="overview">
 <thead><tr><th scope="col">Pool</th><th scope="col">State</th><th scope="col" class="n">Wait p99</th><th scope="col" class="n">Queued</th><th scope="col" class="n">Load</th></tr></thead>
 <tbody>{overview}</tbody>
 </table>
