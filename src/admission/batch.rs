@@ -25,7 +25,7 @@ const DEVIATION_MEMORY: f64 = 16.0;
 const DEVIATIONS: f64 = 2.0;
 
 /// A prediction is too old once no batch has ended for this many times what it predicts for one of size one.
-const OLD: f64 = 16.0;
+const OLD: f64 = 4.0;
 
 /// The limits of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +91,8 @@ pub struct BatchTime {
     sums: [f64; 5],
     deviation: f64,
     last: Timestamp,
+    /// Whether a batch has ended.
+    warm: bool,
 }
 
 // === impl Growth ===
@@ -165,8 +167,12 @@ impl Prediction {
 // === impl BatchTime ===
 
 impl BatchTime {
-    /// Adds a batch of this weight that ended now.
+    /// Adds a batch of this weight that ended now. Nothing is learned from the first, which often loads or compiles
+    /// something that the others find ready.
     pub fn add(&mut self, now: Timestamp, weight: u64, took: Duration) {
+        if !std::mem::replace(&mut self.warm, true) {
+            return;
+        }
         let (x, y) = (weight as f64, nanos(took));
         for (sum, value) in self.sums.iter_mut().zip([1.0, x, y, x * x, x * y]) {
             *sum = sum.mul_add(1.0 - 1.0 / MEMORY, value);
@@ -231,6 +237,15 @@ mod tests {
         time
     }
 
+    #[test]
+    fn the_first_batch_teaches_nothing() {
+        let mut time = BatchTime::default();
+        time.add(at(1), 1, MS * 10_000);
+        assert!(time.predict(at(1)).is_none());
+        time.add(at(1), 1, MS * 5);
+        assert_eq!(ms(time.predict(at(1)).expect("it is known"), 1).round(), 5.0);
+    }
+
     fn ms(prediction: Prediction, weight: u64) -> f64 {
         prediction.of(weight).as_secs_f64() * 1e3
     }
@@ -273,7 +288,7 @@ mod tests {
     #[test]
     fn an_old_prediction_is_not_used() {
         let time = linear();
-        assert!(time.predict(at(80)).is_some() && time.predict(at(100)).is_none());
+        assert!(time.predict(at(20)).is_some() && time.predict(at(23)).is_none());
         assert!(BatchTime::default().predict(at(0)).is_none());
     }
 
