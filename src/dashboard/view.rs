@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_batches_slots_and_models_have_lines_where_there_are_any() {
+    fn what_a_pool_has_beside_tasks_has_lines_where_there_is_any() {
         let shown = |stats: &PoolStats, verbose| -> Vec<_> {
             let more = more(stats, verbose).into_iter();
             more.map(|(label, text)| format!("{label}: {text}").replace('\u{a0}', " ")).collect()
