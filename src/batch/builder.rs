@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::hash::Hash;
-use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,7 +12,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::Batch;
-use super::function::{BoxError, CallFuture, Function, Grouping, Weight, of_service};
+use super::function::{BoxError, CallFuture, Function, Grouping, Results, Weight, of_service};
 use super::group::{Group, Groups};
 use crate::admission::BatchLimits;
 use crate::error::UnknownPool;
@@ -29,11 +28,16 @@ pub struct BatchBuilder<I> {
     pool: Result<Option<Pool>, UnknownPool>,
     max_items: Option<usize>,
     max_weight: Option<u64>,
+    items: Items<I>,
+    name: Option<String>,
+    built_at: &'static Location<'static>,
+}
+
+/// What a batch knows of its items.
+struct Items<I> {
     weight: Option<Weight<I>>,
     grouping: Option<NewGrouping<I>>,
     copy: Option<fn(&I) -> I>,
-    name: Option<String>,
-    built_at: &'static Location<'static>,
 }
 
 /// Turns a service of lists into a [`Batch`]; built by [`BatchBuilder::layer`].
@@ -46,12 +50,9 @@ pub struct BatchLayer<I> {
 struct Settings<I> {
     pool: Option<Pool>,
     limits: BatchLimits,
-    weight: Option<Weight<I>>,
-    grouping: Option<NewGrouping<I>>,
-    copy: Option<fn(&I) -> I>,
+    items: Items<I>,
     name: Option<String>,
     built_at: &'static Location<'static>,
-    _items: PhantomData<fn(I)>,
 }
 
 /// Why a batch cannot be built.
@@ -78,9 +79,7 @@ impl<I: Send + 'static> BatchBuilder<I> {
             pool: pools.choose(pool),
             max_items: None,
             max_weight: None,
-            weight: None,
-            grouping: None,
-            copy: None,
+            items: Items { weight: None, grouping: None, copy: None },
             name: None,
             built_at: Location::caller(),
         }
@@ -98,7 +97,7 @@ impl<I: Send + 'static> BatchBuilder<I> {
     /// The time of a batch is then predicted from its weight instead of its number of items.
     pub fn max_weight(mut self, weight: u64, of: impl Fn(&I) -> u64 + Send + Sync + 'static) -> Self {
         self.max_weight = Some(weight);
-        self.weight = Some(Arc::new(of));
+        self.items.weight = Some(Arc::new(of));
         self
     }
 
@@ -110,7 +109,7 @@ impl<I: Send + 'static> BatchBuilder<I> {
         K: Eq + Hash + Send + 'static,
     {
         let key = Arc::new(key);
-        self.grouping = Some(Arc::new(move || {
+        self.items.grouping = Some(Arc::new(move || {
             let (key, groups) = (key.clone(), Groups::new());
             Grouping::By(Box::new(move |item| groups.of(key(item))))
         }));
@@ -125,7 +124,7 @@ impl<I: Send + 'static> BatchBuilder<I> {
     where
         I: Clone,
     {
-        self.copy = Some(I::clone);
+        self.items.copy = Some(I::clone);
         self
     }
 
@@ -147,10 +146,7 @@ impl<I: Send + 'static> BatchBuilder<I> {
         O: Send + 'static,
         E: Send + 'static,
     {
-        let settings = self.check()?;
-        let name = settings.name.clone().unwrap_or_else(|| function_name::<F>(false, settings.built_at));
-        let call = move |items| -> CallFuture<O, E> { Box::pin(std::future::ready(Ok(function(items)))) };
-        Ok(settings.batch(name, Box::new(call)))
+        self.blocking::<F, _, _>(move |items| Ok(function(items)))
     }
 
     /// The same for a function that gives a value for each item, or fails as a whole.
@@ -164,13 +160,10 @@ impl<I: Send + 'static> BatchBuilder<I> {
         X: Into<BoxError>,
         O: Send + 'static,
     {
-        let settings = self.check()?;
-        let name = settings.name.clone().unwrap_or_else(|| function_name::<F>(false, settings.built_at));
-        let call = move |items| -> CallFuture<O, Infallible> {
-            let results = function(items).map(|values| values.into_iter().map(Ok).collect());
-            Box::pin(std::future::ready(results.map_err(Into::into)))
-        };
-        Ok(settings.batch(name, Box::new(call)))
+        self.blocking::<F, _, _>(move |items| {
+            let values = function(items).map_err(Into::into)?;
+            Ok(values.into_iter().map(Ok).collect())
+        })
     }
 
     /// A batch of a service of lists, for example `tower::service_fn` of an async function. Each batch calls a clone of
@@ -216,10 +209,25 @@ impl<I: Send + 'static> BatchBuilder<I> {
         Ok(BatchLayer { settings: Arc::new(self.check()?) })
     }
 
+    /// A batch of a function that runs in the call. `F` has the name of the tasks.
+    fn blocking<F, O, E>(
+        self,
+        function: impl Fn(Vec<I>) -> Results<O, E> + Send + Sync + 'static,
+    ) -> Result<Batch<I, O, E>, BuildError>
+    where
+        O: Send + 'static,
+        E: Send + 'static,
+    {
+        let settings = self.check()?;
+        let name = settings.name.clone().unwrap_or_else(|| function_name::<F>(false, settings.built_at));
+        let call = move |items| -> CallFuture<O, E> { Box::pin(std::future::ready(function(items))) };
+        Ok(settings.batch(name, Box::new(call)))
+    }
+
     fn check(self) -> Result<Settings<I>, BuildError> {
         let pool = self.pool.map_err(BuildError::UnknownPool)?;
         let set = pool.as_ref().map(|pool| *pool.batch_settings()).unwrap_or_default();
-        if let (Some(pool), Some(_), None) = (&pool, set.max_weight, &self.weight) {
+        if let (Some(pool), Some(_), None) = (&pool, set.max_weight, &self.items.weight) {
             return Err(BuildError::NoWeight(pool.name().to_string()));
         }
         let limits = BatchLimits {
@@ -235,22 +243,13 @@ impl<I: Send + 'static> BatchBuilder<I> {
         if let Some(pool) = &pool {
             pool.has_batches();
         }
-        Ok(Settings {
-            pool,
-            limits,
-            weight: self.weight,
-            grouping: self.grouping,
-            copy: self.copy,
-            name: self.name,
-            built_at: self.built_at,
-            _items: PhantomData,
-        })
+        Ok(Settings { pool, limits, items: self.items, name: self.name, built_at: self.built_at })
     }
 }
 
 impl<I: Send + 'static> Settings<I> {
     fn batch<O, E>(&self, name: String, call: Box<dyn Fn(Vec<I>) -> CallFuture<O, E> + Send + Sync>) -> Batch<I, O, E> {
-        let Self { pool, limits, weight, grouping, copy, .. } = self;
+        let Self { pool, limits, items: Items { weight, grouping, copy }, .. } = self;
         // Each batch of a layer has groups of its own, so that its items share batches with no other service's.
         let grouping = grouping.as_ref().map_or_else(|| Grouping::All(Group::new()), |new| new());
         Batch {

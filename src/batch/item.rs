@@ -71,18 +71,12 @@ impl<I, O, E> Item<I, O, E> {
     }
 
     /// Joins a batch, unless the caller has left.
-    pub(super) fn join(&self, ride: &Arc<Ride<O, E>>) -> bool {
+    pub(super) fn join(&self, ride: &Arc<Ride<O, E>>) {
         let mut stage = lock(&self.stage);
-        match std::mem::replace(&mut *stage, Stage::Over) {
-            Stage::Queued(item) => {
-                *stage = Stage::Rides { item: Some(item), _ride: ride.clone() };
-                true
-            }
-            other => {
-                *stage = other;
-                false
-            }
-        }
+        *stage = match std::mem::replace(&mut *stage, Stage::Over) {
+            Stage::Queued(item) => Stage::Rides { item: Some(item), _ride: ride.clone() },
+            other => other,
+        };
     }
 
     /// Gives the item of a task that rides to the leader, unless the task has ended.

@@ -91,15 +91,10 @@ where
         let mut joined = Vec::new();
         riders.tasks.retain(|rider| {
             let Some(other) = rider.item().and_then(downcast::<I, O, E>) else { return false };
-            let given = other.join(ride).then(|| {
-                rider.begin();
-                other.give()
-            });
-            let Some(given) = given.flatten() else {
-                // Its caller has left, which ends it.
-                rider.begin();
-                return false;
-            };
+            other.join(ride);
+            // If its caller has left, this ends it.
+            rider.begin();
+            let Some(given) = other.give() else { return false };
             items.push(given);
             weight = weight.saturating_add(other.weight);
             joined.push(other);
