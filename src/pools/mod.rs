@@ -16,3 +16,5 @@ pub use self::builder::{BuildError, PoolsBuilder};
 pub use self::into_task::IntoTask;
 pub use self::observed::SlowRoute;
 pub use self::shutdown::{DrainReport, PoolDrain};
+
+pub(crate) use self::run::call_here;

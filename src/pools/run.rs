@@ -274,9 +274,14 @@ where
 /// Runs a task on this thread. As in a pool, its panic becomes an error.
 async fn run_here<F: Future>(task: F) -> Result<F::Output, TaskError> {
     let mut future = pin!(task);
-    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+    std::future::poll_fn(|cx| match call_here(|| future.as_mut().poll(cx)) {
         Ok(polled) => polled.map(Ok),
-        Err(payload) => Poll::Ready(Err(TaskError::Panicked(Panic::new(payload)))),
+        Err(error) => Poll::Ready(Err(error)),
     })
     .await
+}
+
+/// Calls a function on this thread. As in a pool, its panic becomes an error.
+pub(crate) fn call_here<R>(call: impl FnOnce() -> R) -> Result<R, TaskError> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| TaskError::Panicked(Panic::new(payload)))
 }

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 
 use super::guard::SlotGuard;
 use super::lender::Lender;
 use crate::admission::Outcome;
-use crate::error::{Panic, SlotError, TaskError};
+use crate::error::SlotError;
 use crate::pool::{Pool, SlotsStats, Submission, TaskOptions, function_name};
-use crate::pools::IntoTask;
+use crate::pools::{IntoTask, call_here};
 
 /// Values that belong to the permits of a pool: at most one for each task that may be in flight.
 ///
@@ -136,8 +136,7 @@ impl<T: Send + 'static> Slots<T> {
 
 /// Calls a closure with a value on this thread. As in a pool, its panic becomes an error.
 fn run_here<T: Send + 'static, R>(slots: &Lender<T>, call: impl FnOnce(&mut T) -> R) -> Result<R, SlotError> {
-    catch_unwind(AssertUnwindSafe(|| slots.lend(call)))
-        .unwrap_or_else(|payload| Err(TaskError::Panicked(Panic::new(payload)).into()))
+    call_here(|| slots.lend(call))?
 }
 
 /// A task that got no value counts as one that failed.

@@ -2,16 +2,16 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
 use super::inner::{Asked, Inner};
 use super::lease::ModelLease;
-use crate::error::{ModelError, Panic, Reason, TaskError};
+use crate::error::{ModelError, Reason};
 use crate::pool::{ModelsStats, Submission, TaskOptions, always_ok, current_deadline, function_name};
-use crate::pools::IntoTask;
+use crate::pools::{IntoTask, call_here};
 use crate::timer;
 
 /// Models by key, loaded when they are first needed, under a budget of bytes.
@@ -68,10 +68,7 @@ impl<M: Send + Sync + 'static> Models<M> {
         async move {
             let lease = lease.await?;
             let task = move || task(&lease);
-            let Some(pool) = pool else {
-                let called = catch_unwind(AssertUnwindSafe(task));
-                return called.map_err(|payload| TaskError::Panicked(Panic::new(payload)).into());
-            };
+            let Some(pool) = pool else { return Ok(call_here(task)?) };
             let function = move || function_name::<F>(false, submitted_at);
             let future = IntoTask::into_task(task);
             let submission =
