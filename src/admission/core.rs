@@ -16,11 +16,10 @@ use super::drain_rate::DrainRate;
 use super::limiter::Limiter;
 use super::mean::Mean;
 use super::occupancy::Occupancy;
-use super::permits::Permits;
 use super::priority_queue::PriorityQueue;
 use super::random::Random;
 use super::settings::{Discipline, Limit, Offer, Settings};
-use super::slab::{Key, NONE, Slab, State, UNSHARED};
+use super::slab::{Key, Slab, State, UNSHARED};
 use super::timestamp::{Timestamp, nanos};
 use crate::error::Reason;
 
@@ -100,7 +99,8 @@ pub struct Admission<T> {
     /// The queued tasks whose deadline comes before the queue timeout.
     deadlines: BTreeSet<(Timestamp, u32)>,
     queued: usize,
-    permits: Permits,
+    /// How many permits are in use.
+    permits: usize,
     /// How many tasks are in flight without a permit of theirs, inside the permit of another task.
     without_permit: usize,
     limiter: Limiter,
@@ -130,7 +130,7 @@ impl<T> Admission<T> {
             levels: PriorityQueue::new(),
             deadlines: BTreeSet::new(),
             queued: 0,
-            permits: Permits::default(),
+            permits: 0,
             without_permit: 0,
             limiter: Limiter::new(settings.limit),
             run: Mean::new(MEMORY),
@@ -153,7 +153,7 @@ impl<T> Admission<T> {
     ///
     /// The reason of a refusal; nothing is kept of the task but its count.
     pub fn offer(&mut self, now: Timestamp, offer: Offer, evicted: &mut Vec<Evicted<T>>) -> Result<Admitted, Reason> {
-        let may_start = self.queued == 0 && self.permits.in_use() < self.limiter.current();
+        let may_start = self.queued == 0 && self.permits < self.limiter.current();
         self.decide(now, offer, may_start, evicted)
     }
 
@@ -257,11 +257,11 @@ impl<T> Admission<T> {
         self.pass(now);
         let Some(index) = self.slab.find(key, State::InFlight) else { return false };
         self.counts.finished(finish.outcome);
-        if self.slab.at(index).permit == NONE {
+        if self.slab.at(index).has_permit {
+            self.finish_permitted(now, index, finish);
+        } else {
             self.without_permit -= 1;
             self.finish_shared(now, index, finish);
-        } else {
-            self.finish_permitted(now, index, finish);
         }
         self.slab.remove(index);
         true
@@ -272,13 +272,13 @@ impl<T> Admission<T> {
     pub fn release_permit(&mut self, now: Timestamp, key: Key, ran: Option<Duration>) -> bool {
         self.pass(now);
         let Some(index) = self.slab.find(key, State::InFlight) else { return false };
-        if self.slab.at(index).permit == NONE {
+        if !self.slab.at(index).has_permit {
             return false;
         }
         self.finish_permitted(now, index, Finish { outcome: Outcome::Ok, ran, reader: Duration::ZERO, batch: None });
         let slot = self.slab.at_mut(index);
         // It has left its virtual queue, too.
-        (slot.permit, slot.queue) = (NONE, UNSHARED);
+        (slot.has_permit, slot.queue) = (false, UNSHARED);
         self.without_permit += 1;
         true
     }
@@ -299,7 +299,7 @@ impl<T> Admission<T> {
             self.codel.adapt(&self.settings, self.shared_run.value());
             self.limiter.ended(mark, outcome, held / tasks);
         }
-        self.permits.release(self.slab.at(index).permit);
+        self.permits -= 1;
     }
 
     /// A task leaves the virtual queue that it was taken from, and says whether its work was in vain. `ran` is how long
@@ -360,7 +360,7 @@ impl<T> Admission<T> {
 
     /// Time passes: permits that are free while nothing waits make up for what was lost.
     fn pass(&mut self, now: Timestamp) {
-        self.occupancy.pass(now, self.permits.in_use() + self.takeable());
+        self.occupancy.pass(now, self.permits + self.takeable());
         if self.queued == 0 {
             self.levels.recover(now.nanos_since(self.clock) as f64 * self.free_permits() as f64);
         }
@@ -406,7 +406,7 @@ impl<T> Admission<T> {
     /// How much longer a task would execute if as many ran as the limit says, where fewer do because the cores are
     /// taken: the wait that comes of sharing them is what the limit allows, and nothing to be called late.
     fn stretch(&self) -> f64 {
-        let running = self.permits.in_use();
+        let running = self.permits;
         (running + self.takeable()) as f64 / running.max(1) as f64
     }
 
@@ -418,7 +418,8 @@ impl<T> Admission<T> {
         self.levels.get(usize::from(level)).start_at_once(&mut self.slab, key.index(), offer.caller, work);
         let slot = self.slab.at_mut(key.index());
         slot.deadline = offer.deadline.unwrap_or(Timestamp::MAX);
-        (slot.mark, slot.permit) = (self.limiter.started(now, false, run, || false), self.permits.take());
+        (slot.mark, slot.has_permit) = (self.limiter.started(now, false, run, || false), true);
+        self.permits += 1;
         self.started = now;
         key
     }
@@ -449,15 +450,15 @@ impl<T> Admission<T> {
         self.levels.took(level, run);
         self.unlink(index);
         self.drain_rate.started(now, self.queued > 0);
-        let permit = self.permits.take();
+        self.permits += 1;
         self.started = now;
         let limit = self.limiter.current();
-        let full = self.queued > 0 && self.permits.in_use() >= limit;
+        let full = self.queued > 0 && self.permits >= limit;
         let mark = self.limiter.started(now, full, run, || self.levels.exceed(run, limit));
         let key = self.slab.key(index);
         let slot = self.slab.at_mut(index);
         let waited = now.since(slot.since);
-        (slot.state, slot.since, slot.mark, slot.permit) = (State::InFlight, now, mark, permit);
+        (slot.state, slot.since, slot.mark, slot.has_permit) = (State::InFlight, now, mark, true);
         let task = slot.task.take().expect("a task without payload never starts");
         self.levels.get(level).started(&self.slab, index);
         Started { key, task, waited }

@@ -57,7 +57,6 @@ mod limiter;
 mod mean;
 mod occupancy;
 mod overload;
-mod permits;
 mod priority_queue;
 mod random;
 mod settings;

@@ -51,9 +51,9 @@ pub(super) struct Slot<T> {
     pub(super) deadline: Timestamp,
     links: [Links; 2],
     generation: u32,
-    /// The number of its permit while it is in flight, or [`NONE`] if it runs inside the permit of another task.
-    pub(super) permit: u32,
     pub(super) state: State,
+    /// Whether it has a permit of its own. A queued task has none, nor one that runs inside the permit of another.
+    pub(super) has_permit: bool,
     pub(super) level: u8,
     /// Its virtual queue, if the level has any.
     pub(super) queue: u8,
@@ -103,8 +103,8 @@ impl<T> Slab<T> {
             deadline: Timestamp::MAX,
             links: [links; 2],
             generation: self.generation,
-            permit: NONE,
             state,
+            has_permit: false,
             level,
             queue: UNSHARED,
             caller: 0,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::counts::{Counts, Snapshot};
 use super::super::occupancy::Demand;
-use super::super::slab::{Key, NONE, State};
+use super::super::slab::{Key, State};
 use super::super::timestamp::Timestamp;
 use super::Admission;
 
@@ -18,7 +18,7 @@ impl<T> Admission<T> {
     /// Whether a task is queued and a permit is free.
     #[must_use]
     pub fn has_takeable(&self) -> bool {
-        self.queued > 0 && self.permits.in_use() < self.limiter.current()
+        self.queued > 0 && self.permits < self.limiter.current()
     }
 
     /// How many queued tasks a free permit is there for.
@@ -75,7 +75,7 @@ impl<T> Admission<T> {
     /// How many tasks are in flight, including those that run inside the permit of another task.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.permits.in_use() + self.without_permit
+        self.permits + self.without_permit
     }
 
     /// How many tasks are queued.
@@ -90,7 +90,7 @@ impl<T> Admission<T> {
         Snapshot {
             limit: self.limiter.current(),
             in_flight: self.in_flight(),
-            permits: self.permits.in_use(),
+            permits: self.permits,
             queued: self.queued,
             capacity: self.settings.capacity,
             counts: self.counts,
@@ -101,7 +101,7 @@ impl<T> Admission<T> {
     /// What was asked of the permits, and how they were used, until `now`.
     #[must_use]
     pub fn demand(&self, now: Timestamp) -> Demand {
-        let used = self.permits.in_use() + self.takeable();
+        let used = self.permits + self.takeable();
         let Counts { error, panicked, shed, expired, rejected, .. } = self.counts;
         Demand {
             failed: error + panicked + shed + expired + rejected,
@@ -118,7 +118,7 @@ impl<T> Admission<T> {
     }
 
     pub(super) fn free_permits(&self) -> usize {
-        self.limiter.current().saturating_sub(self.permits.in_use())
+        self.limiter.current().saturating_sub(self.permits)
     }
 
     /// Whether the task was started and has not ended.
@@ -127,10 +127,9 @@ impl<T> Admission<T> {
         self.slab.find(key, State::InFlight).is_some()
     }
 
-    /// The number of the permit that a task in flight has, from zero; of the free numbers each takes the lowest. They
-    /// are below the limit, unless that was lowered while they were in use.
+    /// Whether the task is in flight with a permit of its own.
     #[must_use]
-    pub fn permit_of(&self, key: Key) -> Option<u32> {
-        self.slab.find(key, State::InFlight).map(|index| self.slab.at(index).permit).filter(|permit| *permit != NONE)
+    pub fn has_permit(&self, key: Key) -> bool {
+        self.slab.find(key, State::InFlight).is_some_and(|index| self.slab.at(index).has_permit)
     }
 }
