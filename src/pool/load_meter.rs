@@ -31,6 +31,9 @@ struct CpuTime {
     total: Duration,
     /// The part of each thread that lives.
     threads: HashMap<ThreadId, Duration>,
+    /// Whether the kernel shows the times. The first reading of a thread decides: a difference between these times and
+    /// those that are taken in their place would mean nothing.
+    shown: Option<bool>,
 }
 
 impl LoadMeter {
@@ -44,7 +47,7 @@ impl LoadMeter {
         let State { window, cpu } = &mut *lock(&self.state);
         if window.is_due(now) {
             let (demand, poll_time, threads) = pool.demand(now);
-            let cpu_time = if cpu.read(&threads, thread_state::cpu_time) { cpu.total } else { poll_time };
+            let cpu_time = cpu.read(&threads, thread_state::cpu_time).unwrap_or(poll_time);
             window.add(now, Sums { demand, cpu_time }, Capacity { permits: demand.limit, cores });
         }
         window.measure()
@@ -70,13 +73,17 @@ impl LoadMeter {
 }
 
 impl CpuTime {
-    /// Reads the times of threads that live. False if there are some and none has a time that can be read.
-    fn read(&mut self, threads: &[ThreadId], time_of: impl Fn(ThreadId) -> Option<Duration>) -> bool {
+    /// Reads the times of threads that live, and returns the sum. A time that cannot be read this time is part of the next
+    /// reading. `None` if the kernel shows no times.
+    fn read(&mut self, threads: &[ThreadId], time_of: impl Fn(ThreadId) -> Option<Duration>) -> Option<Duration> {
         let times: Vec<_> = threads.iter().filter_map(|&thread| Some((thread, time_of(thread)?))).collect();
         for &(thread, time) in &times {
             self.add(thread, time);
         }
-        !times.is_empty() || (threads.is_empty() && thread_state::IS_KNOWN)
+        if !threads.is_empty() || !thread_state::IS_KNOWN {
+            self.shown.get_or_insert(!times.is_empty());
+        }
+        self.shown.unwrap_or(true).then_some(self.total)
     }
 
     fn end(&mut self, thread: ThreadId, time_of: impl Fn(ThreadId) -> Option<Duration>) {
@@ -103,15 +110,12 @@ mod tests {
     #[test]
     fn each_second_of_a_thread_counts_once_and_its_number_may_come_back() {
         let mut cpu = CpuTime::default();
-        assert!(cpu.read(&[7, 8], |thread| seconds(if thread == 7 { 2 } else { 1 })));
-        assert_eq!(Some(cpu.total), seconds(3));
-        assert!(cpu.read(&[7, 8], |thread| seconds(if thread == 7 { 5 } else { 1 })));
-        assert_eq!(Some(cpu.total), seconds(6));
+        assert_eq!(cpu.read(&[7, 8], |thread| seconds(if thread == 7 { 2 } else { 1 })), seconds(3));
+        assert_eq!(cpu.read(&[7, 8], |thread| seconds(if thread == 7 { 5 } else { 1 })), seconds(6));
         cpu.end(7, |_| seconds(6));
         assert_eq!(Some(cpu.total), seconds(7));
         // A new thread with the number of one that has ended.
-        assert!(cpu.read(&[7, 8], |_| seconds(1)));
-        assert_eq!(Some(cpu.total), seconds(8));
+        assert_eq!(cpu.read(&[7, 8], |_| seconds(1)), seconds(8));
     }
 
     #[test]
@@ -123,6 +127,17 @@ mod tests {
 
     #[test]
     fn threads_whose_times_cannot_be_read_are_reported() {
-        assert!(!CpuTime::default().read(&[7, 8], |_| None));
+        let mut cpu = CpuTime::default();
+        assert_eq!(cpu.read(&[7, 8], |_| None), None);
+        // A sum of the two sources would mean nothing.
+        assert_eq!(cpu.read(&[7, 8], |_| seconds(1)), None);
+    }
+
+    #[test]
+    fn a_reading_that_fails_once_is_made_up_for_by_the_next() {
+        let mut cpu = CpuTime::default();
+        assert_eq!(cpu.read(&[7], |_| seconds(2)), seconds(2));
+        assert_eq!(cpu.read(&[7], |_| None), seconds(2));
+        assert_eq!(cpu.read(&[7], |_| seconds(4)), seconds(4));
     }
 }
