@@ -1,9 +1,13 @@
 //! The end of a body at a drain.
+//!
+//! A body that streams when the drain is announced ends before its next frame. One that begins later is that of a request
+//! which is still served: it ends once it has no frame ready, so that a response which is complete at once stays whole.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
 
@@ -13,7 +17,8 @@ use crate::pool::CurrentTask;
 
 /// Ends a body of unknown length when a drain is announced.
 pub(super) struct Farewell {
-    draining: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    /// Completes when the drain is announced. `None` if it was announced before the body began.
+    draining: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
     last: Option<Bytes>,
     grpc: bool,
 }
@@ -32,12 +37,22 @@ impl Farewell {
             OnDrain::EndWith(bytes) => Some(bytes.clone()).filter(|bytes| !bytes.is_empty()),
         };
         // A body that was announced with its length would be incomplete.
-        announced.is_none().then(|| Self { draining: task.draining(), last, grpc: is_grpc(headers) })
+        if announced.is_some() {
+            return None;
+        }
+        let mut draining = Some(task.draining());
+        draining.take_if(|draining| draining.now_or_never().is_some());
+        Some(Self { draining, last, grpc: is_grpc(headers) })
     }
 
-    /// Waits until the drain is announced.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.draining.as_mut().poll(cx)
+    /// Whether the body ends before its next frame. If not, the announcement of a drain wakes the task.
+    pub(super) fn comes_before_next(&mut self, cx: &mut Context<'_>) -> bool {
+        self.draining.as_mut().is_some_and(|draining| draining.as_mut().poll(cx).is_ready())
+    }
+
+    /// Whether the body ends because it has no frame ready.
+    pub(super) const fn comes_when_pending(&self) -> bool {
+        self.draining.is_none()
     }
 
     /// The last frames. Over gRPC they are the trailers of the status UNAVAILABLE.

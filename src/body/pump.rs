@@ -77,11 +77,8 @@ where
             if let Poll::Ready(Err(outcome)) = space {
                 return Poll::Ready(outcome);
             }
-            if farewell.as_mut().is_some_and(|farewell| farewell.poll(cx).is_ready()) {
-                let frames = farewell.take().into_iter().flat_map(Farewell::frames);
-                frames.for_each(|frame| producer.buffer.push(frame));
-                producer.buffer.end(Ok(()));
-                return Poll::Ready(Outcome::Ok);
+            if let Some(farewell) = farewell.take_if(|farewell| farewell.comes_before_next(cx)) {
+                return Poll::Ready(end_early(producer, farewell));
             }
             if space.is_pending() {
                 return Poll::Pending;
@@ -89,7 +86,10 @@ where
             if was_full {
                 times.resume();
             }
-            let Next { frame, end } = ready!(poll_next(body.as_mut(), cx));
+            let Poll::Ready(Next { frame, end }) = poll_next(body.as_mut(), cx) else {
+                let farewell = farewell.take_if(|farewell| farewell.comes_when_pending());
+                return farewell.map_or(Poll::Pending, |farewell| Poll::Ready(end_early(producer, farewell)));
+            };
             if let Some(frame) = frame {
                 times.record();
                 producer.buffer.push(frame);
@@ -106,6 +106,13 @@ where
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// Ends the body with the frames of its farewell.
+fn end_early<D: Buf + From<Bytes> + Send + 'static>(producer: &Producer<D>, farewell: Farewell) -> Outcome {
+    farewell.frames().for_each(|frame| producer.buffer.push(frame));
+    producer.buffer.end(Ok(()));
+    Outcome::Ok
 }
 
 impl<B> Future for Pump<B>

@@ -408,6 +408,27 @@ async fn a_drain_ends_open_bodies_with_the_farewell() {
     }
 }
 
+/// While a drain is only announced, requests are still served.
+#[tokio::test]
+async fn a_body_that_begins_after_the_announcement_gives_what_it_has_ready_before_the_farewell() {
+    let farewell = OnDrain::EndWith(Bytes::from_static(b"event: close\n\n"));
+    for policy in [BodyPolicy::on_connection(), BodyPolicy::on_connection().hold(), BodyPolicy::in_pool()] {
+        for complete in [true, false] {
+            let pools = pools_of(1, 5);
+            pools.announce_drain();
+            let (body, author) = script();
+            author.data("one");
+            author.data("two");
+            let author = (!complete).then_some(author);
+            let response = respond(&pools, policy.clone().on_drain(farewell.clone()), body).await;
+            let whole = in_time(response.into_body().collect()).await.unwrap().to_bytes();
+            assert_eq!(whole, if complete { "onetwo" } else { "onetwoevent: close\n\n" });
+            drop(author);
+            assert!(in_time(pools.shutdown(Duration::from_secs(5))).await.is_complete());
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_drain_finishes_a_body_that_was_announced_with_its_length() {
     let pools = pools_of(1, 5);
