@@ -168,8 +168,10 @@ impl Timer {
                 drop(state);
                 // A callback calls wakers, subscribers and recorders of the application.
                 let again = shielded(&mut callback).flatten();
+                // A callback that ends is dropped here, without the lock.
+                let next = again.map(|at| (at, callback));
                 state = self.lock();
-                if let Some(at) = again {
+                if let Some((at, callback)) = next {
                     state.insert(at, callback);
                 }
             }

@@ -13,10 +13,11 @@ use http_body::Frame;
 
 use super::error::{BodyError, BoxError};
 use super::frames::Frames;
-use super::watch::{Look, Watch, look_at};
+use super::watch::{Look, Watch, Watched, look_at};
 use crate::pool::CurrentTask;
 use crate::stall::StallSignal;
 use crate::sync::{Mutex, lock};
+use crate::timer::Earliest;
 
 /// The buffer of one body.
 pub(crate) struct Buffer<D> {
@@ -24,6 +25,7 @@ pub(crate) struct Buffer<D> {
     capacity: usize,
     stall_timeout: Duration,
     stalled: StallSignal,
+    timer: Earliest,
     task: Option<CurrentTask>,
 }
 
@@ -83,7 +85,14 @@ impl<D: Buf + Send + 'static> Buffer<D> {
             reader: None,
             producer: None,
         };
-        Arc::new(Self { state: Mutex::new(state), capacity, stall_timeout, stalled: StallSignal::default(), task })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            capacity,
+            stall_timeout,
+            stalled: StallSignal::default(),
+            timer: Earliest::default(),
+            task,
+        })
     }
 
     /// Adds a frame, also to a full buffer. If the reader has left or has stalled, the frame is dropped.
@@ -101,7 +110,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         }
         let reader = state.reader.take();
         drop(state);
-        look_at(look, self, Self::look);
+        look_at(look, self);
         wake(reader);
     }
 
@@ -211,22 +220,6 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         wake(wakers.1);
     }
 
-    /// Looks for a stall, on the thread of the timer. The result is the time of the next look, if one is needed.
-    pub(super) fn look(&self) -> Option<Instant> {
-        let mut state = lock(&self.state);
-        if let Look::Later(at) = state.watch.look(self.stall_timeout) {
-            return at;
-        }
-        state.progress = Progress::Stalled;
-        // Set under the lock: a server that finds the error knows the signal.
-        self.stalled.set();
-        let wakers = (state.reader.take(), state.producer.take());
-        drop(state);
-        wake(wakers.0);
-        wake(wakers.1);
-        None
-    }
-
     /// The signal that is set when the reader stalls.
     pub(crate) fn stall_signal(&self) -> StallSignal {
         self.stalled.clone()
@@ -240,6 +233,27 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         if let Some(task) = &self.task {
             task.bytes_removed(bytes);
         }
+    }
+}
+
+impl<D: Buf + Send + 'static> Watched for Buffer<D> {
+    fn timer(&self) -> &Earliest {
+        &self.timer
+    }
+
+    fn look(&self) -> Option<Instant> {
+        let mut state = lock(&self.state);
+        if let Look::Later(at) = state.watch.look(self.stall_timeout) {
+            return at;
+        }
+        state.progress = Progress::Stalled;
+        // Set under the lock: a server that finds the error knows the signal.
+        self.stalled.set();
+        let wakers = (state.reader.take(), state.producer.take());
+        drop(state);
+        wake(wakers.0);
+        wake(wakers.1);
+        None
     }
 }
 

@@ -15,11 +15,12 @@ use super::farewell::Farewell;
 use super::frames::Frames;
 use super::next::{Next, outcome_of, poll_next};
 use super::remaining::Remaining;
-use super::watch::{Look, Watch, look_at};
+use super::watch::{Look, Watch, Watched, look_at};
 use crate::admission::Outcome;
 use crate::pool::{CurrentTask, FrameTimes, OpenStream};
 use crate::stall::StallSignal;
 use crate::sync::lock_std as lock;
+use crate::timer::Earliest;
 
 /// The body. If the task holds its permit for it, dropping it before its end counts as cancelled.
 pub(super) struct OnConnection<B: Body> {
@@ -40,6 +41,7 @@ struct Shared<B> {
     /// `None` if the permit is not held.
     stall_timeout: Option<Duration>,
     stalled: StallSignal,
+    timer: Earliest,
 }
 
 struct State<B> {
@@ -69,7 +71,8 @@ where
     ) -> Self {
         let state = State { body: Some(Box::pin(body)), outcome: None, watch: Watch::default(), worker: None };
         let stall_timeout = hold.then(|| task.policy().stall_timeout);
-        let shared = Arc::new(Shared { state: Mutex::new(state), stall_timeout, stalled: StallSignal::default() });
+        let (stalled, timer) = (StallSignal::default(), Earliest::default());
+        let shared = Arc::new(Shared { state: Mutex::new(state), stall_timeout, stalled, timer });
         if hold {
             let shared = shared.clone();
             let stalled = shared.stalled.clone();
@@ -87,10 +90,8 @@ where
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
-        if self.farewell.as_mut().is_some_and(|farewell| farewell.poll(cx).is_ready()) {
-            let frames = self.farewell.take().into_iter().flat_map(Farewell::frames);
-            frames.for_each(|frame| self.last.push(frame));
-            self.shared.end(Outcome::Ok);
+        if let Some(farewell) = self.farewell.take_if(|farewell| farewell.comes_before_next(cx)) {
+            self.end_early(farewell);
         }
         if let Some(frame) = self.last.pop() {
             return Poll::Ready(Some(Ok(frame)));
@@ -101,12 +102,24 @@ where
                 task.waited_for_reader(waited);
             }
         }
-        let polled = self.shared.poll_frame(cx);
+        let mut polled = self.shared.poll_frame(cx);
+        if polled.is_pending()
+            && let Some(farewell) = self.farewell.take_if(|farewell| farewell.comes_when_pending())
+        {
+            self.end_early(farewell);
+            polled = Poll::Ready(self.last.pop().map(Ok));
+        }
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             self.remaining.take(frame);
             self.times.record();
         }
         polled
+    }
+
+    /// Ends the body with the frames of its farewell.
+    fn end_early(&mut self, farewell: Farewell) {
+        farewell.frames().for_each(|frame| self.last.push(frame));
+        self.shared.end(Outcome::Ok);
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
@@ -159,27 +172,6 @@ impl<B> Shared<B> {
         drop(body);
         Poll::Ready(outcome)
     }
-
-    /// Looks for a stall, on the thread of the timer. The result is the time of the next look, if one is needed.
-    fn look(&self) -> Option<Instant> {
-        let timeout = self.stall_timeout?;
-        let mut state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(state)) => state.into_inner(),
-            // The reader polls the body right now.
-            Err(TryLockError::WouldBlock) => return Instant::now().checked_add(timeout),
-        };
-        if let Look::Later(at) = state.watch.look(timeout) {
-            return at;
-        }
-        state.outcome = Some(Outcome::Stalled);
-        // Set under the lock: a server that finds the error knows the signal.
-        self.stalled.set();
-        let worker = state.worker.take();
-        drop(state);
-        wake(worker);
-        None
-    }
 }
 
 impl<B> Shared<B>
@@ -202,7 +194,33 @@ where
         }
         let look = self.stall_timeout.and_then(|timeout| state.watch.begin(timeout));
         drop(held);
-        look_at(look, self, Self::look);
+        look_at(look, self);
         Poll::Ready(frame.map(Ok))
+    }
+}
+
+impl<B: Body + Send + 'static> Watched for Shared<B> {
+    fn timer(&self) -> &Earliest {
+        &self.timer
+    }
+
+    fn look(&self) -> Option<Instant> {
+        let timeout = self.stall_timeout?;
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            // The reader polls the body right now.
+            Err(TryLockError::WouldBlock) => return Instant::now().checked_add(timeout),
+        };
+        if let Look::Later(at) = state.watch.look(timeout) {
+            return at;
+        }
+        state.outcome = Some(Outcome::Stalled);
+        // Set under the lock: a server that finds the error knows the signal.
+        self.stalled.set();
+        let worker = state.worker.take();
+        drop(state);
+        wake(worker);
+        None
     }
 }

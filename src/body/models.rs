@@ -19,6 +19,7 @@ use loom::thread::{self, JoinHandle};
 
 use super::buffer::Buffer;
 use super::pump::Producer;
+use super::watch::Watched;
 use crate::admission::Outcome;
 
 fn explore(model: impl Fn() + Send + Sync + 'static) {

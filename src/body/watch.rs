@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::timer::TIMER;
+use crate::timer::Earliest;
 
 /// Since when the reader is behind. This is a part of the state that the reader and the timer lock.
 #[derive(Debug, Default)]
@@ -54,14 +54,22 @@ impl Watch {
     }
 }
 
-/// Lets the timer look at this time, and at each time that `look` returns.
-pub(super) fn look_at<T: Send + Sync + 'static>(
-    at: Option<Instant>,
-    watched: &Arc<T>,
-    look: fn(&T) -> Option<Instant>,
-) {
-    if let Some(at) = at {
-        let watched = Arc::downgrade(watched);
-        TIMER.set(at, move || look(&*watched.upgrade()?));
-    }
+/// What a [`Watch`] is a part of.
+pub(super) trait Watched: Send + Sync + 'static {
+    /// The timer of the next look. Dropping it cancels the look.
+    fn timer(&self) -> &Earliest;
+
+    /// Looks for a stall. The result is the time of the next look, if one is needed.
+    fn look(&self) -> Option<Instant>;
+}
+
+/// Lets the timer look at this time, and at each time that a look returns.
+pub(super) fn look_at<T: Watched>(at: Option<Instant>, watched: &Arc<T>) {
+    let Some(at) = at else { return };
+    let this = Arc::downgrade(watched);
+    watched.timer().set(at, move || {
+        if let Some(watched) = this.upgrade() {
+            look_at(watched.look(), &watched);
+        }
+    });
 }
