@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::local;
 use super::runnable::TaskPool;
 use crate::admission::Timestamp;
+use crate::shield::shielded;
 use crate::sync::lock_std as lock;
 
 /// Counts a stream as open until this is dropped.
@@ -39,18 +40,21 @@ impl FrameTimes {
     /// Records a frame that was just produced.
     pub(crate) fn record(&mut self) {
         let now = self.pool.now();
+        let last = self.last.replace(now);
+        // This calls the application's recorder.
+        shielded(|| self.record_at(now, last));
+    }
+
+    fn record_at(&self, now: Timestamp, last: Option<Timestamp>) {
         // No worker polls a body on its connection.
-        match self.last.replace(now) {
-            None => {
-                let after = now.since(self.submitted);
-                let recorded = local::record_first_frame(now, after);
-                recorded.unwrap_or_else(|| lock(self.pool.stream_times()).record_first_frame(now, after));
-            }
-            Some(last) => {
-                let gap = now.since(last);
-                let recorded = local::record_frame_gap(now, gap);
-                recorded.unwrap_or_else(|| lock(self.pool.stream_times()).record_frame_gap(now, gap));
-            }
+        if let Some(last) = last {
+            let gap = now.since(last);
+            let recorded = local::record_frame_gap(now, gap);
+            recorded.unwrap_or_else(|| lock(self.pool.stream_times()).record_frame_gap(now, gap));
+        } else {
+            let after = now.since(self.submitted);
+            let recorded = local::record_first_frame(now, after);
+            recorded.unwrap_or_else(|| lock(self.pool.stream_times()).record_first_frame(now, after));
         }
     }
 
