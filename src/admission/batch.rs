@@ -24,7 +24,7 @@ const DEVIATION_MEMORY: f64 = 16.0;
 /// How many mean deviations are added to a prediction.
 const DEVIATIONS: f64 = 2.0;
 
-/// A prediction is too old once no batch has ended for this many times what it predicts for one of size one.
+/// A prediction is too old once no batch has ended for this many times what the usual one takes.
 const OLD: f64 = 4.0;
 
 /// The limits of one batch.
@@ -191,7 +191,8 @@ impl BatchTime {
         }
         let (each, line) = self.line();
         let fixed = DEVIATIONS.mul_add(self.deviation, line);
-        let is_old = now.nanos_since(self.last) as f64 > OLD * (each + fixed);
+        let usual_weight = self.sums[1] / self.sums[0];
+        let is_old = now.nanos_since(self.last) as f64 > OLD * each.mul_add(usual_weight, fixed);
         (!is_old).then_some(Prediction { each, fixed })
     }
 
@@ -288,8 +289,12 @@ mod tests {
     #[test]
     fn an_old_prediction_is_not_used() {
         let time = linear();
-        assert!(time.predict(at(20)).is_some() && time.predict(at(23)).is_none());
+        assert!(time.predict(at(30)).is_some() && time.predict(at(40)).is_none());
         assert!(BatchTime::default().predict(at(0)).is_none());
+        // Weights in tokens of 20 µs each, and nothing fixed.
+        let mut time = BatchTime::default();
+        (1..=8).for_each(|n| time.add(at(1), n * 100, 2 * MS * n as u32));
+        assert!(time.predict(at(10)).is_some() && time.predict(at(60)).is_none());
     }
 
     #[test]

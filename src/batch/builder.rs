@@ -119,7 +119,8 @@ impl<I: Send + 'static> BatchBuilder<I> {
     /// Runs the items of a batch one by one if the batch fails as a whole: if it panics, if the service returns an
     /// error, or if there are fewer or more results than items. So one bad item fails alone.
     ///
-    /// Each item is cloned before a batch of several runs. The function may see an item twice.
+    /// Each item is cloned before a batch of several runs. The function may see an item twice. An item whose clone panics
+    /// has the result of the batch.
     pub fn isolate(mut self) -> Self
     where
         I: Clone,

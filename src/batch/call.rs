@@ -95,6 +95,7 @@ where
         function: || item.function.name.clone(),
         outcome_of: |result: &ItemResult<O, E>| result.as_ref().map_or_else(BatchError::outcome, |_| Outcome::Ok),
         body: None,
+        may_stream: false,
         item: Some(item.clone()),
         patient: false,
     };

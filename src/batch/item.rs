@@ -7,6 +7,7 @@ use super::function::Function;
 use super::group::Group;
 use crate::admission::{Prediction, Timestamp};
 use crate::pool::{BatchItem, Pending};
+use crate::shield::shielded;
 use crate::sync::lock_std as lock;
 
 /// The result of an item.
@@ -87,14 +88,17 @@ impl<I, O, E> Item<I, O, E> {
         }
     }
 
-    /// Stores the result of a task that rides, unless its caller has left.
+    /// Stores the result of a task that rides. If its caller has left, drops it.
     pub(super) fn end(&self, result: ItemResult<O, E>) {
         let mut stage = lock(&self.stage);
-        if matches!(*stage, Stage::Rides { .. }) {
-            let before = std::mem::replace(&mut *stage, Stage::Done(result));
+        if !matches!(*stage, Stage::Rides { .. }) {
             drop(stage);
-            drop(before);
+            shielded(|| drop(result));
+            return;
         }
+        let before = std::mem::replace(&mut *stage, Stage::Done(result));
+        drop(stage);
+        shielded(|| drop(before));
     }
 
     /// The caller has left. Its task, `pending`, is cancelled, unless it leads a batch that others wait for.

@@ -51,7 +51,7 @@
 //! results, and the tasks in flight.
 //!
 //! A handler that calls a batch must not be in a [`PoolLayer`](crate::PoolLayer) of the same pool: it has a permit of that
-//! pool, so its item runs inside of this permit, and alone. Such a call is logged once.
+//! pool, so its item runs at once, inside of this permit, and seldom shares a batch. Such a call is logged once.
 //!
 //! # Errors, panics and cancellation
 //!

@@ -10,6 +10,7 @@ use super::error::BatchError;
 use super::function::Function;
 use crate::error::{Panic, TaskError};
 use crate::pool::BatchResult;
+use crate::shield::shielded;
 
 /// The results of a batch, one for each item, and how the batch ended.
 pub(super) struct Ran<O, E> {
@@ -30,7 +31,9 @@ where
     I: Send,
 {
     let number = items.len();
-    let copies = function.copy.filter(|_| number > 1).map(|copy| items.iter().map(copy).collect::<Vec<_>>());
+    // Copying calls code of the application. An item whose copy panics is not run once more.
+    let copy_all = |copy: fn(&I) -> I| items.iter().map(|item| shielded(|| copy(item))).collect::<Vec<_>>();
+    let copies = function.copy.filter(|_| number > 1).map(copy_all);
     let failure = match call(&function, items).await {
         Ok(results) => {
             let results = results.into_iter().map(|result| result.map_err(BatchError::Item)).collect();
@@ -41,7 +44,11 @@ where
     let result = failure.result();
     let Some(copies) = copies else { return Ran { results: failure.for_each(number), result } };
     let mut results = Vec::with_capacity(number);
-    for item in copies {
+    for copied in copies {
+        let Some(item) = copied else {
+            results.push(Err(failure.again().into_error()));
+            continue;
+        };
         results.push(match call(&function, vec![item]).await {
             Ok(mut one) => one.remove(0).map_err(BatchError::Item),
             Err(failure) => Err(failure.into_error()),

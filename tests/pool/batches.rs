@@ -248,6 +248,73 @@ fn with_isolation_only_the_bad_item_fails() {
     assert!(matches!(&results[3], Err(BatchError::Item(_))));
 }
 
+/// An item that cannot be copied at 13.
+#[derive(Debug)]
+struct Unlucky(u32);
+
+impl Clone for Unlucky {
+    fn clone(&self) -> Self {
+        assert!(self.0 != 13, "no copy");
+        Self(self.0)
+    }
+}
+
+#[test]
+fn with_isolation_an_item_whose_clone_panics_has_the_result_of_the_batch() {
+    let pools = one_worker();
+    let batch = Batch::builder(&pools, "batch")
+        .isolate()
+        .run(|items: Vec<Unlucky>| superstitious(&items.into_iter().map(|item| item.0).collect::<Vec<_>>()));
+    let batch = batch.unwrap();
+    let held = hold(&pools, "batch", 1);
+    let tasks: Vec<_> = [1, 13, 2]
+        .map(|item| {
+            let mut task = tokio_test::task::spawn(batch.call_with(TaskOptions::new(), Unlucky(item)));
+            assert_pending!(task.poll());
+            task
+        })
+        .into();
+    release(held);
+    let results = results(tasks);
+    assert!(matches!((&results[0], &results[2]), (Ok(1), Ok(2))), "{results:?}");
+    let Err(BatchError::Task(TaskError::Panicked(panic))) = &results[1] else { panic!("{results:?}") };
+    assert_eq!(panic.message(), "unlucky");
+}
+
+/// A value whose destructor panics at 1.
+#[derive(Debug)]
+struct Fragile(u32);
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        assert!(self.0 != 1 || std::thread::panicking(), "fragile");
+    }
+}
+
+#[test]
+fn a_result_that_nobody_wants_and_that_panics_as_it_is_dropped_harms_no_other() {
+    let pools = one_worker();
+    let (begun, go) = (Gate::default(), Gate::default());
+    let batch: Batch<u32, Fragile, Infallible> = {
+        let (begun, go) = (begun.clone(), go.clone());
+        Batch::builder(&pools, "batch").run(move |items: Vec<u32>| {
+            begun.open();
+            go.wait();
+            items.into_iter().map(|item| Ok(Fragile(item))).collect()
+        })
+    }
+    .unwrap();
+    let held = hold(&pools, "batch", 1);
+    let mut tasks: Vec<_> = (0..4).map(|item| queued(&batch, item)).collect();
+    release(held);
+    begun.wait();
+    drop(tasks.remove(1));
+    go.open();
+    let results = results(tasks);
+    assert_eq!(results.iter().map(|result| result.as_ref().unwrap().0).collect::<Vec<_>>(), [0, 2, 3]);
+    until_at_rest(&pools, "batch");
+}
+
 #[test]
 fn an_error_of_the_service_reaches_every_caller_of_the_batch() {
     let pools = one_worker();
