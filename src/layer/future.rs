@@ -226,15 +226,13 @@ where
     P: Protocol<Req, S::Response, S::Error>,
 {
     let Task { options, function } = task;
-    if pool.is_full_of_streams() {
-        return Err(pool.count_rejected(Reason::StreamsFull, || function.unwrap_or_default()));
-    }
     let submitted = pool.submit_future(Submission {
         future: call,
         options,
         function: || function.clone().unwrap_or_default(),
         outcome_of: |answer| answer.outcome,
         body: layer.body.clone(),
+        may_stream: true,
         item: None,
         patient: false,
     });

@@ -375,6 +375,7 @@ mod tests {
             function: String::new,
             outcome_of: always_ok,
             body: None,
+            may_stream: false,
             item: None,
             patient: false,
         };

@@ -132,6 +132,8 @@ pub(super) struct Head {
     pub(super) log: Option<LogEntry>,
     /// The policy for the body of the response, if it is not the pool's.
     pub(super) body: Option<Arc<BodyPolicy>>,
+    /// Its answer is a response, which may open a stream.
+    pub(super) may_stream: bool,
     pub(super) continuation: Continuation,
     /// Present in a task that can share its permit with others.
     pub(super) item: Option<Box<ItemHead>>,

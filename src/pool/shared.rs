@@ -155,6 +155,11 @@ impl Shared {
         self.plan.group.now()
     }
 
+    /// Whether as many streams are open as may be.
+    pub(super) fn is_full_of_streams(&self) -> bool {
+        self.plan.max_streams > 0 && self.streams.open() >= self.plan.max_streams
+    }
+
     /// A rejection for `reason`. It says when to try again, if another attempt may succeed.
     pub(super) fn rejection(&self, reason: Reason, retry_after: Duration) -> Rejection {
         let helps = matches!(

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
+use std::time::Duration;
 
 use super::context::TaskContext;
 use super::continuation::Continuation;
@@ -52,6 +53,8 @@ pub(crate) struct Submission<F: TaskFuture, L> {
     pub(crate) outcome_of: fn(&F::Output) -> Outcome,
     /// The policy for the body of its response, if it is not the pool's.
     pub(crate) body: Option<Arc<BodyPolicy>>,
+    /// Its answer is a response, which may open a stream.
+    pub(crate) may_stream: bool,
     /// The task as an item of a batch, if it is one.
     pub(crate) item: Option<Arc<dyn BatchItem>>,
     /// The task waits without a limit of time: it is never shed, and has no queue timeout.
@@ -132,12 +135,6 @@ impl Pool {
         self.shared().plan.admission.capacity
     }
 
-    /// Whether as many streams are open as may be.
-    pub(crate) fn is_full_of_streams(&self) -> bool {
-        let pool = self.shared();
-        pool.plan.max_streams > 0 && pool.streams.open() >= pool.plan.max_streams
-    }
-
     /// Whether tasks are logged and listed one by one.
     pub(crate) fn is_verbose(&self) -> bool {
         self.shared().plan.verbose
@@ -154,7 +151,11 @@ impl Pool {
         L: Fn() -> String,
     {
         let pool = self.shared();
-        let Submission { future, options: asked, function, outcome_of, body, item, patient } = submission;
+        let Submission { future, options: asked, function, outcome_of, body, may_stream, item, patient } = submission;
+        if may_stream && pool.is_full_of_streams() {
+            let rejection = self.count_rejected(Reason::StreamsFull, function);
+            return Err(Rejected { submission: None, rejection });
+        }
         let (options, offer) = self.offer_of(asked, patient);
         let (submitted, deadline) = (pool.now(), offer.deadline);
         let head = Head {
@@ -167,6 +168,7 @@ impl Pool {
             key: OnceLock::new(),
             deadline_alarm: OnceLock::new(),
             body: body.clone(),
+            may_stream,
             continuation: Continuation::default(),
             item: item.clone().map(ItemHead::new),
             log: self.is_verbose().then(|| LogEntry::new(function())),
@@ -192,8 +194,16 @@ impl Pool {
                 worker::changed(pool);
                 let rejection = pool.rejection(reason, retry_after);
                 if reason == Reason::QueueFull && patient {
-                    let again =
-                        |future| Submission { future, options: asked, function, outcome_of, body, item, patient };
+                    let again = |future| Submission {
+                        future,
+                        options: asked,
+                        function,
+                        outcome_of,
+                        body,
+                        may_stream,
+                        item,
+                        patient,
+                    };
                     let submission = task.into_future().map(again).map(Box::new);
                     return Err(Rejected { submission, rejection });
                 }
@@ -207,7 +217,7 @@ impl Pool {
 
     /// Rejects a request that is not submitted yet, if its pool would reject it now: it would be read in vain.
     pub(crate) fn reject_early(&self, options: TaskOptions, function: impl FnOnce() -> String) -> Option<Rejection> {
-        if self.is_full_of_streams() {
+        if self.shared().is_full_of_streams() {
             return Some(self.count_rejected(Reason::StreamsFull, function));
         }
         let pool = self.shared();
@@ -255,7 +265,7 @@ impl Pool {
             shielded(|| task_log::log_refusal(pool.name(), reason, &function()));
         }
         worker::changed(pool);
-        Rejection::new(pool.name().clone(), reason, None)
+        pool.rejection(reason, Duration::ZERO)
     }
 
     /// Rejects every further task. Tasks that are queued or in flight are finished.

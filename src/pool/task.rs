@@ -347,6 +347,10 @@ where
             return self.end_early(work, Reason::CutOff, Outcome::Cancelled);
         }
         if begun.first {
+            // Streams may have been opened while it was queued.
+            if self.head.may_stream && self.pool.is_full_of_streams() {
+                return self.end_early(work, Reason::StreamsFull, Outcome::Rejected);
+            }
             self.begin(work, now);
         }
         let Poll::Ready((result, outcome)) = self.poll_future(work, &mut Context::from_waker(&waker_ref(&self))) else {

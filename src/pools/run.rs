@@ -230,7 +230,16 @@ where
     J: IntoTask<Kind>,
 {
     let function = move || function_name::<J>(J::IS_FUTURE, submitted_at);
-    Submission { future: task.into_task(), options, function, outcome_of: always_ok, body: None, item: None, patient }
+    Submission {
+        future: task.into_task(),
+        options,
+        function,
+        outcome_of: always_ok,
+        body: None,
+        may_stream: false,
+        item: None,
+        patient,
+    }
 }
 
 /// Runs a task in the pool, or on this thread if there is no pool.

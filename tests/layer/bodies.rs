@@ -510,6 +510,39 @@ async fn a_pool_with_as_many_streams_as_it_may_have_rejects_before_the_handler_b
 }
 
 #[tokio::test]
+async fn a_request_that_waited_until_there_were_as_many_streams_as_may_be_is_rejected_before_its_handler_begins() {
+    let pools =
+        Pools::builder().pool(Cpu, PoolConfig::new(1).concurrency(1).body(BodyPolicy::in_pool()).max_streams(1));
+    let pools = pools.build().unwrap();
+    let gate = Gate::new();
+    let (body, mut author) = script();
+    let body = Arc::new(Mutex::new(Some(body)));
+    let passes = gate.clone();
+    let handler = service_fn(move |_: Request<String>| {
+        let (body, gate) = (body.clone(), passes.clone());
+        async move {
+            gate.pass().await;
+            Ok::<_, Infallible>(Response::new(body.lock().unwrap().take().unwrap()))
+        }
+    });
+    let service = PoolLayer::<Cpu>::new(&pools).layer(handler);
+    let first = tokio::spawn(service.clone().oneshot(request("GET", "/")));
+    gate.arrived(1).await;
+    let waits = tokio::spawn(answer(service, request("GET", "/")));
+    until("the second one is queued", || stats_of(&pools, "cpu").queued_tasks == 1).await;
+    gate.open(1);
+    let response = in_time(first).await.unwrap().unwrap();
+    let refused = in_time(waits).await.unwrap();
+    assert_eq!(json(&refused)["reason"], Reason::StreamsFull.as_str());
+    assert_eq!((refused.status(), gate.waiting()), (StatusCode::SERVICE_UNAVAILABLE, 0));
+    assert!(refused.headers().contains_key("retry-after"));
+    author.end();
+    drop(response);
+    until("the stream has ended", || stats_of(&pools, "cpu").streams == 0).await;
+    assert_eq!(stats_of(&pools, "cpu").counts.rejected, 1);
+}
+
+#[tokio::test]
 async fn a_permit_that_is_held_outlives_the_response() {
     let pools = pools_of(1, 0);
     let permits = Arc::new(Mutex::new(Vec::new()));

@@ -71,8 +71,16 @@ impl<M: Send + Sync + 'static> Models<M> {
             let Some(pool) = pool else { return Ok(call_here(task)?) };
             let function = move || function_name::<F>(false, submitted_at);
             let future = IntoTask::into_task(task);
-            let submission =
-                Submission { future, options, function, outcome_of: always_ok, body: None, item: None, patient: false };
+            let submission = Submission {
+                future,
+                options,
+                function,
+                outcome_of: always_ok,
+                body: None,
+                may_stream: false,
+                item: None,
+                patient: false,
+            };
             Ok(pool.submit_future(submission).map_err(|rejected| rejected.rejection)?.await?)
         }
     }
