@@ -70,7 +70,8 @@ mod imp {
 
 pub(crate) use self::imp::*;
 
-/// Locks a mutex, and ignores poisoning: no code of the application runs under our locks, so the value is consistent.
+/// Locks a mutex, and ignores poisoning. Under these locks, no code of the application runs that could panic in the middle
+/// of a change: at most a waker or a service is cloned, or the key of a group is hashed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

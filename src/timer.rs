@@ -168,12 +168,13 @@ impl Timer {
                 drop(state);
                 // A callback calls wakers, subscribers and recorders of the application.
                 let again = shielded(&mut callback).flatten();
-                // A callback that ends is dropped here, without the lock.
-                let next = again.map(|at| (at, callback));
+                let Some(at) = again else {
+                    shielded(|| drop(callback));
+                    state = self.lock();
+                    continue;
+                };
                 state = self.lock();
-                if let Some((at, callback)) = next {
-                    state.insert(at, callback);
-                }
+                state.insert(at, callback);
             }
             drop(state);
             let other = if std::ptr::eq(self, &TIMER) { &METRICS } else { &TIMER };

@@ -1,26 +1,35 @@
 //! The end of a body at a drain.
 //!
 //! A body that streams when the drain is announced ends before its next frame. One that begins later is that of a request
-//! which is still served: it ends once it has no frame ready, so that a response which is complete at once stays whole.
+//! which is still served, so it stays whole. Only server-sent events and gRPC, which may have no end, are told apart: they
+//! end once they have no frame ready.
 
 use std::pin::Pin;
 use std::task::Context;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
 
-use super::grpc::is_grpc;
+use super::grpc::{is_event_stream, is_grpc};
 use crate::config::OnDrain;
 use crate::pool::CurrentTask;
 
 /// Ends a body of unknown length when a drain is announced.
 pub(super) struct Farewell {
-    /// Completes when the drain is announced. `None` if it was announced before the body began.
-    draining: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    draining: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    began: Began,
     last: Option<Bytes>,
     grpc: bool,
+    may_be_endless: bool,
+}
+
+/// When the body was polled for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Began {
+    NotYet,
+    BeforeDrain,
+    WhileDraining,
 }
 
 impl Farewell {
@@ -40,19 +49,27 @@ impl Farewell {
         if announced.is_some() {
             return None;
         }
-        let mut draining = Some(task.draining());
-        draining.take_if(|draining| draining.now_or_never().is_some());
-        Some(Self { draining, last, grpc: is_grpc(headers) })
+        let grpc = is_grpc(headers);
+        let may_be_endless = grpc || is_event_stream(headers);
+        Some(Self { draining: task.draining(), began: Began::NotYet, last, grpc, may_be_endless })
     }
 
     /// Whether the body ends before its next frame. If not, the announcement of a drain wakes the task.
     pub(super) fn comes_before_next(&mut self, cx: &mut Context<'_>) -> bool {
-        self.draining.as_mut().is_some_and(|draining| draining.as_mut().poll(cx).is_ready())
+        if self.began == Began::WhileDraining {
+            return false;
+        }
+        let announced = self.draining.as_mut().poll(cx).is_ready();
+        if self.began == Began::NotYet {
+            self.began = if announced { Began::WhileDraining } else { Began::BeforeDrain };
+            return false;
+        }
+        announced
     }
 
     /// Whether the body ends because it has no frame ready.
-    pub(super) const fn comes_when_pending(&self) -> bool {
-        self.draining.is_none()
+    pub(super) fn comes_when_pending(&self) -> bool {
+        self.began == Began::WhileDraining && self.may_be_endless
     }
 
     /// The last frames. Over gRPC they are the trailers of the status UNAVAILABLE.

@@ -1,4 +1,4 @@
-//! Which requests speak gRPC, and where the first message of a body ends.
+//! Which bodies are those of gRPC or are streams of events, and where the first message of a body ends.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
@@ -8,6 +8,13 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE);
     let rest = content_type.and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
     matches!(rest, Some([] | [b'+' | b';', ..]))
+}
+
+/// Whether the body is a stream of server-sent events.
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE);
+    let rest = content_type.and_then(|value| value.as_bytes().strip_prefix(b"text/event-stream"));
+    matches!(rest, Some([] | [b' ' | b';', ..]))
 }
 
 /// Whether the body is a stream of messages, each behind a flag of one byte and its length in four, the highest first:

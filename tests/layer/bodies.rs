@@ -410,19 +410,29 @@ async fn a_drain_ends_open_bodies_with_the_farewell() {
 
 /// While a drain is only announced, requests are still served.
 #[tokio::test]
-async fn a_body_that_begins_after_the_announcement_gives_what_it_has_ready_before_the_farewell() {
+async fn a_body_that_begins_after_the_announcement_stays_whole_and_a_stream_of_events_ends_when_it_has_none() {
     let farewell = OnDrain::EndWith(Bytes::from_static(b"event: close\n\n"));
     for policy in [BodyPolicy::on_connection(), BodyPolicy::on_connection().hold(), BodyPolicy::in_pool()] {
-        for complete in [true, false] {
+        for (media, whole) in [("text/csv", "onetwothree"), ("text/event-stream", "onetwoevent: close\n\n")] {
             let pools = pools_of(1, 5);
             pools.announce_drain();
             let (body, author) = script();
             author.data("one");
             author.data("two");
-            let author = (!complete).then_some(author);
-            let response = respond(&pools, policy.clone().on_drain(farewell.clone()), body).await;
-            let whole = in_time(response.into_body().collect()).await.unwrap().to_bytes();
-            assert_eq!(whole, if complete { "onetwo" } else { "onetwoevent: close\n\n" });
+            let body = Arc::new(Mutex::new(Some(body)));
+            let handler = service_fn(move |_: Request<String>| {
+                let body = body.lock().unwrap().take().unwrap();
+                async move { Ok::<_, Infallible>(Response::builder().header("content-type", media).body(body).unwrap()) }
+            });
+            let layer = PoolLayer::<Cpu>::new(&pools).body(policy.clone().on_drain(farewell.clone()));
+            let response = in_time(layer.layer(handler).oneshot(request("GET", "/"))).await.unwrap();
+            let mut rest = tokio_test::task::spawn(response.into_body().collect());
+            let mut author = Some(author);
+            if media == "text/csv" {
+                assert_pending!(rest.poll());
+                author.take().unwrap().data("three");
+            }
+            assert_eq!(in_time(rest).await.unwrap().to_bytes(), whole);
             drop(author);
             assert!(in_time(pools.shutdown(Duration::from_secs(5))).await.is_complete());
         }
