@@ -9,7 +9,8 @@
 //! **Deadlines.** The time of a batch of size *n* is predicted as *a·n + b* from the batches before, and as much on top
 //! as two mean deviations. A batch stops growing where it would miss the nearest deadline in it. A task that would miss
 //! its deadline even alone never starts. An old prediction is not used, so that a pool finds out when batches have
-//! become faster.
+//! become faster. One batch that takes far longer than all others changes little, because a prediction that is too long
+//! keeps items from running that would correct it.
 
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ const DEVIATION_MEMORY: f64 = 16.0;
 
 /// How many mean deviations are added to a prediction.
 const DEVIATIONS: f64 = 2.0;
+
+/// A batch that took more than this many times its prediction counts as this many times. One that took less than the
+/// same part of it replaces all that were learned before: that was another situation.
+const SURPRISE: f64 = 8.0;
 
 /// A prediction is too old once no batch has ended for this many times what the usual one takes.
 const OLD: f64 = 4.0;
@@ -173,7 +178,15 @@ impl BatchTime {
         if !std::mem::replace(&mut self.warm, true) {
             return;
         }
-        let (x, y) = (weight as f64, nanos(took));
+        let (x, mut y) = (weight as f64, nanos(took));
+        if self.sums[0] > 0.0 {
+            let (each, fixed) = self.line();
+            let expected = each.mul_add(x, fixed);
+            if y * SURPRISE < expected {
+                *self = Self { warm: true, ..Self::default() };
+            }
+            y = y.min(expected * SURPRISE);
+        }
         for (sum, value) in self.sums.iter_mut().zip([1.0, x, y, x * x, x * y]) {
             *sum = sum.mul_add(1.0 - 1.0 / MEMORY, value);
         }
@@ -284,6 +297,26 @@ mod tests {
         (0..64).for_each(|n| time.add(at(1), 4, MS * if n % 2 == 0 { 4 } else { 6 }));
         let predicted = ms(time.predict(at(1)).expect("it is known"), 4);
         assert!((6.5..7.5).contains(&predicted), "5 and two deviations of 1: {predicted}");
+    }
+
+    #[test]
+    fn one_slow_batch_changes_little() {
+        let mut time = BatchTime::default();
+        (0..300).for_each(|_| time.add(at(1), 1, MS * 4));
+        time.add(at(1), 1, MS * 10_000);
+        let predicted = ms(time.predict(at(1)).expect("it is known"), 1);
+        assert!((4.0..9.0).contains(&predicted), "{predicted}");
+    }
+
+    #[test]
+    fn a_pool_that_becomes_slower_or_faster_is_learned() {
+        let mut time = BatchTime::default();
+        (0..300).for_each(|_| time.add(at(1), 1, MS * 4));
+        (0..100).for_each(|_| time.add(at(1), 1, MS * 4_000));
+        let slow = ms(time.predict(at(1)).expect("it is known"), 1);
+        assert!((2_000.0..8_000.0).contains(&slow), "{slow}");
+        time.add(at(1), 1, MS * 4);
+        assert_eq!(ms(time.predict(at(1)).expect("it is known"), 1).round(), 4.0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use super::error::BatchError;
 use super::function::Function;
 use crate::error::{Panic, TaskError};
-use crate::pool::BatchResult;
+use crate::pool::{BatchResult, checkpoint};
 use crate::shield::shielded;
 
 /// The results of a batch, one for each item, and how the batch ended.
@@ -45,7 +45,8 @@ where
     let Some(copies) = copies else { return Ran { results: failure.for_each(number), result } };
     let mut results = Vec::with_capacity(number);
     for copied in copies {
-        let Some(item) = copied else {
+        // Once all callers have left, the rest is not run.
+        let Some(item) = copied.filter(|_| checkpoint().is_ok()) else {
             results.push(Err(failure.again().into_error()));
             continue;
         };
