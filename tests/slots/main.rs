@@ -5,6 +5,7 @@
 
 mod lending;
 mod making;
+mod model_swaps;
 mod models;
 mod settings;
 #[allow(dead_code, reason = "the tests of pools use all of it")]

@@ -5,6 +5,9 @@
 //! - A model without any estimate reserves the weight of the largest model so far. Only one such model is loaded at a
 //!   time, so the budget is exceeded by one model at most.
 //! - Loads begin in the order in which they were asked for. If the first one does not fit, it waits until a model can go.
+//! - A swap loads a model beside the one that serves, which cannot go meanwhile. Other models do not make room for the
+//!   short time: if the new one does not fit, the budget is exceeded until the earlier one is dropped. Only one load at a
+//!   time may exceed it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -40,8 +43,8 @@ pub(super) struct Catalog<M, W> {
     /// The bytes of loaded models, of leaving models, and of those that are reserved.
     used: u64,
     loading: usize,
-    /// Whether a model is being loaded whose weight is not known.
-    loads_unknown: bool,
+    /// Whether a load runs that may exceed the budget.
+    exceeding: bool,
     largest: u64,
     waiting: usize,
     clock: u64,
@@ -51,11 +54,40 @@ pub(super) struct Catalog<M, W> {
     evictions: u64,
 }
 
+/// A model that serves, a load, or both: a swap.
 #[derive(Debug)]
-enum Entry<M, W> {
-    Pending(Vec<W>),
-    Loading { waiters: Vec<W>, reserved: u64, unknown: bool, unloaded: bool },
-    Loaded { model: Arc<M>, version: u64, bytes: u64, held: usize, used_at: u64 },
+struct Entry<M, W> {
+    serving: Option<Serving<M>>,
+    load: Option<Load<W>>,
+}
+
+#[derive(Debug)]
+struct Serving<M> {
+    model: Arc<M>,
+    version: u64,
+    bytes: u64,
+    held: usize,
+    used_at: u64,
+}
+
+/// A load that somebody asked for.
+#[derive(Debug)]
+struct Load<W> {
+    waiters: Vec<W>,
+    /// Callers of swaps that were asked for after the load had begun: it may give an earlier model than they mean.
+    next: Vec<W>,
+    /// `None` while the load waits for its turn.
+    begun: Option<Begun>,
+    /// Whether the model was unloaded meanwhile.
+    unloaded: bool,
+}
+
+/// What a load that runs has reserved.
+#[derive(Debug)]
+struct Begun {
+    reserved: u64,
+    /// The weight is not known, or a swap found no room.
+    may_exceed: bool,
 }
 
 #[derive(Debug)]
@@ -104,11 +136,15 @@ pub(super) struct Freed<M, W> {
     pub(super) failed: Vec<(Arc<str>, Loaded<M, W>)>,
 }
 
+/// A model that serves no more, and its version. It counts as held until [`Catalog::release`] is called for it, so that
+/// its bytes are free once it is dropped.
+pub(super) type Unloaded<M> = (Arc<M>, u64);
+
 /// What becomes of the callers that waited for a load.
 #[derive(Debug)]
 pub(super) enum Loaded<M, W> {
-    /// Each of them holds the model.
-    Model(Arc<M>, u64, Vec<W>),
+    /// Each of them holds the model. A swap has replaced the earlier one, which the caller of this releases.
+    Model { model: Arc<M>, version: u64, waiters: Vec<W>, replaced: Option<Unloaded<M>> },
     Failed(Failure, Vec<W>),
 }
 
@@ -125,7 +161,7 @@ impl<M, W> Catalog<M, W> {
             leaving: BTreeMap::new(),
             used: 0,
             loading: 0,
-            loads_unknown: false,
+            exceeding: false,
             largest: 0,
             waiting: 0,
             clock: 0,
@@ -149,34 +185,54 @@ impl<M, W> Catalog<M, W> {
     /// Asks for a model. `waiter` is called if the caller has to wait.
     pub(super) fn get(&mut self, key: &str, now: Instant, waiter: impl FnOnce() -> W) -> Got<M> {
         self.clock += 1;
-        let full = self.waiting >= self.max_waiting;
         match self.entries.get_mut(key) {
-            Some(Entry::Loaded { model, version, held, used_at, .. }) => {
-                *held += 1;
-                *used_at = self.clock;
-                return Got::Model(model.clone(), *version);
+            Some(Entry { serving: Some(serving), .. }) => {
+                serving.held += 1;
+                serving.used_at = self.clock;
+                return Got::Model(serving.model.clone(), serving.version);
             }
-            Some(Entry::Pending(_) | Entry::Loading { unloaded: false, .. }) if full => return Got::Full,
-            Some(Entry::Pending(waiters) | Entry::Loading { waiters, unloaded: false, .. }) => waiters.push(waiter()),
             // The load that runs gives an earlier model.
-            Some(Entry::Loading { unloaded: true, .. }) => {
+            Some(Entry { load: Some(Load { unloaded: true, .. }), .. }) => {
                 let pause = FIRST_PAUSE;
                 return Got::Failed(Failed { failure: Failure::Unloaded, until: now, pause });
             }
+            Some(_) => {}
             None => {
                 if let Some(failed) = self.failures.get(key).filter(|failed| now < failed.until) {
                     return Got::Failed(failed.clone());
                 }
-                if full {
-                    return Got::Full;
-                }
-                let key = Arc::<str>::from(key);
-                self.entries.insert(key.clone(), Entry::Pending(vec![waiter()]));
-                self.pending.push_back(key);
             }
         }
+        self.wait(key, |load| &mut load.waiters, waiter)
+    }
+
+    /// Asks for a load that begins after this call, even if the model is loaded.
+    pub(super) fn swap(&mut self, key: &str, waiter: impl FnOnce() -> W) -> Got<M> {
+        // A model that was too large may be another one now.
+        if self.weights.get(key).is_some_and(|&bytes| bytes > self.budget) {
+            self.weights.remove(key);
+        }
+        self.wait(key, |load| if load.begun.is_some() { &mut load.next } else { &mut load.waiters }, waiter)
+    }
+
+    /// Lets a caller wait for the load of the key, or for a new one if there is none.
+    fn wait(&mut self, key: &str, list: impl Fn(&mut Load<W>) -> &mut Vec<W>, waiter: impl FnOnce() -> W) -> Got<M> {
+        if self.waiting >= self.max_waiting {
+            return Got::Full;
+        }
         self.waiting += 1;
+        match self.entries.get_mut(key).and_then(|entry| entry.load.as_mut()) {
+            Some(load) => list(load).push(waiter()),
+            None => self.queue(&Arc::from(key), vec![waiter()]),
+        }
         Got::Waits
+    }
+
+    /// Queues a load.
+    fn queue(&mut self, key: &Arc<str>, waiters: Vec<W>) {
+        let entry = self.entries.entry(key.clone()).or_insert(Entry { serving: None, load: None });
+        entry.load = Some(Load { waiters, next: Vec::new(), begun: None, unloaded: false });
+        self.pending.push_back(key.clone());
     }
 
     /// Begins the next load, if there is one that may begin: its key, and the context of its first caller. `has_left` says
@@ -189,19 +245,23 @@ impl<M, W> Catalog<M, W> {
         freed: &mut Freed<M, W>,
     ) -> Option<(Arc<str>, C)> {
         while let Some(key) = self.pending.front().cloned() {
-            let Some(Entry::Pending(waiters)) = self.entries.get_mut(&key) else {
+            let entry = self.entries.get_mut(&key);
+            let Some(Entry { serving, load: Some(load @ Load { begun: None, .. }) }) = entry else {
                 self.pending.pop_front();
                 continue;
             };
             let before = freed.left.len();
-            freed.left.extend(waiters.extract_if(.., |waiter| has_left(waiter)));
+            freed.left.extend(load.waiters.extract_if(.., |waiter| has_left(waiter)));
             self.waiting -= freed.left.len() - before;
-            let Some((estimate, context)) = waiters.first().map(&of_caller) else {
-                self.entries.remove(&key);
+            let swaps = serving.is_some();
+            let Some((estimate, context)) = load.waiters.first().map(&of_caller) else {
+                self.end_load(&key);
                 self.pending.pop_front();
                 continue;
             };
-            let known = self.weights.get(&key).copied().or(estimate);
+            // A swap loads another model, so the last weight may be wrong.
+            let last = self.weights.get(&key).copied();
+            let known = if swaps { estimate.or(last) } else { last.or(estimate) };
             if let Some(bytes) = known.filter(|&bytes| bytes > self.budget) {
                 self.pending.pop_front();
                 if let Some(loaded) = self.end_failed(&key, Failure::TooLarge(bytes), now) {
@@ -210,20 +270,25 @@ impl<M, W> Catalog<M, W> {
                 continue;
             }
             let bytes = known.unwrap_or(self.largest.min(self.budget));
-            let waits = self.loading >= self.loading_limit || (known.is_none() && self.loads_unknown);
-            if waits || !self.make_room(bytes, &mut freed.gone) {
+            let mut may_exceed = known.is_none();
+            if self.loading >= self.loading_limit || (may_exceed && self.exceeding) {
+                return None;
+            }
+            if swaps && self.used.saturating_add(bytes) > self.budget {
+                if self.exceeding || self.used > self.budget {
+                    return None;
+                }
+                may_exceed = true;
+            } else if !self.make_room(bytes, &mut freed.gone) {
                 return None;
             }
             self.pending.pop_front();
-            if let Some(entry) = self.entries.get_mut(&key)
-                && let Entry::Pending(waiters) = entry
-            {
-                let waiters = std::mem::take(waiters);
-                *entry = Entry::Loading { waiters, reserved: bytes, unknown: known.is_none(), unloaded: false };
+            if let Some(load) = self.entries.get_mut(&key).and_then(|entry| entry.load.as_mut()) {
+                load.begun = Some(Begun { reserved: bytes, may_exceed });
             }
             self.used += bytes;
             self.loading += 1;
-            self.loads_unknown |= known.is_none();
+            self.exceeding |= may_exceed;
             return Some((key, context));
         }
         None
@@ -245,7 +310,7 @@ impl<M, W> Catalog<M, W> {
     fn evict(&mut self, gone: &mut Vec<Arc<M>>) -> bool {
         let idle = self.entries.iter().filter_map(|(key, entry)| entry.idle().map(|(used_at, _)| (used_at, key)));
         let Some(key) = idle.min().map(|(_, key)| key.clone()) else { return false };
-        if let Some(Entry::Loaded { model, bytes, .. }) = self.entries.remove(&key) {
+        if let Some(Serving { model, bytes, .. }) = self.entries.remove(&key).and_then(|entry| entry.serving) {
             self.used -= bytes;
             self.evictions += 1;
             gone.push(model);
@@ -253,23 +318,28 @@ impl<M, W> Catalog<M, W> {
         true
     }
 
-    /// A load has ended with a model of this weight. Models that make room for it are added to `gone`.
+    /// A load has ended with a model of this weight. Models that make room for it are added to `gone`. A swap changes
+    /// nothing if all of its callers have left.
     pub(super) fn loaded(
         &mut self,
         key: &Arc<str>,
         model: M,
         bytes: u64,
         now: Instant,
+        has_left: impl Fn(&W) -> bool,
         gone: &mut Vec<Arc<M>>,
     ) -> Option<Loaded<M, W>> {
-        self.remember_weight(key, bytes);
-        let Some(Entry::Loading { unloaded, .. }) = self.entries.get(key) else { return None };
-        if *unloaded || bytes > self.budget {
-            let failure = if *unloaded { Failure::Unloaded } else { Failure::TooLarge(bytes) };
+        let Entry { serving, load: Some(Load { waiters, unloaded, .. }) } = self.entries.get(key)? else { return None };
+        let unwanted = *unloaded || (serving.is_some() && waiters.iter().all(has_left));
+        if !unwanted {
+            self.remember_weight(key, bytes);
+        }
+        if unwanted || bytes > self.budget {
             gone.push(Arc::new(model));
+            let failure = if unwanted { Failure::Unloaded } else { Failure::TooLarge(bytes) };
             return self.end_failed(key, failure, now);
         }
-        let waiters = self.end_load(key);
+        let Load { waiters, next, .. } = self.end_load(key)?;
         self.loads_ok += 1;
         self.failures.remove(key);
         self.largest = self.largest.max(bytes);
@@ -277,10 +347,15 @@ impl<M, W> Catalog<M, W> {
         let (model, version) = (Arc::new(model), self.next_version);
         self.next_version += 1;
         self.clock += 1;
-        let entry = Entry::Loaded { model: model.clone(), version, bytes, held: waiters.len(), used_at: self.clock };
-        self.entries.insert(key.clone(), entry);
-        while self.used > self.budget && self.evict(gone) {}
-        Some(Loaded::Model(model, version, waiters))
+        let serving = Serving { model: model.clone(), version, bytes, held: waiters.len(), used_at: self.clock };
+        let entry = self.entries.entry(key.clone()).or_insert(Entry { serving: None, load: None });
+        let before = entry.serving.replace(serving);
+        // The other models make no room for the one that was replaced.
+        let beside = before.as_ref().map_or(0, |before| before.bytes);
+        let replaced = before.map(|before| self.leave(before));
+        self.queue_next(key, next);
+        while self.used - beside > self.budget && self.evict(gone) {}
+        Some(Loaded::Model { model, version, waiters, replaced })
     }
 
     /// A load has failed.
@@ -289,12 +364,21 @@ impl<M, W> Catalog<M, W> {
     }
 
     fn end_failed(&mut self, key: &Arc<str>, failure: Failure, now: Instant) -> Option<Loaded<M, W>> {
-        let was_unloaded = matches!(self.entries.get(key), Some(Entry::Loading { unloaded: true, .. }));
-        let waiters = self.end_load(key);
-        self.loads_failed += u64::from(!was_unloaded);
-        if was_unloaded {
-            return Some(Loaded::Failed(Failure::Unloaded, waiters));
-        }
+        let Load { waiters, next, unloaded, .. } = self.end_load(key)?;
+        let failure = if unloaded { Failure::Unloaded } else { failure };
+        // After a swap, the model before serves on, and the next swap is tried at once.
+        let failure = match failure {
+            Failure::Unloaded => failure,
+            _ if self.entries.contains_key(key) => failure,
+            failure => self.remember_failure(key, failure, now),
+        };
+        self.loads_failed += u64::from(!matches!(failure, Failure::Unloaded));
+        self.queue_next(key, next);
+        Some(Loaded::Failed(failure, waiters))
+    }
+
+    /// Remembers a failure, so that callers get it until the next attempt.
+    fn remember_failure(&mut self, key: &Arc<str>, failure: Failure, now: Instant) -> Failure {
         let pause = self.failures.get(key).map_or(FIRST_PAUSE, |failed| (failed.pause * 2).min(LONGEST_PAUSE));
         if self.failures.len() >= REMEMBERED {
             self.failures.retain(|_, failed| now < failed.until);
@@ -307,26 +391,36 @@ impl<M, W> Catalog<M, W> {
             let failed = Failed { failure: failure.clone(), until: now + pause, pause };
             self.failures.insert(key.clone(), failed);
         }
-        Some(Loaded::Failed(failure, waiters))
+        failure
     }
 
-    /// Ends a load, or one that has not begun, and returns the callers that wait for it.
-    fn end_load(&mut self, key: &Arc<str>) -> Vec<W> {
-        let waiters = match self.entries.remove(key) {
-            Some(Entry::Loading { waiters, reserved, unknown, .. }) => {
-                self.used -= reserved;
-                self.loading -= 1;
-                self.loads_unknown &= !unknown;
-                waiters
-            }
-            Some(Entry::Pending(waiters)) => waiters,
-            other => {
-                debug_assert!(other.is_none(), "a load ends once");
-                Vec::new()
-            }
-        };
-        self.waiting -= waiters.len();
-        waiters
+    /// Ends a load, or one that has not begun.
+    fn end_load(&mut self, key: &Arc<str>) -> Option<Load<W>> {
+        let entry = self.entries.get_mut(key)?;
+        let load = entry.load.take()?;
+        if entry.serving.is_none() {
+            self.entries.remove(key);
+        }
+        if let Some(Begun { reserved, may_exceed }) = load.begun {
+            self.used -= reserved;
+            self.loading -= 1;
+            self.exceeding &= !may_exceed;
+        }
+        self.waiting -= load.waiters.len();
+        Some(load)
+    }
+
+    /// Queues the load of the swaps that were asked for while another load of the key ran.
+    fn queue_next(&mut self, key: &Arc<str>, next: Vec<W>) {
+        if !next.is_empty() {
+            self.queue(key, next);
+        }
+    }
+
+    /// The model serves no more. It counts as held once more than it is.
+    fn leave(&mut self, Serving { model, version, bytes, held, .. }: Serving<M>) -> Unloaded<M> {
+        self.leaving.insert(version, Leaving { bytes, held: held + 1 });
+        (model, version)
     }
 
     fn remember_weight(&mut self, key: &Arc<str>, bytes: u64) {
@@ -339,59 +433,49 @@ impl<M, W> Catalog<M, W> {
 
     /// A caller holds a model no longer.
     pub(super) fn release(&mut self, key: &str, version: u64) {
-        match self.entries.get_mut(key) {
-            Some(Entry::Loaded { version: loaded, held, .. }) if *loaded == version => *held -= 1,
-            _ => {
-                let leaving = self.leaving.get_mut(&version).expect("a model that is held is loaded or leaving");
-                leaving.held -= 1;
-                if leaving.held == 0 {
-                    self.used -= leaving.bytes;
-                    self.leaving.remove(&version);
-                }
-            }
+        let serving = self.entries.get_mut(key).and_then(|entry| entry.serving.as_mut());
+        if let Some(serving) = serving.filter(|serving| serving.version == version) {
+            serving.held -= 1;
+            return;
+        }
+        let leaving = self.leaving.get_mut(&version).expect("a model that is held is loaded or leaving");
+        leaving.held -= 1;
+        if leaving.held == 0 {
+            self.used -= leaving.bytes;
+            self.leaving.remove(&version);
         }
     }
 
-    /// Unloads a model. Callers that hold it keep it, and those that wait for its load get an error. Whether there was one.
-    pub(super) fn unload(&mut self, key: &str, gone: &mut Vec<Arc<M>>) -> (bool, Vec<W>) {
+    /// Unloads a model. Callers that hold it keep it, and those that wait for its load get an error. `None` if there is
+    /// nothing of this key.
+    pub(super) fn unload(&mut self, key: &str) -> Option<(Option<Unloaded<M>>, Vec<W>)> {
         self.weights.remove(key);
-        let failed = self.failures.remove(key).is_some();
-        match self.entries.get_mut(key) {
-            Some(Entry::Loading { waiters, unloaded, .. }) => {
-                *unloaded = true;
-                let waiters = std::mem::take(waiters);
-                self.waiting -= waiters.len();
-                (true, waiters)
-            }
-            Some(Entry::Pending(_)) => {
-                let waiters = self.end_load(&Arc::from(key));
-                (true, waiters)
-            }
-            Some(Entry::Loaded { .. }) => {
-                if let Some(Entry::Loaded { model, version, bytes, held, .. }) = self.entries.remove(key) {
-                    if held > 0 {
-                        self.leaving.insert(version, Leaving { bytes, held });
-                    } else {
-                        self.used -= bytes;
-                    }
-                    gone.push(model);
-                }
-                (true, Vec::new())
-            }
-            None => (failed, Vec::new()),
+        let failed = self.failures.remove(key).map(|_| (None, Vec::new()));
+        let Some(entry) = self.entries.get_mut(key) else { return failed };
+        let serving = entry.serving.take();
+        let mut waiters = Vec::new();
+        if let Some(load) = &mut entry.load {
+            waiters = std::mem::take(&mut load.waiters);
+            waiters.append(&mut load.next);
+            load.unloaded = true;
         }
+        self.waiting -= waiters.len();
+        if entry.load.as_ref().is_none_or(|load| load.begun.is_none()) {
+            self.entries.remove(key);
+        }
+        Some((serving.map(|serving| self.leave(serving)), waiters))
     }
 
     pub(super) fn stats(&self, name: &str) -> ModelsStats {
         let mut loaded = Vec::new();
         let mut loading = Vec::new();
-        for (key, entry) in &self.entries {
-            match entry {
-                Entry::Loaded { version, bytes, held, .. } => {
-                    let (version, bytes, held) = (*version, *bytes, *held);
-                    loaded.push(LoadedModel { key: key.to_string(), version, bytes, held });
-                }
-                Entry::Pending(_) | Entry::Loading { .. } => loading.push(key.to_string()),
+        for (key, Entry { serving, load }) in &self.entries {
+            if let Some(Serving { version, bytes, held, .. }) = serving {
+                let (version, bytes, held) = (*version, *bytes, *held);
+                loaded.push(LoadedModel { key: key.to_string(), version, bytes, held });
+            }
+            if load.is_some() {
+                loading.push(key.to_string());
             }
         }
         ModelsStats {
@@ -410,11 +494,9 @@ impl<M, W> Catalog<M, W> {
     /// Removes every model and every caller that waits.
     pub(super) fn clear(&mut self) -> (Vec<Arc<M>>, Vec<W>) {
         let (mut models, mut waiters) = (Vec::new(), Vec::new());
-        for (_, entry) in std::mem::take(&mut self.entries) {
-            match entry {
-                Entry::Loaded { model, .. } => models.push(model),
-                Entry::Pending(waiting) | Entry::Loading { waiters: waiting, .. } => waiters.extend(waiting),
-            }
+        for (_, Entry { serving, load }) in std::mem::take(&mut self.entries) {
+            models.extend(serving.map(|serving| serving.model));
+            waiters.extend(load.into_iter().flat_map(|load| load.waiters.into_iter().chain(load.next)));
         }
         self.pending.clear();
         (models, waiters)
@@ -428,11 +510,9 @@ impl<M, W> Default for Freed<M, W> {
 }
 
 impl<M, W> Entry<M, W> {
-    /// When a model that nobody holds was used last, and its weight.
-    const fn idle(&self) -> Option<(u64, u64)> {
-        match self {
-            Self::Loaded { held: 0, used_at, bytes, .. } => Some((*used_at, *bytes)),
-            _ => None,
-        }
+    /// When a model was used last that nobody holds and that is not being swapped, and its weight.
+    fn idle(&self) -> Option<(u64, u64)> {
+        let serving = self.serving.as_ref().filter(|serving| serving.held == 0 && self.load.is_none());
+        serving.map(|serving| (serving.used_at, serving.bytes))
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::catalog::{Catalog, Failure, Freed, Got, Loaded};
+use super::catalog::{Catalog, Failure, Freed, Got, Loaded, Unloaded};
 use super::lease::{ModelLease, Release};
 use crate::error::{MakeError, ModelError, Reason, Rejection};
 use crate::metrics;
@@ -53,6 +53,15 @@ pub(super) struct Waiter<M: Send + Sync + 'static> {
     estimate: Option<u64>,
 }
 
+/// Which model a caller asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The one that serves.
+    Any,
+    /// One that is loaded from now on.
+    Swap,
+}
+
 /// What a caller gets that asks for a model.
 pub(super) enum Asked<M: Send + Sync + 'static> {
     Now(Result<ModelLease<M>, ModelError>),
@@ -75,15 +84,20 @@ impl<M: Send + Sync + 'static> Inner<M> {
         Arc::new(Self { name, pool, hooks, nice, catalog })
     }
 
-    pub(super) fn ask(self: &Arc<Self>, key: &Arc<str>) -> Asked<M> {
+    pub(super) fn ask(self: &Arc<Self>, key: &Arc<str>, wanted: Wanted) -> Asked<M> {
         // Bound first, so that the application's function is called without the lock.
-        let needs_estimate = self.hooks.estimate.is_some() && self.lock().needs_estimate(key);
+        let needs_estimate =
+            self.hooks.estimate.is_some() && (wanted == Wanted::Swap || self.lock().needs_estimate(key));
         let estimate = if needs_estimate { self.estimate(key) } else { None };
         let context = Context::capture();
         let (caller, receiver) = oneshot::channel();
         let waiter = Waiter { caller, context, estimate };
         let mut waiter = Some(waiter);
-        let got = self.lock().get(key, Instant::now(), || waiter.take().expect("it is called once"));
+        let take = || waiter.take().expect("it is called once");
+        let got = match wanted {
+            Wanted::Any => self.lock().get(key, Instant::now(), take),
+            Wanted::Swap => self.lock().swap(key, take),
+        };
         match got {
             Got::Model(model, version) => Asked::Now(Ok(ModelLease::new(self.clone(), key.clone(), model, version))),
             Got::Failed(failed) => {
@@ -155,7 +169,9 @@ impl<M: Send + Sync + 'static> Inner<M> {
         }
         let mut gone = Vec::new();
         let ended = match loaded {
-            Ok((model, bytes)) => self.lock().loaded(key, model, bytes, now, &mut gone),
+            Ok((model, bytes)) => {
+                self.lock().loaded(key, model, bytes, now, |waiter| waiter.caller.is_closed(), &mut gone)
+            }
             Err(error) => {
                 shielded(
                     || tracing::warn!(target: "tower_offload", models = self.name, %key, %error, "a model could not be loaded"),
@@ -178,7 +194,8 @@ impl<M: Send + Sync + 'static> Inner<M> {
     /// Gives the callers their answers. A caller that has left holds no model.
     fn deliver(self: &Arc<Self>, key: &Arc<str>, loaded: Loaded<M, Waiter<M>>) {
         match loaded {
-            Loaded::Model(model, version, waiters) => {
+            Loaded::Model { model, version, waiters, replaced } => {
+                self.release_model(key, replaced);
                 for waiter in waiters {
                     let lease = ModelLease::new(self.clone(), key.clone(), model.clone(), version);
                     let _ = waiter.caller.send(Ok(lease));
@@ -193,15 +210,20 @@ impl<M: Send + Sync + 'static> Inner<M> {
     }
 
     pub(super) fn unload(self: &Arc<Self>, key: &str) -> bool {
-        let mut gone = Vec::new();
-        let (unloaded, waiters) = self.lock().unload(key, &mut gone);
-        drop_all(gone);
+        let unloaded = self.lock().unload(key);
+        let Some((model, waiters)) = unloaded else { return false };
+        self.release_model(&Arc::from(key), model);
         for waiter in waiters {
             let _ = waiter.caller.send(Err(self.error(key, Failure::Unloaded)));
         }
         self.start_loads();
         self.changed();
-        unloaded
+        true
+    }
+
+    /// Drops a model that serves no more, and then counts its bytes as free.
+    fn release_model(self: &Arc<Self>, key: &Arc<str>, unloaded: Option<Unloaded<M>>) {
+        drop(unloaded.map(|(model, version)| ModelLease::new(self.clone(), key.clone(), model, version)));
     }
 
     pub(super) fn stats(&self) -> ModelsStats {

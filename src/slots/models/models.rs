@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::inner::{Asked, Inner};
+use super::inner::{Asked, Inner, Wanted};
 use super::lease::ModelLease;
 use crate::error::{ModelError, Reason};
 use crate::pool::{ModelsStats, Submission, TaskOptions, always_ok, current_deadline, function_name};
@@ -108,11 +108,48 @@ impl<M: Send + Sync + 'static> Models<M> {
         options: TaskOptions,
         key: &str,
     ) -> impl Future<Output = Result<ModelLease<M>, ModelError>> + Send + use<M> {
+        self.ask(options, key, Wanted::Any)
+    }
+
+    /// Loads a model anew while the one before serves, replaces that one, and returns the new one.
+    ///
+    /// The function of [`load`](super::ModelsBuilder::load) is called for the key again, and should also warm the model
+    /// up: callers of the key get the model before until the new one is there, and none waits. If the load fails, nothing
+    /// has changed. Callers that hold the model before keep it. A model that is not loaded is loaded, even if its last
+    /// load failed a moment ago.
+    ///
+    /// # Several swaps
+    ///
+    /// Swaps of one key that wait for their turn share one load. A swap that is asked for while a load of the key runs is
+    /// not served by that one, which may have read an earlier file: another load follows it.
+    ///
+    /// # Memory
+    ///
+    /// No other model makes room for the new one. If it does not fit, the budget is exceeded until the model before is
+    /// dropped, by one model at most: a second swap that does not fit waits.
+    ///
+    /// # Cancellation
+    ///
+    /// If every caller of the swap has dropped its future, nothing changes: the load is not begun, or its model is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get). [`Unloaded`](ModelError::Unloaded) if the model is unloaded meanwhile.
+    pub fn swap(&self, key: &str) -> impl Future<Output = Result<ModelLease<M>, ModelError>> + Send + use<M> {
+        self.ask(TaskOptions::new(), key, Wanted::Swap)
+    }
+
+    fn ask(
+        &self,
+        options: TaskOptions,
+        key: &str,
+        wanted: Wanted,
+    ) -> impl Future<Output = Result<ModelLease<M>, ModelError>> + Send + use<M> {
         let (inner, checked) = (self.inner.clone(), check(key));
         let deadline = options.deadline.or_else(current_deadline);
         async move {
             let key: Arc<str> = checked?;
-            match inner.ask(&key) {
+            match inner.ask(&key, wanted) {
                 Asked::Now(result) => result,
                 Asked::Later(receiver) => {
                     let mut limit = deadline.map(|deadline| timer::sleep_until(deadline.moment()));

@@ -23,8 +23,8 @@ fn ask(catalog: &mut Models, key: &str, now: Instant) -> u64 {
         Got::Model(_, version) => version,
         Got::Waits => {
             let (key, _freed) = begin(catalog, now, &[], true);
-            let ended = catalog.loaded(&key.expect("nothing is held"), 10, 10, now, &mut Vec::new());
-            let Some(Loaded::Model(_, version, waiters)) = ended else { panic!("{ended:?}") };
+            let ended = catalog.loaded(&key.expect("nothing is held"), 10, 10, now, |_| false, &mut Vec::new());
+            let Some(Loaded::Model { version, waiters, .. }) = ended else { panic!("{ended:?}") };
             assert_eq!(waiters.len(), 1);
             version
         }
@@ -76,7 +76,7 @@ fn a_failed_load_is_answered_at_once_for_a_second_at_first_and_for_a_minute_at_m
     }
     assert!(matches!(catalog.get("key", now, || 0), Got::Waits));
     let (key, _) = begin(&mut catalog, now, &[], true);
-    assert!(catalog.loaded(&key.unwrap(), 1, 10, now, &mut Vec::new()).is_some());
+    assert!(catalog.loaded(&key.unwrap(), 1, 10, now, |_| false, &mut Vec::new()).is_some());
     let stats = catalog.stats("");
     assert_eq!((stats.loads_ok, stats.loads_failed), (1, 8));
 }
@@ -84,6 +84,7 @@ fn a_failed_load_is_answered_at_once_for_a_second_at_first_and_for_a_minute_at_m
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Get(u8),
+    Swap(u8),
     Release(usize),
     /// A load ends with a model of this weight, or fails.
     End(usize, Option<u64>),
@@ -95,6 +96,7 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => (0..8_u8).prop_map(Event::Get),
+        2 => (0..8_u8).prop_map(Event::Swap),
         3 => any::<usize>().prop_map(Event::Release),
         3 => (any::<usize>(), proptest::option::weighted(0.8, 1..130_u64)).prop_map(|(at, weight)| Event::End(at, weight)),
         1 => any::<usize>().prop_map(Event::Leave),
@@ -109,17 +111,43 @@ struct Seen {
     left: Vec<usize>,
     held: Vec<(String, u64)>,
     loading: Vec<Arc<str>>,
-    /// The weight of the largest model that was loaded.
+    /// The weight of the largest model that was loaded, and of the estimates.
     largest: u64,
     next: usize,
 }
 
+/// What is known of the weights before a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weights {
+    /// Nothing. Each load of a key has the same weight.
+    Unknown,
+    /// They are estimated correctly.
+    Right,
+    /// The estimates may be wrong.
+    Wrong,
+}
+
 impl Seen {
+    fn asked(&mut self, got: Got<u64>, key: String) -> Result<(), TestCaseError> {
+        match got {
+            Got::Model(_, version) => self.held.push((key, version)),
+            Got::Waits => {
+                self.waiting.insert(self.next, key);
+                self.next += 1;
+            }
+            Got::Full => prop_assert!(self.waiting.len() >= 16),
+            Got::Failed(_) => {}
+        }
+        Ok(())
+    }
+
     fn ended(&mut self, key: &str, loaded: Loaded<u64, usize>) {
         let waiters = match loaded {
-            Loaded::Model(_, version, waiters) => {
-                // A caller that has left releases its model at once; here a little later.
+            Loaded::Model { version, waiters, replaced, .. } => {
+                // A caller that has left releases its model at once; here a little later. So does the thread that drops a
+                // model that was replaced.
                 self.held.extend(waiters.iter().map(|_| (key.to_owned(), version)));
+                self.held.extend(replaced.map(|(_, version)| (key.to_owned(), version)));
                 waiters
             }
             Loaded::Failed(_, waiters) => waiters,
@@ -135,23 +163,22 @@ proptest! {
     fn whatever_happens_every_caller_is_answered_once_and_the_budget_is_exceeded_by_one_model_at_most(
         events in prop::collection::vec(event(), 1..200),
         loading in 1..4_usize,
-        known in any::<bool>(),
+        weights in prop_oneof![Just(Weights::Unknown), Just(Weights::Right), Just(Weights::Wrong)],
     ) {
         let (mut catalog, mut now, mut seen) = (Models::new(100, loading, 16), Instant::now(), Seen::default());
+        let known = weights != Weights::Unknown;
         for event in events {
             now += Duration::from_millis(400);
             match event {
                 Event::Get(key) => {
                     let (key, number) = (format!("k{key}"), seen.next);
-                    match catalog.get(&key, now, || number) {
-                        Got::Model(_, version) => seen.held.push((key, version)),
-                        Got::Waits => {
-                            seen.next += 1;
-                            seen.waiting.insert(number, key);
-                        }
-                        Got::Full => prop_assert!(seen.waiting.len() >= 16),
-                        Got::Failed(_) => {}
-                    }
+                    let got = catalog.get(&key, now, || number);
+                    seen.asked(got, key)?;
+                }
+                Event::Swap(key) => {
+                    let (key, number) = (format!("k{key}"), seen.next);
+                    let got = catalog.swap(&key, || number);
+                    seen.asked(got, key)?;
                 }
                 Event::Release(at) if !seen.held.is_empty() => {
                     let (key, version) = seen.held.swap_remove(at % seen.held.len());
@@ -159,9 +186,17 @@ proptest! {
                 }
                 Event::End(at, weight) if !seen.loading.is_empty() => {
                     let key = seen.loading.swap_remove(at % seen.loading.len());
-                    let mut gone = Vec::new();
+                    let (mut gone, left) = (Vec::new(), seen.left.clone());
+                    let of_key = 7 * key.bytes().last().map_or(0, |digit| u64::from(digit - b'0')) + 3;
+                    let weight = weight.map(|weight| match weights {
+                        Weights::Unknown => of_key,
+                        Weights::Right => 10,
+                        Weights::Wrong => weight,
+                    });
                     let ended = match weight {
-                        Some(weight) => catalog.loaded(&key, weight, weight, now, &mut gone),
+                        Some(weight) => {
+                            catalog.loaded(&key, weight, weight, now, |waiter| left.contains(waiter), &mut gone)
+                        }
                         None => catalog.failed(&key, MakeError::new("away"), now),
                     };
                     seen.ended(&key, ended.expect("it was loading"));
@@ -172,7 +207,8 @@ proptest! {
                 }
                 Event::Unload(key) => {
                     let key = format!("k{key}");
-                    let (_, waiters) = catalog.unload(&key, &mut Vec::new());
+                    let (unloaded, waiters) = catalog.unload(&key).unwrap_or_default();
+                    seen.held.extend(unloaded.map(|(_, version)| (key.clone(), version)));
                     for waiter in waiters {
                         prop_assert!(seen.waiting.remove(&waiter).is_some_and(|of| of == key));
                     }
@@ -193,20 +229,20 @@ proptest! {
             }
             let stats = catalog.stats("");
             prop_assert!(seen.loading.len() <= loading);
-            seen.largest = stats.loaded.iter().map(|model| model.bytes).fold(seen.largest, u64::max);
+            seen.largest = stats.loaded.iter().map(|model| model.bytes).fold(seen.largest.max(10), u64::max);
             // Estimates that are wrong may be wrong for several loads at once.
-            if !known || loading == 1 {
+            if weights != Weights::Wrong || loading == 1 {
                 prop_assert!(stats.bytes <= 100 + seen.largest, "{stats:?}");
             }
             let held: usize = stats.loaded.iter().map(|model| model.held).sum();
             prop_assert!(held <= seen.held.len());
         }
         // When everybody has left, every load ends and every model can go.
+        seen.left = (0..seen.next).collect();
         for key in std::mem::take(&mut seen.loading) {
             let ended = catalog.failed(&key, MakeError::new("away"), now);
             seen.ended(&key, ended.expect("it was loading"));
         }
-        seen.left = (0..seen.next).collect();
         let (begun, freed) = begin(&mut catalog, now, &seen.left, known);
         prop_assert!(begun.is_none());
         for waiter in freed.left {
@@ -216,8 +252,10 @@ proptest! {
         for (key, version) in std::mem::take(&mut seen.held) {
             catalog.release(&key, version);
         }
-        for key in 0..8 {
-            catalog.unload(&format!("k{key}"), &mut Vec::new());
+        for key in (0..8).map(|key| format!("k{key}")) {
+            if let Some((Some((_, version)), _)) = catalog.unload(&key) {
+                catalog.release(&key, version);
+            }
         }
         let stats = catalog.stats("");
         prop_assert_eq!((stats.bytes, stats.leaving, stats.loaded.len(), stats.loading.len()), (0, 0, 0, 0));
