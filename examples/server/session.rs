@@ -1,8 +1,10 @@
 //! A session of the small network that reads handwritten digits, run by `rten`.
 
 use std::error::Error;
-use std::path::Path;
-use std::sync::Arc;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use rten::{Model, NodeId, RunOptions, ThreadPool, Value};
 use serde::Serialize;
@@ -13,7 +15,18 @@ pub(crate) const PIXELS: usize = 64;
 /// The digits.
 const CLASSES: usize = 10;
 
+/// The largest file of a model, in bytes.
+const MAX_FILE: u64 = 1 << 30;
+
 pub(crate) type Failed = Box<dyn Error + Send + Sync>;
+
+/// The file of a model. It is read once, so all sessions of a version are made of the same bytes, whatever happens to the
+/// file meanwhile.
+#[derive(Clone)]
+pub(crate) struct ModelFile {
+    path: PathBuf,
+    bytes: Arc<OnceLock<Vec<u8>>>,
+}
 
 /// The network of `model/train.py`, loaded for one request at a time.
 pub(crate) struct Session {
@@ -48,9 +61,8 @@ pub(crate) fn embed(session: &mut Session, inputs: Vec<Vec<f32>>) -> Result<Vec<
 }
 
 impl Session {
-    /// Reads a model. A file that is half written is no model.
-    pub(crate) fn open(path: &Path) -> Result<Self, String> {
-        let bytes = std::fs::read(path).map_err(|error| format!("it cannot be read: {error}"))?;
+    /// Loads a model. A file that is half written is no model.
+    fn load(bytes: Vec<u8>) -> Result<Self, String> {
         let model = Model::load(bytes).map_err(|error| format!("it is no model that can be run: {error}"))?;
         let node = |name| {
             let found = model.node_id(name);
@@ -60,27 +72,76 @@ impl Session {
         Ok(Self { model, pixels, embedding, probabilities })
     }
 
-    /// Runs the model once, and checks the shapes of its outputs.
+    /// Runs the model on one input and on two, because a model may have been exported for one alone, and checks the shapes
+    /// of its outputs.
     pub(crate) fn warm_up(&mut self) -> Result<(), String> {
         for (name, output, width) in
             [("embedding", self.embedding, None), ("probabilities", self.probabilities, Some(CLASSES))]
         {
-            let rows = self.rows(vec![0.0; PIXELS], output);
-            let rows = rows.map_err(|error| format!("it cannot be run on {PIXELS} pixels: {error}"))?;
-            if rows.len() != 1 || width.is_some_and(|width| rows[0].len() != width) {
-                return Err(format!("its `{name}` has the wrong shape"));
+            for inputs in [1, 2] {
+                let rows = self.rows(vec![0.0; inputs * PIXELS], output);
+                let rows = rows.map_err(|error| format!("it cannot be run on {inputs} × {PIXELS} pixels: {error}"))?;
+                if width.is_some_and(|width| rows[0].len() != width) {
+                    return Err(format!("its `{name}` has the wrong shape"));
+                }
             }
         }
         Ok(())
     }
 
+    /// One row for each input.
     fn rows(&mut self, pixels: Vec<f32>, output: NodeId) -> Result<Vec<Vec<f32>>, Failed> {
-        let input = Value::from_shape([pixels.len() / PIXELS, PIXELS], pixels)?;
+        let inputs = pixels.len() / PIXELS;
+        let input = Value::from_shape([inputs, PIXELS], pixels)?;
         let options = RunOptions::default().with_thread_pool(Some(ONE_THREAD.with(Arc::clone)));
         let [output] = self.model.run_n(vec![(self.pixels, input.into())], [output], Some(options))?;
-        let ([_, width], values) = output.into_shape_vec::<f32, 2>()?;
-        Ok(values.chunks(width.max(1)).map(<[f32]>::to_vec).collect())
+        let ([rows, width], values) = output.into_shape_vec::<f32, 2>()?;
+        if rows != inputs || width == 0 {
+            return Err(format!("it gave {rows} rows of {width} numbers for {inputs} inputs").into());
+        }
+        Ok(values.chunks(width).map(<[f32]>::to_vec).collect())
     }
+}
+
+// === impl ModelFile ===
+
+impl ModelFile {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), bytes: Arc::default() }
+    }
+
+    /// A new session. The first one reads the file.
+    pub(crate) fn session(&self) -> Result<Session, String> {
+        let bytes = match self.bytes.get() {
+            Some(bytes) => bytes,
+            None => {
+                let read = read(&self.path)?;
+                self.bytes.get_or_init(|| read)
+            }
+        };
+        Session::load(bytes.clone())
+    }
+}
+
+/// Reads a file that nobody changes meanwhile. A pipe has no end, so it is not opened.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let unread = |error: io::Error| format!("it cannot be read: {error}");
+    let before = path.metadata().map_err(unread)?;
+    if !before.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
+    if before.len() > MAX_FILE {
+        return Err(format!("it has {} bytes, and {MAX_FILE} are the most", before.len()));
+    }
+    let file = File::open(path).map_err(unread)?;
+    let mut bytes = Vec::new();
+    (&file).take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unread)?;
+    let after = file.metadata().map_err(unread)?;
+    let is_same = before.modified().map_err(unread)? == after.modified().map_err(unread)?;
+    if !is_same || [before.len(), after.len()] != [bytes.len() as u64; 2] {
+        return Err("it changed while it was read; write a file beside it and rename that".to_owned());
+    }
+    Ok(bytes)
 }
 
 impl Prediction {

@@ -144,6 +144,12 @@ impl Example {
         Client::of(self.address)
     }
 
+    /// A client that speaks HTTP/2, without TLS.
+    pub(crate) fn client_http2(&self) -> Client {
+        let mut builder = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
+        Client { client: builder.http2_only(true).build_http(), address: self.address }
+    }
+
     /// Kills the server with SIGKILL.
     pub(crate) async fn kill(&mut self) {
         self.child.kill().await.unwrap();
@@ -202,15 +208,30 @@ impl Client {
         self.try_send(Method::POST, path, "application/json", body.to_string().into()).await
     }
 
+    /// A JSON body, with further headers.
+    pub(crate) async fn post_with(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Answer {
+        let headers = [&[("content-type", "application/json")], headers].concat();
+        self.request(Method::POST, path, &headers, body.to_string().into()).await.unwrap()
+    }
+
     pub(crate) async fn send(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> Answer {
         self.try_send(method, path, content_type, body).await.unwrap()
     }
 
     async fn try_send(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> io::Result<Answer> {
-        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
-        if !content_type.is_empty() {
-            request = request.header("content-type", content_type);
-        }
+        let headers = [("content-type", content_type)];
+        self.request(method, path, &headers[..usize::from(!content_type.is_empty())], body).await
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> io::Result<Answer> {
+        let request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let request = request.body(Full::new(body)).unwrap();
         let response = timeout(PATIENCE, self.client.request(request)).await?.map_err(io::Error::other)?;
         let (parts, body) = response.into_parts();
