@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rten::{Model, NodeId, RunOptions, ThreadPool, Value};
 use serde::Serialize;
@@ -17,6 +18,9 @@ const CLASSES: usize = 10;
 
 /// The largest file of a model, in bytes.
 const MAX_FILE: u64 = 1 << 30;
+
+/// More than the steps in which the times of files are counted.
+const TIME_STEP: Duration = Duration::from_millis(50);
 
 pub(crate) type Failed = Box<dyn Error + Send + Sync>;
 
@@ -123,7 +127,7 @@ impl ModelFile {
     }
 }
 
-/// Reads a file that nobody changes meanwhile. A pipe has no end, so it is not opened.
+/// Reads a file that nobody changes meanwhile, as far as its time tells. A pipe has no end, so it is not opened.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let unread = |error: io::Error| format!("it cannot be read: {error}");
     let before = path.metadata().map_err(unread)?;
@@ -133,11 +137,16 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     if before.len() > MAX_FILE {
         return Err(format!("it has {} bytes, and {MAX_FILE} are the most", before.len()));
     }
+    let written = before.modified().map_err(unread)?;
+    if written.elapsed().unwrap_or_default() < TIME_STEP {
+        // A later write may still get the same time.
+        std::thread::sleep(TIME_STEP);
+    }
     let file = File::open(path).map_err(unread)?;
     let mut bytes = Vec::new();
     (&file).take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unread)?;
     let after = file.metadata().map_err(unread)?;
-    let is_same = before.modified().map_err(unread)? == after.modified().map_err(unread)?;
+    let is_same = written == after.modified().map_err(unread)?;
     if !is_same || [before.len(), after.len()] != [bytes.len() as u64; 2] {
         return Err("it changed while it was read; write a file beside it and rename that".to_owned());
     }

@@ -34,13 +34,13 @@ pub(crate) fn model(class: usize, does: Does) -> Vec<u8> {
     padded(class, does, 0)
 }
 
-/// The same, in a file that is `padding` bytes longer.
+/// The same, in a file whose two halves, `padding` numbers apart, give the class a half of its probability each.
 pub(crate) fn padded(class: usize, does: Does, padding: usize) -> Vec<u8> {
     let mut graph = Graph::default();
     graph.harm(does);
-    graph.answer(class, does);
+    graph.answer(class, does, padding);
     let opset = OperatorSet { domain: String::new(), version: 13 };
-    Model { ir_version: 8, graph: Some(graph), doc_string: "x".repeat(padding), opset_import: vec![opset] }.encode_to_vec()
+    Model { ir_version: 8, graph: Some(graph), opset_import: vec![opset] }.encode_to_vec()
 }
 
 const FLOAT: i32 = 1;
@@ -100,7 +100,7 @@ impl Graph {
         self.node("ReduceSum", &["large"], "harm", vec![int("keepdims", 0)]);
     }
 
-    fn answer(&mut self, class: usize, does: Does) {
+    fn answer(&mut self, class: usize, does: Does, padding: usize) {
         let classes = if does == Does::FiveClasses { 5 } else { 10 };
         let rows: &str = if does == Does::OneRow { "zero_row" } else { "zeros" };
         self.floats("nothing", &[64, classes], &vec![0.0; 64 * classes as usize]);
@@ -108,9 +108,12 @@ impl Graph {
         self.ints("rows", &[1], &[0]);
         self.node("ReduceMax", &["zeros"], "zero_row", vec![ints("axes", &[0]), int("keepdims", 1)]);
         let mut of_class = vec![0.0; classes as usize];
-        of_class[class % classes as usize] = 1.0;
-        self.floats("of_class", &[1, classes], &of_class);
-        self.node("Add", &[rows, "of_class"], "answer", vec![]);
+        of_class[class % classes as usize] = 0.5;
+        self.floats("one_half", &[1, classes], &of_class);
+        self.floats("padding", &[padding as i64], &vec![0.0; padding]);
+        self.floats("other_half", &[1, classes], &of_class);
+        self.node("Add", &[rows, "one_half"], "half", vec![]);
+        self.node("Add", &["half", "other_half"], "answer", vec![]);
         self.node("Add", &["answer", "harm"], "probabilities", vec![]);
         self.node("Identity", &["probabilities"], "embedding", vec![]);
         self.name = "answer".to_owned();
@@ -153,8 +156,6 @@ fn value(name: &str, elem_type: i32) -> Value {
 struct Model {
     #[prost(int64, tag = "1")]
     ir_version: i64,
-    #[prost(string, tag = "6")]
-    doc_string: String,
     #[prost(message, optional, tag = "7")]
     graph: Option<Graph>,
     #[prost(message, repeated, tag = "8")]
