@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::Thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::recipe::Version;
@@ -14,7 +13,7 @@ use crate::admission::Key;
 use crate::error::MakeError;
 use crate::pool::{Holding, HoldingStats, Pool, SlotsStats, TaskOptions};
 use crate::shield::shielded;
-use crate::sync::lock_std;
+use crate::sync::{Mutex, MutexGuard, Thread, lock};
 use crate::terms::Priority;
 use crate::timer::{Alarm, alarm};
 
@@ -92,7 +91,7 @@ impl<T> Inner<T> {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State<T>> {
-        lock_std(&self.state)
+        lock(&self.state)
     }
 
     /// Changes the values under the lock, and then drops those that go. Wakes the loader if it waits for the change.
@@ -108,6 +107,22 @@ impl<T> Inner<T> {
         }
         discard(gone);
         result
+    }
+
+    /// Adds a swap. Whether the caller has to start a loader for it.
+    pub(super) fn add_request(&self, request: Request<T>) -> bool {
+        let mut state = self.lock();
+        state.requests.push_back(request);
+        let is_first = matches!(state.loader, Loader::None);
+        if is_first {
+            state.loader = Loader::Starting;
+        }
+        let loader = state.loader.thread();
+        drop(state);
+        if let Some(loader) = loader {
+            loader.unpark();
+        }
+        is_first
     }
 
     pub(super) fn stats(&self) -> SlotsStats {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::bounds::Bounds;
 use super::inner::{Inner, TaskId};
 use super::recipe::Hooks;
 use super::stack::Slot;
 use crate::error::SlotError;
 use crate::pool::Pool;
 use crate::shield::shielded;
-use crate::workload::Workload;
 
 /// Lends values to tasks. It keeps the slots open.
 pub(super) struct Lender<T: Send + 'static>(pub(super) Arc<Open<T>>);
@@ -18,8 +18,7 @@ pub(super) struct Lender<T: Send + 'static>(pub(super) Arc<Open<T>>);
 pub(super) struct Open<T: Send + 'static> {
     pub(super) inner: Arc<Inner<T>>,
     pub(super) hooks: Arc<Hooks<T>>,
-    /// `None` if the pools are disabled.
-    pub(super) pool: Option<Pool>,
+    pub(super) bounds: Bounds,
     /// The `nice` value of the loader.
     pub(super) nice: i32,
     /// Whether a warning was logged about more values than permits.
@@ -32,7 +31,7 @@ impl<T: Send + 'static> Lender<T> {
             let weak = Arc::downgrade(&inner);
             pool.add_holding(weak);
         }
-        Self(Arc::new(Open { inner, hooks: Arc::new(hooks), pool, nice, warned: AtomicBool::new(false) }))
+        Self(Arc::new(Open { inner, hooks: Arc::new(hooks), bounds: pool.into(), nice, warned: AtomicBool::new(false) }))
     }
 
     pub(super) fn inner(&self) -> &Inner<T> {
@@ -40,21 +39,21 @@ impl<T: Send + 'static> Lender<T> {
     }
 
     pub(super) fn pool(&self) -> Option<&Pool> {
-        self.0.pool.as_ref()
+        self.0.bounds.pool()
     }
 
     pub(super) fn put(&self, task: TaskId, slot: Box<Slot<T>>) {
-        let Open { inner, hooks, pool, .. } = &*self.0;
-        let (limit, now) = (self.limit(), hooks.now());
+        let Open { inner, hooks, bounds, .. } = &*self.0;
+        let (limit, now) = (bounds.limit(), hooks.now());
         inner.change(|state, gone| state.stack.put(task, slot, limit, now, gone));
-        if let (Some(pool), true) = (pool, hooks.is_timed()) {
+        if let (Some(pool), true) = (bounds.pool(), hooks.is_timed()) {
             inner.arm(pool);
         }
     }
 
     /// `task` could not make its value (`generation` is `None`), or has dropped it.
     pub(super) fn lost(&self, task: TaskId, generation: Option<u64>) {
-        let limit = self.limit();
+        let limit = self.0.bounds.limit();
         self.0.inner.change(|state, _| state.stack.lost(task, generation, limit));
     }
 
@@ -65,7 +64,7 @@ impl<T: Send + 'static> Lender<T> {
     /// The task that asks for a value, and the tasks that wait for it in place.
     pub(super) fn task(&self) -> Result<(TaskId, Vec<TaskId>), SlotError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let Some(pool) = &self.0.pool else {
+        let Some(pool) = self.pool() else {
             return Ok((TaskId::Alone(NEXT.fetch_add(1, Ordering::Relaxed)), Vec::new()));
         };
         let (task, waiting) = pool.current_keys().ok_or_else(|| SlotError::Outside(pool.name().clone()))?;
@@ -74,23 +73,15 @@ impl<T: Send + 'static> Lender<T> {
 
     /// The error of a task that has a value and submits another one that needs one too.
     pub(super) fn nested(&self) -> Option<SlotError> {
-        let (task, waiting) = self.0.pool.as_ref()?.current_keys()?;
+        let (task, waiting) = self.pool()?.current_keys()?;
         let state = self.0.inner.lock();
         let mut tasks = waiting.into_iter().chain([task]).map(TaskId::OfPool);
-        tasks.any(|task| state.stack.holds(task)).then(|| SlotError::Nested(self.pool_name()))
-    }
-
-    fn limit(&self) -> usize {
-        self.0.pool.as_ref().map_or(usize::MAX, Pool::concurrency_limit)
-    }
-
-    pub(super) fn pool_name(&self) -> Workload {
-        self.0.pool.as_ref().map_or_else(|| Workload::from("disabled"), |pool| pool.name().clone())
+        tasks.any(|task| state.stack.holds(task)).then(|| SlotError::Nested(self.0.bounds.name()))
     }
 
     /// Logs once that there are more values than permits.
     pub(super) fn warn_of_excess(&self) {
-        let Open { inner, pool: Some(pool), warned, .. } = &*self.0 else { return };
+        let Open { inner, bounds: Bounds::Pool(pool), warned, .. } = &*self.0 else { return };
         let limit = pool.highest_limit();
         if inner.lock().stack.live() > limit && !warned.swap(true, Ordering::Relaxed) {
             shielded(|| {

@@ -58,7 +58,10 @@
 //!
 //! The pages on [models](crate::docs::models) and [connections](crate::docs::connections) say more.
 
+mod bounds;
 mod builder;
+#[cfg(all(test, tower_offload_loom))]
+mod checked;
 mod guard;
 mod inner;
 mod lender;

@@ -13,17 +13,17 @@
 //! The thread parks without the lock. Whoever changes what it waits for unparks it, and a token that is left by an
 //! earlier unpark makes it look once more, so the order of the two does not matter.
 
-use std::sync::{Arc, MutexGuard};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::bounds::Bounds;
 use super::inner::{Inner, Loader, State, discard};
 use super::recipe::{Hooks, Version};
 use super::request::Request;
 use super::stack::{Gone, Slot};
-use crate::error::{MakeError, Reason, Rejection, SlotError};
-use crate::pool::Pool;
+use crate::error::{MakeError, SlotError};
 use crate::shield::shielded;
+use crate::sync::{MutexGuard, current, park_timeout};
 
 /// The pause after the first later value that could not be made.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -38,8 +38,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Rollouts<T> {
     pub(super) inner: Arc<Inner<T>>,
     pub(super) hooks: Arc<Hooks<T>>,
-    /// `None` if the pools are disabled.
-    pub(super) pool: Option<Pool>,
+    pub(super) bounds: Bounds,
 }
 
 /// What the loader does next.
@@ -65,7 +64,7 @@ struct Pause {
 impl<T: Send + 'static> Rollouts<T> {
     /// Runs until no swap is left.
     pub(super) fn run(self) {
-        self.inner.lock().loader = Loader::Running(thread::current());
+        self.inner.lock().loader = Loader::Running(current());
         let mut pause = Pause::default();
         loop {
             // Bound first, so that the lock is released.
@@ -78,14 +77,14 @@ impl<T: Send + 'static> Rollouts<T> {
                     }
                 }
                 Step::Next(version) => self.next(&version, &mut pause),
-                Step::Wait(limit) => thread::park_timeout(limit),
+                Step::Wait(limit) => park_timeout(limit),
                 Step::End => return,
             }
         }
     }
 
     fn step(&self, pause: &Pause) -> Step<T> {
-        let draining = self.pool.as_ref().is_some_and(Pool::is_draining);
+        let draining = self.bounds.is_draining();
         let mut state = self.inner.lock();
         let replaced = state.stack.take_replaced();
         if !replaced.is_empty() {
@@ -132,14 +131,9 @@ impl<T: Send + 'static> Rollouts<T> {
         let closed = state.current.is_none();
         drop(state);
         for request in requests {
-            request.fail(if closed { SlotError::Closed } else { self.draining() });
+            request.fail(if closed { SlotError::Closed } else { self.bounds.draining().into() });
         }
         Step::End
-    }
-
-    fn draining(&self) -> SlotError {
-        let name = self.pool.as_ref().map_or_else(|| "".into(), |pool| pool.name().clone());
-        Rejection::new(name, Reason::Draining, None).into()
     }
 
     /// Makes the first value of a swap, and lets the swap take effect. Whether it has.
@@ -157,12 +151,12 @@ impl<T: Send + 'static> Rollouts<T> {
                 return false;
             }
         };
-        let limit = self.limit();
-        let draining = self.pool.as_ref().is_some_and(Pool::is_draining);
+        let limit = self.bounds.limit();
+        let draining = self.bounds.is_draining();
         let mut state = self.inner.lock();
         let refused = match (state.current.is_none(), draining) {
             (true, _) => Some(SlotError::Closed),
-            (_, true) => Some(self.draining()),
+            (_, true) => Some(self.bounds.draining().into()),
             _ => None,
         };
         if refused.is_some() || request.has_left() {
@@ -212,7 +206,7 @@ impl<T: Send + 'static> Rollouts<T> {
     }
 
     fn stage(&self, slot: Box<Slot<T>>) {
-        let limit = self.limit();
+        let limit = self.bounds.limit();
         let mut state = self.inner.lock();
         let unwanted = if state.current.is_none() || slot.generation != state.stack.generation() {
             Some(slot)
@@ -224,14 +218,10 @@ impl<T: Send + 'static> Rollouts<T> {
         discard(unwanted.into_iter().collect());
     }
 
-    fn limit(&self) -> usize {
-        self.pool.as_ref().map_or(usize::MAX, Pool::concurrency_limit)
-    }
-
     fn warn(&self, generation: u64, error: &MakeError, message: &str) {
-        let pool = self.pool.as_ref().map_or("none", |pool| pool.name().as_str());
+        let pool = self.bounds.name();
         shielded(
-            || tracing::warn!(target: "tower_offload", pool, slots = self.inner.name, generation, %error, "{message}"),
+            || tracing::warn!(target: "tower_offload", %pool, slots = self.inner.name, generation, %error, "{message}"),
         );
     }
 }

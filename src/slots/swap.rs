@@ -58,18 +58,11 @@ impl<T: Send + 'static> Slots<T> {
 
     /// Hands a swap to the loader, and starts the loader if there is none.
     fn request(&self, request: Request<T>) -> Result<(), SlotError> {
-        let Open { inner, hooks, pool, nice, .. } = &*self.lender.0;
-        let mut state = inner.lock();
-        state.requests.push_back(request);
-        if !matches!(state.loader, Loader::None) {
-            if let Loader::Running(thread) = &state.loader {
-                thread.unpark();
-            }
+        let Open { inner, hooks, bounds, nice, .. } = &*self.lender.0;
+        if !inner.add_request(request) {
             return Ok(());
         }
-        state.loader = Loader::Starting;
-        drop(state);
-        let rollouts = Rollouts { inner: inner.clone(), hooks: hooks.clone(), pool: pool.clone() };
+        let rollouts = Rollouts { inner: inner.clone(), hooks: hooks.clone(), bounds: bounds.clone() };
         loader::start(*nice, move || rollouts.run()).map_err(|error| {
             let mut state = inner.lock();
             state.loader = Loader::None;

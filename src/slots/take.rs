@@ -40,7 +40,7 @@ impl<T: Send + 'static> Lender<T> {
                 (taken, making)
             });
             let mut slot = match (taken, making) {
-                (Taken::Nested, _) => return Err(SlotError::Nested(self.pool_name())),
+                (Taken::Nested, _) => return Err(SlotError::Nested(self.0.bounds.name())),
                 (Taken::New(slot), _) => return Ok(SlotGuard::new(slot, task, self.clone())),
                 (Taken::Used(slot), _) => slot,
                 (Taken::Make, making) => {
