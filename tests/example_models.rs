@@ -222,7 +222,7 @@ async fn files_that_are_no_models_change_nothing_whatever_they_do() {
         ("half", 422, "it is no model"),
         ("almost", 422, "it is no model"),
         ("fails", 422, "cannot be run on 1"),
-        ("panics", 422, "it panicked"),
+        ("panics", 422, "the task panicked"),
         ("one-row", 422, "cannot be run on 2"),
         ("five", 422, "wrong shape"),
         ("huge", 422, "are the most"),
@@ -280,7 +280,10 @@ async fn files_that_are_no_models_change_nothing_whatever_they_do() {
         assert_eq!(client.post("/v1/classify", &inputs()).await.ok(), before);
         let listed = client.get("/v1/models").await.ok();
         assert_eq!(listed["models"].as_object().unwrap().keys().collect::<Vec<_>>(), ["digits"]);
-        assert_eq!((&listed["models"]["digits"]["generation"], &listed["models"]["digits"]["outdated"]), (&json!(1), &json!(0)));
+        assert_eq!(
+            (&listed["models"]["digits"]["generation"], &listed["models"]["digits"]["outdated"]),
+            (&json!(1), &json!(0))
+        );
     }
     // A link that stays inside is followed.
     link(Path::new("digits@2.onnx"), "digits@link.onnx");
@@ -309,7 +312,18 @@ async fn names_that_lead_elsewhere_are_refused_in_few_words() {
     let server = Example::start(&folder).await;
     let long = "a".repeat(10_000);
     for client in [server.client(), server.client_http2()] {
-        for name in ["%2e%2e%2fsecret", "..%2Fsecret", "..%5Csecret", "%00", "digits%00", "digits%0a", "%ff", ".", "%E2%80%AE", &long] {
+        for name in [
+            "%2e%2e%2fsecret",
+            "..%2Fsecret",
+            "..%5Csecret",
+            "%00",
+            "digits%00",
+            "digits%0a",
+            "%ff",
+            ".",
+            "%E2%80%AE",
+            &long,
+        ] {
             for answer in [
                 load(&client, name).await,
                 unload(&client, name).await,
@@ -371,7 +385,8 @@ async fn a_load_that_does_not_end_delays_no_request_and_goes_with_its_name() {
     write(&folder, "slow@good.onnx", &onnx::model(2, Does::Nothing));
     let server = Example::start(&folder).await;
     let client = server.client();
-    let loading = |model: &'static str| move |pool: &Value| slots(pool, model).is_some_and(|slots| slots["loading"] == 1);
+    let loading =
+        |model: &'static str| move |pool: &Value| slots(pool, model).is_some_and(|slots| slots["loading"] == 1);
     // Its client leaves, and another one asks for it: the load goes on.
     let left = load_meanwhile(&server, "slow");
     until(&client, "it is being loaded", loading("slow")).await;
@@ -394,7 +409,10 @@ async fn a_load_that_does_not_end_delays_no_request_and_goes_with_its_name() {
     assert_eq!(client.get("/v1/models").await.ok()["models"]["slow"]["version"], "good");
     assert_eq!(unload(&client, "slow").await.status, StatusCode::NO_CONTENT);
     let answer = ended(swap).await;
-    assert_eq!((answer.status, &answer.json()["detail"]), (StatusCode::CONFLICT, &json!("the model was unloaded meanwhile")));
+    assert_eq!(
+        (answer.status, &answer.json()["detail"]),
+        (StatusCode::CONFLICT, &json!("the model was unloaded meanwhile"))
+    );
     assert_eq!(load(&client, "slow?version=good").await.status, StatusCode::CREATED);
     server.stop().await;
 }
@@ -546,7 +564,10 @@ async fn sessions_are_of_the_bytes_that_were_loaded_whatever_happens_to_the_file
     until(&client, "the first session is in use", in_flight(1)).await;
     assert_eq!(class(&client, "long").await, 5, "a second session is made");
     let stats = until(&client, "it is put back", in_flight(1)).await;
-    assert_eq!((&slots(&stats, "long").unwrap()["idle"], &slots(&stats, "long").unwrap()["in_use"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (&slots(&stats, "long").unwrap()["idle"], &slots(&stats, "long").unwrap()["in_use"]),
+        (&json!(1), &json!(1))
+    );
     std::fs::remove_file(folder.path("models/long.onnx")).unwrap();
     assert_eq!(client.post("/v1/embeddings?model=long", &inputs()).await.status, StatusCode::OK);
     assert_eq!(load(&client, "long").await.status, StatusCode::NOT_FOUND);

@@ -193,7 +193,8 @@ impl Models {
         let file = ModelFile::new(path);
         let tried = file.session().and_then(|mut session| session.warm_up());
         tried.map_err(|error| format!("app.model: `{}`: {error}", path.display()))?;
-        let digits = Loaded { generation: 1, ..Loaded::lazy(pools, DEFAULT, &file).map_err(|error| error.to_string())? };
+        let digits =
+            Loaded { generation: 1, ..Loaded::lazy(pools, DEFAULT, &file).map_err(|error| error.to_string())? };
         let names = Names { loaded: BTreeMap::from([(DEFAULT.to_owned(), digits)]), ..Names::default() };
         Ok(Self { pools: pools.clone(), folder: folder.to_owned(), names: Mutex::new(names) })
     }
@@ -253,8 +254,7 @@ impl Loaded {
     fn lazy(pools: &Pools, name: &str, file: &ModelFile) -> Result<Self, BuildError> {
         let (classify, embed) = (Slots::builder(pools, Inference), Slots::builder(pools, Embedding));
         let (one, other) = (file.clone(), file.clone());
-        let classifiers =
-            classify.name(name).make(move || one.session()).warm_up(Session::warm_up).build_lazy()?;
+        let classifiers = classify.name(name).make(move || one.session()).warm_up(Session::warm_up).build_lazy()?;
         let embedders = embed.name(name).make(move || other.session()).warm_up(Session::warm_up).build_lazy()?;
         let classify = in_batches(pools, Inference, &classifiers, session::classify);
         let embed = in_batches(pools, Embedding, &embedders, session::embed);
@@ -291,7 +291,8 @@ impl Change {
         // The file has been read, and a session of it has run. So this fails only if the server lacks memory or threads.
         let embedders = loaded.embedders.swap(move || other.session()).await;
         embedders.map_err(|error| {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "/v1/embeddings has the version before; try again").because(&error)
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "/v1/embeddings has the version before; try again")
+                .because(&error)
         })?;
         loaded.version = version;
         loaded.generation += 1;

@@ -39,7 +39,6 @@ pub use self::model::ModelError;
 pub use self::offload::OffloadError;
 pub use self::panic::Panic;
 pub use self::rejection::{Reason, Rejection};
-pub(crate) use self::slot::Panicked;
 pub use self::slot::{MakeError, SlotError};
 pub use self::task::TaskError;
 pub use self::unknown_pool::UnknownPool;

@@ -33,10 +33,6 @@ pub struct MakeError {
     retry_after: Option<Duration>,
 }
 
-/// The error of application code that panicked where an error was expected.
-#[derive(Debug)]
-pub(crate) struct Panicked(pub(crate) String);
-
 // === impl SlotError ===
 
 impl SlotError {
@@ -117,7 +113,7 @@ impl MakeError {
         Self { retry_after: Some(retry_after), ..self }
     }
 
-    /// The error that the application's function returned; if it panicked, an error with the panic's message.
+    /// The error that the application's function returned; if it panicked, the [`Panic`](super::Panic).
     #[must_use]
     pub fn inner(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.source
@@ -142,13 +138,3 @@ impl Error for MakeError {
         self.source.source()
     }
 }
-
-// === impl Panicked ===
-
-impl fmt::Display for Panicked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it panicked: {}", self.0)
-    }
-}
-
-impl Error for Panicked {}

@@ -31,7 +31,13 @@ impl<T: Send + 'static> Lender<T> {
             let weak = Arc::downgrade(&inner);
             pool.add_holding(weak);
         }
-        Self(Arc::new(Open { inner, hooks: Arc::new(hooks), bounds: pool.into(), nice, warned: AtomicBool::new(false) }))
+        Self(Arc::new(Open {
+            inner,
+            hooks: Arc::new(hooks),
+            bounds: pool.into(),
+            nice,
+            warned: AtomicBool::new(false),
+        }))
     }
 
     pub(super) fn inner(&self) -> &Inner<T> {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::stack::Slot;
-use crate::error::{MakeError, Panic, Panicked};
+use crate::error::{MakeError, Panic};
 use crate::shield::shielded;
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
@@ -53,7 +53,7 @@ impl<T> Version<T> {
 pub(super) fn guarded<T>(call: impl FnOnce() -> Result<T, BoxError>) -> Result<T, MakeError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(made) => made.map_err(MakeError::new),
-        Err(payload) => Err(MakeError::new(Panicked(Panic::new(payload).message().to_owned()))),
+        Err(payload) => Err(MakeError::new(Panic::new(payload))),
     }
 }
 

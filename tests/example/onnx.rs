@@ -56,7 +56,11 @@ impl Graph {
         match does {
             Does::Fails | Does::FailsAtOnce => {
                 self.scaled(100.0);
-                self.floats("one", &[if does == Does::Fails { 1 } else { 0 }], &vec![0.0; usize::from(does == Does::Fails)]);
+                self.floats(
+                    "one",
+                    &[if does == Does::Fails { 1 } else { 0 }],
+                    &vec![0.0; usize::from(does == Does::Fails)],
+                );
                 self.node("Gather", &["one", "number"], "harm", vec![]);
             }
             Does::Panics => {

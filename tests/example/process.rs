@@ -223,13 +223,7 @@ impl Client {
         self.request(method, path, &headers[..usize::from(!content_type.is_empty())], body).await
     }
 
-    async fn request(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Bytes,
-    ) -> io::Result<Answer> {
+    async fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Bytes) -> io::Result<Answer> {
         let request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let request = request.body(Full::new(body)).unwrap();

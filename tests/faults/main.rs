@@ -5,6 +5,9 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
 
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../example/onnx.rs"]
+mod onnx;
 #[path = "../example/process.rs"]
 mod process;
 
@@ -17,6 +20,7 @@ mod leaks;
 mod log;
 mod malformed;
 mod names;
+mod reloads;
 mod resets;
 mod scrape;
 mod secrets;

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio_test::{assert_pending, task::Spawn};
@@ -554,6 +554,89 @@ fn an_item_that_would_miss_its_deadline_even_alone_never_starts() {
     assert_eq!(tokio_test::block_on(batch.call_with(loose, 2)).unwrap(), 2);
     assert_eq!(*seen.lock().unwrap(), [[0], [0], [2]]);
     assert_eq!(stats(&pools, "batch").counts.expired, 1);
+}
+
+#[test]
+fn a_deadline_that_passes_while_a_batch_runs_takes_no_result_away() {
+    let pools = one_worker();
+    let (begun, gate) = (Gate::default(), Gate::default());
+    let batch: Echo = {
+        let (begun, gate) = (begun.clone(), gate.clone());
+        Batch::builder(&pools, "batch").run(move |items: Vec<u32>| {
+            begun.open();
+            gate.wait();
+            items.into_iter().map(Ok).collect()
+        })
+    }
+    .unwrap();
+    let held = hold(&pools, "batch", 1);
+    let deadline = Deadline::after(Duration::from_millis(200));
+    let late = |item| queued_with(&batch, TaskOptions::new().deadline(deadline), item);
+    // One of those with a deadline leads the batch, and the other one rides.
+    let tasks = vec![late(0), queued(&batch, 1), late(2)];
+    release(held);
+    // If the machine is so slow that the deadline passed in the queue, only the second one runs.
+    begun.wait();
+    let joined = stats(&pools, "batch").in_flight;
+    until("the deadline passes", || Instant::now() > deadline.moment() + Duration::from_millis(20));
+    gate.open();
+    let answers = results(tasks);
+    assert!(joined == 1 || answers.iter().all(Result::is_ok), "{joined} ran: {answers:?}");
+    until_at_rest(&pools, "batch");
+}
+
+/// Deadlines that pass before, while and after the batch of their items forms.
+#[test]
+fn an_item_whose_deadline_is_near_is_rejected_or_runs_and_never_both() {
+    let pools = one_worker();
+    let (batch, seen) = echo(&pools, 8);
+    let (mut ok, mut late) = (Vec::new(), 0);
+    for round in 0..60 {
+        let held = hold(&pools, "batch", 1);
+        let tasks: Vec<_> = (0..40)
+            .map(|item| {
+                let deadline = Deadline::after(Duration::from_micros(20 * u64::from(item)));
+                queued_or_late(&batch, TaskOptions::new().deadline(deadline), round * 40 + item)
+            })
+            .collect();
+        release(held);
+        for (item, result) in results(tasks).into_iter().enumerate() {
+            match result {
+                Ok(answer) => {
+                    assert_eq!(answer, round * 40 + item as u32);
+                    ok.push(answer);
+                }
+                Err(BatchError::Task(TaskError::Rejected(rejection))) => {
+                    assert_eq!((rejection.reason(), rejection.started()), (Reason::DeadlineExceeded, false));
+                    late += 1;
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    }
+    let mut ran: Vec<_> = seen.lock().unwrap().concat();
+    ran.sort_unstable();
+    assert_eq!(ran, ok, "what ran has a result, and nothing else ran");
+    until_at_rest(&pools, "batch");
+    let stats = stats(&pools, "batch");
+    check_numbers(&stats);
+    assert_eq!((stats.counts.expired, stats.counts.ok), (late, ok.len() as u64 + 60));
+}
+
+/// An item that is in the queue, unless it is late already.
+fn queued_or_late(
+    batch: &Echo,
+    options: TaskOptions,
+    item: u32,
+) -> impl Future<Output = Result<u32, BatchError<Infallible>>> {
+    let mut task = Box::pin(batch.call_with(options, item));
+    let polled = futures_util::FutureExt::now_or_never(&mut task);
+    async move {
+        match polled {
+            Some(result) => result,
+            None => task.await,
+        }
+    }
 }
 
 #[test]

@@ -124,7 +124,7 @@ async fn a_swap_that_fails_or_panics_leaves_the_model_before_serving_and_says_wh
     let pools = pools("mfail", PoolConfig::new(2));
     let loads = Loads::new(&pools, "mfail", 100, 1);
     drop(loads.held("a").await);
-    for (failure, why) in [("half written", "half written"), ("panic", "it panicked: a broken file")] {
+    for (failure, why) in [("half written", "half written"), ("panic", "the task panicked: a broken file")] {
         let swap = loads.swap("a");
         loads.begun("a");
         loads.end.send(Err(failure)).unwrap();

@@ -249,3 +249,19 @@ fn models_that_could_not_work_are_refused_with_the_name_of_the_setting() {
         assert!(refused.starts_with(setting), "{refused}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_loads_swaps_and_unloads_leave_no_model_alive() {
+    let (pools, tally) = (pools("churn", PoolConfig::new(2)), Tally::default());
+    let models = models(&pools, "churn", KEPT, &tally).build().unwrap();
+    for _ in 0..1000 {
+        models.run("a", |_model| ()).await.unwrap();
+        let swapped = models.swap("a").await.unwrap();
+        models.swap("broken").await.unwrap_err();
+        assert!(models.unload("a"), "it is unloaded while it is held");
+        drop(swapped);
+    }
+    assert_eq!((tally.made(), tally.live()), (2000, 0));
+    let stats = models.stats();
+    assert_eq!((stats.bytes, stats.leaving, stats.loaded.len(), stats.loading.len()), (0, 0, 0, 0));
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tower_offload::slots::{Slots, Swapped};
+use tower_offload::slots::{SlotError, Slots, Swapped};
 use tower_offload::{PoolConfig, Pools};
 
 use crate::support::{Gate, PATIENCE, pools, until};
@@ -39,6 +39,39 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 fn version(tally: &Tally, version: u32) -> impl Fn() -> Result<Value, String> + Send + Sync + 'static + use<> {
     let tally = tally.clone();
     move || Ok(tally.make(version))
+}
+
+/// A version of which one value is made at once, and each further one only when the gate is open.
+struct Stuck {
+    /// Opens when the second value is being made.
+    begun: Gate,
+    gate: Gate,
+}
+
+impl Stuck {
+    fn swap(
+        slots: &Slots<Value>,
+        tally: &Tally,
+        version: u32,
+    ) -> (Self, tokio::task::JoinHandle<Result<Swapped, SlotError>>) {
+        let this = Self { begun: Gate::default(), gate: Gate::default() };
+        let (begins, waits, made) = (this.begun.clone(), this.gate.clone(), tally.clone());
+        let attempts = AtomicUsize::new(0);
+        let swap = slots.swap(move || {
+            if attempts.fetch_add(1, Ordering::SeqCst) > 0 {
+                begins.open();
+                waits.wait();
+            }
+            Ok::<_, String>(made.make(version))
+        });
+        (this, tokio::spawn(swap))
+    }
+
+    /// Waits until the second value is being made.
+    async fn begun(&self) {
+        let begun = self.begun.clone();
+        tokio::task::spawn_blocking(move || begun.wait()).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,18 +226,11 @@ async fn a_swap_that_is_dropped_after_it_took_effect_goes_on() {
     let (pools, tally) = (pools("goes", PoolConfig::new(2)), Tally::default());
     let slots = slots(&pools, "goes", &tally);
     fill(&slots, 2).await;
-    let (gate, made) = (Gate::default(), tally.clone());
-    let waits = gate.clone();
-    let swap = tokio::spawn(slots.swap(move || {
-        if made.made() > 2 {
-            waits.wait();
-        }
-        Ok::<_, String>(made.make(2))
-    }));
-    let waiting = slots.clone();
-    tokio::task::spawn_blocking(move || until("one is replaced", || waiting.stats().generation == 2)).await.unwrap();
+    let (stuck, swap) = Stuck::swap(&slots, &tally, 2);
+    stuck.begun().await;
+    assert_eq!(slots.stats().generation, 2);
     swap.abort();
-    gate.open();
+    stuck.gate.open();
     until("the other one is replaced as well", || slots.stats().outdated == 0);
 }
 
@@ -213,21 +239,12 @@ async fn of_two_swaps_the_later_one_prevails_and_the_earlier_one_ends() {
     let (pools, tally) = (pools("two", PoolConfig::new(3)), Tally::default());
     let slots = slots(&pools, "two", &tally);
     fill(&slots, 3).await;
-    // The first swap is stuck at its second value.
-    let (stuck, gate, made) = (Gate::default(), Gate::default(), tally.clone());
-    let (sticks, waits) = (stuck.clone(), gate.clone());
-    let first = tokio::spawn(slots.swap(move || {
-        if made.made() > 3 {
-            sticks.open();
-            waits.wait();
-        }
-        Ok::<_, String>(made.make(2))
-    }));
-    tokio::task::spawn_blocking(move || stuck.wait()).await.unwrap();
-    let second = tokio::spawn(slots.swap(version(&tally, 3)));
-    tokio::task::yield_now().await;
-    gate.open();
-    let second = in_time(second).await.unwrap().unwrap();
+    let (stuck, first) = Stuck::swap(&slots, &tally, 2);
+    stuck.begun().await;
+    let mut second = tokio_test::task::spawn(slots.swap(version(&tally, 3)));
+    assert!(second.poll().is_pending());
+    stuck.gate.open();
+    let second = in_time(second).await.unwrap();
     assert_eq!((second.generation, second.outdated), (3, 0));
     let first = in_time(first).await.unwrap().unwrap();
     assert_eq!(first.generation, 2);
@@ -300,21 +317,13 @@ async fn slots_that_are_dropped_end_the_loader_and_every_value() {
     let (pools, tally) = (pools("gone", PoolConfig::new(2)), Tally::default());
     let slots = slots(&pools, "gone", &tally);
     fill(&slots, 2).await;
-    let (gate, stuck, made) = (Gate::default(), Gate::default(), tally.clone());
-    let (waits, sticks) = (gate.clone(), stuck.clone());
-    let swap = tokio::spawn(slots.swap(move || {
-        if made.made() > 2 {
-            sticks.open();
-            waits.wait();
-        }
-        Ok::<_, String>(made.make(2))
-    }));
-    tokio::task::spawn_blocking(move || stuck.wait()).await.unwrap();
+    let (stuck, swap) = Stuck::swap(&slots, &tally, 2);
+    stuck.begun().await;
     swap.abort();
     let _ = swap.await;
     drop(slots);
     assert_eq!(tally.live(), 0);
-    gate.open();
+    stuck.gate.open();
     until("the value that was being made is dropped", || tally.made() == 4 && tally.live() == 0);
 }
 
@@ -335,4 +344,19 @@ async fn values_are_replaced_by_a_thread_with_a_low_priority() {
     .unwrap();
     until("the replaced value is dropped", || tally.live() == 1);
     assert_eq!(tally.dropped_by(), ["offload-loader"], "no task waits for a destructor");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_slots_that_are_built_swapped_and_dropped_leave_no_value_alive() {
+    let (pools, tally) = (pools("churn", PoolConfig::new(1)), Tally::default());
+    for _ in 0..1000 {
+        let slots = slots(&pools, "churn", &tally);
+        slots.run(|_value| ()).await.unwrap();
+        in_time(slots.swap(version(&tally, 2))).await.unwrap();
+        assert!(slots.run(|_value| panic!("it is dropped")).await.is_err());
+        slots.run(|_value| ()).await.unwrap();
+    }
+    until("the values are dropped", || tally.live() == 0);
+    assert_eq!(tally.made(), 3000);
+    assert!(pools.get("churn").unwrap().stats().holdings.slots.is_empty());
 }

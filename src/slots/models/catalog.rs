@@ -144,7 +144,12 @@ pub(super) type Unloaded<M> = (Arc<M>, u64);
 #[derive(Debug)]
 pub(super) enum Loaded<M, W> {
     /// Each of them holds the model. A swap has replaced the earlier one, which the caller of this releases.
-    Model { model: Arc<M>, version: u64, waiters: Vec<W>, replaced: Option<Unloaded<M>> },
+    Model {
+        model: Arc<M>,
+        version: u64,
+        waiters: Vec<W>,
+        replaced: Option<Unloaded<M>>,
+    },
     Failed(Failure, Vec<W>),
 }
 
