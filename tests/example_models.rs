@@ -295,7 +295,7 @@ async fn files_that_are_no_models_change_nothing_whatever_they_do() {
 async fn a_file_that_the_server_may_not_read_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let folder = folder();
-    std::fs::set_permissions(folder.path("models/other.onnx"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(folder.path("models/other.onnx"), std::fs::Permissions::from_mode(0o0)).unwrap();
     let server = Example::start(&folder).await;
     let answer = load(&server.client(), "other").await;
     // Root may read every file.
