@@ -74,6 +74,7 @@ impl TaskTimes {
 
 impl Handles {
     fn resolve(pool: &Workload, now: Timestamp) -> Self {
+        names::describe_histograms();
         let pool = pool.to_string();
         Self {
             wait: of_pool(names::QUEUE_WAIT, &pool),

@@ -60,6 +60,7 @@ const SECONDS: &[f64] = &[
 const ITEMS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
 pub(super) fn describe() {
+    describe_histograms();
     describe_gauge!(WORKERS, Unit::Count, "Threads of the pool");
     describe_gauge!(WORKERS_MAX, Unit::Count, "Threads the pool may have");
     describe_gauge!(WORKERS_ACTIVE, Unit::Count, "Threads of the pool that are polling a task");
@@ -103,16 +104,20 @@ pub(super) fn describe() {
     describe_gauge!(MODELS_BUDGET, Unit::Bytes, "Weight that the models may have");
     describe_counter!(MODEL_LOADS, Unit::Count, "Loads of models, by result");
     describe_counter!(MODEL_EVICTIONS, Unit::Count, "Models that were unloaded to make room for others");
-    describe_histogram!(MODEL_LOAD, Unit::Seconds, "Time to load a model");
     describe_counter!(SUBMITTED, Unit::Count, "Tasks that were submitted, whatever became of them");
     describe_counter!(TASKS, Unit::Count, "Tasks that ended, by result");
+    describe_counter!(BATCHES, Unit::Count, "Batches that ended, by result");
+}
+
+/// The histograms alone. Some recorders take the description of a metric only before its first handle.
+pub(super) fn describe_histograms() {
+    describe_histogram!(MODEL_LOAD, Unit::Seconds, "Time to load a model");
     describe_histogram!(
         QUEUE_WAIT,
         Unit::Seconds,
         "Time from a task's submission to its first poll, of tasks that began"
     );
     describe_histogram!(RUN, Unit::Seconds, "Time from a task's first poll to its end, awaits included");
-    describe_counter!(BATCHES, Unit::Count, "Batches that ended, by result");
     describe_histogram!(BATCH_ITEMS, Unit::Count, "Tasks in a batch");
     describe_histogram!(BATCH_TIME, Unit::Seconds, "Time from the start of a batch to its end");
     describe_histogram!(FIRST_FRAME, Unit::Seconds, "Time from a task's submission to the first frame of its stream");
