@@ -46,8 +46,17 @@ impl Load {
         Self::start_with(port, request(path), clients)
     }
 
-    /// Starts `clients` clients on one thread, which send this request.
+    /// Starts `clients` clients on one thread, which send this request. All answers to it have the same length.
     pub fn start_with(port: u16, request: Vec<u8>, clients: usize) -> Self {
+        Self::start_clients(port, request, clients, true)
+    }
+
+    /// The same for `path`, where answers differ in length. Such a client works more for each of them.
+    pub fn start_varying(port: u16, path: &str, clients: usize) -> Self {
+        Self::start_clients(port, request(path), clients, false)
+    }
+
+    fn start_clients(port: u16, request: Vec<u8>, clients: usize, same_length: bool) -> Self {
         let answered = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let request: Arc<[u8]> = request.into();
@@ -58,7 +67,7 @@ impl Load {
             runtime.block_on(async {
                 let mut tasks = tokio::task::JoinSet::new();
                 for _ in 0..clients {
-                    tasks.spawn(ask(port, request.clone(), counter.clone(), stopped.clone()));
+                    tasks.spawn(ask(port, request.clone(), same_length, counter.clone(), stopped.clone()));
                 }
                 tasks.join_all().await;
             });
@@ -79,7 +88,7 @@ impl Drop for Load {
     }
 }
 
-async fn ask(port: u16, request: Arc<[u8]>, answered: Arc<AtomicU64>, stop: Arc<AtomicBool>) {
+async fn ask(port: u16, request: Arc<[u8]>, same_length: bool, answered: Arc<AtomicU64>, stop: Arc<AtomicBool>) {
     let mut stream = tokio::net::TcpStream::connect(server(port)).await.expect("the server listens");
     stream.set_nodelay(true).expect("a socket can be told so");
     let mut buffer = [0; 4096];
@@ -87,6 +96,7 @@ async fn ask(port: u16, request: Arc<[u8]>, answered: Arc<AtomicU64>, stop: Arc<
     while !stop.load(Ordering::Relaxed) {
         stream.write_all(&request).await.expect("the server reads");
         let mut received = 0;
+        length = length.filter(|_| same_length);
         while length.is_none_or(|length| received < length) {
             let read = stream.read(&mut buffer[received..]).await.expect("the server answers");
             assert!(read > 0, "the server closed a connection");

@@ -10,9 +10,11 @@ mod body_source;
 mod child;
 mod client;
 mod elsewhere;
+mod everything;
 mod harness;
 mod health;
 mod http;
+mod in_process;
 mod isolation;
 mod kernel;
 mod memory;
@@ -68,6 +70,7 @@ fn play(part: &str, kind: &str, speed: Speed) {
         server::AROUND => server::around(kind, speed),
         server::INSIDE => server::inside(kind, speed),
         body_server::PART => body_server::play(kind, speed),
+        everything::PART => everything::play(kind, speed),
         "memory" => memory::play(kind),
         "observed" => observed::play(kind, speed),
         "overload" => overload::play(kind),
@@ -118,6 +121,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     rejection::run(&mut harness);
     slots::run(&mut harness, speed);
     observed::run(&mut harness, speed);
+    in_process::run(&mut harness);
+    everything::run(&mut harness, speed);
     println!("Took {:.0} s.", began.elapsed().as_secs_f64());
     if let Some(file) = json_file {
         let text = serde_json::to_string_pretty(&harness.into_json(machine))?;

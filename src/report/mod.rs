@@ -39,6 +39,7 @@
 //! loaded the servers are (`response_headers_to_remove`).
 
 mod body;
+mod clock;
 mod layer;
 mod orca;
 mod reporter;

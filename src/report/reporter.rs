@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::clock::Clock;
 use super::orca::Report;
 use crate::load::Scale;
 use crate::pools::Pools;
@@ -14,8 +15,8 @@ pub(super) const HEADER: HeaderName = HeaderName::from_static("endpoint-load-met
 pub(super) const TRAILER: HeaderName = HeaderName::from_static("endpoint-load-metrics-bin");
 const FORMAT: HeaderName = HeaderName::from_static("endpoint-load-metrics-format");
 
-/// How old a report may be.
-const LIFETIME: Duration = Duration::from_millis(50);
+/// How old a report may be: less than is promised, because the clock may be late.
+const LIFETIME: Duration = Duration::from_millis(40);
 
 /// The form that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +33,8 @@ pub(super) struct Reporter {
     pools: Pools,
     scale: Scale,
     named: bool,
-    origin: Instant,
-    /// Nanoseconds from the origin to the time at which the report was made.
+    clock: Clock,
+    /// The time at which the report was made.
     made: AtomicU64,
     values: RwLock<Arc<Values>>,
 }
@@ -63,8 +64,10 @@ impl Format {
 
 impl Reporter {
     pub(super) fn new(pools: &Pools, scale: Scale, named: bool) -> Self {
+        let clock = Clock::start();
+        let made = AtomicU64::new(clock.nanos());
         let values = RwLock::new(Arc::new(Values::of(&report(pools, &scale, named))));
-        Self { pools: pools.clone(), scale, named, origin: Instant::now(), made: AtomicU64::new(0), values }
+        Self { pools: pools.clone(), scale, named, clock, made, values }
     }
 
     pub(super) const fn pools(&self) -> &Pools {
@@ -81,7 +84,7 @@ impl Reporter {
 
     /// The report in this form, at most 50 ms old, or as old as it takes another thread to make it.
     pub(super) fn value(&self, format: Format) -> HeaderValue {
-        let now = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let now = self.clock.nanos();
         let made = self.made.load(Ordering::Relaxed);
         let is_old = now.saturating_sub(made) >= LIFETIME.as_nanos() as u64;
         // One thread makes it, and the others go on with the old one.
