@@ -48,15 +48,15 @@ impl Load {
 
     /// Starts `clients` clients on one thread, which send this request. All answers to it have the same length.
     pub fn start_with(port: u16, request: Vec<u8>, clients: usize) -> Self {
-        Self::start_clients(port, request, clients, true)
+        Self::start_clients(port, request, clients, None)
     }
 
-    /// The same for `path`, where answers differ in length. Such a client works more for each of them.
-    pub fn start_varying(port: u16, path: &str, clients: usize) -> Self {
-        Self::start_clients(port, request(path), clients, false)
+    /// The same for `path`, where answers differ in length, and all have this body.
+    pub fn start_with_body(port: u16, path: &str, clients: usize, body: &'static str) -> Self {
+        Self::start_clients(port, request(path), clients, Some(body))
     }
 
-    fn start_clients(port: u16, request: Vec<u8>, clients: usize, same_length: bool) -> Self {
+    fn start_clients(port: u16, request: Vec<u8>, clients: usize, body: Option<&'static str>) -> Self {
         let answered = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let request: Arc<[u8]> = request.into();
@@ -67,7 +67,7 @@ impl Load {
             runtime.block_on(async {
                 let mut tasks = tokio::task::JoinSet::new();
                 for _ in 0..clients {
-                    tasks.spawn(ask(port, request.clone(), same_length, counter.clone(), stopped.clone()));
+                    tasks.spawn(ask(port, request.clone(), body, counter.clone(), stopped.clone()));
                 }
                 tasks.join_all().await;
             });
@@ -88,23 +88,36 @@ impl Drop for Load {
     }
 }
 
-async fn ask(port: u16, request: Arc<[u8]>, same_length: bool, answered: Arc<AtomicU64>, stop: Arc<AtomicBool>) {
+async fn ask(
+    port: u16,
+    request: Arc<[u8]>,
+    body: Option<&'static str>,
+    answered: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) {
     let mut stream = tokio::net::TcpStream::connect(server(port)).await.expect("the server listens");
     stream.set_nodelay(true).expect("a socket can be told so");
     let mut buffer = [0; 4096];
     let mut length = None;
+    let end = body.map(|body| format!("\r\n\r\n{body}"));
+    let is_whole = |received: &[u8], length: Option<usize>| match &end {
+        Some(end) => received.ends_with(end.as_bytes()),
+        None => length.is_some_and(|length| received.len() >= length),
+    };
     while !stop.load(Ordering::Relaxed) {
         stream.write_all(&request).await.expect("the server reads");
         let mut received = 0;
-        length = length.filter(|_| same_length);
-        while length.is_none_or(|length| received < length) {
+        while !is_whole(&buffer[..received], length) {
             let read = stream.read(&mut buffer[received..]).await.expect("the server answers");
             assert!(read > 0, "the server closed a connection");
             received += read;
-            length = length.or_else(|| length_of_answer(&buffer[..received]));
+            if end.is_none() {
+                length = length.or_else(|| length_of_answer(&buffer[..received]));
+            }
         }
         // A refusal is cheap, and must not be counted as work.
-        assert!(buffer.starts_with(OK) && length == Some(received), "the server did not do what it was asked");
+        let is_right = buffer.starts_with(OK) && length.is_none_or(|length| length == received);
+        assert!(is_right, "the server did not do what it was asked");
         answered.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -105,7 +105,7 @@ pub fn play(kind: &str, speed: Speed) {
 
 #[expect(clippy::cast_precision_loss, reason = "no server answers 2^53 requests")]
 fn throughput(server: &Process, port: u16, span: Duration) -> Vec<f64> {
-    let load = Load::start_varying(port, "/20us", CONNECTIONS);
+    let load = Load::start_with_body(port, "/20us", CONNECTIONS, "ok");
     thread::sleep(WARM_UP);
     let before = Kernel::of(server.id()).ok();
     let (answered, began) = (load.answered(), Instant::now());

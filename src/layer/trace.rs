@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tracing::Span;
-use tracing::span::EnteredSpan;
+use tracing::span::Entered;
 
 use super::options::Options;
 use crate::workload::Workload;
@@ -40,7 +40,7 @@ impl Trace {
     }
 
     /// The call is polled, in the span of the request.
-    pub(super) fn poll(&mut self) -> Option<EnteredSpan> {
+    pub(super) fn poll(&mut self) -> Option<Entered<'_>> {
         let first = self.began.is_none();
         self.began.get_or_insert_with(Instant::now);
         let Spans { pool, queue, run } = self.spans.as_mut()?;
@@ -48,7 +48,7 @@ impl Trace {
             *queue = None;
             *run = tracing::info_span!(target: "tower_offload", "pool.run", %pool);
         }
-        Some(run.clone().entered())
+        Some(run.enter())
     }
 
     /// How long the call was queued, and how long it ran until now, if the response shows it.
