@@ -175,7 +175,7 @@ impl Board {
                 series,
             })
             .collect();
-        View::new(state.n, &known, &load, self.pools.is_verbose())
+        View::new(state.n, &known, &load, &self.pools.slow_routes(), self.pools.is_verbose())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The page as HTML, with the numbers of one tick. It has its style and its script inside, and is all there is.
 
 use super::text::escape;
-use super::view::{PoolView, STATE_CELL, TILES, TaskView, View};
+use super::view::{PoolView, STATE_CELL, SlowView, TILES, TaskView, View};
 use crate::workload::Workload;
 
 const STYLE: &str = include_str!("page/style.css");
@@ -10,8 +10,8 @@ const SCRIPT: &str = include_str!("page/script.js");
 /// The browser runs no script and uses no style but those of the page, and asks no other server. A test knows the hashes
 /// of a style or a script that has changed.
 pub(super) const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-nPHx8JS3rZvgbpCVYC/bMtx33PvYgXjeELKTZFxIlF0='; \
-    style-src 'sha256-lquS6j1gSaOSd7r9PnwDUAx3ZXZev7zvK/juBn+JUtQ='; \
+    script-src 'sha256-L6N75anyetLcOeCoDVgVr4FIV8KWHynW7ZX3efhJbdA='; \
+    style-src 'sha256-Ev9FnHF66BwX977n/KTD7oIzioh/az7B3vfQ1/iZRzs='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
 /// The text by which a page that is open notices that the server has another one.
@@ -23,7 +23,9 @@ pub(super) fn render(view: &View, identity: &str) -> String {
     let overview: String = view.pools.iter().enumerate().map(overview).collect();
     let cards: String = view.pools.iter().enumerate().map(card).collect();
     let tasks: String = view.tasks.iter().map(task).collect();
-    let hidden = if view.tasks.is_empty() { " hidden" } else { "" };
+    let slow: String = view.slow.iter().map(slow_route).collect();
+    let hidden_if = |is_so| if is_so { " hidden" } else { "" };
+    let (no_tasks, no_slow) = (hidden_if(view.tasks.is_empty()), hidden_if(view.slow.is_empty()));
     let View { summary, mood, load, note, .. } = view;
     let [identity, summary, load, note] = [identity, summary, load, note].map(escape);
     format!(
@@ -60,9 +62,17 @@ pub(super) fn render(view: &View, identity: &str) -> String {
 <section aria-labelledby="running">
 <h2 id="running">Running tasks, oldest first</h2>
 <p id="note" class="quiet">{note}</p>
-<table id="table"{hidden}>
+<table id="table"{no_tasks}>
 <thead><tr><th scope="col">Task</th><th scope="col">Function</th><th scope="col" class="n">Running for</th><th scope="col">Its thread</th></tr></thead>
 <tbody id="tasks">{tasks}</tbody>
+</table>
+</section>
+<section id="observed" aria-labelledby="holding"{no_slow}>
+<h2 id="holding">Routes that hold a thread of the runtime</h2>
+<p class="quiet">In one poll, for more than a millisecond, while other requests wait for the thread. Run them in a pool.</p>
+<table>
+<thead><tr><th scope="col">Route</th><th scope="col" class="n">Long polls</th><th scope="col" class="n">Longest</th></tr></thead>
+<tbody id="slow">{slow}</tbody>
 </table>
 </section>
 </main>
@@ -126,6 +136,15 @@ fn card((index, pool): (usize, &PoolView)) -> String {
          <dl class=\"tiles\">{tiles}</dl>\n<dl class=\"more\">{more}</dl>\n</article>\n",
         escape(name),
         escape(&cells[STATE_CELL]),
+    )
+}
+
+fn slow_route(slow: &SlowView) -> String {
+    format!(
+        "<tr><th scope=\"row\">{}</th><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>\n",
+        escape(&slow.route),
+        escape(&slow.long_polls),
+        escape(&slow.longest),
     )
 }
 

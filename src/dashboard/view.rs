@@ -9,6 +9,7 @@ use super::state::{self, Mood};
 use super::text::{self, NONE};
 use crate::load::{Load, PoolLoad};
 use crate::pool::{self, ActiveTask, PoolStats};
+use crate::pools::SlowRoute;
 
 /// How many running tasks are listed.
 const MAX_TASKS: usize = 50;
@@ -27,6 +28,8 @@ pub(super) struct View {
     pub(super) tasks: Vec<TaskView>,
     /// What the list of tasks does not show, and why.
     pub(super) note: String,
+    /// The routes whose handlers hold a thread of the runtime. There are some only if the application observes its routes.
+    pub(super) slow: Vec<SlowView>,
 }
 
 /// One pool.
@@ -50,6 +53,14 @@ pub(super) struct TaskView {
     /// What its thread does.
     pub(super) does: String,
     pub(super) stuck: bool,
+}
+
+/// A route whose handler holds a thread of the runtime.
+#[derive(Debug, Serialize)]
+pub(super) struct SlowView {
+    pub(super) route: String,
+    pub(super) long_polls: String,
+    pub(super) longest: String,
 }
 
 /// A tile of a pool's card: it has three cells, for the number, for what belongs to it, and for the greatest value of its
@@ -86,8 +97,8 @@ pub(super) struct Known<'a> {
 }
 
 impl View {
-    /// `verbose`: names of functions, and keys of models, are shown.
-    pub(super) fn new(n: u64, pools: &[Known<'_>], load: &Load, verbose: bool) -> Self {
+    /// `verbose`: names of functions and routes, and keys of models, are shown.
+    pub(super) fn new(n: u64, pools: &[Known<'_>], load: &Load, slow: &[SlowRoute], verbose: bool) -> Self {
         let states: Vec<_> =
             pools.iter().map(|known| state::state(known.stats, &known.series.recent(), known.runnable)).collect();
         let problems = pools.iter().zip(&states).filter(|(_, (mood, _))| matches!(mood, Mood::Bad | Mood::Warn));
@@ -115,6 +126,17 @@ impl View {
                 .collect(),
             tasks,
             note,
+            slow: slow.iter().filter(|_| verbose).map(SlowView::of).collect(),
+        }
+    }
+}
+
+impl SlowView {
+    fn of(slow: &SlowRoute) -> Self {
+        Self {
+            route: slow.route.clone(),
+            long_polls: text::count(slow.long_polls),
+            longest: text::duration(slow.longest),
         }
     }
 }

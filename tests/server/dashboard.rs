@@ -379,3 +379,80 @@ async fn functions_are_not_shown_unless_verbose_is_on() {
     assert!(!page.contains("dashboard.rs:") && page.contains("while general.verbose is on"));
     drop(release);
 }
+
+/// The page, and the history and first frame of the events, as a stranger reads them.
+async fn seen_by_a_stranger(pools: &Pools) -> String {
+    let server = start(pools).await;
+    let mut viewer = Viewer::http1(&server).await;
+    let [Event(_, history), Event(_, frame)] = [viewer.next().await.unwrap(), viewer.next().await.unwrap()];
+    [page(pools).await, history, frame].concat()
+}
+
+#[tokio::test]
+async fn no_query_header_body_or_panic_is_shown_and_no_path_unless_verbose_is_on() {
+    for is_verbose in [true, false] {
+        let pools = verbose(is_verbose);
+        let (begins, mut begun) = tokio::sync::mpsc::unbounded_channel();
+        let (release, held) = tokio::sync::watch::channel(());
+        let holds = move |body: Bytes| {
+            let (begins, mut held) = (begins.clone(), held.clone());
+            async move {
+                begins.send(()).unwrap();
+                let _ = held.changed().await;
+                body
+            }
+        };
+        let panics = |body: Bytes| async move {
+            assert!(body.is_empty(), "the panic has {body:?}");
+        };
+        let app = Router::new()
+            .route("/accounts/{id}", axum::routing::post(holds))
+            .route("/panics", axum::routing::post(panics))
+            .layer(tower_offload::PoolLayer::<Cpu>::new(&pools));
+        let request = |path: &str| {
+            let request = Request::post(format!("{path}?token=SECRET")).header("authorization", "Bearer SECRET");
+            app.clone().oneshot(request.header("cookie", "id=SECRET").body(axum::body::Body::from("SECRET")).unwrap())
+        };
+        assert_eq!(request("/panics").await.unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let running = tokio::spawn(request("/accounts/7"));
+        soon(begun.recv()).await.unwrap();
+
+        let seen = seen_by_a_stranger(&pools).await;
+        assert!(seen.contains("1 panicked"), "{seen}");
+        assert!(!seen.contains("SECRET") && !seen.contains("token"), "{seen}");
+        assert_eq!(seen.contains("POST /accounts/7"), is_verbose, "{seen}");
+        drop(release);
+        soon(running).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn routes_that_hold_a_thread_of_the_runtime_are_listed_while_verbose_is_on() {
+    for is_verbose in [true, false] {
+        let pools = verbose(is_verbose);
+        let blocks = axum::routing::get(|| async { std::thread::sleep(Duration::from_millis(100)) });
+        let observe = tower_offload::PoolLayer::observe(&pools);
+        let observed = Router::new().route("/report", blocks).layer(observe.name_by(|_: &Request<_>| Some("<report>")));
+        let before = page(&pools).await;
+        assert!(before.contains("id=\"observed\" aria-labelledby=\"holding\" hidden"), "nothing is listed yet");
+        assert_eq!(ask(&observed, Method::GET, "/report").await.0.status, StatusCode::OK);
+
+        let page = page(&pools).await;
+        let listed = between(&page, "<tbody id=\"slow\">", "</tbody>");
+        let server = start(&pools).await;
+        let mut viewer = Viewer::http1(&server).await;
+        viewer.history().await;
+        let frame = viewer.frame().await;
+        if is_verbose {
+            assert!(listed.contains("GET &lt;report&gt;</th><td class=\"n\">1</td>"), "{listed}");
+            assert!(!page.contains("aria-labelledby=\"holding\" hidden"));
+            assert_eq!(
+                (&frame["slow"][0]["route"], &frame["slow"][0]["long_polls"]),
+                (&"GET <report>".into(), &"1".into())
+            );
+        } else {
+            assert_eq!((listed, &frame["slow"]), ("", &Value::Array(Vec::new())));
+            assert!(!page.contains("report") && page.contains("aria-labelledby=\"holding\" hidden"));
+        }
+    }
+}

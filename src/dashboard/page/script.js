@@ -72,6 +72,16 @@
     one('table').hidden = tasks.length === 0;
   }
 
+  function observe(slow) {
+    one('slow').replaceChildren(...slow.map((route) => {
+      const row = document.createElement('tr'), name = element('th', route.route);
+      name.scope = 'row';
+      row.append(name, element('td', route.long_polls, 'n'), element('td', route.longest, 'n'));
+      return row;
+    }));
+    one('observed').hidden = slow.length === 0;
+  }
+
   function show(frame) {
     pools.forEach((pool, index) => {
       const shown = frame.pools[index], points = frame.points[index];
@@ -95,6 +105,7 @@
     put(one('load'), frame.load);
     put(one('note'), frame.note);
     list(frame.tasks);
+    observe(frame.slow);
     draw();
   }
 
