@@ -61,13 +61,23 @@ pub fn run(harness: &mut Harness) {
         let Cost { fixed, each } = Cost::measure(&digits.function, &digits.item, digits.span);
         println!("digits.onnx: a list of n items takes {fixed:.1?} + n · {each:.2?}.\n");
     }
+    let network = Subject {
+        name: "network.onnx",
+        function: functions::network(),
+        item: functions::features(),
+        span: harness.span(Duration::from_secs(1)),
+    };
+    if harness.wants("batch, network.onnx") {
+        let Cost { fixed, each } = Cost::measure(&network.function, &network.item, network.span);
+        println!("network.onnx: a list of n items takes {fixed:.1?} + n · {each:.2?}.\n");
+    }
     let dear = Subject {
         name: "4 ms + n · 0.25 ms",
         function: functions::blocking(DEAR),
         item: Item::default(),
         span: harness.span(Duration::from_secs(1)),
     };
-    for subject in [&digits, &dear] {
+    for subject in [&digits, &network, &dear] {
         for callers in CALLERS {
             saturated(harness, &runtime, subject, callers);
         }

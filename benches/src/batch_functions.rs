@@ -1,16 +1,18 @@
-//! The functions of lists that the batch scenarios run: a real model, and one that only blocks.
+//! The functions of lists that the batch scenarios run: a small model, a larger one, and one that only blocks.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rten::{Model, RunOptions, ThreadPool, Value};
+use rten::{Model, NodeId, RunOptions, ThreadPool, Value};
 
-/// The pixels of an image, or nothing.
+use crate::batch_network as network;
+
+/// The values that a model takes, or nothing.
 pub type Item = Arc<[f32]>;
 
-/// The probability of each digit, or nothing.
+/// The values that a model gives, or nothing.
 pub type Output = Vec<f32>;
 
 /// A function of lists. It gives a result for each item.
@@ -25,6 +27,13 @@ pub struct Cost {
 
 const PIXELS: usize = 64;
 
+/// A model that one thread runs at a time.
+pub struct Session {
+    model: Model,
+    input: NodeId,
+    output: NodeId,
+}
+
 thread_local! {
     /// As in the example server: one thread of `rten` for each worker.
     static ONE_THREAD: Arc<ThreadPool> = Arc::new(ThreadPool::with_num_threads(1));
@@ -35,21 +44,20 @@ pub fn image() -> Item {
     Arc::new([4.0; PIXELS])
 }
 
+/// An item of the network.
+pub fn features() -> Item {
+    Arc::new([0.5; network::FEATURES])
+}
+
 /// The model of the example server, which recognises handwritten digits.
 pub fn digits() -> Function {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/server/model/digits.onnx");
-    let model = Model::load(std::fs::read(path).expect("the model is in the repository")).expect("it is a model");
-    let node = |name| model.node_id(name).expect("the model has this node");
-    let (pixels, probabilities) = (node("pixels"), node("probabilities"));
-    Arc::new(move |items| {
-        let input = Value::from_shape([items.len(), PIXELS], items.concat()).expect("each item is an image");
-        let options = RunOptions::default().with_thread_pool(Some(ONE_THREAD.with(Arc::clone)));
-        let [output] = model
-            .run_n(vec![(pixels, input.into())], [probabilities], Some(options))
-            .expect("the model runs on images");
-        let ([_, width], values) = output.into_shape_vec::<f32, 2>().expect("there is a row for each image");
-        values.chunks(width).map(<[f32]>::to_vec).collect()
-    })
+    Session::new(std::fs::read(path).expect("the model is in the repository"), "pixels", "probabilities").into_function()
+}
+
+/// The network of some size.
+pub fn network() -> Function {
+    Session::of_network().into_function()
 }
 
 /// A function that blocks, as a call of a device or of a remote service does.
@@ -74,6 +82,38 @@ pub fn lists_per_second(function: &Function, item: &Item, size: usize, span: Dur
         lists / began.elapsed().as_secs_f64()
     });
     caller.join().expect("the function does not panic")
+}
+
+// === impl Session ===
+
+impl Session {
+    fn new(onnx: Vec<u8>, input: &str, output: &str) -> Self {
+        let model = Model::load(onnx).expect("it is a model");
+        let node = |name| model.node_id(name).expect("the model has this node");
+        let (input, output) = (node(input), node(output));
+        Self { model, input, output }
+    }
+
+    /// The network of some size.
+    pub fn of_network() -> Self {
+        Self::new(network::onnx(), network::INPUT, network::OUTPUT)
+    }
+
+    /// Runs the model on a list.
+    pub fn run(&self, items: &[Item]) -> Vec<Output> {
+        let input = Value::from_shape([items.len(), items[0].len()], items.concat()).expect("all items are alike");
+        let options = RunOptions::default().with_thread_pool(Some(ONE_THREAD.with(Arc::clone)));
+        let [output] = self
+            .model
+            .run_n(vec![(self.input, input.into())], [self.output], Some(options))
+            .expect("the model runs on such items");
+        let ([_, width], values) = output.into_shape_vec::<f32, 2>().expect("there is a row for each item");
+        values.chunks(width).map(<[f32]>::to_vec).collect()
+    }
+
+    fn into_function(self) -> Function {
+        Arc::new(move |items| self.run(&items))
+    }
 }
 
 // === impl Cost ===

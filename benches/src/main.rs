@@ -2,6 +2,7 @@
 
 mod batch;
 mod batch_functions;
+mod batch_network;
 mod batch_open_loop;
 mod batch_windows;
 mod bodies;
