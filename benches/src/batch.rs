@@ -22,8 +22,13 @@ pub const DEAR: Cost = Cost { fixed: Duration::from_millis(4), each: Duration::f
 
 const RUN_IN_POOL: &str = "run_in_pool";
 const ALONE: &str = "one by one, run_in_pool";
-const CEILING: &str = "ceiling: a thread that runs full lists";
-const CALLERS: [usize; 2] = [16, 256];
+const UP_TO_8: &str = "ours, lists of up to 8";
+const UP_TO_16: &str = "ours, lists of up to 16";
+const LISTS_OF_8: &str = "a thread that runs lists of 8";
+const LISTS_OF_16: &str = "a thread that runs lists of 16";
+const LISTS_OF_32: &str = "a thread that runs lists of 32";
+const FEW: usize = 16;
+const MANY: usize = 256;
 
 /// A batch, and the item that every caller submits.
 #[derive(Clone)]
@@ -78,9 +83,8 @@ pub fn run(harness: &mut Harness) {
         span: harness.span(Duration::from_secs(1)),
     };
     for subject in [&digits, &network, &dear] {
-        for callers in CALLERS {
-            saturated(harness, &runtime, subject, callers);
-        }
+        few_callers(harness, &runtime, subject);
+        many_callers(harness, &runtime, subject);
     }
 }
 
@@ -113,69 +117,97 @@ fn one<W: Way>(runtime: &Runtime, way: &W, span: Duration) -> Vec<f64> {
     vec![1e6 / done.tasks_per_second, done.switches, done.kernel]
 }
 
-/// Callers that submit the next item when they have the result of the one before, and a pool of one worker.
-#[expect(clippy::cast_precision_loss, reason = "small numbers")]
-fn saturated(harness: &mut Harness, runtime: &Runtime, subject: &Subject<'_>, callers: usize) {
-    let Subject { name, function, item, span } = subject;
-    let [batches, tasks] = [(); 2].map(|()| ways::pools(ways::patient(PoolConfig::new(1))));
-    let batched = Batched(batch(&batches, function), item.clone());
-    let alone = Alone(tasks, function.clone(), item.clone());
-    let full = callers.min(MAX_ITEMS);
-    let measure = |done: ways::Done| (done.tasks_per_second, done.switches);
+/// Sixteen callers. While one list runs, the others wait, so they are always in two lists, and the most that two lists
+/// without a pause between them can do is that of lists of 8. For lists of 16, a worker would have to wait until the
+/// callers of the list before are back.
+fn few_callers(harness: &mut Harness, runtime: &Runtime, subject: &Subject<'_>) {
     let cases = vec![
-        Case {
-            name: OURS,
-            sample: Box::new(|| {
-                let before = ended(&batches);
-                let (items, switches) =
-                    measure(ways::measure(runtime, std::slice::from_ref(&batched), Task::EMPTY, callers, *span));
-                let after = ended(&batches);
-                vec![items, (after.0 - before.0) / (after.1 - before.1), switches]
-            }),
-        },
-        Case {
-            name: ALONE,
-            sample: Box::new(|| {
-                let (items, switches) =
-                    measure(ways::measure(runtime, std::slice::from_ref(&alone), Task::EMPTY, callers, *span));
-                vec![items, 1.0, switches]
-            }),
-        },
-        Case {
-            name: CEILING,
-            sample: Box::new(move || {
-                let full = full as f64;
-                vec![full * lists_per_second(function, item, full as usize, *span), full, f64::NAN]
-            }),
-        },
+        in_batches(OURS, runtime, subject, FEW, MAX_ITEMS),
+        in_batches(UP_TO_16, runtime, subject, FEW, 16),
+        in_batches(UP_TO_8, runtime, subject, FEW, 8),
+        one_by_one(runtime, subject, FEW),
+        full_lists(LISTS_OF_8, subject, 8),
+        full_lists(LISTS_OF_16, subject, 16),
     ];
+    let target = Target {
+        text: "at least 0.95 of lists of 8, the most for 16 callers without a pause between lists",
+        reached: |medians| medians.ratio_to(LISTS_OF_8, 0) >= 0.95,
+    };
+    saturated(harness, subject, FEW, cases, target);
+}
+
+/// More callers than two lists hold: every list can be full.
+fn many_callers(harness: &mut Harness, runtime: &Runtime, subject: &Subject<'_>) {
+    let cases = vec![
+        in_batches(OURS, runtime, subject, MANY, MAX_ITEMS),
+        one_by_one(runtime, subject, MANY),
+        full_lists(LISTS_OF_32, subject, MAX_ITEMS),
+    ];
+    let target = Target {
+        text: "at least 0.97 of lists of 32, the most that one thread can do",
+        reached: |medians| medians.ratio_to(LISTS_OF_32, 0) >= 0.97,
+    };
+    saturated(harness, subject, MANY, cases, target);
+}
+
+fn saturated(harness: &mut Harness, subject: &Subject<'_>, callers: usize, cases: Vec<Case<'_>>, target: Target) {
     let columns = [
         Column { name: "throughput", unit: "items/s" },
         Column { name: "in a batch", unit: "items" },
         kernel::SWITCHES,
     ];
-    let few = Target {
-        text: "at least 0.95 of the ceiling, one list of 16 after the other",
-        reached: |medians| medians.ratio_to(CEILING, 0) >= 0.95,
-    };
-    let many = Target {
-        text: "at least 0.97 of the ceiling, one list of 32 after the other",
-        reached: |medians| medians.ratio_to(CEILING, 0) >= 0.97,
-    };
     harness.run(Scenario {
-        name: format!("batch, {name}, {callers} callers"),
+        name: format!("batch, {}, {callers} callers", subject.name),
         columns: &columns,
         cases,
         baseline: OURS,
-        target: Some(if callers < MAX_ITEMS { few } else { many }),
+        target: Some(target),
     });
 }
 
+/// Callers that submit the next item when they have the result of the one before, and a pool of one worker.
+fn in_batches<'a>(
+    name: &'static str,
+    runtime: &'a Runtime,
+    subject: &'a Subject<'_>,
+    callers: usize,
+    max_items: usize,
+) -> Case<'a> {
+    let pools = ways::pools(ways::patient(PoolConfig::new(1)));
+    let batched = Batched(batch(&pools, &subject.function, max_items), subject.item.clone());
+    let sample = move || {
+        let before = ended(&pools);
+        let done = ways::measure(runtime, std::slice::from_ref(&batched), Task::EMPTY, callers, subject.span);
+        let after = ended(&pools);
+        vec![done.tasks_per_second, (after.0 - before.0) / (after.1 - before.1), done.switches]
+    };
+    Case { name, sample: Box::new(sample) }
+}
+
+fn one_by_one<'a>(runtime: &'a Runtime, subject: &'a Subject<'_>, callers: usize) -> Case<'a> {
+    let pools = ways::pools(ways::patient(PoolConfig::new(1)));
+    let alone = Alone(pools, subject.function.clone(), subject.item.clone());
+    let sample = move || {
+        let done = ways::measure(runtime, std::slice::from_ref(&alone), Task::EMPTY, callers, subject.span);
+        vec![done.tasks_per_second, 1.0, done.switches]
+    };
+    Case { name: ALONE, sample: Box::new(sample) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "small numbers")]
+fn full_lists<'a>(name: &'static str, subject: &'a Subject<'_>, size: usize) -> Case<'a> {
+    let sample = move || {
+        let lists = lists_per_second(&subject.function, &subject.item, size, subject.span);
+        vec![lists * size as f64, size as f64, f64::NAN]
+    };
+    Case { name, sample: Box::new(sample) }
+}
+
 /// A batch of the function in the `cpu` pool.
-pub fn batch(pools: &Pools, function: &Function) -> Batch<Item, Output, Infallible> {
+pub fn batch(pools: &Pools, function: &Function, max_items: usize) -> Batch<Item, Output, Infallible> {
     let function = function.clone();
     let run = move |items| function(items).into_iter().map(Ok).collect();
-    Batch::builder(pools, Cpu).max_items(MAX_ITEMS).run(run).expect("the pool exists")
+    Batch::builder(pools, Cpu).max_items(max_items).run(run).expect("the pool exists")
 }
 
 /// How many items and batches of the `cpu` pool have ended.

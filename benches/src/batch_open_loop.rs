@@ -138,7 +138,7 @@ fn case<'a>(
             }
             _ => {
                 let pools = ways::pools(PoolConfig::new(1).queue_capacity(QUEUE));
-                let batch = batch(&pools, &function);
+                let batch = batch(&pools, &function, MAX_ITEMS);
                 let options = move |due| match kind {
                     OURS => TaskOptions::new().deadline(Deadline::at(due + PATIENCE)),
                     _ => TaskOptions::new(),
