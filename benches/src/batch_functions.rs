@@ -52,7 +52,8 @@ pub fn features() -> Item {
 /// The model of the example server, which recognises handwritten digits.
 pub fn digits() -> Function {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/server/model/digits.onnx");
-    Session::new(std::fs::read(path).expect("the model is in the repository"), "pixels", "probabilities").into_function()
+    Session::new(std::fs::read(path).expect("the model is in the repository"), "pixels", "probabilities")
+        .into_function()
 }
 
 /// The network of some size.

@@ -13,10 +13,10 @@ use tower_offload::pool::TaskOptions;
 use tower_offload::{Deadline, PoolConfig};
 
 use crate::batch::{DEAR, MAX_ITEMS, batch};
+use crate::batch_arrivals::{Answers, Arrivals, PATIENCE, WARM_UP};
 use crate::batch_functions::{self as functions, Function, Item};
 use crate::batch_windows::{batch_control, tower_batch};
 use crate::harness::{Case, Column, Harness, OURS, Scenario, Target, quantile};
-use crate::overload::Chance;
 use crate::ways;
 
 const NO_DEADLINES: &str = "ours, without deadlines";
@@ -24,26 +24,13 @@ const TOWER_BATCH: &str = "tower-batch, window of 5 ms";
 const CONTROL: &str = "tower-batch-control, window of 5 ms";
 const SHED: &str = "LoadShed + tower-batch";
 const WINDOW: Duration = Duration::from_millis(5);
-/// An answer is good if it comes within this time; after it, the caller is gone.
-const PATIENCE: Duration = Duration::from_millis(100);
 const SPAN: Duration = Duration::from_secs(3);
-/// Answers in it do not count.
-const WARM_UP: Duration = Duration::from_secs(1);
 const QUEUE: usize = 1024;
 
-/// The outcome of one item.
-#[derive(Clone, Copy, Debug)]
-struct Fate {
-    due: Instant,
-    ended: Instant,
-    good: bool,
-}
-
-/// The fates of the items that ended after the warm-up and before the last arrival, and the mean size of a batch.
+/// What was answered, and the mean size of a batch.
 struct Sample {
-    fates: Vec<Fate>,
+    answers: Answers,
     items_in_batch: f64,
-    counted: Duration,
 }
 
 pub fn run(harness: &mut Harness) {
@@ -88,24 +75,16 @@ fn capacity() -> f64 {
 
 #[expect(clippy::cast_precision_loss, reason = "nobody sends 2^53 items")]
 fn overload(sample: &Sample) -> Vec<f64> {
-    let mut good = sample.latencies();
-    let possible = capacity() * sample.counted.as_secs_f64();
+    let mut good = sample.answers.latencies();
+    let possible = capacity() * sample.answers.counted.as_secs_f64();
     vec![good.len() as f64 / possible * 100.0, quantile(&mut good, 0.99), sample.items_in_batch]
 }
 
 #[expect(clippy::cast_precision_loss, reason = "nobody sends 2^53 items")]
 fn latency(sample: &Sample) -> Vec<f64> {
-    let mut latencies = sample.latencies();
+    let mut latencies = sample.answers.latencies();
     let mean = latencies.iter().sum::<f64>() / latencies.len() as f64;
     vec![mean, quantile(&mut latencies, 0.99), sample.items_in_batch]
-}
-
-impl Sample {
-    /// Milliseconds until each good answer.
-    fn latencies(&self) -> Vec<f64> {
-        let good = self.fates.iter().filter(|fate| fate.good);
-        good.map(|fate| (fate.ended - fate.due).as_secs_f64() * 1e3).collect()
-    }
 }
 
 /// Each sample has a new system, which has an empty queue.
@@ -120,10 +99,10 @@ fn case<'a>(
     let sample = move || {
         seed += 1;
         let lists = Lists::default();
-        let arrivals = Arrivals { runtime, per_second: load * capacity(), span, seed, lists: lists.clone() };
+        let arrivals = Arrivals { runtime, per_second: load * capacity(), span, seed };
         let function = lists.seen_of(functions::blocking(DEAR));
         let _in_runtime = runtime.enter();
-        let sample = match kind {
+        let answers = match kind {
             TOWER_BATCH => {
                 let batch = tower_batch(function, MAX_ITEMS, WINDOW);
                 arrivals.run(move |_| batch.clone().oneshot(Item::default()))
@@ -146,18 +125,10 @@ fn case<'a>(
                 arrivals.run(move |due| batch.call_with(options(due), Item::default()))
             }
         };
-        shown(&sample)
+        let items_in_batch = lists.mean_since(answers.counted_from);
+        shown(&Sample { answers, items_in_batch })
     };
     Case { name: kind, sample: Box::new(sample) }
-}
-
-/// Items that arrive by chance at a mean rate.
-struct Arrivals<'a> {
-    runtime: &'a Runtime,
-    per_second: f64,
-    span: Duration,
-    seed: u64,
-    lists: Lists,
 }
 
 /// When the function was called, and with how many items.
@@ -180,41 +151,5 @@ impl Lists {
         let (lists, items) =
             seen.iter().filter(|(at, _)| *at >= from).fold((0, 0), |sum, (_, size)| (sum.0 + 1, sum.1 + size));
         items as f64 / f64::from(lists)
-    }
-}
-
-impl Arrivals<'_> {
-    fn run<F, O, E>(self, call: impl Fn(Instant) -> F + Send + 'static) -> Sample
-    where
-        F: Future<Output = Result<O, E>> + Send + 'static,
-        O: Send,
-        E: Send,
-    {
-        let Self { runtime, per_second, span, seed, lists } = self;
-        let fates = Arc::new(Mutex::new(Vec::new()));
-        let collected = fates.clone();
-        let arrivals = runtime.spawn(async move {
-            let begin = Instant::now();
-            let (mut due, mut chance) = (begin, Chance::new(seed));
-            let mut callers = tokio::task::JoinSet::new();
-            while due < begin + span {
-                tokio::time::sleep_until(due.into()).await;
-                let (answer, collected) = (call(due), collected.clone());
-                callers.spawn(async move {
-                    let answered = tokio::time::timeout_at((due + PATIENCE).into(), answer).await;
-                    let ended = Instant::now();
-                    let good = matches!(answered, Ok(Ok(_))) && ended <= due + PATIENCE;
-                    collected.lock().expect("no caller panics").push(Fate { due, ended, good });
-                });
-                due += Duration::from_secs_f64(chance.exponential() / per_second);
-            }
-            callers.join_all().await;
-            begin
-        });
-        let begin = runtime.block_on(arrivals).expect("no caller panics");
-        let (from, to) = (begin + WARM_UP, begin + span);
-        let fates = fates.lock().expect("no caller panics");
-        let counted = fates.iter().copied().filter(|fate| (from..to).contains(&fate.ended)).collect();
-        Sample { fates: counted, items_in_batch: lists.mean_since(from), counted: span - WARM_UP }
     }
 }

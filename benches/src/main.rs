@@ -1,6 +1,7 @@
 //! Measures tower-offload and its alternatives in one run: `cargo run --release -p benches`.
 
 mod batch;
+mod batch_arrivals;
 mod batch_functions;
 mod batch_network;
 mod batch_open_loop;
@@ -30,6 +31,9 @@ mod request_bodies;
 mod scale;
 mod server;
 mod slots;
+mod slots_memory;
+mod slots_sessions;
+mod slots_sqlite;
 mod streams;
 mod task;
 mod wake_then_block;
@@ -77,6 +81,7 @@ fn play(part: &str, kind: &str, speed: Speed) {
         "overload" => overload::play(kind),
         "pools" => pools::play(speed),
         request_bodies::PART => request_bodies::play(kind, speed),
+        slots_memory::PART => slots_memory::play(kind, speed),
         _ => panic!("there is no part `{part}`"),
     }
 }
@@ -121,6 +126,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     scale::run(&mut harness);
     rejection::run(&mut harness);
     slots::run(&mut harness, speed);
+    slots_sessions::run(&mut harness);
+    slots_memory::run(&mut harness, speed);
+    slots_sqlite::run(&mut harness);
     observed::run(&mut harness, speed);
     in_process::run(&mut harness);
     everything::run(&mut harness, speed);

@@ -1,8 +1,7 @@
-//! Slots: what a value costs beside the permit, a session for each permit beside one behind a mutex, and ten swaps while
-//! the pool is saturated.
+//! Slots: what a value costs beside the permit, and ten swaps while the pool is saturated.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tower_offload::config::Queue;
@@ -14,8 +13,6 @@ use crate::ways::{self, Speed};
 
 const HERE: &str = "a value of the slots";
 const NONE: &str = "the permit alone";
-const SLOTS: &str = "ours";
-const MUTEX: &str = "Arc<Mutex<Session>> in a pool";
 const BEFORE: &str = "ours, without a swap";
 const SWAPS: &str = "ours, during ten swaps";
 
@@ -46,19 +43,6 @@ pub fn run(harness: &mut Harness, speed: Speed) {
     });
     let span = harness.span(Duration::from_millis(500));
     let task = speed.task(Duration::from_millis(1));
-    harness.run(Scenario {
-        name: "slots, two sessions of 1 ms a run, 16 callers".to_owned(),
-        columns: &[Column { name: "runs", unit: "runs/s" }],
-        cases: vec![
-            Case { name: SLOTS, sample: Box::new(move || vec![serve(span, task, 0, false).rate]) },
-            Case { name: MUTEX, sample: Box::new(move || vec![serve(span, task, 0, true).rate]) },
-        ],
-        baseline: SLOTS,
-        target: Some(Target {
-            text: "nearly twice a mutex's, on two cores",
-            reached: |medians| medians.ratio_to(MUTEX, 0) >= 1.8,
-        }),
-    });
     let shown = |served: Served| vec![served.p99, served.failed, served.peak];
     harness.run(Scenario {
         name: "slots, swaps under saturation".to_owned(),
@@ -68,8 +52,8 @@ pub fn run(harness: &mut Harness, speed: Speed) {
             Column { name: "most instances", unit: "instances" },
         ],
         cases: vec![
-            Case { name: BEFORE, sample: Box::new(move || shown(serve(span * 4, task, 0, false))) },
-            Case { name: SWAPS, sample: Box::new(move || shown(serve(span * 4, task, 10, false))) },
+            Case { name: BEFORE, sample: Box::new(move || shown(serve(span * 4, task, 0))) },
+            Case { name: SWAPS, sample: Box::new(move || shown(serve(span * 4, task, 10))) },
         ],
         baseline: BEFORE,
         target: Some(Target {
@@ -102,7 +86,6 @@ fn cost(value: bool, takes: usize) -> f64 {
 }
 
 struct Served {
-    rate: f64,
     /// Milliseconds from submission to answer.
     p99: f64,
     failed: f64,
@@ -110,7 +93,7 @@ struct Served {
 }
 
 /// 16 callers that each wait for their answer.
-fn serve(span: Duration, task: ways::Task, swaps: usize, mutex: bool) -> Served {
+fn serve(span: Duration, task: ways::Task, swaps: usize) -> Served {
     let runtime = ways::runtime();
     let pools = pools();
     let (live, peak) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
@@ -122,32 +105,21 @@ fn serve(span: Duration, task: ways::Task, swaps: usize, mutex: bool) -> Served 
         }
     };
     let slots = Slots::builder(&pools, "model").make(make.clone()).build_lazy().expect("it is complete");
-    let shared = Arc::new(Mutex::new(0_u64));
     let (done, failed) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
     let begun = Instant::now();
     let times: Vec<f64> = runtime.block_on(async {
         let callers: Vec<_> = (0..16)
             .map(|_| {
-                let (slots, pools, done, failed) = (slots.clone(), pools.clone(), done.clone(), failed.clone());
-                let shared = shared.clone();
+                let (slots, done, failed) = (slots.clone(), done.clone(), failed.clone());
                 tokio::spawn(async move {
                     let mut times = Vec::new();
                     while !done.load(Ordering::Relaxed) {
                         let begun = Instant::now();
-                        let ended = if mutex {
-                            let shared = shared.clone();
-                            let run = move || {
-                                let _session = shared.lock().expect("no panic");
-                                task.run();
-                            };
-                            pools.run_in_pool("model", run).await.is_ok()
-                        } else {
-                            let run = move |session: &mut Session| {
-                                task.run();
-                                std::hint::black_box(session.weights[0]);
-                            };
-                            slots.run(run).await.is_ok()
+                        let run = move |session: &mut Session| {
+                            task.run();
+                            std::hint::black_box(session.weights[0]);
                         };
+                        let ended = slots.run(run).await.is_ok();
                         failed.fetch_add(u64::from(!ended), Ordering::Relaxed);
                         times.push(begun.elapsed().as_secs_f64() * 1e3);
                     }
@@ -168,11 +140,10 @@ fn serve(span: Duration, task: ways::Task, swaps: usize, mutex: bool) -> Served 
         }
         times
     });
-    let rate = times.len() as f64 / begun.elapsed().as_secs_f64();
     let mut times = times;
     let p99 = quantile(&mut times, 0.99);
     let peak = peak.load(Ordering::Relaxed) as f64;
-    Served { rate, p99, failed: failed.load(Ordering::Relaxed) as f64, peak }
+    Served { p99, failed: failed.load(Ordering::Relaxed) as f64, peak }
 }
 
 fn pools() -> Pools {
