@@ -27,7 +27,7 @@ const SPAN: Duration = Duration::from_secs(3);
 const QUEUE: usize = 1024;
 const ROWS: u32 = 1_000_000;
 /// The rows that a read sums up.
-const READ: u32 = 400_000;
+const READ: u32 = 200_000;
 
 /// A file with a table, which is removed with this value.
 struct Database {
