@@ -6,20 +6,21 @@
 //! that has its answer finds the permit released. A value for which no caller waits is dropped while the task still
 //! counts as in flight.
 //!
-//! A task with a continuation gives its answer before its end: the caller reads the head of a response while the task
-//! polls the body. It keeps its permit until the continuation has ended and all guards of the permit are dropped, unless
+//! A task with a continuation gives its answer before its end (`task/continued.rs`): the caller reads the head of a
+//! response while the task polls the body. It keeps its permit until the continuation has ended and all guards of the permit are dropped, unless
 //! the continuation needs none: then the permit is released before the answer is given.
+
+mod continued;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::task::{ArcWake, waker_ref};
 
 use super::context::TaskContext;
-use super::continuation::worse;
 use super::dispatch::Ending;
 use super::runnable::{Head, Polled, Runnable, TaskPool, TaskRef};
 use super::shared::Shared;
@@ -174,69 +175,6 @@ where
             }
             (None, Err(payload)) => Poll::Ready((Err(TaskError::Panicked(Panic::new(payload))), Outcome::Panicked)),
         }
-    }
-
-    /// Gives the answer of a task that goes on, and polls its continuation for the first time.
-    fn answer_early(
-        self: &Arc<Self>,
-        mut work: MutexGuard<'_, Work<F>>,
-        answer: Result<F::Output, TaskError>,
-    ) -> Polled {
-        // Its content was dropped, and the task may go on for long.
-        work.future = None;
-        self.put(answer);
-        drop(work);
-        if !self.head.continuation.keeps_permit() {
-            self.release_permit();
-        }
-        self.head.state.answered();
-        wake_caller(self.take_waker());
-        self.poll_continuation(false)
-    }
-
-    fn release_permit(&self) {
-        let Some(key) = self.head.key() else { return };
-        let now = self.pool.now();
-        let ran = lock(&self.work).began.map(|began| now.since(began));
-        let effects = self.pool.dispatch.release_permit(now, key, ran);
-        worker::perform(&self.pool, effects);
-        worker::changed(&self.pool);
-    }
-
-    /// Polls the continuation of a task whose answer was given, and ends the task if nothing keeps it in flight.
-    fn poll_continuation(self: &Arc<Self>, caller_left: bool) -> Polled {
-        let continuation = &self.head.continuation;
-        let mut held = lock(&self.work);
-        let work = &mut *held;
-        let mut outcome = work.answered.unwrap_or(Outcome::Ok);
-        if let Some(mut future) = continuation.take() {
-            let mut polled = Some(Poll::Ready(Outcome::Cancelled));
-            if !caller_left {
-                polled = None;
-                let waker = waker_ref(self);
-                let poll = || polled = Some(future.as_mut().poll(&mut Context::from_waker(&waker)));
-                self.listed(|| shielded(|| work.run_in_context(poll)));
-            }
-            match polled.unwrap_or(Poll::Ready(Outcome::Panicked)) {
-                Poll::Pending => continuation.put_back(future),
-                Poll::Ready(end) => {
-                    outcome = worse(outcome, end);
-                    work.in_context(|| drop(future));
-                }
-            }
-        }
-        work.answered = Some(outcome);
-        if continuation.is_set() || continuation.is_held() {
-            let wakeup = self.head.state.end_poll();
-            drop(held);
-            if wakeup == Wakeup::ScheduleAndWakeCaller {
-                wake_caller(self.take_waker());
-            }
-            return if wakeup == Wakeup::Nothing { Polled::Pending } else { Polled::Woken };
-        }
-        self.log_end(work, outcome, None);
-        self.drop_all(work);
-        Polled::Ended(outcome, work.began)
     }
 
     fn log_end(&self, work: &Work<F>, outcome: Outcome, failure: Option<&str>) {

@@ -1,0 +1,86 @@
+//! A task that goes on after its answer: it polls its continuation, such as the body of a response.
+
+use std::sync::{Arc, MutexGuard};
+use std::task::{Context, Poll};
+
+use futures_util::task::waker_ref;
+
+use super::super::continuation::worse;
+use super::super::runnable::Polled;
+use super::super::task_future::TaskFuture;
+use super::super::task_state::Wakeup;
+use super::super::worker;
+use super::{Task, Work, wake_caller};
+use crate::admission::Outcome;
+use crate::error::TaskError;
+use crate::shield::shielded;
+use crate::sync::lock_std as lock;
+
+impl<F> Task<F>
+where
+    F: TaskFuture,
+    F::Output: Send + 'static,
+{
+    /// Gives the answer of a task that goes on, and polls its continuation for the first time.
+    pub(super) fn answer_early(
+        self: &Arc<Self>,
+        mut work: MutexGuard<'_, Work<F>>,
+        answer: Result<F::Output, TaskError>,
+    ) -> Polled {
+        // Its content was dropped, and the task may go on for long.
+        work.future = None;
+        self.put(answer);
+        drop(work);
+        if !self.head.continuation.keeps_permit() {
+            self.release_permit();
+        }
+        self.head.state.answered();
+        wake_caller(self.take_waker());
+        self.poll_continuation(false)
+    }
+
+    fn release_permit(&self) {
+        let Some(key) = self.head.key() else { return };
+        let now = self.pool.now();
+        let ran = lock(&self.work).began.map(|began| now.since(began));
+        let effects = self.pool.dispatch.release_permit(now, key, ran);
+        worker::perform(&self.pool, effects);
+        worker::changed(&self.pool);
+    }
+
+    /// Polls the continuation of a task whose answer was given, and ends the task if nothing keeps it in flight.
+    pub(super) fn poll_continuation(self: &Arc<Self>, caller_left: bool) -> Polled {
+        let continuation = &self.head.continuation;
+        let mut held = lock(&self.work);
+        let work = &mut *held;
+        let mut outcome = work.answered.unwrap_or(Outcome::Ok);
+        if let Some(mut future) = continuation.take() {
+            let mut polled = Some(Poll::Ready(Outcome::Cancelled));
+            if !caller_left {
+                polled = None;
+                let waker = waker_ref(self);
+                let poll = || polled = Some(future.as_mut().poll(&mut Context::from_waker(&waker)));
+                self.listed(|| shielded(|| work.run_in_context(poll)));
+            }
+            match polled.unwrap_or(Poll::Ready(Outcome::Panicked)) {
+                Poll::Pending => continuation.put_back(future),
+                Poll::Ready(end) => {
+                    outcome = worse(outcome, end);
+                    work.in_context(|| drop(future));
+                }
+            }
+        }
+        work.answered = Some(outcome);
+        if continuation.is_set() || continuation.is_held() {
+            let wakeup = self.head.state.end_poll();
+            drop(held);
+            if wakeup == Wakeup::ScheduleAndWakeCaller {
+                wake_caller(self.take_waker());
+            }
+            return if wakeup == Wakeup::Nothing { Polled::Pending } else { Polled::Woken };
+        }
+        self.log_end(work, outcome, None);
+        self.drop_all(work);
+        Polled::Ended(outcome, work.began)
+    }
+}
