@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use tokio_test::{assert_pending, task::Spawn};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_offload::batch::{Batch, BatchError, BatchFuture, BatchSettings};
+use tower_offload::config::Queue;
 use tower_offload::pool::TaskOptions;
 use tower_offload::{Deadline, PoolConfig, Pools, Priority, Reason, TaskError, checkpoint};
 
@@ -588,7 +589,8 @@ fn a_deadline_that_passes_while_a_batch_runs_takes_no_result_away() {
 /// Deadlines that pass before, while and after the batch of their items forms.
 #[test]
 fn an_item_whose_deadline_is_near_is_rejected_or_runs_and_never_both() {
-    let pools = one_worker();
+    // Nothing is shed.
+    let pools = pools("batch", PoolConfig::new(1).queue_capacity(1000).queue(Queue::Fifo));
     let (batch, seen) = echo(&pools, 8);
     let (mut ok, mut late) = (Vec::new(), 0);
     for round in 0..60 {
