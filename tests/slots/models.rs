@@ -234,6 +234,28 @@ async fn more_callers_than_may_wait_are_rejected() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_have_left_a_load_that_runs_do_not_count_as_waiting() {
+    let (pools, gate) = (pools("gone", PoolConfig::new(2)), Gate::default());
+    let waits = gate.clone();
+    let models = Models::builder(&pools, "gone").budget(100).weigh(|_model: &u8| 1).estimate(|_key| Some(1));
+    let models = models.loading(2).max_waiting(3).load(move |key| {
+        if key == "slow" {
+            waits.wait();
+        }
+        Ok::<_, String>(7)
+    });
+    let models = models.build().unwrap();
+    for _ in 0..3 {
+        let mut caller = tokio_test::task::spawn(models.get("slow"));
+        assert!(caller.poll().is_pending());
+    }
+    assert_eq!(models.stats().loading, ["slow"], "the load runs on");
+    assert_eq!(models.run("fast", |model| *model).await.unwrap(), 7);
+    gate.open();
+    until("the slow one is loaded", || models.stats().loaded.len() == 2);
+}
+
 #[test]
 fn models_that_could_not_work_are_refused_with_the_name_of_the_setting() {
     let (pools, tally) = (Pools::default(), Tally::default());

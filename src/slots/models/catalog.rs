@@ -187,6 +187,12 @@ impl<M, W> Catalog<M, W> {
         !self.pending.is_empty()
     }
 
+    /// How many loads are queued.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Asks for a model. `waiter` is called if the caller has to wait.
     pub(super) fn get(&mut self, key: &str, now: Instant, waiter: impl FnOnce() -> W) -> Got<M> {
         self.clock += 1;
@@ -231,6 +237,26 @@ impl<M, W> Catalog<M, W> {
             None => self.queue(&Arc::from(key), vec![waiter()]),
         }
         Got::Waits
+    }
+
+    /// Forgets the callers of a key that have left. A load that has not begun, and that nobody waits for any more, is not
+    /// queued any longer. The waiters are returned, to be dropped without the lock.
+    pub(super) fn forget_left(&mut self, key: &str, has_left: impl Fn(&W) -> bool) -> Vec<W> {
+        let Some(load) = self.entries.get_mut(key).and_then(|entry| entry.load.as_mut()) else { return Vec::new() };
+        let mut left: Vec<W> = load.waiters.extract_if(.., |waiter| has_left(waiter)).collect();
+        left.extend(load.next.extract_if(.., |waiter| has_left(waiter)));
+        let unwanted = load.begun.is_none() && load.waiters.is_empty();
+        self.waiting -= left.len();
+        if unwanted {
+            self.end_load(key);
+            self.forget_pending(key);
+        }
+        left
+    }
+
+    /// Removes a load that will not begin from the queue, so that the queue is no longer than the loads that wait.
+    fn forget_pending(&mut self, key: &str) {
+        self.pending.retain(|pending| **pending != *key);
     }
 
     /// Queues a load.
@@ -400,7 +426,7 @@ impl<M, W> Catalog<M, W> {
     }
 
     /// Ends a load, or one that has not begun.
-    fn end_load(&mut self, key: &Arc<str>) -> Option<Load<W>> {
+    fn end_load(&mut self, key: &str) -> Option<Load<W>> {
         let entry = self.entries.get_mut(key)?;
         let load = entry.load.take()?;
         if entry.serving.is_none() {
@@ -467,6 +493,7 @@ impl<M, W> Catalog<M, W> {
         self.waiting -= waiters.len();
         if entry.load.as_ref().is_none_or(|load| load.begun.is_none()) {
             self.entries.remove(key);
+            self.forget_pending(key);
         }
         Some((serving.map(|serving| self.leave(serving)), waiters))
     }

@@ -109,8 +109,6 @@ impl<M: Send + Sync + 'static> Inner<M> {
                 Asked::Now(Err(self.error(key, failure)))
             }
             Got::Full => {
-                // Callers that have left may still be counted.
-                self.start_loads();
                 Asked::Now(Err(self.rejection(Reason::QueueFull).into()))
             }
             Got::Waits => {
@@ -207,6 +205,14 @@ impl<M: Send + Sync + 'static> Inner<M> {
                 }
             }
         }
+    }
+
+    /// A caller of the key waits no longer. If it has left, it makes way for others, and so does a load that nobody waits
+    /// for any more.
+    pub(super) fn waits_no_longer(self: &Arc<Self>, key: &str) {
+        let left = self.lock().forget_left(key, |waiter| waiter.caller.is_closed());
+        shielded(|| drop(left));
+        self.start_loads();
     }
 
     pub(super) fn unload(self: &Arc<Self>, key: &str) -> bool {

@@ -24,8 +24,11 @@ pub struct Models<M: Send + Sync + 'static> {
     pub(super) inner: Arc<Inner<M>>,
 }
 
-/// A caller that waits. When it leaves, a load that nobody waits for any more makes way for the next one.
-struct Waiting<'a, M: Send + Sync + 'static>(&'a Arc<Inner<M>>);
+/// A caller that waits. When it leaves, it counts no longer, and a load that nobody waits for any more makes way.
+struct Waiting<'a, M: Send + Sync + 'static> {
+    inner: &'a Arc<Inner<M>>,
+    key: &'a str,
+}
 
 impl<M: Send + Sync + 'static> Models<M> {
     /// Runs a closure with a model, as a task of the pool.
@@ -153,7 +156,7 @@ impl<M: Send + Sync + 'static> Models<M> {
                 Asked::Now(result) => result,
                 Asked::Later(receiver) => {
                     let mut limit = deadline.map(|deadline| timer::sleep_until(deadline.moment()));
-                    let _waiting = Waiting(&inner);
+                    let _waiting = Waiting { inner: &inner, key: &key };
                     // Dropped before `waiting`, so that the caller has left when that looks for the next load.
                     let mut receiver = receiver;
                     let answer = poll_fn(|cx| {
@@ -168,7 +171,7 @@ impl<M: Send + Sync + 'static> Models<M> {
                     .await;
                     match answer {
                         Some(Ok(result)) => result,
-                        Some(Err(_closed)) => Err(ModelError::Unloaded(key)),
+                        Some(Err(_closed)) => Err(ModelError::Unloaded(key.clone())),
                         None => Err(inner.rejection(Reason::DeadlineExceeded).into()),
                     }
                 }
@@ -207,7 +210,7 @@ fn check(key: &str) -> Result<Arc<str>, ModelError> {
 
 impl<M: Send + Sync + 'static> Drop for Waiting<'_, M> {
     fn drop(&mut self) {
-        self.0.start_loads();
+        self.inner.waits_no_longer(self.key);
     }
 }
 

@@ -81,6 +81,21 @@ fn a_failed_load_is_answered_at_once_for_a_second_at_first_and_for_a_minute_at_m
     assert_eq!((stats.loads_ok, stats.loads_failed), (1, 8));
 }
 
+#[test]
+fn loads_that_are_asked_for_and_given_up_in_a_loop_leave_nothing_behind() {
+    let (mut catalog, now) = (Models::new(10, 1, 10), Instant::now());
+    ask(&mut catalog, "held", now);
+    assert!(matches!(catalog.get("first", now, || 1), Got::Waits));
+    assert!(begin(&mut catalog, now, &[], true).0.is_none(), "it does not fit");
+    for _ in 0..100 {
+        assert!(matches!(catalog.get("unloaded", now, || 2), Got::Waits));
+        assert_eq!(catalog.unload("unloaded").map(|(_, waiters)| waiters), Some(vec![2]));
+        assert!(matches!(catalog.get("left", now, || 3), Got::Waits));
+        assert_eq!(catalog.forget_left("left", |&waiter| waiter == 3), [3]);
+    }
+    assert_eq!((catalog.queued(), catalog.stats("").loading), (1, vec!["first".to_owned()]));
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Get(u8),
@@ -204,6 +219,11 @@ proptest! {
                 Event::Leave(at) if !seen.waiting.is_empty() => {
                     let number = *seen.waiting.keys().nth(at % seen.waiting.len()).unwrap();
                     seen.left.push(number);
+                    let key = seen.waiting[&number].clone();
+                    for waiter in catalog.forget_left(&key, |waiter| seen.left.contains(waiter)) {
+                        prop_assert!(seen.waiting.remove(&waiter).is_some());
+                    }
+                    prop_assert!(!seen.waiting.contains_key(&number), "a caller that has left waits no longer");
                 }
                 Event::Unload(key) => {
                     let key = format!("k{key}");
@@ -239,6 +259,11 @@ proptest! {
         }
         // When everybody has left, every load ends and every model can go.
         seen.left = (0..seen.next).collect();
+        for key in 0..8 {
+            for waiter in catalog.forget_left(&format!("k{key}"), |_waiter| true) {
+                prop_assert!(seen.waiting.remove(&waiter).is_some());
+            }
+        }
         for key in std::mem::take(&mut seen.loading) {
             let ended = catalog.failed(&key, MakeError::new("away"), now);
             seen.ended(&key, ended.expect("it was loading"));
