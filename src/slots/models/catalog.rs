@@ -145,9 +145,8 @@ pub(super) type Unloaded<M> = (Arc<M>, u64);
 pub(super) enum Loaded<M, W> {
     /// Each of them holds the model. A swap has replaced the earlier one, which the caller of this releases.
     Model {
-        model: Arc<M>,
         version: u64,
-        waiters: Vec<W>,
+        waiters: Vec<(W, Arc<M>)>,
         replaced: Option<Unloaded<M>>,
     },
     Failed(Failure, Vec<W>),
@@ -378,7 +377,9 @@ impl<M, W> Catalog<M, W> {
         let (model, version) = (Arc::new(model), self.next_version);
         self.next_version += 1;
         self.clock += 1;
-        let serving = Serving { model: model.clone(), version, bytes, held: waiters.len(), used_at: self.clock };
+        // There is no reference to the model but these, so it is dropped before its bytes count as free.
+        let waiters: Vec<_> = waiters.into_iter().map(|waiter| (waiter, model.clone())).collect();
+        let serving = Serving { model, version, bytes, held: waiters.len(), used_at: self.clock };
         let entry = self.entries.entry(key.clone()).or_insert(Entry { serving: None, load: None });
         let before = entry.serving.replace(serving);
         // The other models make no room for the one that was replaced.
@@ -386,7 +387,7 @@ impl<M, W> Catalog<M, W> {
         let replaced = before.map(|before| self.leave(before));
         self.queue_next(key, next);
         while self.used - beside > self.budget && self.evict(gone) {}
-        Some(Loaded::Model { model, version, waiters, replaced })
+        Some(Loaded::Model { version, waiters, replaced })
     }
 
     /// A load has failed.

@@ -192,10 +192,10 @@ impl<M: Send + Sync + 'static> Inner<M> {
     /// Gives the callers their answers. A caller that has left holds no model.
     fn deliver(self: &Arc<Self>, key: &Arc<str>, loaded: Loaded<M, Waiter<M>>) {
         match loaded {
-            Loaded::Model { model, version, waiters, replaced } => {
+            Loaded::Model { version, waiters, replaced } => {
                 self.release_model(key, replaced);
-                for waiter in waiters {
-                    let lease = ModelLease::new(self.clone(), key.clone(), model.clone(), version);
+                for (waiter, model) in waiters {
+                    let lease = ModelLease::new(self.clone(), key.clone(), model, version);
                     let _ = waiter.caller.send(Ok(lease));
                 }
             }

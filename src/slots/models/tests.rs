@@ -82,6 +82,18 @@ fn a_failed_load_is_answered_at_once_for_a_second_at_first_and_for_a_minute_at_m
 }
 
 #[test]
+fn the_callers_and_the_catalog_have_the_only_references_to_a_model() {
+    let (mut catalog, now) = (Models::new(10, 1, 10), Instant::now());
+    for waiter in 0..2 {
+        assert!(matches!(catalog.get("a", now, || waiter), Got::Waits));
+    }
+    let (key, _freed) = begin(&mut catalog, now, &[], true);
+    let ended = catalog.loaded(&key.unwrap(), 7, 10, now, |_| false, &mut Vec::new());
+    let Some(Loaded::Model { waiters, .. }) = ended else { panic!("{ended:?}") };
+    assert_eq!((waiters.len(), Arc::strong_count(&waiters[0].1)), (2, 3));
+}
+
+#[test]
 fn loads_that_are_asked_for_and_given_up_in_a_loop_leave_nothing_behind() {
     let (mut catalog, now) = (Models::new(10, 1, 10), Instant::now());
     ask(&mut catalog, "held", now);
@@ -163,7 +175,7 @@ impl Seen {
                 // model that was replaced.
                 self.held.extend(waiters.iter().map(|_| (key.to_owned(), version)));
                 self.held.extend(replaced.map(|(_, version)| (key.to_owned(), version)));
-                waiters
+                waiters.into_iter().map(|(waiter, _model)| waiter).collect()
             }
             Loaded::Failed(_, waiters) => waiters,
         };
