@@ -10,7 +10,7 @@ use super::recipe::Version;
 use super::request::{Request, Rollout};
 use super::stack::{Gone, Slot, Stack};
 use crate::admission::Key;
-use crate::error::MakeError;
+use crate::error::{MakeError, SlotError};
 use crate::pool::{Holding, HoldingStats, Pool, SlotsStats, TaskOptions};
 use crate::shield::shielded;
 use crate::sync::{Mutex, MutexGuard, Thread, lock};
@@ -152,8 +152,12 @@ impl<T> Inner<T> {
         }
         drop(alarm);
         discard(gone);
-        shielded(|| drop(versions));
-        shielded(|| drop(swaps));
+        let (current, previous) = versions;
+        shielded(|| drop(current));
+        shielded(|| drop(previous));
+        let (requests, rollout) = swaps;
+        requests.into_iter().for_each(|request| request.fail(SlotError::Closed));
+        shielded(|| drop(rollout));
     }
 }
 

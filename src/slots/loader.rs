@@ -5,6 +5,8 @@ use std::io;
 use tokio::runtime::Handle;
 use tracing::Span;
 
+use super::recipe::caught;
+use crate::error::MakeError;
 use crate::shield::shielded;
 use crate::threads;
 
@@ -24,10 +26,14 @@ impl Context {
         Self { runtime: Handle::try_current().ok(), span: Span::current() }
     }
 
-    pub(super) fn run<T>(&self, call: impl FnOnce() -> T) -> T {
+    /// Calls a function of the application in this context. A panic becomes an error. A subscriber that panics as the span
+    /// is entered or exited changes nothing.
+    pub(super) fn run<T>(&self, call: impl FnOnce() -> Result<T, MakeError>) -> Result<T, MakeError> {
         let _runtime = self.runtime.as_ref().map(Handle::enter);
-        let _span = self.span.enter();
-        call()
+        let span = shielded(|| self.span.enter());
+        let result = caught(call);
+        shielded(|| drop(span));
+        result
     }
 }
 

@@ -34,27 +34,25 @@ pub(super) struct Hooks<T> {
 impl<T> Version<T> {
     /// Makes a value and warms it up. This calls code of the application, whose panic becomes an error.
     pub(super) fn produce(&self, hooks: &Hooks<T>) -> Result<Box<Slot<T>>, MakeError> {
-        let produce = || {
-            let mut value = (self.make)()?;
-            match hooks.warm_up.as_ref().map_or(Ok(()), |warm_up| warm_up(&mut value)) {
-                Ok(()) => Ok(value),
-                Err(error) => {
-                    shielded(|| drop(value));
-                    Err(error)
-                }
+        let mut value = guarded(|| (self.make)())?;
+        if let Some(warm_up) = &hooks.warm_up {
+            if let Err(error) = guarded(|| warm_up(&mut value)) {
+                shielded(|| drop(value));
+                return Err(error);
             }
-        };
-        let value = guarded(produce)?;
+        }
         Ok(Box::new(Slot { value, generation: self.generation, expires: hooks.expiry() }))
     }
 }
 
 /// Calls a function of the application. A panic becomes an error.
 pub(super) fn guarded<T>(call: impl FnOnce() -> Result<T, BoxError>) -> Result<T, MakeError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(made) => made.map_err(MakeError::new),
-        Err(payload) => Err(MakeError::new(Panic::new(payload))),
-    }
+    caught(|| call().map_err(MakeError::new))
+}
+
+/// Calls code of the application. A panic becomes an error.
+pub(super) fn caught<T>(call: impl FnOnce() -> Result<T, MakeError>) -> Result<T, MakeError> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| Err(MakeError::new(Panic::new(payload))))
 }
 
 impl<T> Hooks<T> {

@@ -1,13 +1,14 @@
 //! A swap as its caller and the loader see it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use tokio::sync::oneshot::Sender;
 
 use super::loader::Context;
 use super::recipe::Make;
 use crate::error::{MakeError, SlotError};
-use std::sync::Arc;
+use crate::shield::shielded;
 
 /// The result of a swap that took effect: every value that is made from now on is of the new version.
 #[derive(Clone, Debug)]
@@ -50,27 +51,52 @@ pub(super) struct Rollout {
     caller: Option<Sender<Result<Swapped, SlotError>>>,
 }
 
+/// The result of a swap, on its way to the caller.
+#[must_use]
+pub(super) struct Report {
+    caller: Option<Sender<Result<Swapped, SlotError>>>,
+    swapped: Swapped,
+}
+
 impl<T> Request<T> {
+    /// Gives the caller an error, and drops the function of the application.
     pub(super) fn fail(self, error: SlotError) {
+        let Self { make, context, caller } = self;
         // The caller may have left.
-        let _ = self.caller.send(Err(error));
+        shielded(|| drop(caller.send(Err(error))));
+        shielded(|| drop(make));
+        shielded(|| drop(context));
+    }
+
+    /// Drops the swap of a caller that has left.
+    pub(super) fn give_up(self) {
+        shielded(|| drop(self));
     }
 
     pub(super) fn has_left(&self) -> bool {
         self.caller.is_closed()
     }
 
-    pub(super) fn take_effect(self, generation: u64) -> Rollout {
-        Rollout { generation, replaced: 0, context: self.context, caller: Some(self.caller) }
+    /// Also the function of the application, to be dropped without the lock.
+    pub(super) fn take_effect(self, generation: u64) -> (Rollout, Arc<Make<T>>) {
+        let Self { make, context, caller } = self;
+        (Rollout { generation, replaced: 0, context, caller: Some(caller) }, make)
     }
 }
 
 impl Rollout {
-    /// Gives the caller its result, unless it has one.
-    pub(super) fn report(&mut self, outdated: usize, error: Option<MakeError>) {
-        if let Some(caller) = self.caller.take() {
-            let Self { generation, replaced, .. } = *self;
-            let _ = caller.send(Ok(Swapped { generation, replaced, outdated, error }));
+    /// The result, for the caller that has none yet. It is sent without the lock.
+    pub(super) fn report(&mut self, outdated: usize) -> Report {
+        let Self { generation, replaced, .. } = *self;
+        Report { caller: self.caller.take(), swapped: Swapped { generation, replaced, outdated, error: None } }
+    }
+}
+
+impl Report {
+    pub(super) fn send(self, error: Option<MakeError>) {
+        let Self { caller, swapped } = self;
+        if let Some(caller) = caller {
+            shielded(|| drop(caller.send(Ok(Swapped { error, ..swapped }))));
         }
     }
 }

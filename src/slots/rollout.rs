@@ -14,12 +14,13 @@
 //! earlier unpark makes it look once more, so the order of the two does not matter.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::bounds::Bounds;
 use super::inner::{Inner, Loader, State, discard};
 use super::recipe::{Hooks, Version};
-use super::request::Request;
+use super::request::{Request, Rollout};
 use super::stack::{Gone, Slot};
 use crate::error::{MakeError, SlotError};
 use crate::shield::shielded;
@@ -64,7 +65,7 @@ struct Pause {
 impl<T: Send + 'static> Rollouts<T> {
     /// Runs until no swap is left.
     pub(super) fn run(self) {
-        self.inner.lock().loader = Loader::Running(current());
+        let running = Running::begin(&self);
         let mut pause = Pause::default();
         loop {
             // Bound first, so that the lock is released.
@@ -76,11 +77,16 @@ impl<T: Send + 'static> Rollouts<T> {
                         pause = Pause::default();
                     }
                 }
-                Step::Next(version) => self.next(&version, &mut pause),
+                Step::Next(version) => {
+                    self.next(&version, &mut pause);
+                    // It may be the last reference to a function of the application.
+                    shielded(|| drop(version));
+                }
                 Step::Wait(limit) => park_timeout(limit),
-                Step::End => return,
+                Step::End => break,
             }
         }
+        drop(running);
     }
 
     fn step(&self, pause: &Pause) -> Step<T> {
@@ -88,8 +94,11 @@ impl<T: Send + 'static> Rollouts<T> {
         let mut state = self.inner.lock();
         let replaced = state.stack.take_replaced();
         if !replaced.is_empty() {
+            // A new value that was not needed is among them, and has replaced none.
+            let generation = state.stack.generation();
+            let earlier = replaced.iter().filter(|slot| slot.generation != generation).count();
             if let Some(rollout) = &mut state.rollout {
-                rollout.replaced += replaced.len();
+                rollout.replaced += earlier;
             }
             return Step::Drop(replaced);
         }
@@ -106,12 +115,11 @@ impl<T: Send + 'static> Rollouts<T> {
         let outdated = state.stack.outdated();
         if outdated == 0 {
             let previous = state.previous.take();
-            if let Some(mut rollout) = state.rollout.take() {
-                rollout.report(0, None);
-            }
+            let rollout = state.rollout.take();
             state.loader = Loader::None;
             drop(state);
-            drop(previous);
+            end_rollout(rollout, 0);
+            shielded(|| drop(previous));
             return Step::End;
         }
         if let Some(left) = pause.until.and_then(|until| until.checked_duration_since(Instant::now())) {
@@ -124,12 +132,11 @@ impl<T: Send + 'static> Rollouts<T> {
     fn stop(&self, mut state: MutexGuard<'_, State<T>>) -> Step<T> {
         let outdated = state.stack.outdated();
         let requests = std::mem::take(&mut state.requests);
-        if let Some(mut rollout) = state.rollout.take() {
-            rollout.report(outdated, None);
-        }
+        let rollout = state.rollout.take();
         state.loader = Loader::None;
         let closed = state.current.is_none();
         drop(state);
+        end_rollout(rollout, outdated);
         for request in requests {
             request.fail(if closed { SlotError::Closed } else { self.bounds.draining().into() });
         }
@@ -139,15 +146,17 @@ impl<T: Send + 'static> Rollouts<T> {
     /// Makes the first value of a swap, and lets the swap take effect. Whether it has.
     fn begin(&self, request: Request<T>, generation: u64) -> bool {
         if request.has_left() {
+            request.give_up();
             return false;
         }
-        let version = Version { generation, make: request.make.clone() };
+        let version = Arc::new(Version { generation, make: request.make.clone() });
         let made = request.context.run(|| version.produce(&self.hooks));
         let slot = match made {
             Ok(slot) => slot,
             Err(error) => {
                 self.warn(generation, &error, "a swap changed nothing: its first value could not be made");
                 request.fail(error.into());
+                shielded(|| drop(version));
                 return false;
             }
         };
@@ -162,21 +171,25 @@ impl<T: Send + 'static> Rollouts<T> {
         if refused.is_some() || request.has_left() {
             drop(state);
             discard(vec![slot]);
-            if let Some(error) = refused {
-                request.fail(error);
+            match refused {
+                Some(error) => request.fail(error),
+                None => request.give_up(),
             }
+            shielded(|| drop(version));
             return false;
         }
         let outdated = state.stack.live();
-        if let Some(mut earlier) = state.rollout.replace(request.take_effect(generation)) {
-            earlier.report(outdated, None);
-        }
-        let before = state.current.replace(Arc::new(version));
+        let (rollout, make) = request.take_effect(generation);
+        let earlier = state.rollout.replace(rollout);
+        let before = state.current.replace(version);
         let older = std::mem::replace(&mut state.previous, before);
-        state.failure = None;
+        let failure = state.failure.take();
         state.stack.begin_version(slot, limit);
         drop(state);
-        drop(older);
+        end_rollout(earlier, outdated);
+        shielded(|| drop(make));
+        shielded(|| drop(older));
+        shielded(|| drop(failure));
         true
     }
 
@@ -198,11 +211,14 @@ impl<T: Send + 'static> Rollouts<T> {
                 );
                 let mut state = self.inner.lock();
                 let outdated = state.stack.outdated();
-                if let Some(rollout) = &mut state.rollout {
-                    rollout.report(outdated, Some(error.with_retry_after(pause.length)));
+                let report = state.rollout.as_mut().map(|rollout| rollout.report(outdated));
+                drop(state);
+                if let Some(report) = report {
+                    report.send(Some(error.with_retry_after(pause.length)));
                 }
             }
         }
+        shielded(|| drop(context));
     }
 
     fn stage(&self, slot: Box<Slot<T>>) {
@@ -223,6 +239,41 @@ impl<T: Send + 'static> Rollouts<T> {
         shielded(
             || tracing::warn!(target: "tower_offload", %pool, slots = self.inner.name, generation, %error, "{message}"),
         );
+    }
+}
+
+/// Ends a swap: its caller gets its result, unless it has one.
+fn end_rollout(rollout: Option<Rollout>, outdated: usize) {
+    if let Some(mut rollout) = rollout {
+        rollout.report(outdated).send(None);
+        shielded(|| drop(rollout));
+    }
+}
+
+/// The thread runs. If it unwinds, no swap waits for it: all of them fail, and the next one starts another thread.
+pub(super) struct Running<'a, T: Send + 'static>(&'a Rollouts<T>);
+
+impl<'a, T: Send + 'static> Running<'a, T> {
+    pub(super) fn begin(rollouts: &'a Rollouts<T>) -> Self {
+        rollouts.inner.lock().loader = Loader::Running(current());
+        Self(rollouts)
+    }
+}
+
+impl<T: Send + 'static> Drop for Running<'_, T> {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        let mut state = self.0.inner.lock();
+        let outdated = state.stack.outdated();
+        let requests = std::mem::take(&mut state.requests);
+        let rollout = state.rollout.take();
+        state.loader = Loader::None;
+        drop(state);
+        end_rollout(rollout, outdated);
+        let error = MakeError::new("the thread that makes values has panicked");
+        requests.into_iter().for_each(|request| request.fail(error.clone().into()));
     }
 }
 

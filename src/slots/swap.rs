@@ -68,8 +68,10 @@ impl<T: Send + 'static> Slots<T> {
             state.loader = Loader::None;
             let requests = std::mem::take(&mut state.requests);
             drop(state);
-            drop(requests);
-            SlotError::Make(MakeError::new(error))
+            let error = MakeError::new(error);
+            // The swap of this caller is among them, and those that were asked for meanwhile.
+            requests.into_iter().for_each(|request| request.fail(error.clone().into()));
+            SlotError::Make(error)
         })
     }
 }

@@ -1,8 +1,44 @@
-//! The stack of values under arbitrary sequences of events, against a simple count.
+//! The stack of values under arbitrary sequences of events, against a simple count; and a loader that panics.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use proptest::prelude::*;
+use tokio::sync::oneshot::{self, Receiver};
 
+use super::bounds::Bounds;
+use super::inner::Inner;
+use super::loader::Context;
+use super::recipe::{Hooks, Version};
+use super::request::{Request, Swapped};
+use super::rollout::{Rollouts, Running};
 use super::stack::{Gone, Slot, Stack, Taken};
+use crate::error::SlotError;
+
+fn request() -> (Request<u8>, Receiver<Result<Swapped, SlotError>>) {
+    let (caller, answer) = oneshot::channel();
+    (Request { make: Arc::new(|| Ok(2)), context: Context::capture(), caller }, answer)
+}
+
+#[test]
+fn a_loader_that_panics_fails_its_swaps_and_the_next_swap_starts_another_one() {
+    let hooks = Hooks { warm_up: None, recycle: None, keep_alive: None, max_lifetime: None, keep_on_panic: false };
+    let version = Version { generation: 1, make: Arc::new(|| Ok(1)) };
+    let inner = Arc::new(Inner::new("panics".to_owned(), None, version));
+    let rollouts = Rollouts { inner: inner.clone(), hooks: Arc::new(hooks), bounds: Bounds::None };
+    let (first, mut answer) = request();
+    assert!(inner.add_request(first), "it starts a loader");
+    let unwound = catch_unwind(AssertUnwindSafe(|| {
+        let _running = Running::begin(&rollouts);
+        panic!("the loader");
+    }));
+    assert!(unwound.is_err());
+    assert!(matches!(answer.try_recv(), Ok(Err(SlotError::Make(_)))));
+    let (second, mut answer) = request();
+    assert!(inner.add_request(second), "it starts another one");
+    rollouts.run();
+    assert_eq!(answer.try_recv().unwrap().unwrap().generation, 2);
+}
 
 #[derive(Clone, Copy, Debug)]
 enum Event {

@@ -7,6 +7,7 @@ mod lending;
 mod making;
 mod model_swaps;
 mod models;
+mod panics;
 mod settings;
 #[allow(dead_code, reason = "the tests of pools use all of it")]
 #[path = "../pool/support.rs"]

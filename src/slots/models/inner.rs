@@ -1,5 +1,6 @@
 //! The lock over the catalog, the loads, and the callers that wait for them.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -51,6 +52,14 @@ pub(super) struct Waiter<M: Send + Sync + 'static> {
     context: Context,
     /// The weight of the model, if it was not loaded before.
     estimate: Option<u64>,
+}
+
+/// A load that runs.
+struct Loading<M: Send + Sync + 'static> {
+    inner: Arc<Inner<M>>,
+    key: Arc<str>,
+    /// Whether the catalog has the result.
+    ended: Cell<bool>,
 }
 
 /// Which model a caller asks for.
@@ -134,52 +143,29 @@ impl<M: Send + Sync + 'static> Inner<M> {
             );
             drop(catalog);
             let Freed { gone, left, failed } = freed;
-            drop(left);
+            left.into_iter().for_each(Waiter::leave);
             for (key, loaded) in failed {
                 self.deliver(&key, loaded);
             }
             self.changed();
             let Some((key, context)) = begun else { return };
             let (this, loading) = (self.clone(), key.clone());
-            let started = loader::start(self.nice, move || {
+            let load = move || {
+                let load = Loading { inner: this, key: loading, ended: Cell::new(false) };
                 // Room is made before the model is loaded.
                 drop_all(gone);
-                context.run(|| this.load(&loading));
-            });
-            if let Err(error) = started {
-                let loaded = self.lock().failed(&key, MakeError::new(error), Instant::now());
-                self.deliver_all(&key, loaded);
-            }
+                load.run(&context);
+                shielded(|| drop(context));
+            };
+            // A thread that cannot be started drops models that make room.
+            let error = match shielded(|| loader::start(self.nice, load)) {
+                Some(Ok(())) => continue,
+                Some(Err(error)) => MakeError::new(error),
+                None => MakeError::new("the thread that loads models could not be started"),
+            };
+            let loaded = self.lock().failed(&key, error, Instant::now());
+            self.deliver_all(&key, loaded);
         }
-    }
-
-    /// Loads a model, on a thread of its own.
-    fn load(self: &Arc<Self>, key: &Arc<str>) {
-        let begun = Instant::now();
-        let loaded = guarded(|| {
-            let model = (self.hooks.load)(key)?;
-            let bytes = (self.hooks.weigh)(&model);
-            Ok((model, bytes))
-        });
-        let now = Instant::now();
-        if let Some(pool) = &self.pool {
-            shielded(|| metrics::record_model_load(pool.name(), now - begun));
-        }
-        let mut gone = Vec::new();
-        let ended = match loaded {
-            Ok((model, bytes)) => {
-                self.lock().loaded(key, model, bytes, now, |waiter| waiter.caller.is_closed(), &mut gone)
-            }
-            Err(error) => {
-                shielded(
-                    || tracing::warn!(target: "tower_offload", models = self.name, %key, %error, "a model could not be loaded"),
-                );
-                self.lock().failed(key, error, now)
-            }
-        };
-        drop_all(gone);
-        self.deliver_all(key, ended);
-        self.start_loads();
     }
 
     fn deliver_all(self: &Arc<Self>, key: &Arc<str>, loaded: Option<Loaded<M, Waiter<M>>>) {
@@ -195,14 +181,14 @@ impl<M: Send + Sync + 'static> Inner<M> {
             Loaded::Model { version, waiters, replaced } => {
                 self.release_model(key, replaced);
                 for (waiter, model) in waiters {
-                    let lease = ModelLease::new(self.clone(), key.clone(), model, version);
-                    let _ = waiter.caller.send(Ok(lease));
+                    waiter.answer(Ok(ModelLease::new(self.clone(), key.clone(), model, version)));
                 }
             }
             Loaded::Failed(failure, waiters) => {
                 for waiter in waiters {
-                    let _ = waiter.caller.send(Err(self.error(key, failure.clone())));
+                    waiter.answer(Err(self.error(key, failure.clone())));
                 }
+                shielded(|| drop(failure));
             }
         }
     }
@@ -211,7 +197,7 @@ impl<M: Send + Sync + 'static> Inner<M> {
     /// for any more.
     pub(super) fn waits_no_longer(self: &Arc<Self>, key: &str) {
         let left = self.lock().forget_left(key, |waiter| waiter.caller.is_closed());
-        shielded(|| drop(left));
+        left.into_iter().for_each(Waiter::leave);
         self.start_loads();
     }
 
@@ -220,7 +206,7 @@ impl<M: Send + Sync + 'static> Inner<M> {
         let Some((model, waiters)) = unloaded else { return false };
         self.release_model(&Arc::from(key), model);
         for waiter in waiters {
-            let _ = waiter.caller.send(Err(self.error(key, Failure::Unloaded)));
+            waiter.answer(Err(self.error(key, Failure::Unloaded)));
         }
         self.start_loads();
         self.changed();
@@ -265,6 +251,78 @@ impl<M: Send + Sync + 'static> Inner<M> {
     }
 }
 
+impl<M> Hooks<M> {
+    /// Loads and weighs a model. This calls code of the application, whose panic becomes an error.
+    fn load(&self, key: &str) -> Result<(M, u64), MakeError> {
+        let model = guarded(|| (self.load)(key))?;
+        match guarded(|| Ok((self.weigh)(&model))) {
+            Ok(bytes) => Ok((model, bytes)),
+            Err(error) => {
+                shielded(|| drop(model));
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<M: Send + Sync + 'static> Waiter<M> {
+    /// Gives the caller its answer. The caller's waker and the subscriber of its span are code of the application.
+    fn answer(self, answer: Result<ModelLease<M>, ModelError>) {
+        let Self { caller, context, .. } = self;
+        shielded(|| drop(caller.send(answer)));
+        shielded(|| drop(context));
+    }
+
+    fn leave(self) {
+        shielded(|| drop(self));
+    }
+}
+
+impl<M: Send + Sync + 'static> Loading<M> {
+    /// Loads the model, on a thread of its own.
+    fn run(&self, context: &Context) {
+        let Self { inner, key, ended } = self;
+        let begun = Instant::now();
+        let loaded = context.run(|| inner.hooks.load(key));
+        let now = Instant::now();
+        if let Some(pool) = &inner.pool {
+            shielded(|| metrics::record_model_load(pool.name(), now - begun));
+        }
+        let mut gone = Vec::new();
+        let result = match loaded {
+            Ok((model, bytes)) => {
+                inner.lock().loaded(key, model, bytes, now, |waiter| waiter.caller.is_closed(), &mut gone)
+            }
+            Err(error) => {
+                let warn = || {
+                    tracing::warn!(target: "tower_offload", models = inner.name, %key, %error, "a model could not be loaded");
+                    Ok(())
+                };
+                // In the span of the caller.
+                let _ = context.run(warn);
+                inner.lock().failed(key, error, now)
+            }
+        };
+        ended.set(true);
+        drop_all(gone);
+        inner.deliver_all(key, result);
+        inner.start_loads();
+    }
+}
+
+/// A load that ends by a panic is a load that failed.
+impl<M: Send + Sync + 'static> Drop for Loading<M> {
+    fn drop(&mut self) {
+        let Self { inner, key, ended } = self;
+        if !ended.get() {
+            let error = MakeError::new("the thread that loads it has panicked");
+            let loaded = inner.lock().failed(key, error, Instant::now());
+            inner.deliver_all(key, loaded);
+            inner.start_loads();
+        }
+    }
+}
+
 impl<M: Send + Sync + 'static> Release for Inner<M> {
     fn release(self: Arc<Self>, key: &str, version: u64) {
         let mut catalog = self.lock();
@@ -288,7 +346,7 @@ impl<M: Send + Sync + 'static> Drop for Inner<M> {
     fn drop(&mut self) {
         let (models, waiters) = self.lock().clear();
         drop_all(models);
-        drop(waiters);
+        waiters.into_iter().for_each(Waiter::leave);
     }
 }
 
