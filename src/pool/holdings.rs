@@ -42,7 +42,7 @@ pub struct SlotsStats {
     pub loading: usize,
     /// Values of an earlier version that a swap has still to replace.
     pub outdated: usize,
-    /// Why the last value could not be made, while no value was made since.
+    /// Why the last value could not be made, while no value of the newest version was made since.
     pub error: Option<String>,
 }
 

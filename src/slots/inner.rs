@@ -73,6 +73,8 @@ pub(super) struct Failure {
     /// Until then, tasks that need a new value get the same error.
     until: Instant,
     pause: Duration,
+    /// Whether the version before has failed too, so that it is not tried either.
+    all_fail: bool,
 }
 
 impl<T> Inner<T> {
@@ -109,6 +111,21 @@ impl<T> Inner<T> {
         result
     }
 
+    /// Notes that a value of the newest version could not be made; the error for the tasks that need one until the next
+    /// attempt.
+    pub(super) fn failed(&self, error: MakeError) -> MakeError {
+        let (error, before) = self.lock().failed(error);
+        shielded(|| drop(before));
+        error
+    }
+
+    /// Notes that the version before cannot stand in, until the next attempt.
+    pub(super) fn stand_in_failed(&self) {
+        if let Some(failure) = &mut self.lock().failure {
+            failure.all_fail = true;
+        }
+    }
+
     /// Adds a swap. Whether the caller has to start a loader for it.
     pub(super) fn add_request(&self, request: Request<T>) -> bool {
         let mut state = self.lock();
@@ -127,15 +144,21 @@ impl<T> Inner<T> {
 
     pub(super) fn stats(&self) -> SlotsStats {
         let state = self.lock();
-        SlotsStats {
+        let error = state.failure.as_ref().map(|failure| failure.error.clone());
+        let stats = SlotsStats {
             name: self.name.clone(),
             generation: state.stack.generation(),
             idle: state.stack.idle(),
             in_use: state.stack.in_use(),
             loading: state.stack.making() + usize::from(state.rollout_is_making()),
             outdated: state.stack.outdated(),
-            error: state.failure.as_ref().map(|failure| failure.error.to_string()),
-        }
+            error: None,
+        };
+        drop(state);
+        // The error is of the application: it is shown and dropped without the lock, and its panic changes nothing.
+        let shown = error.as_ref().map(|error| shielded(|| error.to_string()).unwrap_or_else(unreadable));
+        shielded(|| drop(error));
+        SlotsStats { error: shown, ..stats }
     }
 
     /// Drops all idle values, and every function of the application. Waiting swaps fail.
@@ -144,13 +167,14 @@ impl<T> Inner<T> {
         let gone = state.stack.clear();
         let versions = (state.current.take(), state.previous.take());
         let swaps = (std::mem::take(&mut state.requests), state.rollout.take());
-        let alarm = state.alarm.take();
+        let (alarm, failure) = (state.alarm.take(), state.failure.take());
         let loader = state.loader.thread();
         drop(state);
         if let Some(loader) = loader {
             loader.unpark();
         }
         drop(alarm);
+        shielded(|| drop(failure));
         discard(gone);
         let (current, previous) = versions;
         shielded(|| drop(current));
@@ -198,6 +222,10 @@ impl<T: Send + 'static> Holding for Inner<T> {
     }
 }
 
+fn unreadable() -> String {
+    "the error panics when it is shown".to_owned()
+}
+
 /// Drops values. The panic of a destructor ends there.
 pub(super) fn discard<T>(gone: Gone<T>) {
     for slot in gone {
@@ -217,8 +245,9 @@ impl<T> State<T> {
         matches!(self.loader, Loader::Running(_) | Loader::Starting) && !self.stack.is_staged()
     }
 
-    /// Notes that a value could not be made; the error for the tasks that need one until the next attempt.
-    pub(super) fn failed(&mut self, error: MakeError) -> MakeError {
+    /// Notes that a value could not be made: the error for the tasks that need one until the next attempt, and the failure
+    /// before, to be dropped without the lock.
+    fn failed(&mut self, error: MakeError) -> (MakeError, Option<Failure>) {
         let now = Instant::now();
         let pause = match &self.failure {
             None => FIRST_PAUSE,
@@ -227,15 +256,16 @@ impl<T> State<T> {
             Some(failure) => (failure.pause * 2).min(LONGEST_PAUSE),
         };
         let error = error.with_retry_after(pause);
-        self.failure = Some(Failure { error: error.clone(), until: now + pause, pause });
-        error
+        let failure = Failure { error: error.clone(), until: now + pause, pause, all_fail: false };
+        let before = self.failure.replace(failure);
+        (error, before)
     }
 
-    /// The error of the last attempt, if it is too early for the next one.
-    pub(super) fn paused(&self) -> Option<MakeError> {
-        let failure = self.failure.as_ref()?;
-        let left = failure.until.checked_duration_since(Instant::now())?;
-        Some(failure.error.clone().with_retry_after(left))
+    /// The error of the last attempt, if it is too early for the next one, and whether the version before has failed too.
+    pub(super) fn paused(&self) -> (Option<MakeError>, bool) {
+        let Some(failure) = &self.failure else { return (None, false) };
+        let Some(left) = failure.until.checked_duration_since(Instant::now()) else { return (None, false) };
+        (Some(failure.error.clone().with_retry_after(left)), failure.all_fail)
     }
 }
 

@@ -8,13 +8,14 @@ use super::lender::{Lender, Open};
 use super::recipe::Version;
 use super::stack::{Slot, Taken};
 use crate::error::{MakeError, SlotError};
+use crate::shield::shielded;
 
 /// What a task needs to make a value.
 struct Making<T> {
     /// The error of the last attempt, if it is too early for the next one.
     paused: Option<MakeError>,
     current: Option<Arc<Version<T>>>,
-    /// While a swap lasts, the version before can stand in.
+    /// While a swap lasts, the version before can stand in, unless it has failed too a moment ago.
     previous: Option<Arc<Version<T>>>,
 }
 
@@ -32,10 +33,10 @@ impl<T: Send + 'static> Lender<T> {
             let now = hooks.now();
             let (taken, making) = inner.change(|state, gone| {
                 let taken = state.stack.take(task, &waiting, now, gone);
-                let making = matches!(taken, Taken::Make).then(|| Making {
-                    paused: state.paused(),
-                    current: state.current.clone(),
-                    previous: state.previous.clone(),
+                let making = matches!(taken, Taken::Make).then(|| {
+                    let (paused, all_fail) = state.paused();
+                    let previous = if all_fail { None } else { state.previous.clone() };
+                    Making { paused, current: state.current.clone(), previous }
                 });
                 (taken, making)
             });
@@ -50,10 +51,13 @@ impl<T: Send + 'static> Lender<T> {
                         self.lost(task, None);
                     }
                     let slot = made?;
-                    inner.change(|state, _| {
-                        state.failure = None;
+                    let failure = inner.change(|state, _| {
                         state.stack.made(task, slot.generation);
+                        // A value of the version before says nothing about this one.
+                        if slot.generation == state.stack.generation() { state.failure.take() } else { None }
                     });
+                    // The error is dropped without the lock.
+                    shielded(|| drop(failure));
                     return Ok(SlotGuard::new(slot, task, self.clone()));
                 }
             };
@@ -67,15 +71,19 @@ impl<T: Send + 'static> Lender<T> {
     }
 
     fn make(&self, Making { paused, current, previous }: Making<T>) -> Result<Box<Slot<T>>, MakeError> {
-        if let Some(error) = paused {
-            return Err(error);
-        }
         self.warn_of_excess();
         let Open { inner, hooks, .. } = &*self.0;
-        let current = current.expect("slots that lend a value are open");
-        current.produce(hooks).or_else(|error| {
-            let stand_in = previous.and_then(|previous| previous.produce(hooks).ok());
-            stand_in.ok_or_else(|| inner.lock().failed(error))
+        let error = match paused {
+            Some(error) => error,
+            None => match current.expect("slots that lend a value are open").produce(hooks) {
+                Ok(slot) => return Ok(slot),
+                Err(error) => inner.failed(error),
+            },
+        };
+        let Some(previous) = previous else { return Err(error) };
+        previous.produce(hooks).map_err(|_of_the_version_before| {
+            inner.stand_in_failed();
+            error
         })
     }
 }

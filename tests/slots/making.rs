@@ -7,7 +7,7 @@ use std::time::Duration;
 use tower_offload::PoolConfig;
 use tower_offload::slots::{BuildError, SlotError, Slots};
 
-use crate::support::{pools, until};
+use crate::support::{PATIENCE, pools, until};
 use crate::tally::{Tally, Value};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,6 +59,56 @@ async fn a_value_that_cannot_be_made_fails_its_task_and_those_of_the_next_moment
     assert_eq!((slots.stats().idle, slots.stats().error), (1, None));
     let counts = pools.get("fail").unwrap().stats().counts;
     assert!(counts.error >= 2 && counts.panicked == 0, "{counts:?}");
+}
+
+/// An error that uses the slots when it is shown and when it is dropped.
+#[derive(Clone, Debug, Default)]
+struct Uses(Arc<std::sync::OnceLock<std::sync::Weak<Slots<u8>>>>);
+
+impl Uses {
+    fn generation(&self) -> Option<u64> {
+        // Taking a value needs the lock, and shows no error.
+        let slots = self.0.get()?.upgrade()?;
+        slots.here(|_value| ()).is_err().then_some(1)
+    }
+}
+
+impl std::fmt::Display for Uses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "used: {:?}", self.generation())
+    }
+}
+
+impl std::error::Error for Uses {}
+
+impl Drop for Uses {
+    fn drop(&mut self) {
+        self.generation();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_that_uses_the_slots_when_it_is_shown_or_dropped_does_not_lock_them_up() {
+    let pools = pools("shown", PoolConfig::new(1));
+    let (error, works) = (Uses::default(), Arc::<AtomicBool>::default());
+    let (fails, asks) = (error.clone(), works.clone());
+    let slots = Slots::builder(&pools, "shown").make(move || {
+        if asks.load(Ordering::SeqCst) { Ok(7_u8) } else { Err(fails.clone()) }
+    });
+    let slots = Arc::new(slots.build_lazy().unwrap());
+    assert!(error.0.set(Arc::downgrade(&slots)).is_ok());
+    let inside = slots.clone();
+    // In a task of the pool, so that the error reaches the lock.
+    let shown = pools.submit_to_pool("shown", move || {
+        drop(inside.here(|value| *value));
+        inside.stats().error
+    });
+    let shown = tokio::time::timeout(PATIENCE, shown.unwrap()).await.expect("it does not wait for itself").unwrap();
+    assert_eq!(shown.unwrap(), "a value could not be made: used: Some(1)");
+    works.store(true, Ordering::SeqCst);
+    let served = async { while slots.run(|value| *value).await.is_err() {} };
+    tokio::time::timeout(PATIENCE, served).await.expect("the pause is at most a second");
+    assert_eq!(slots.stats().error, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

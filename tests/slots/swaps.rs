@@ -291,6 +291,49 @@ async fn while_a_swap_lasts_the_version_before_stands_in_for_a_new_value_that_fa
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_version_that_fails_is_not_tried_again_by_each_task_while_the_version_before_stands_in() {
+    let pools = pools("pause", PoolConfig::new(2));
+    let slots = Slots::builder(&pools, "pause").make(|| Ok::<_, String>(1_u32)).build_lazy().unwrap();
+    let (begun, gate) = (Gate::default(), Gate::default());
+    let (begins, waits) = (begun.clone(), gate.clone());
+    // The swap lasts as long as this value is in use.
+    let holds = tokio::spawn(slots.run(move |_value| {
+        begins.open();
+        waits.wait();
+    }));
+    tokio::task::spawn_blocking(move || begun.wait()).await.unwrap();
+    let attempts = Arc::<AtomicUsize>::default();
+    let counts = attempts.clone();
+    let swap = tokio::spawn(slots.swap(move || match counts.fetch_add(1, Ordering::SeqCst) {
+        0 => Ok(2),
+        _ => Err("only one fits"),
+    }));
+    let waiting = slots.clone();
+    tokio::task::spawn_blocking(move || until("it is staged", || waiting.stats().generation == 2)).await.unwrap();
+    let inside = slots.clone();
+    let started = std::time::Instant::now();
+    // Each task of a hundred drops its value, so the next one needs another. The first one gets the staged value.
+    let versions = pools.run_in_pool("pause", move || {
+        let versions = (0..100).map(|_| {
+            let guard = inside.take()?;
+            let version = *guard;
+            guard.discard();
+            Ok(version)
+        });
+        versions.collect::<Result<Vec<u32>, SlotError>>()
+    });
+    let versions = versions.await.unwrap().unwrap();
+    assert_eq!((versions[0], &versions[1..]), (2, &[1; 99][..]));
+    // The pauses are 50 ms, 100 ms and so on, up to a second, and there is one attempt after each.
+    let most = 2 + usize::try_from(started.elapsed().as_millis() / 50).unwrap();
+    assert!(attempts.load(Ordering::SeqCst) <= 1 + most, "{attempts:?} in {:?}", started.elapsed());
+    assert!(slots.stats().error.unwrap().contains("only one fits"));
+    gate.open();
+    holds.await.unwrap().unwrap();
+    in_time(swap).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_that_drains_takes_no_swap_and_ends_the_one_that_lasts() {
     let (pools, tally) = (pools("drain", PoolConfig::new(1)), Tally::default());
     let slots = slots(&pools, "drain", &tally);
