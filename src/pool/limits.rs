@@ -1,6 +1,7 @@
 //! A pool's limit and its running tasks, as slots and models see them.
 
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 
 use super::holdings::Holding;
 use super::submit::Pool;
@@ -11,6 +12,11 @@ use crate::terms::Deadline;
 /// The deadline of the task that this thread polls, if there is one.
 pub(crate) fn current_deadline() -> Option<Deadline> {
     local::with_current(|task| task.head().options.deadline).flatten()
+}
+
+/// Whether the task that this thread polls, or whose future it drops, has panicked.
+pub(crate) fn current_panicked() -> bool {
+    local::with_current(|task| task.head().panicked.load(Ordering::Relaxed)).unwrap_or(false)
 }
 
 impl Pool {

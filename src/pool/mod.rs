@@ -86,7 +86,7 @@ pub(crate) use self::group::Group;
 pub(crate) use self::handle::{Pending, block_on};
 pub(crate) use self::holdings::Holding;
 pub(crate) use self::item::BatchItem;
-pub(crate) use self::limits::current_deadline;
+pub(crate) use self::limits::{current_deadline, current_panicked};
 pub(crate) use self::local::is_worker;
 pub(crate) use self::open_stream::{FrameTimes, OpenStream};
 pub(crate) use self::rider::{Rider, Riders};

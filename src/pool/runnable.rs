@@ -135,6 +135,8 @@ pub(super) struct Head {
     /// Its answer is a response, which may open a stream.
     pub(super) may_stream: bool,
     pub(super) continuation: Continuation,
+    /// Whether the task has panicked: what its future holds is in a state that is not known.
+    pub(super) panicked: AtomicBool,
     /// Present in a task that can share its permit with others.
     pub(super) item: Option<Box<ItemHead>>,
 }

@@ -1,7 +1,7 @@
 //! The handle to one pool, which submits tasks to it.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -170,6 +170,7 @@ impl Pool {
             body: body.clone(),
             may_stream,
             continuation: Continuation::default(),
+            panicked: AtomicBool::new(false),
             item: item.clone().map(ItemHead::new),
             log: self.is_verbose().then(|| LogEntry::new(function())),
         };

@@ -173,7 +173,10 @@ where
                 }
                 Poll::Ready((Ok(value), outcome))
             }
-            (None, Err(payload)) => Poll::Ready((Err(TaskError::Panicked(Panic::new(payload))), Outcome::Panicked)),
+            (None, Err(payload)) => {
+                self.head.panicked.store(true, Ordering::Relaxed);
+                Poll::Ready((Err(TaskError::Panicked(Panic::new(payload))), Outcome::Panicked))
+            }
         }
     }
 

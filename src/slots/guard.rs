@@ -7,6 +7,7 @@ use std::thread;
 use super::inner::TaskId;
 use super::lender::Lender;
 use super::stack::Slot;
+use crate::pool::current_panicked;
 use crate::shield::shielded;
 
 /// A value of [`Slots`](super::Slots) that a task uses. Dropping it puts the value back.
@@ -62,7 +63,9 @@ impl<T: Send + 'static> DerefMut for SlotGuard<T> {
 impl<T: Send + 'static> Drop for SlotGuard<T> {
     fn drop(&mut self) {
         let Some(slot) = self.slot.take() else { return };
-        if self.spoiled || (thread::panicking() && !self.slots.keeps_on_panic()) {
+        // A future that has panicked is dropped later, when nothing panics any more.
+        let panicked = thread::panicking() || current_panicked();
+        if self.spoiled || (panicked && !self.slots.keeps_on_panic()) {
             let generation = slot.generation;
             shielded(|| drop(slot));
             self.slots.lost(self.task, Some(generation));

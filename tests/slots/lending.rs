@@ -1,11 +1,13 @@
 //! How tasks get values: as many as there are permits, the one that was used last first, and none for a second time.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tower_offload::pool::TaskOptions;
-use tower_offload::slots::{SlotError, Slots};
+use tower_offload::slots::{SlotError, SlotGuard, Slots};
 use tower_offload::{Deadline, PoolConfig, Pools, Reason, TaskError};
 
 use crate::support::{Gate, PATIENCE, hold, pools, until, until_at_rest};
@@ -170,6 +172,33 @@ async fn the_value_of_a_future_that_is_dropped_is_put_back() {
     tokio::task::spawn_blocking(move || until_at_rest(&pools, "drop")).await.unwrap();
     assert_eq!((slots.stats().idle, slots.stats().in_use), (1, 0));
     assert_eq!(slots.run(|value| value.number).await.unwrap(), 1);
+}
+
+/// A future that is a struct, as those of middlewares are: its guard is dropped after its panic, and not during it.
+struct Panics {
+    slots: Slots<Value>,
+    guard: Option<SlotGuard<Value>>,
+}
+
+impl Future for Panics {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<()> {
+        self.guard = Some(self.slots.take().unwrap());
+        panic!("in a poll");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_does_not_survive_the_panic_of_a_future_that_has_its_guard_as_a_field() {
+    let (pools, tally) = (pools("field", PoolConfig::new(1)), Tally::default());
+    let slots = slots(&pools, "field", &tally);
+    let error = pools.run_in_pool("field", Panics { slots: slots.clone(), guard: None }).await.unwrap_err();
+    assert!(error.is_panic(), "{error:?}");
+    assert_eq!((slots.stats().idle, tally.live()), (0, 0));
+    assert_eq!(slots.run(|value| value.number).await.unwrap(), 2);
+    // The next task of the same worker keeps its value.
+    assert_eq!(slots.run(|value| value.number).await.unwrap(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! A task that goes on after its answer: it polls its continuation, such as the body of a response.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll};
 
@@ -61,6 +62,9 @@ where
                 let waker = waker_ref(self);
                 let poll = || polled = Some(future.as_mut().poll(&mut Context::from_waker(&waker)));
                 self.listed(|| shielded(|| work.run_in_context(poll)));
+                if polled.is_none() {
+                    self.head.panicked.store(true, Ordering::Relaxed);
+                }
             }
             match polled.unwrap_or(Poll::Ready(Outcome::Panicked)) {
                 Poll::Pending => continuation.put_back(future),
