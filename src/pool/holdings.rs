@@ -43,6 +43,9 @@ pub struct SlotsStats {
     /// Values of an earlier version that a swap has still to replace.
     pub outdated: usize,
     /// Why the last value could not be made, while no value of the newest version was made since.
+    ///
+    /// This is the text of the application's error, which may contain a secret, such as a database URL with its
+    /// password. So the JSON of the stats endpoint and the dashboard only show that there is an error.
     pub error: Option<String>,
 }
 

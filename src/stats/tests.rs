@@ -6,7 +6,7 @@ use super::json::{Document, Readiness, ScaleNumbers};
 use super::status::block;
 use crate::admission::Counts;
 use crate::load::{Measured, PoolLoad, Scale};
-use crate::pool::{ActiveTask, HoldingStats, PoolStats};
+use crate::pool::{ActiveTask, HoldingStats, PoolStats, SlotsStats};
 use crate::workload::Workload;
 
 fn pool(name: &'static str, active_threads: usize, max_workers: usize, queued_tasks: usize) -> PoolStats {
@@ -105,6 +105,25 @@ fn the_json_is_this_to_the_letter() {
         "}}",
     ];
     assert_eq!(serde_json::to_string(&Document::of(&pools, &[])).unwrap(), expected.concat());
+}
+
+#[test]
+fn the_json_shows_that_a_slot_value_could_not_be_made_but_not_its_error() {
+    let slots = |error: Option<&str>| SlotsStats {
+        name: "Connection".to_owned(),
+        generation: 1,
+        error: error.map(str::to_owned),
+        ..SlotsStats::default()
+    };
+    let shown = |slots| {
+        let holdings = HoldingStats { slots: vec![slots], ..HoldingStats::default() };
+        serde_json::to_string(&Document::of(&[PoolStats { holdings, ..pool("db", 0, 5, 0) }], &[])).unwrap()
+    };
+    let json = shown(slots(Some("cannot connect to postgres://user:secret@db")));
+    let expected = r#""slots":[{"name":"Connection","generation":1,"idle":0,"in_use":0,"loading":0,"outdated":0,"failing":true}]"#;
+    assert!(json.contains(expected) && !json.contains("secret"), "{json}");
+    let json = shown(slots(None));
+    assert!(json.contains(r#""failing":false}]"#), "{json}");
 }
 
 #[test]
