@@ -3,23 +3,28 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
+use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
 use super::error::ReadError;
 use super::pace::Rate;
 use crate::body::error::BoxError;
+use crate::sync::lock_std as lock;
 use crate::timer::{Sleep, sleep_until};
 
 /// Bounds how long a handler that reads the body of its request as it arrives waits for its client.
 ///
 /// Such a handler holds its permit while it waits: an upload that goes to a disk, a stream of messages. When its client
-/// has sent nothing for the stall timeout, the body ends with an error: [`ReadError::Stalled`]. Only the time counts in
-/// which the handler waits for the body, not the time that it takes for itself.
+/// has sent nothing for the stall timeout, the body ends with an error: [`ReadError::Stalled`].
+///
+/// A wait begins when the handler polls the body and finds nothing, and ends when the client's next bytes arrive. The
+/// time that the handler takes before it polls again does not count.
 ///
 /// It is a Tower layer of its own. Put it around the `PoolLayer` of such routes, in place of
 /// [`read_body`](crate::PoolLayer::read_body):
@@ -60,12 +65,22 @@ pub struct Streamed<B> {
     body: B,
     limits: StreamBody,
     received: u64,
-    /// How long the handler has waited before, and since when it waits now.
+    /// The sum of the waits that have ended, and the begin of the present one.
     waited: Duration,
     waits_since: Option<Instant>,
+    arrival: Arc<Arrival>,
     /// Set to a time that may have moved since.
     sleep: Option<Sleep>,
     ended: bool,
+}
+
+/// The waker of the inner body: it notes when the client's bytes arrive, and wakes the handler.
+///
+/// A handler may not poll for long after that, for example because it waits for something else with `select!`.
+#[derive(Default)]
+struct Arrival {
+    handler: AtomicWaker,
+    at: Mutex<Option<Instant>>,
 }
 
 impl StreamBody {
@@ -74,16 +89,24 @@ impl StreamBody {
         Self { stall_timeout, rate: Rate { bytes_per_second: 0, grace: Duration::ZERO } }
     }
 
-    /// Ends a body with an error if the handler has waited for longer, in all, than this rate allows for the bytes that
-    /// have arrived. The client gets `grace` in advance. Without this, any byte is progress.
+    /// Ends a body with an error if all waits together are longer than this rate allows for the bytes that have arrived.
+    /// The client gets `grace` in advance. Without this, any byte is progress.
     pub const fn min_rate(mut self, bytes_per_second: u32, grace: Duration) -> Self {
         self.rate = Rate { bytes_per_second: bytes_per_second as u64, grace };
         self
     }
 
     pub(crate) fn wrap<B>(self, body: B) -> Streamed<B> {
-        let (waited, waits_since) = (Duration::ZERO, None);
-        Streamed { body, limits: self, received: 0, waited, waits_since, sleep: None, ended: false }
+        Streamed {
+            body,
+            limits: self,
+            received: 0,
+            waited: Duration::ZERO,
+            waits_since: None,
+            arrival: Arc::default(),
+            sleep: None,
+            ended: false,
+        }
     }
 
     /// For how long the handler may wait now, and the error then.
@@ -108,9 +131,12 @@ where
         if *this.ended {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(frame) = this.body.poll_frame(cx) {
+        this.arrival.handler.register(cx.waker());
+        let arrived = lock(&this.arrival.at).take();
+        let waker = Waker::from(this.arrival.clone());
+        if let Poll::Ready(frame) = this.body.poll_frame(&mut Context::from_waker(&waker)) {
             if let Some(since) = this.waits_since.take() {
-                *this.waited += since.elapsed();
+                *this.waited += arrived.unwrap_or_else(Instant::now).saturating_duration_since(since);
             }
             if let Some(Ok(frame)) = &frame {
                 *this.received += frame.data_ref().map_or(0, |data| data.remaining() as u64);
@@ -140,6 +166,17 @@ where
     }
 }
 
+impl Wake for Arrival {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        lock(&self.at).get_or_insert_with(Instant::now);
+        self.handler.wake();
+    }
+}
+
 impl<B> fmt::Debug for Streamed<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Streamed").field("received", &self.received).finish_non_exhaustive()
@@ -148,7 +185,57 @@ impl<B> fmt::Debug for Streamed<B> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+
     use super::*;
+
+    /// A body with nothing at its first poll and a byte at its second.
+    #[derive(Default)]
+    struct Late(Option<Waker>);
+
+    impl Body for Late {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.0.is_some() {
+                return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"a")))));
+            }
+            self.0 = Some(cx.waker().clone());
+            Poll::Pending
+        }
+    }
+
+    /// A handler's waker that counts its calls.
+    #[derive(Default)]
+    struct Woken(Mutex<usize>);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            *lock(&self.0) += 1;
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_when_bytes_arrive_and_not_when_the_handler_polls_again() {
+        let woken = Arc::new(Woken::default());
+        let handler = Waker::from(woken.clone());
+        let mut body = Box::pin(StreamBody::new(Duration::MAX).wrap(Late::default()));
+        assert!(body.as_mut().poll_frame(&mut Context::from_waker(&handler)).is_pending());
+        let since = body.waits_since.expect("it waits");
+        body.body.0.as_ref().expect("it was polled").wake_by_ref();
+        assert_eq!(*lock(&woken.0), 1);
+
+        // The bytes came after ten seconds of that clock, and the handler polls at any later time.
+        lock(&body.arrival.at).replace(since + Duration::from_secs(10)).expect("the arrival was noted");
+        assert!(body.as_mut().poll_frame(&mut Context::from_waker(&handler)).is_ready());
+        assert_eq!((body.waited, body.waits_since), (Duration::from_secs(10), None));
+    }
 
     #[test]
     fn a_client_may_be_silent_for_the_timeout_and_be_waited_for_as_its_bytes_allow() {
