@@ -194,6 +194,11 @@ impl<M: Send + Sync + 'static> Models<M> {
 
 /// A key that names a model, and no path out of a folder.
 fn check(key: &str) -> Result<Arc<str>, ModelError> {
+    check_for(key, cfg!(windows))
+}
+
+/// On Windows, a `:` begins a path on a drive or a stream of a file.
+fn check_for(key: &str, windows: bool) -> Result<Arc<str>, ModelError> {
     let reason = if key.is_empty() {
         "it is empty"
     } else if key.len() > 256 {
@@ -202,10 +207,23 @@ fn check(key: &str) -> Result<Arc<str>, ModelError> {
         "it has control characters"
     } else if key.starts_with('/') || key.contains('\\') || key.split('/').any(|part| ["", ".", ".."].contains(&part)) {
         "it is a path that may lead out of a folder"
+    } else if windows && (key.contains(':') || key.split('/').any(is_other_name_on_windows)) {
+        "it is a path that may lead out of a folder on Windows"
     } else {
         return Ok(Arc::from(key));
     };
     Err(ModelError::BadKey { key: key.chars().take(64).collect(), reason })
+}
+
+/// Whether Windows takes a part of a path for a device, or for another name: it drops dots and spaces at the end.
+fn is_other_name_on_windows(part: &str) -> bool {
+    let stem = part.split('.').next().unwrap_or_default().trim_end_matches(' ').to_ascii_uppercase();
+    let is_port = |name: &str| {
+        let number = stem.strip_prefix(name).map(|number| number.chars().collect::<Vec<_>>());
+        matches!(number.as_deref(), Some(['0'..='9' | '¹' | '²' | '³']))
+    };
+    let is_device = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&&*stem);
+    part.ends_with(['.', ' ']) || is_device || is_port("COM") || is_port("LPT")
 }
 
 impl<M: Send + Sync + 'static> Drop for Waiting<'_, M> {
@@ -223,5 +241,24 @@ impl<M: Send + Sync + 'static> Clone for Models<M> {
 impl<M: Send + Sync + 'static> fmt::Debug for Models<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Models").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_for;
+
+    #[test]
+    fn keys_that_leave_a_folder_on_windows_are_refused_there() {
+        for key in
+            ["C:x", "a/C:", "a:b", "a/.. /b", "a.", "b/...", "nul", "a/NUL.txt", "com1", "lpt\u{b9}.bin", "aux .x"]
+        {
+            check_for(key, true).expect_err(key);
+            check_for(key, false).expect(key);
+        }
+        for key in ["meta/llama-3.2_1B", "console", "com", "com10", "nullable/v1.5", "a b", ".hidden"] {
+            check_for(key, true).expect(key);
+        }
+        check_for("a\\b", false).expect_err("a backslash is refused everywhere");
     }
 }
