@@ -41,7 +41,6 @@ struct Items<I> {
 }
 
 /// Turns a service of lists into a [`Batch`]; built by [`BatchBuilder::layer`].
-#[derive(Clone)]
 pub struct BatchLayer<I> {
     settings: Arc<Settings<I>>,
 }
@@ -283,6 +282,13 @@ where
         let Settings { name, built_at, .. } = &*self.settings;
         let name = name.clone().unwrap_or_else(|| function_name::<S>(true, built_at));
         self.settings.batch(name, of_service(service))
+    }
+}
+
+/// Items need no `Clone`, because the settings are shared.
+impl<I> Clone for BatchLayer<I> {
+    fn clone(&self) -> Self {
+        Self { settings: self.settings.clone() }
     }
 }
 
