@@ -27,6 +27,18 @@ pub enum BatchError<E> {
 }
 
 impl<E> BatchError<E> {
+    /// Whether the pool rejected the item before it started: calling the batch again is safe.
+    #[must_use]
+    pub const fn is_rejected(&self) -> bool {
+        matches!(self, Self::Task(error) if error.is_rejected())
+    }
+
+    /// Whether the batch panicked.
+    #[must_use]
+    pub const fn is_panic(&self) -> bool {
+        matches!(self, Self::Task(error) if error.is_panic())
+    }
+
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::Task(TaskError::Panicked(_)) => Outcome::Panicked,
@@ -50,12 +62,13 @@ impl<E: fmt::Display> fmt::Display for BatchError<E> {
 }
 
 impl<E: Error + 'static> Error for BatchError<E> {
+    /// The source of the inner error, because `Display` already shows the inner error.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Item(error) => error.source(),
             Self::Task(error) => error.source(),
             Self::Length { .. } => None,
-            Self::Service(error) => Some(&**error),
+            Self::Service(error) => error.source(),
         }
     }
 }

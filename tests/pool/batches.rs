@@ -246,6 +246,7 @@ fn with_isolation_only_the_bad_item_fails() {
     let results = results(tasks);
     assert!(matches!((&results[0], &results[2]), (Ok(1), Ok(2))), "{results:?}");
     assert!(matches!(&results[1], Err(BatchError::Task(TaskError::Panicked(_)))));
+    assert!(results[1].as_ref().is_err_and(|error| error.is_panic() && !error.is_rejected()));
     assert!(matches!(&results[3], Err(BatchError::Item(_))));
 }
 
@@ -330,9 +331,23 @@ fn an_error_of_the_service_reaches_every_caller_of_the_batch() {
     let tasks: Vec<_> = (0..3).map(|item| queued(&batch, item)).collect();
     release(held);
     for result in results(tasks) {
-        assert_eq!(result.unwrap_err().to_string(), "the batch failed: no model");
+        let error = result.unwrap_err();
+        assert_eq!(error.to_string(), "the batch failed: no model");
+        assert!(std::error::Error::source(&error).is_none(), "a report would show the error twice");
+        assert!(!error.is_rejected() && !error.is_panic());
     }
     assert_eq!(tokio_test::block_on(batch.oneshot(1)).unwrap(), 1);
+}
+
+#[test]
+fn a_layer_for_items_that_cannot_be_cloned_can_be_cloned() {
+    struct Item(u32);
+    let pools = one_worker();
+    let layer = Batch::<Item, u32, Infallible>::builder(&pools, "batch").max_items(2).layer().unwrap().clone();
+    let batch = layer.layer(service_fn(|items: Vec<Item>| async move {
+        Ok::<_, Infallible>(items.into_iter().map(|item| Ok::<_, Infallible>(item.0)).collect::<Vec<_>>())
+    }));
+    assert_eq!(tokio_test::block_on(batch.oneshot(Item(7))).unwrap(), 7);
 }
 
 #[test]
@@ -549,6 +564,7 @@ fn an_item_that_would_miss_its_deadline_even_alone_never_starts() {
     }
     let tight = TaskOptions::new().deadline(Deadline::after(Duration::from_millis(50)));
     let error = tokio_test::block_on(batch.call_with(tight, 1)).unwrap_err();
+    assert!(error.is_rejected() && !error.is_panic());
     let BatchError::Task(TaskError::Rejected(rejection)) = &error else { panic!("{error:?}") };
     assert_eq!((rejection.reason(), rejection.started()), (Reason::DeadlineExceeded, false));
     let loose = TaskOptions::new().deadline(Deadline::after(Duration::from_secs(60)));
