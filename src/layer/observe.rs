@@ -125,6 +125,23 @@ where
     }
 }
 
+impl<S, N> ObserveService<S, N> {
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, mutably.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
 impl<S, N, B> Service<Request<B>> for ObserveService<S, N>
 where
     S: Service<Request<B>>,

@@ -83,6 +83,23 @@ impl<S> Layer<S> for LoadReport {
     }
 }
 
+impl<S> LoadReportService<S> {
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, mutably.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
 impl<S, B, RB> Service<Request<B>> for LoadReportService<S>
 where
     S: Service<Request<B>, Response = Response<RB>>,
