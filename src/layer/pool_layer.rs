@@ -23,8 +23,8 @@ use crate::workload::{Marker, PoolName};
 /// Wraps any Tower service so that each request's handler runs in a workload pool.
 ///
 /// `W` selects the pool, `R` answers the requests that a pool rejects, `P` is the protocol of the requests, and `B` says
-/// whether their bodies are read first. Clones
-/// share the same pools and so the same limits, also if axum applies the layer once for each route.
+/// whether their bodies are read first. Clones share the same pools and so the same limits, also if axum applies the
+/// layer once for each route.
 ///
 /// ```
 /// use axum::{Router, routing::{get, post}};
@@ -338,7 +338,9 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     /// Asks `other` for the pool of each request that this layer would run inline.
     ///
     /// Each layer keeps its own priorities, callers and options for the requests that it chooses a pool for. The
-    /// response to rejections, the protocol, and whether bodies are read are those of this layer.
+    /// response to rejections, the protocol, and whether bodies are read are those of this layer. If this layer keeps the
+    /// type of responses ([`errors`](Self::errors), [`any_request`](Self::any_request), [`same_body`](Self::same_body)), a
+    /// [`body`](Self::body) of the other has no effect.
     ///
     /// ```
     /// use tower_offload::{Io, PoolLayer, Pools};
@@ -351,8 +353,9 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     pub fn or<V, S, Q, C>(self, other: PoolLayer<V, S, Q, C>) -> PoolLayer<Or<W, V>, R, P, B> {
         let second = Branch { selector: other.selector, options: other.options };
         let options = self.options.clone();
+        let keeps_responses = options.keeps_responses;
         let layer = self.select_with(|selector| Or::new(Branch { selector, options }, second));
-        PoolLayer { options: Options::default(), ..layer }
+        PoolLayer { options: Options { keeps_responses, ..Options::NONE }, ..layer }
     }
 
     /// Gives each request that a pool is chosen for the priority that `function` returns.
@@ -436,6 +439,9 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     /// axum's `HandleErrorLayer` takes such errors. For requests that are not HTTP's see
     /// [`any_request`](Self::any_request).
     ///
+    /// Responses keep their type, so their bodies are polled on the connection and hold no permit: the `body` section of
+    /// the pool's settings has no effect on them.
+    ///
     /// ```
     /// use axum::{Router, error_handling::HandleErrorLayer, http::StatusCode, routing::post};
     /// use std::convert::Infallible;
@@ -451,9 +457,14 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     ///     .layer(PoolLayer::<Cpu>::new(&Pools::default()).errors());
     /// let app: Router = Router::new().route("/hash", post(|| async { "hashed" }).route_layer(layers));
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the layer has a policy for [bodies](Self::body), at the line of the caller.
     #[must_use]
+    #[track_caller]
     pub fn errors(self) -> PoolLayer<W, Errors, P, B> {
-        self.reject_by(Errors)
+        self.reject_by(Errors).keep_responses()
     }
 
     /// Takes requests of any type, for services that do not speak HTTP, and gives rejections as errors.
@@ -461,6 +472,9 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     /// The layer then knows no deadlines and no priorities but those that [`priority_by`](Self::priority_by) gives, and
     /// logs a request by its type. [`protocol`](Self::protocol) takes a [`Protocol`](crate::reject::Protocol) of your
     /// own that knows more.
+    ///
+    /// Responses keep their type, so their bodies are polled on the connection and hold no permit: the `body` section of
+    /// the pool's settings has no effect on them.
     ///
     /// ```
     /// use tower::{ServiceBuilder, ServiceExt, service_fn};
@@ -477,13 +491,21 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the layer has a policy for [bodies](Self::body), at the line of the caller.
     #[must_use]
+    #[track_caller]
     pub fn any_request(self) -> PoolLayer<W, Errors, AnyRequest, B> {
-        self.reject_by(Errors).protocol(AnyRequest)
+        self.errors().protocol(AnyRequest)
     }
 
     /// Answers rejections as by default, in the body type of the service, which must be `From<Bytes>`:
     /// `axum::body::Body`, `http_body_util::Full<Bytes>`. The response keeps its type, as tower's `option_layer` needs.
+    ///
+    /// So the bodies of responses are polled on the connection and hold no permit: the `body` section of the pool's
+    /// settings has no effect on them.
     ///
     /// ```
     /// use axum::{Router, routing::post};
@@ -496,16 +518,38 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     ///     .route("/hash", post(|| async { "done" }))
     ///     .route_layer(option_layer(offload.then(|| PoolLayer::<Cpu>::new(&pools).same_body())));
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the layer has a policy for [bodies](Self::body), at the line of the caller.
     #[must_use]
+    #[track_caller]
     pub fn same_body(self) -> PoolLayer<W, SameBody, P, B> {
-        self.reject_by(SameBody)
+        self.reject_by(SameBody).keep_responses()
     }
 
     /// Answers rejections with an [`OnReject`](crate::reject::OnReject) of your own.
     #[must_use]
     pub fn reject_by<S>(self, reject: S) -> PoolLayer<W, S, P, B> {
         let Self { selector, protocol, body, options, .. } = self;
-        PoolLayer { selector, reject, protocol, body, options }
+        PoolLayer { selector, reject, protocol, body, options: Options { keeps_responses: false, ..options } }
+    }
+
+    #[track_caller]
+    fn keep_responses(mut self) -> Self {
+        self.options.keeps_responses = true;
+        self.checked()
+    }
+
+    /// Panics if the layer has a policy for bodies that cannot have an effect.
+    #[track_caller]
+    fn checked(self) -> Self {
+        assert!(
+            !self.options.keeps_responses || self.options.body.is_none(),
+            "`body` has no effect on a layer with `errors`, `any_request` or `same_body`, because its responses keep their \
+             type; leave out one of the two"
+        );
+        self
     }
 
     /// Reads requests with a [`Protocol`](crate::reject::Protocol) of your own.
@@ -566,10 +610,6 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     /// Sets how the bodies of responses are treated, in place of the `body` section of the pool's settings: where they
     /// are polled, whether they hold the permit, and what becomes of a client that stops to read.
     ///
-    /// It has no effect on [`errors`](Self::errors), [`any_request`](Self::any_request) and
-    /// [`same_body`](Self::same_body), which leave the type of the response as it is: their bodies are polled on the
-    /// connection, and hold no permit.
-    ///
     /// ```
     /// use axum::{Router, routing::get};
     /// use tower_http::compression::CompressionLayer;
@@ -583,10 +623,16 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     ///     .layer(PoolLayer::<Cpu>::new(&pools).body(BodyPolicy::in_pool()));
     /// # let _ = app;
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// With [`errors`](Self::errors), [`any_request`](Self::any_request) or [`same_body`](Self::same_body), at the line of
+    /// the caller: their responses keep their type, so bodies are polled on the connection and hold no permit.
     #[must_use]
+    #[track_caller]
     pub fn body(mut self, policy: BodyPolicy) -> Self {
         self.options.body = Some(Arc::new(policy));
-        self
+        self.checked()
     }
 
     /// Tells clients how long a request was queued and how long it ran, in milliseconds:

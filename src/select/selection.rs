@@ -45,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) spans: bool,
     /// The policy for the bodies of responses, if it is not the pool's.
     pub(crate) body: Option<Arc<BodyPolicy>>,
+    /// Responses keep their type, so no policy for their bodies has an effect.
+    pub(crate) keeps_responses: bool,
 }
 
 impl Options {
@@ -55,6 +57,7 @@ impl Options {
         server_timing: false,
         spans: false,
         body: None,
+        keeps_responses: false,
     };
 }
 
@@ -102,6 +105,7 @@ impl Options {
             server_timing: self.server_timing || other.server_timing,
             spans: self.spans || other.spans,
             body: self.body.or_else(|| other.body.clone()),
+            keeps_responses: self.keeps_responses || other.keeps_responses,
         }
     }
 }

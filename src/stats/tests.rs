@@ -120,7 +120,8 @@ fn the_json_shows_that_a_slot_value_could_not_be_made_but_not_its_error() {
         serde_json::to_string(&Document::of(&[PoolStats { holdings, ..pool("db", 0, 5, 0) }], &[])).unwrap()
     };
     let json = shown(slots(Some("cannot connect to postgres://user:secret@db")));
-    let expected = r#""slots":[{"name":"Connection","generation":1,"idle":0,"in_use":0,"loading":0,"outdated":0,"failing":true}]"#;
+    let expected =
+        r#""slots":[{"name":"Connection","generation":1,"idle":0,"in_use":0,"loading":0,"outdated":0,"failing":true}]"#;
     assert!(json.contains(expected) && !json.contains("secret"), "{json}");
     let json = shown(slots(None));
     assert!(json.contains(r#""failing":false}]"#), "{json}");

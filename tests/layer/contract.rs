@@ -12,8 +12,11 @@ use http::{Request, Response};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
 use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_offload::body::BodyPolicy;
 use tower_offload::error::OffloadError;
 use tower_offload::layer::PoolService;
+use tower_offload::reject::Responses;
+use tower_offload::report::LoadReport;
 use tower_offload::select::Fixed;
 use tower_offload::{Cpu, Io, PoolLayer, Pools, Workload};
 use tower_test::mock;
@@ -249,4 +252,30 @@ async fn the_service_inside_can_be_had_back() {
     service.get_mut().ready = true;
     assert!(service.into_inner().ready);
     assert_eq!(clones.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn the_services_inside_other_layers_can_be_had_back() {
+    let pools = Pools::default();
+    let mut observed = PoolLayer::observe(&pools).layer(1);
+    *observed.get_mut() += 1;
+    assert_eq!((*observed.get_ref(), observed.into_inner()), (2, 2));
+    let mut reported = LoadReport::new(&pools).layer(1);
+    *reported.get_mut() += 1;
+    assert_eq!((*reported.get_ref(), reported.into_inner()), (2, 2));
+}
+
+#[test]
+fn a_policy_for_bodies_that_can_have_no_effect_panics_when_the_layer_is_built() {
+    fn panics<T>(build: impl FnOnce(PoolLayer<Fixed>) -> T) -> bool {
+        let layer = PoolLayer::<Cpu>::new(&Pools::default());
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(build(layer)))).is_err()
+    }
+    assert!(panics(|layer| layer.body(BodyPolicy::in_pool()).errors()));
+    assert!(panics(|layer| layer.body(BodyPolicy::in_pool()).any_request()));
+    assert!(panics(|layer| layer.body(BodyPolicy::in_pool()).same_body()));
+    assert!(panics(|layer| layer.errors().body(BodyPolicy::in_pool())));
+    assert!(panics(|layer| layer.same_body().or(PoolLayer::<Io>::new(&Pools::default())).body(BodyPolicy::in_pool())));
+    assert!(!panics(|layer| layer.body(BodyPolicy::in_pool())));
+    assert!(!panics(|layer| layer.errors().reject_by(Responses).body(BodyPolicy::in_pool())));
 }
