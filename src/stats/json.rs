@@ -66,6 +66,9 @@ struct PoolNumbers<'a> {
     streams: StreamNumbers,
     submitted: u64,
     results: InOrder<Vec<(&'static str, u64)>>,
+    /// Only of a pool with a function for batches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batches: Option<InOrder<Vec<(&'static str, u64)>>>,
     /// Only of a pool that has some.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     slots: Vec<SlotNumbers<'a>>,
@@ -191,6 +194,7 @@ impl<'a> PoolNumbers<'a> {
             },
             submitted: stats.counts.submitted,
             results: InOrder(stats.counts.by_result().collect()),
+            batches: stats.batches.map(|batches| InOrder(batches.by_result().to_vec())),
             slots: stats.holdings.slots.iter().map(SlotNumbers::of).collect(),
             models: stats.holdings.models.iter().map(ModelNumbers::of).collect(),
         }

@@ -6,7 +6,7 @@ use super::json::{Document, Readiness, ScaleNumbers};
 use super::status::block;
 use crate::admission::Counts;
 use crate::load::{Measured, PoolLoad, Scale};
-use crate::pool::{ActiveTask, HoldingStats, PoolStats, SlotsStats};
+use crate::pool::{ActiveTask, BatchCounts, HoldingStats, PoolStats, SlotsStats};
 use crate::workload::Workload;
 
 fn pool(name: &'static str, active_threads: usize, max_workers: usize, queued_tasks: usize) -> PoolStats {
@@ -105,6 +105,16 @@ fn the_json_is_this_to_the_letter() {
         "}}",
     ];
     assert_eq!(serde_json::to_string(&Document::of(&pools, &[])).unwrap(), expected.concat());
+}
+
+#[test]
+fn the_json_counts_the_batches_of_a_pool_with_batches() {
+    let shown = |batches| {
+        serde_json::to_string(&Document::of(&[PoolStats { batches, ..pool("embedding", 0, 5, 0) }], &[])).unwrap()
+    };
+    let json = shown(Some(BatchCounts { ok: 7, panicked: 1, ..BatchCounts::default() }));
+    assert!(json.contains(r#""rejected":0},"batches":{"ok":7,"error":0,"panicked":1,"cancelled":0}}"#), "{json}");
+    assert!(!shown(None).contains("batches"));
 }
 
 #[test]
