@@ -2,9 +2,9 @@
 //! `offload-metrics` publishes metrics.
 //!
 //! Pools work without Tokio, and all their workers may be blocked, so neither can serve as the timer. A helper thread
-//! starts when a callback is set, and ends after a while without any. Both call code of the application:
-//! `offload-timer` calls wakers, `offload-metrics` calls the metrics recorder, which may take long. Neither runs
-//! destructors of the application.
+//! starts when a callback is set, and ends after a while without any. Both call code of the application, without a lock of
+//! this module: `offload-timer` calls wakers, and `offload-metrics` calls the metrics recorder, which may take long. A
+//! destructor of the application runs here if a callback holds the last handle of a buffer, a pool or slots.
 //!
 //! If a helper thread cannot be started, the next call that needs it tries again, and so does the other helper thread
 //! while it runs.

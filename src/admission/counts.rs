@@ -37,11 +37,11 @@ pub struct Counts {
     pub cancelled: u64,
     /// The readers of their bodies stalled.
     pub stalled: u64,
-    /// Refused by choice under overload.
+    /// Rejected by choice under overload.
     pub shed: u64,
     /// Waited too long.
     pub expired: u64,
-    /// Refused at the door.
+    /// Rejected when they were submitted, or because no worker could run them.
     pub rejected: u64,
 }
 

@@ -1,10 +1,10 @@
 //! Fairness between the callers of one level: shuffle-sharded virtual queues, served by what each has had.
 //!
 //! A caller is dealt a hand of [`HAND`] of the [`QUEUES`] queues by its hash, and each of its tasks waits in the
-//! shortest of them, those in flight counted. The queue that has been
-//! served least is next. The numbers and the method are those of Kubernetes' API Priority and Fairness (KEP-1040). A
-//! caller with few tasks is hindered only if *every* queue of its hand is held by heavy callers. The odds for one, four
-//! and sixteen heavy callers are 2.3e-10, 4.9e-4 and 0.36.
+//! shortest of them, those in flight counted. The queue that has been served least is next. The numbers and the method
+//! are those of Kubernetes' API Priority and Fairness (KEP-1040). A caller with few tasks is hindered only if *every*
+//! queue of its hand is held by heavy callers. The odds for one, four and sixteen heavy callers are 2.3e-10, 4.9e-4 and
+//! 0.36.
 //!
 //! **What a queue has been served** is the execution time of its tasks that ended, and the mean of the pool for each that
 //! is in flight. Only time during which tasks of the level waited counts: a caller that has the pool to itself takes
@@ -204,7 +204,7 @@ impl VirtualQueue {
     }
 }
 
-/// The number by which a caller is known at the door.
+/// The bucket of a caller.
 fn number(caller: Option<u64>) -> u16 {
     (mix(caller.unwrap_or(0)) % CALLERS as u64) as u16
 }

@@ -269,7 +269,7 @@ impl Level {
         Some(next)
     }
 
-    /// The task that is missed least: the newest of all, or of the caller that has most.
+    /// The task to shed first: the newest of all, or of the caller that has most.
     fn least<T>(&self, slab: &Slab<T>) -> Option<u32> {
         match &self.fair {
             Some(fair) => fair.most(slab).map(|(index, _)| index),

@@ -78,8 +78,8 @@ impl<I, O, E> Function<I, O, E> {
             tracing::warn!(
                 target: "tower_offload",
                 pool = %pool.name(), function = %self.name,
-                "an item of a batch was submitted by a task of the same pool: it runs at once, inside the permit of that \
-                 task, and seldom shares a batch; run the handler outside of this pool"
+                "an item of a batch was submitted by a task of the same pool: it starts at once, inside the permit of \
+                 that task, and only with the items that wait at this moment; run the handler outside of this pool"
             );
         }
     }

@@ -1,10 +1,9 @@
 //! Batches: single items go in, and a function of a whole list runs in a pool.
 //!
 //! A model, a database or a remote service often handles a list in little more time than a single item. A [`Batch`] is a
-//! [`Service`] of single items. Each item is a task in the queue of its pool, with a deadline, a
-//! priority and a caller of its own. **A worker that becomes free takes what waits**, up to the limits, and runs the
-//! function once for all of them. There is no timer: a lone item in an idle pool runs at once, and batches grow by
-//! themselves as the load does.
+//! [`Service`] of single items. Each item is a task in the queue of its pool, with its own deadline, priority and caller.
+//! **A worker that becomes free takes what waits**, up to the limits, and runs the function once for all of them. There
+//! is no timer: a lone item in an idle pool runs at once, and batches grow by themselves as the load does.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -50,8 +49,9 @@
 //! could have shared a batch. Its queue should hold several batches. Everything else counts tasks: the queue, the
 //! results, and the tasks in flight.
 //!
-//! A handler that calls a batch must not be in a [`PoolLayer`](crate::PoolLayer) of the same pool: it has a permit of that
-//! pool, so its item runs at once, inside of this permit, and seldom shares a batch. Such a call is logged once.
+//! A handler that calls a batch should not be in a [`PoolLayer`](crate::PoolLayer) of the same pool. It has a permit of
+//! that pool, so its item starts at once inside that permit, together with the items that wait at this moment, and does
+//! not wait for those that come after. Such a call is logged once.
 //!
 //! # Errors, panics and cancellation
 //!

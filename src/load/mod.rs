@@ -18,7 +18,7 @@
 //!
 //! The load of a pool is the greater of
 //!
-//! - **permits**: *arrivals a second × mean time in flight ÷ concurrency limit*, and
+//! - **permits**: *arrivals a second × mean time of a permit for each task ÷ concurrency limit*, and
 //! - **CPU**: *arrivals a second × mean CPU time of a task ÷ cores*.
 //!
 //! Arrivals are all tasks that were submitted, rejected ones included. The means are those of the tasks that were

@@ -28,7 +28,7 @@ pub struct PoolLoad {
     pub name: Workload,
     /// The greater of [`permits`](Self::permits) and [`cpu`](Self::cpu): 1 means that as much arrives as the pool can do.
     pub ratio: f64,
-    /// Arrivals a second × mean time in flight ÷ concurrency limit.
+    /// Arrivals a second × mean time of a permit for each task ÷ concurrency limit.
     pub permits: f64,
     /// Arrivals a second × mean CPU time of a task ÷ cores.
     pub cpu: f64,

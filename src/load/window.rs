@@ -66,7 +66,7 @@ struct Entry {
 /// What a window shows. All numbers are finite, and none is negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Measured {
-    /// Arrivals a second × mean time in flight ÷ concurrency limit.
+    /// Arrivals a second × mean time of a permit for each task ÷ concurrency limit.
     pub permits: f64,
     /// Arrivals a second × mean CPU time of a task ÷ cores.
     pub cpu: f64,

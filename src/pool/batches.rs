@@ -12,7 +12,7 @@ pub struct BatchCounts {
     pub error: u64,
     /// Batches that panicked.
     pub panicked: u64,
-    /// Batches whose callers had all left.
+    /// Batches whose callers had all left, or that a shutdown cut off.
     pub cancelled: u64,
 }
 

@@ -78,8 +78,7 @@ impl CurrentTask {
     }
 
     /// Lets the task poll `future` after its answer, inside its permit or without one. `stalled` is set if the reader of
-    /// the body stalls. A task polls one such future, so
-    /// ask [`can_continue`](Self::can_continue) before.
+    /// the body stalls. A task polls one such future, so ask [`can_continue`](Self::can_continue) before.
     pub(crate) fn continue_with(&self, future: ContinuationFuture, keeps_permit: bool, stalled: StallSignal) {
         let head = self.0.head();
         head.continuation.set(future, keeps_permit, stalled);

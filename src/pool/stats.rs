@@ -22,12 +22,13 @@ pub struct PoolStats {
     pub max_workers: usize,
     /// Threads that are polling a task.
     pub active_threads: usize,
-    /// Tasks within the limit that have not ended; more than `active_threads` where tasks await something, or where
-    /// they compute and there are fewer cores.
+    /// Tasks that were admitted and have not ended; more than `active_threads` where tasks await something, or where they
+    /// compute and there are fewer cores.
     pub in_flight: usize,
-    /// Permits in use, which the limit bounds: fewer than `in_flight` where tasks run inside the permit of another.
+    /// Permits in use, which the limit bounds: fewer than `in_flight` where tasks run inside the permit of another, and
+    /// where workers poll bodies without `hold`.
     pub permits_in_use: usize,
-    /// Tasks that may be in flight at once.
+    /// Permits that may be in use at once.
     pub concurrency_limit: usize,
     /// Tasks that wait for a permit. More than `queue_capacity` only if an adaptive limit has just fallen: a task that
     /// was admitted to the queue is not rejected for that.

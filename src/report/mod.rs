@@ -35,7 +35,8 @@
 //! | HTTP | the header `endpoint-load-metrics` | `TEXT …`, or as the request's header `endpoint-load-metrics-format` asks: `text`, `json` or `bin` |
 //! | gRPC | the trailer `endpoint-load-metrics-bin` | binary |
 //!
-//! The numbers are at most 50 ms old. Envoy passes the header on to clients: remove it there if strangers must not see how
+//! A report is made anew for the first response after 50 ms. Responses that are sent while it is made carry the one before,
+//! which is older if the server was idle. Envoy passes the header on to clients: remove it there if strangers must not see how
 //! loaded the servers are (`response_headers_to_remove`).
 
 mod body;

@@ -1,10 +1,9 @@
 //! Selectors: they choose the pool of a request, its priority and its caller.
 //!
 //! [`PoolLayer`](crate::PoolLayer) makes the selectors of this module: one pool for every request ([`Fixed`]), the
-//! routes of the settings ([`ByRoute`]), a request's extension ([`ByExtension`]), a closure ([`ByFn`]), or the least loaded
-//! of several pools ([`LeastLoaded`]).
-//! [`PoolLayer::or`](crate::PoolLayer::or) combines two of them. Names of pools that are known when the layer is made
-//! are resolved then, and not for each request.
+//! routes of the settings ([`ByRoute`]), a request's extension ([`ByExtension`]), a closure ([`ByFn`]), or the less
+//! loaded of several pools ([`LeastLoaded`]). [`PoolLayer::or`](crate::PoolLayer::or) combines two of them. Names of
+//! pools that are known when the layer is made are resolved then, and not for each request.
 //!
 //! # Writing a selector
 //!

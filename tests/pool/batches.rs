@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio_test::{assert_pending, task::Spawn};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_offload::batch::{Batch, BatchError, BatchFuture, BatchSettings};
+use tower_offload::batch::{Batch, BatchError, BatchFuture, BatchLayer, BatchSettings};
 use tower_offload::config::Queue;
 use tower_offload::pool::TaskOptions;
 use tower_offload::{Deadline, PoolConfig, Pools, Priority, Reason, TaskError, checkpoint};
@@ -343,8 +343,8 @@ fn an_error_of_the_service_reaches_every_caller_of_the_batch() {
 fn a_layer_for_items_that_cannot_be_cloned_can_be_cloned() {
     struct Item(u32);
     let pools = one_worker();
-    let layer = Batch::<Item, u32, Infallible>::builder(&pools, "batch").max_items(2).layer().unwrap().clone();
-    let batch = layer.layer(service_fn(|items: Vec<Item>| async move {
+    let layer: BatchLayer<Item> = Batch::builder(&pools, "batch").max_items(2).layer().unwrap();
+    let batch = layer.clone().layer(service_fn(|items: Vec<Item>| async move {
         Ok::<_, Infallible>(items.into_iter().map(|item| Ok::<_, Infallible>(item.0)).collect::<Vec<_>>())
     }));
     assert_eq!(tokio_test::block_on(batch.oneshot(Item(7))).unwrap(), 7);
