@@ -60,8 +60,8 @@
 //! | `metrics` | yes | the pools' metrics, through the `metrics` facade |
 //! | `dashboard` | | `Dashboard`, a live page |
 //! | `prometheus` | | `MetricsService`, over `metrics-exporter-prometheus` |
-//! | `axum` | | [`Rejection`] and [`TaskError`] as axum responses |
-//! | `tonic` | | [`Rejection`] and [`TaskError`] as `tonic::Status` |
+//! | `axum` | | [`Rejection`], [`TaskError`], and the errors of slots and batches as axum responses |
+//! | `tonic` | | the same errors as `tonic::Status` |
 //! | `server` | | `server::serve`, over hyper |
 //! | `orca` | | `report::LoadReport`: the load, for balancers |
 //!

@@ -267,7 +267,7 @@ impl<T> Admission<T> {
         true
     }
 
-    /// Releases the permit of a task that goes on without one: its answer was given, and it polls the body of its
+    /// Releases the permit of a task that continues without it: its answer was given, and it polls the body of its
     /// response. Whether it had a permit.
     pub fn release_permit(&mut self, now: Timestamp, key: Key, ran: Option<Duration>) -> bool {
         self.pass(now);

@@ -1,4 +1,4 @@
-//! Fairness between the callers of one level: shuffle-sharded virtual queues, served by what each has had.
+//! Fairness between the callers of one level: shuffle-sharded virtual queues, of which the least served is next.
 //!
 //! A caller is dealt a hand of [`HAND`] of the [`QUEUES`] queues by its hash, and each of its tasks waits in the
 //! shortest of them, those in flight counted. The queue that has been served least is next. The numbers and the method

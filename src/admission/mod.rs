@@ -1,4 +1,4 @@
-//! The rules of a pool: who runs now, who waits, who is refused, and when waiting ends.
+//! The rules of a pool: which task runs now, which waits, which is rejected, and when waiting ends.
 //!
 //! Nothing here knows a clock, a lock, a thread, HTTP or Tokio. Time comes in as an argument, so that the same code is
 //! driven by a pool under its lock and by a simulator (`tests/sim`) through millions of events.
@@ -44,8 +44,8 @@
 //! A full queue rejects in constant time, before anything is done for the task. No task is shed while a permit is free
 //! for it. A pool that was idle for ten minutes forgets what it learned.
 //!
-//! Each task costs its payload and 48 bytes. No call costs more when more tasks wait, except to sort a deadline
-//! among the others, a permit's number in its heap, and a call that ends many tasks.
+//! Each task costs its payload and 48 bytes. No call costs more when more tasks wait, except to sort a deadline among the
+//! others, and a call that ends many tasks.
 
 mod batch;
 mod codel;

@@ -1,12 +1,12 @@
 //! The waiting tasks by level, each level in order of arrival, and whose turn it is.
 //!
 //! The highest level that waits is next. A lower level that waits earns [`SHARE`] of the time that tasks of the levels
-//! above it run, and has its turn when it has earned the execution time of one of its tasks. So what is low is slow and
-//! not starved, and a flood of it costs those above no more than that share of the workers' time, however long its
-//! tasks run: a share that is counted in starts would be most of the time where they run for a hundred times as long.
-//! This is the deficit counter of Shreedhar and Varghese ("Efficient Fair Queuing Using Deficit Round Robin", SIGCOMM 1995).
-//! (Apollo's router ages by moving a task up a level for each one taken, which gives a flood of low ones half of the
-//! pool.) What is low also has every permit that nothing higher waits for.
+//! above it run, and has its turn when it has earned the execution time of one of its tasks. So a low level is slow but
+//! not starved, and a flood of its tasks costs the levels above no more than that share of the workers' time, however
+//! long these tasks run. (A share of the starts would be most of the time if they ran for a hundred times as long.) This
+//! is the deficit counter of Shreedhar and Varghese ("Efficient Fair Queuing Using Deficit Round Robin", SIGCOMM 1995).
+//! Apollo's router instead moves a task up a level for each task that is taken, which gives a flood of low tasks half of
+//! the pool. A low level also gets every permit that no higher level waits for.
 
 use super::fair_queue::{FairQueue, QUEUES};
 use super::mean::Mean;

@@ -52,7 +52,7 @@ pub(super) struct Slot<T> {
     links: [Links; 2],
     generation: u32,
     pub(super) state: State,
-    /// Whether it has a permit of its own. A queued task has none, nor one that runs inside the permit of another.
+    /// Whether it has its own permit. A queued task has none, and neither has a task that runs inside the permit of another.
     pub(super) has_permit: bool,
     pub(super) level: u8,
     /// Its virtual queue, if the level has any.

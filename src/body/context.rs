@@ -1,4 +1,4 @@
-//! Where a response becomes one of the layer: on the worker that ran its handler, before the caller gets it.
+//! Converts the response of a handler on the worker that ran it, and decides how its body is polled.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -22,8 +22,8 @@ use super::response::ResponseBody;
 use crate::config::{BodyPolicy, RunBody};
 use crate::pool::CurrentTask;
 
-/// What [`OnReject::pass`](crate::reject::OnReject::pass) needs to treat the body of a response by the policy of its
-/// pool and layer.
+/// The argument of [`OnReject::pass`](crate::reject::OnReject::pass), which applies the policy of the pool and the layer
+/// to the body of a response.
 #[derive(Debug)]
 pub struct ResponseContext {
     /// Whether a task of the pool ran the handler.
@@ -62,7 +62,7 @@ impl ResponseContext {
         let announced = announced(&parts.headers).or(size.exact());
         let remaining = Remaining::new(&size, announced);
         let farewell = Farewell::new(&policy.on_drain, &task, announced, &parts.headers);
-        // A writer is polled on the connection, and holds the permit by itself.
+        // The body of a writer is polled on the connection, and the writer itself holds the permit.
         let by_writer = !task.can_continue();
         let body = if policy.run == RunBody::Pool && !by_writer {
             in_pool(body, remaining, &task, policy, farewell)

@@ -8,12 +8,12 @@ use http_body::{Frame, SizeHint};
 pub(super) struct Remaining {
     lower: u64,
     upper: Option<u64>,
-    /// The rest of the length that the client was told.
+    /// The rest of the length in the response's head.
     announced: Option<u64>,
 }
 
 impl Remaining {
-    /// `announced` is the length that the client is told: that of the header, or else that of the body.
+    /// `announced` is the length that the client learns: that of the header, or else that of the body.
     pub(super) fn new(size: &SizeHint, announced: Option<u64>) -> Self {
         Self { lower: size.lower(), upper: size.upper(), announced }
     }

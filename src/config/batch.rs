@@ -14,7 +14,7 @@ pub struct BatchSettings {
 }
 
 impl BatchSettings {
-    /// No limits of its own.
+    /// Settings that leave every limit to the code.
     #[must_use]
     pub const fn new() -> Self {
         Self { max_items: None, max_weight: None }

@@ -55,7 +55,7 @@ pub enum RunBody {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDrain {
-    /// The body goes on, and the shutdown waits for it. In YAML: `finish`.
+    /// The body continues, and the shutdown waits for it. In YAML: `finish`.
     #[default]
     Finish,
     /// The body ends in good order after the frame that was taken last. In YAML: `end`.
@@ -85,7 +85,7 @@ impl BodyPolicy {
         Self { run: RunBody::Pool, ..Self::DEFAULT }
     }
 
-    /// Holds the permit until the client has taken the last frame of the body, or is gone.
+    /// Holds the permit until the client has taken the last frame of the body, or has left.
     #[must_use]
     pub const fn hold(mut self) -> Self {
         self.hold = true;

@@ -39,7 +39,8 @@ pub enum Workers {
 pub struct PoolConfig {
     /// The most threads that the pool starts.
     pub workers: Workers,
-    /// How many tasks may be in flight at once; by default as many as there are workers.
+    /// The concurrency limit: how many permits may be in use at once; by default as many as there are workers. Each task
+    /// in flight has one, except for the items of a batch, which share one.
     pub concurrency: Concurrency,
     /// How many tasks may be queued; 1000 by default. With 0, a task that no permit is free for is rejected at once.
     pub queue_capacity: usize,
@@ -67,7 +68,7 @@ pub struct PoolConfig {
     /// How the bodies of responses are treated; by default they are polled on the connection, and hold no permit.
     pub body: BodyPolicy,
     /// How many streams may be open: responses whose body has not ended yet. Beyond that, requests are rejected before
-    /// their handler begins. 0, the default, sets no limit.
+    /// their handler begins. A handler that runs already may still open one. 0, the default, sets no limit.
     pub max_streams: usize,
     /// The limits of the pool's batches.
     pub batch: BatchSettings,
@@ -176,14 +177,14 @@ impl PoolConfig {
         }
     }
 
-    /// Sets how many tasks may be in flight at once.
+    /// Sets the concurrency limit: how many permits may be in use at once.
     #[must_use]
     pub const fn concurrency(mut self, limit: usize) -> Self {
         self.concurrency = Concurrency::Fixed(limit);
         self
     }
 
-    /// Lets the pool adapt the number of tasks in flight to their run times, within these bounds.
+    /// Lets the pool adapt the concurrency limit to the run times of its tasks, within these bounds.
     #[must_use]
     pub const fn adaptive_concurrency(mut self, bounds: RangeInclusive<usize>) -> Self {
         self.concurrency = Concurrency::Adaptive { min: *bounds.start(), max: *bounds.end() };

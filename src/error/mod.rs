@@ -5,7 +5,9 @@
 //! | [`Rejection`] | every part of the crate; it has the pool, the [`Reason`], and whether the task had started |
 //! | [`TaskError`] | closures and futures in a pool |
 //! | [`OffloadError`] | services behind [`PoolLayer::errors`](crate::PoolLayer::errors) |
-//! | [`SlotError`], [`MakeError`] | [`slots`](crate::slots): closures that use a slot's value, and why there is none |
+//! | [`SlotError`], [`MakeError`] | [`Slots`](crate::slots::Slots): closures that use a value, and why there is none |
+//! | [`ModelError`] | [`Models`](crate::slots::Models): closures that use a model, and why there is none |
+//! | [`BatchError`](crate::batch::BatchError) | items of a [`Batch`](crate::batch::Batch) |
 //! | [`UnknownPool`] | everything that takes the name of a pool |
 //!
 //! [`Display`](std::fmt::Display) shows a sentence for people, [`Debug`](std::fmt::Debug) shows every field. A `main`

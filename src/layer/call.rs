@@ -19,7 +19,7 @@ use crate::reject::{OnReject, Protocol};
 /// It is boxed from the start, so that moving it into a pool does not copy the request, and the response future stays
 /// small.
 ///
-/// `Q` is the request that the service gets, and `Req` the one that the layer got.
+/// `Q` is the type of the request that the service gets, and `Req` that of the request that the layer got.
 pub(super) type BoxedCall<S, Q, Req, R, P> = Boxed<Call<S, Q, Req, R, P>>;
 
 #[pin_project]

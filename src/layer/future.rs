@@ -53,7 +53,7 @@ where
     S: Service<B::Request>,
     R: OnReject<Req, S::Response, S::Error>,
 {
-    /// The pool is chosen, and the body of the request is to be read.
+    /// The pool is chosen, and the body of the request must be read.
     Reading { pool: Pool, reading: Reading<S, B::Reading, R::Hint>, expects_body: bool, task: Task },
     /// The pool is chosen, and the request is not submitted yet. Submitting takes the call.
     Chosen { pool: Pool, call: Option<BoxedCall<S, B::Request, Req, R, P>>, task: Task },
@@ -80,7 +80,7 @@ pub(super) struct Task {
     pub(super) function: Option<String>,
 }
 
-/// A request whose body is to be read, and the service that was made ready for it.
+/// A request whose body must be read, and the service that was made ready for it.
 pub(super) struct Reading<S, F, H> {
     /// Taken when the body was read.
     pub(super) service: Option<S>,

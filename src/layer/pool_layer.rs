@@ -92,8 +92,8 @@ use crate::workload::{Marker, PoolName};
 ///
 /// A handler's extractors run in the pool too. An extractor that reads the body (`String`, `Json`, `Bytes`) waits there
 /// for the client and keeps its permit: as many clients as the limit allows, each of which sends half a body, stop the
-/// pool. [`read_body`](Self::read_body) reads the body before the request takes a place in the pool. The response body
-/// holds no permit unless it is told to, so clients that read slowly do not matter.
+/// pool. [`read_body`](Self::read_body) reads the body before the request takes a place in the pool. A response body holds
+/// no permit unless its [policy](Self::body) says so, so clients that read slowly do not matter.
 ///
 /// # Without a pool
 ///
@@ -226,7 +226,7 @@ impl PoolLayer<ByRoute> {
     }
 }
 
-/// Which routes should be offloaded.
+/// Finds the routes that should be offloaded.
 impl PoolLayer<()> {
     /// A layer that offloads nothing, and finds the handlers that should be: those that hold a thread of the runtime for
     /// more than a millisecond in one poll.

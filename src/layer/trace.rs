@@ -1,4 +1,4 @@
-//! What a request tells about its way: the times of `Server-Timing`, and the spans `pool.queue` and `pool.run`.
+//! Measures a request: the times of `Server-Timing`, and the spans `pool.queue` and `pool.run`.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tracing::span::Entered;
 use super::options::Options;
 use crate::workload::Workload;
 
-/// The part of a call that is there only if the layer is told to measure it.
+/// The part of a call that exists only with `server_timing` or `spans`.
 #[derive(Debug)]
 pub(super) struct Trace {
     submitted: Instant,

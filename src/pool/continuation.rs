@@ -1,4 +1,4 @@
-//! What a task still does after its answer: it polls the body of its response, writes it, or holds its permit.
+//! The work of a task after its answer: it polls the body of its response, writes it, or holds its permit.
 
 use std::fmt;
 use std::future::Future;
@@ -14,7 +14,7 @@ use crate::sync::{AtomicU32, lock_std as lock};
 /// The work of a task after its answer. Its result is a part of the task's: the worse of the two counts.
 pub(crate) type ContinuationFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// What keeps a task in flight after its answer. Most tasks have nothing that does, and need no memory for it.
+/// Keeps a task in flight after its answer. Most tasks need nothing of it, and no memory for it.
 #[derive(Default)]
 pub(super) struct Continuation(OnceLock<Box<State>>);
 

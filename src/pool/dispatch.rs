@@ -192,7 +192,7 @@ impl<T> Dispatch<T> {
         state.effects(now, Vec::new(), None)
     }
 
-    /// Releases the permit of a task that goes on without one.
+    /// Releases the permit of a task that continues without it.
     pub(crate) fn release_permit(&self, now: Timestamp, key: Key, ran: Option<Duration>) -> Effects<T> {
         let mut state = self.lock();
         state.admission.release_permit(now, key, ran);
@@ -427,7 +427,7 @@ impl<T> Dispatch<T> {
         Backlog { tasks, limit: state.admission.limit(), run: run.unwrap_or_default() }
     }
 
-    /// What was asked of the pool so far, the time of all polls, and the workers' threads.
+    /// The demand so far, the time of all polls, and the workers' threads.
     pub(crate) fn demand(&self, now: Timestamp) -> (Demand, Duration, Vec<ThreadId>) {
         let state = self.lock();
         (state.admission.demand(now), state.workers.poll_time(now), state.workers.threads())

@@ -171,8 +171,8 @@ impl Membership {
         lock(&self.group.loads).insert(self.id, load);
     }
 
-    /// Passes the number of runnable workers to the budget. The result is the number of those of all pools for each
-    /// core.
+    /// Passes the number of runnable workers to the budget. The result is the number of runnable workers of all pools for
+    /// each core.
     pub(super) fn sampled(&self, runnable: usize) -> usize {
         lock(&self.group.budget).sampled(self.id, runnable)
     }

@@ -1,4 +1,4 @@
-//! What a task needs to share its permit with others in a batch.
+//! The state of a task that can share a permit with others in a batch.
 
 use std::any::Any;
 use std::fmt;

@@ -51,7 +51,7 @@ struct Work<F> {
     context: Option<TaskContext>,
     /// The time of the first poll.
     began: Option<Timestamp>,
-    /// The outcome so far, once the answer was given although the task goes on.
+    /// The outcome so far, once the answer was given although the task continues.
     answered: Option<Outcome>,
 }
 

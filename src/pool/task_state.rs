@@ -24,7 +24,7 @@ const CALLER_LEFT: u32 = 1 << 4;
 const LATE: u32 = 1 << 5;
 /// A worker of its pool waits for it, and polls it in place.
 const AWAITED_ON_WORKER: u32 = 1 << 6;
-/// It goes on after its answer.
+/// It continues after its answer.
 const CONTINUES: u32 = 1 << 7;
 /// Its answer can be read, although it has not ended.
 const ANSWERED: u32 = 1 << 8;
@@ -47,7 +47,7 @@ pub(super) struct Begun {
     pub(super) too_late: bool,
 }
 
-/// What the thread that wakes a task must do next.
+/// The next step of the thread that wakes a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wakeup {
     /// Nothing: the task will be polled anyway, or it has ended.
@@ -123,7 +123,7 @@ impl TaskState {
         self.0.fetch_or(AWAITED_ON_WORKER, AcqRel);
     }
 
-    /// Notes that the task goes on after its answer. Called by the thread that polls it.
+    /// Notes that the task continues after its answer. Called by the thread that polls it.
     pub(super) fn will_continue(&self) {
         self.0.fetch_or(CONTINUES, AcqRel);
     }
@@ -132,7 +132,7 @@ impl TaskState {
         self.0.load(Relaxed) & CONTINUES != 0
     }
 
-    /// Marks the answer as readable, although the task goes on.
+    /// Marks the answer as readable, although the task continues.
     pub(super) fn answered(&self) {
         self.0.fetch_or(ANSWERED, AcqRel);
     }

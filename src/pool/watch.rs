@@ -1,4 +1,4 @@
-//! What a dashboard reads of a pool beside its numbers: waits by length, and what its workers' threads do.
+//! What a dashboard reads of a pool in addition to its numbers: waits by length, and what its workers' threads do.
 
 use super::submit::Pool;
 use super::thread_state::{self, ThreadId};

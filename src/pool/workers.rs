@@ -232,8 +232,7 @@ impl Workers {
         }
     }
 
-    /// Whether the active limit allows a worker for another task beside those that are polled and those that are
-    /// `ready`.
+    /// Whether the active limit allows a worker for one more task than those that are polled and those that are `ready`.
     pub(super) fn has_worker_for_another(&self, ready: usize) -> bool {
         self.active + ready < self.limit.current()
     }

@@ -20,7 +20,7 @@ const CERTAIN: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SlowRoute {
-    /// The method and the route, as the layer was told to name it.
+    /// The method and the route, as the layer names it.
     pub route: String,
     /// Polls that took longer than a millisecond.
     pub long_polls: u64,

@@ -84,7 +84,7 @@ fn has_unread_body<B>(request: &Request<B>) -> bool {
     (has_length || headers.contains_key(TRANSFER_ENCODING)) && request.extensions().get::<BodyRead>().is_none()
 }
 
-/// What the client of a refused request is told.
+/// The contents of the response to a rejected request.
 struct Refusal<'a> {
     /// `None` if no pool was chosen for the request.
     pool: Option<&'a Workload>,

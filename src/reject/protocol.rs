@@ -62,7 +62,7 @@ pub trait Protocol<Req, Res, Err>: Clone + Send + Sync + 'static {
         crate::pool::short_type_name::<Req>()
     }
 
-    /// Adds to the response how long its request was queued and how long it ran, if the layer was told to with
+    /// Adds to the response how long its request was queued and how long it ran. Called if the layer has
     /// [`PoolLayer::server_timing`](crate::PoolLayer::server_timing). By default it adds nothing.
     fn timed(response: &mut Res, queued: Duration, ran: Duration) {
         let _ = (response, queued, ran);

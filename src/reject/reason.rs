@@ -32,7 +32,7 @@ pub(super) const fn answer_to(reason: Reason) -> (StatusCode, GrpcCode) {
 
 impl Rejection {
     /// The HTTP status of this rejection: 503 if trying again helps, 504 if a deadline passed, 400 for a header or a
-    /// body that cannot be read, 413 for a body that is too large, 408 for one that came too slowly, and 500 otherwise.
+    /// body that cannot be read, 413 for a body that is too large, 408 for a body that came too slowly, and 500 otherwise.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         answer_to(self.reason()).0

@@ -1,6 +1,6 @@
-//! Tasks in flight without a permit of their own: they run inside the permit of another task.
+//! Tasks in flight without their own permit: they run inside the permit of another task.
 //!
-//! A *nested* task is awaited by a task of its pool on the worker that polls both. The tasks of a *batch* join the one
+//! A *nested* task is awaited by a task of its pool on the worker that polls both. The tasks of a *batch* join the task
 //! that a worker took, in the order in which they would start: of the highest level first, and in a level as callers are
 //! served. A batch counts as one towards the limit, and its tasks share its time.
 

@@ -33,7 +33,7 @@ impl Pace {
 }
 
 impl Rate {
-    /// For how long a client may have been sending if so many bytes have arrived; `None` for ever.
+    /// The longest time in which a client may send this number of bytes; `None` if there is no limit.
     pub(super) fn span(&self, received: u64) -> Option<Duration> {
         let nanos = (u128::from(received) * 1_000_000_000).checked_div(self.bytes_per_second.into())?;
         self.grace.checked_add(Duration::from_nanos(u64::try_from(nanos).ok()?))

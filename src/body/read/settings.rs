@@ -8,7 +8,7 @@ use crate::budget::Budget;
 /// Reads the bodies of requests before the requests are handled; see [request bodies](crate::docs::bodies#request-bodies).
 ///
 /// With [`PoolLayer::read_body`](crate::PoolLayer::read_body), a body is read before its request takes a place in the
-/// pool. The same settings are a Tower layer of their own:
+/// pool. The same settings are also a Tower layer:
 ///
 /// ```
 /// use std::time::Duration;

@@ -26,7 +26,7 @@ use crate::timer::{Sleep, sleep_until};
 /// A wait begins when the handler polls the body and finds nothing, and ends when the client's next bytes arrive. The
 /// time that the handler takes before it polls again does not count.
 ///
-/// It is a Tower layer of its own. Put it around the `PoolLayer` of such routes, in place of
+/// It is a Tower layer. Put it around the `PoolLayer` of such routes, in place of
 /// [`read_body`](crate::PoolLayer::read_body):
 ///
 /// ```

@@ -1,4 +1,4 @@
-//! A task that goes on after its answer: it polls its continuation, such as the body of a response.
+//! A task that continues after its answer: it polls its continuation, such as the body of a response.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
@@ -22,13 +22,13 @@ where
     F: TaskFuture,
     F::Output: Send + 'static,
 {
-    /// Gives the answer of a task that goes on, and polls its continuation for the first time.
+    /// Gives the answer of a task that continues, and polls its continuation for the first time.
     pub(super) fn answer_early(
         self: &Arc<Self>,
         mut work: MutexGuard<'_, Work<F>>,
         answer: Result<F::Output, TaskError>,
     ) -> Polled {
-        // Its content was dropped, and the task may go on for long.
+        // Its content was dropped, and the task may continue for long.
         work.future = None;
         self.put(answer);
         drop(work);
