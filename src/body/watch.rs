@@ -13,7 +13,7 @@ pub(super) struct Watch {
     set: bool,
 }
 
-/// What the timer finds when it looks.
+/// The result of a look of the timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
     /// The reader is not late. The time is that of the next look, if one is needed.
@@ -54,7 +54,7 @@ impl Watch {
     }
 }
 
-/// What a [`Watch`] is a part of.
+/// The owner of a [`Watch`].
 pub(super) trait Watched: Send + Sync + 'static {
     /// The timer of the next look. Dropping it cancels the look.
     fn timer(&self) -> &Earliest;

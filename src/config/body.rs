@@ -25,7 +25,7 @@ use super::rules;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BodyPolicy {
-    /// Where bodies are polled; on the connection by default.
+    /// The threads that poll bodies: those of the connection by default.
     pub run: RunBody,
     /// Whether the permit is held until the client has taken the last frame; not by default.
     pub hold: bool,
@@ -34,11 +34,11 @@ pub struct BodyPolicy {
     /// How long a client may take nothing of a body that waits for it; 30 s by default. Then the body ends with an
     /// error, and its permit is released.
     pub stall_timeout: Duration,
-    /// What becomes of an open body when the pools drain.
+    /// The end of a body that is open when the pools drain; by default it finishes.
     pub on_drain: OnDrain,
 }
 
-/// Where the bodies of responses are polled.
+/// The threads that poll the bodies of responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunBody {
@@ -49,7 +49,7 @@ pub enum RunBody {
     Pool,
 }
 
-/// What becomes of an open body when a drain is announced.
+/// The end of a body that is open when a drain is announced.
 ///
 /// Only a body of unknown length can be ended early. A body with a `Content-Length` is always finished.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl BodyPolicy {
         self
     }
 
-    /// Sets what becomes of an open body when the pools drain.
+    /// Sets how a body ends that is open when the pools drain.
     #[must_use]
     pub fn on_drain(mut self, action: OnDrain) -> Self {
         self.on_drain = action;

@@ -34,7 +34,7 @@ pub struct Trust {
     pub malformed: Malformed,
 }
 
-/// What happens to a request with a trusted header that cannot be read or appears twice.
+/// The treatment of a request with a trusted header that cannot be read or appears twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Malformed {

@@ -29,7 +29,8 @@ pub enum ModelError {
         /// The budget.
         budget: u64,
     },
-    /// The key cannot name a model.
+    /// The key cannot name a model: it is empty, is longer than 256 bytes, has control characters, or is a path that may
+    /// lead out of a folder. On Windows, `:` and the names of devices are such paths too.
     BadKey {
         /// The key.
         key: String,

@@ -25,7 +25,7 @@ struct Pool {
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Arrival,
-    /// The task gives up its core, and goes on waiting.
+    /// The task gives up its core, and continues to wait.
     Computed(Key),
     End(Key),
 }

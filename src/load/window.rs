@@ -32,7 +32,7 @@ pub struct Sums {
     pub cpu_time: Duration,
 }
 
-/// What a pool could use in full when it was read.
+/// The capacity of a pool when it was read.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
     /// Its concurrency limit.
@@ -45,12 +45,12 @@ pub struct Capacity {
 #[derive(Debug)]
 pub struct Window {
     last: Sums,
-    /// The oldest first. The first is the last one that is at least as old as the window, if there is one.
+    /// The oldest first. The first is the newest of those that are at least as old as the window, if there are any.
     recent: VecDeque<Entry>,
     older: VecDeque<Entry>,
 }
 
-/// Sums since the pool was made. All of them only grow.
+/// Sums since the pool was made. Only `started` may fall: a queued task counts as started while a permit is free for it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     at: Timestamp,
@@ -63,7 +63,7 @@ struct Entry {
     cpu: f64,
 }
 
-/// What a window shows. All numbers are finite, and none is negative.
+/// The numbers that a window shows. All of them are finite, and none is negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Measured {
     /// Arrivals a second × mean time of a permit for each task ÷ concurrency limit.

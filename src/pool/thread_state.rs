@@ -1,4 +1,4 @@
-//! What the kernel says about a thread: whether it is runnable or blocked, and its CPU time.
+//! The state of a thread as the kernel shows it: runnable or blocked, and its CPU time.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) fn runs(thread: ThreadId) -> bool {
     std::fs::read(format!("/proc/self/task/{thread}/stat")).is_ok_and(|stat| state_in(&stat) == Some(b'R'))
 }
 
-/// What a thread of this process does, in words; `None` if the kernel does not show it.
+/// The state of a thread of this process in words; `None` if the kernel does not show it.
 #[cfg(feature = "dashboard")]
 pub(super) fn doing(thread: ThreadId) -> Option<&'static str> {
     let read = |file: &str| std::fs::read(format!("/proc/self/task/{thread}/{file}")).ok();

@@ -1,4 +1,4 @@
-//! What a dashboard reads of a pool in addition to its numbers: waits by length, and what its workers' threads do.
+//! The readings of a dashboard in addition to a pool's numbers: waits by length, and the states of its workers' threads.
 
 use super::submit::Pool;
 use super::thread_state::{self, ThreadId};
@@ -17,7 +17,7 @@ impl Pool {
     }
 }
 
-/// What a thread of this process does, in words; `None` if the kernel does not show it.
+/// The state of a thread of this process in words; `None` if the kernel does not show it.
 pub(crate) fn doing(thread: ThreadId) -> Option<&'static str> {
     thread_state::doing(thread)
 }

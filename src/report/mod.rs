@@ -1,8 +1,8 @@
 //! Load reports: every response tells the balancer how loaded its server is.
 //!
 //! The format is that of ORCA (Open Request Cost Aggregation), which Envoy, gRPC's clients and the load balancers of
-//! Google Cloud read. A balancer that knows the load of each server gives more requests to those that can do more, and none
-//! to one that rejects them: its responses are the fastest of all.
+//! Google Cloud read. A balancer that knows the load of each server gives more requests to a server that can do more. One
+//! that does not know it prefers a server that rejects requests, because rejections are the fastest responses.
 //!
 //! ```
 //! use axum::{Router, routing::post};
@@ -35,9 +35,9 @@
 //! | HTTP | the header `endpoint-load-metrics` | `TEXT …`, or as the request's header `endpoint-load-metrics-format` asks: `text`, `json` or `bin` |
 //! | gRPC | the trailer `endpoint-load-metrics-bin` | binary |
 //!
-//! A report is made anew for the first response after 50 ms. Responses that are sent while it is made carry the one before,
-//! which is older if the server was idle. Envoy passes the header on to clients: remove it there if strangers must not see how
-//! loaded the servers are (`response_headers_to_remove`).
+//! A report is at most 50 ms old. Only the responses that are sent while a new one is made carry the report before it,
+//! which is older if the server was idle. Envoy passes the header on to clients: remove it there if strangers must not
+//! see how loaded the servers are (`response_headers_to_remove`).
 
 mod body;
 mod clock;

@@ -154,7 +154,7 @@ impl Activity {
     /// hyper took the response to its last byte, or the request was cancelled.
     pub(super) fn request_ended(&self) {
         // First the time, then the count: a reader that sees no request in flight also sees since when. While a client of
-        // HTTP/2 does not read, hyper may end all of its requests, and the clock goes on.
+        // HTTP/2 does not read, hyper may end all of its requests, and the clock keeps running.
         if !self.is_blocked_http2() {
             self.restart_idle_clock();
         }

@@ -98,7 +98,7 @@ impl<T> Admission<T> {
         }
     }
 
-    /// What was asked of the permits, and how they were used, until `now`.
+    /// The demand for permits, and the time for which they were used, until `now`.
     #[must_use]
     pub fn demand(&self, now: Timestamp) -> Demand {
         let used = self.permits + self.takeable();
@@ -127,7 +127,7 @@ impl<T> Admission<T> {
         self.slab.find(key, State::InFlight).is_some()
     }
 
-    /// Whether the task is in flight with a permit of its own.
+    /// Whether the task is in flight with its own permit.
     #[must_use]
     pub fn has_permit(&self, key: Key) -> bool {
         self.slab.find(key, State::InFlight).is_some_and(|index| self.slab.at(index).has_permit)

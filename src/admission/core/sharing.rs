@@ -84,7 +84,7 @@ impl<T> Admission<T> {
         task
     }
 
-    /// Ends a task that had no permit of its own.
+    /// Ends a task that had no permit.
     pub(super) fn finish_shared(&mut self, now: Timestamp, index: u32, finish: Finish) {
         let ran = finish.batch.and(finish.ran).map(super::super::timestamp::nanos);
         self.leave_level(now, index, finish, ran);

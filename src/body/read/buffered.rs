@@ -33,7 +33,7 @@ enum State<B> {
     },
 }
 
-/// What was read of a body, and what follows it.
+/// The part of a body that was read, and the rest.
 pub(super) struct Read<B> {
     pub(super) chunks: Chunks,
     pub(super) trailers: Option<HeaderMap>,

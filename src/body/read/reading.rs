@@ -162,7 +162,7 @@ where
         self.message.as_ref().is_some_and(FirstMessage::is_complete)
     }
 
-    /// What was read of the body; and the body itself, unless it has ended.
+    /// The bytes that were read, and the rest of the body, unless it has ended.
     fn finish(&mut self, ended: bool) -> Buffered<B> {
         self.chunks.seal();
         self.reservation.shrink_to(self.cost());
