@@ -338,9 +338,7 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     /// Asks `other` for the pool of each request that this layer would run inline.
     ///
     /// Each layer keeps its own priorities, callers and options for the requests that it chooses a pool for. The
-    /// response to rejections, the protocol, and whether bodies are read are those of this layer. If this layer keeps the
-    /// type of responses ([`errors`](Self::errors), [`any_request`](Self::any_request), [`same_body`](Self::same_body)), a
-    /// [`body`](Self::body) of the other has no effect.
+    /// response to rejections, the protocol, and whether bodies are read are those of this layer.
     ///
     /// ```
     /// use tower_offload::{Io, PoolLayer, Pools};
@@ -349,13 +347,23 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     /// let layer = PoolLayer::by_extension(&pools).or(PoolLayer::by_route(&pools)).or(PoolLayer::<Io>::new(&pools));
     /// # let _ = layer;
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the responses of this layer keep their type ([`errors`](Self::errors), [`any_request`](Self::any_request),
+    /// [`same_body`](Self::same_body)) and `other` has a policy for [bodies](Self::body), at the line of the caller.
     #[must_use]
+    #[track_caller]
     pub fn or<V, S, Q, C>(self, other: PoolLayer<V, S, Q, C>) -> PoolLayer<Or<W, V>, R, P, B> {
-        let second = Branch { selector: other.selector, options: other.options };
         let options = self.options.clone();
-        let keeps_responses = options.keeps_responses;
+        let kept = Options {
+            keeps_responses: options.keeps_responses,
+            policy_in_branch: options.has_policy() || other.options.has_policy(),
+            ..Options::NONE
+        };
+        let second = Branch { selector: other.selector, options: other.options };
         let layer = self.select_with(|selector| Or::new(Branch { selector, options }, second));
-        PoolLayer { options: Options { keeps_responses, ..Options::NONE }, ..layer }
+        PoolLayer { options: kept, ..layer }.checked()
     }
 
     /// Gives each request that a pool is chosen for the priority that `function` returns.
@@ -545,7 +553,7 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     #[track_caller]
     fn checked(self) -> Self {
         assert!(
-            !self.options.keeps_responses || self.options.body.is_none(),
+            !self.options.keeps_responses || !self.options.has_policy(),
             "`body` has no effect on a layer with `errors`, `any_request` or `same_body`, because its responses keep their \
              type; leave out one of the two"
         );

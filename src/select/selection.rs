@@ -47,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) body: Option<Arc<BodyPolicy>>,
     /// Responses keep their type, so no policy for their bodies has an effect.
     pub(crate) keeps_responses: bool,
+    /// A layer that `or` has combined has a policy for bodies.
+    pub(crate) policy_in_branch: bool,
 }
 
 impl Options {
@@ -58,6 +60,7 @@ impl Options {
         spans: false,
         body: None,
         keeps_responses: false,
+        policy_in_branch: false,
     };
 }
 
@@ -106,6 +109,7 @@ impl Options {
             spans: self.spans || other.spans,
             body: self.body.or_else(|| other.body.clone()),
             keeps_responses: self.keeps_responses || other.keeps_responses,
+            policy_in_branch: self.policy_in_branch || other.policy_in_branch,
         }
     }
 }

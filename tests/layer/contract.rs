@@ -276,6 +276,11 @@ fn a_policy_for_bodies_that_can_have_no_effect_panics_when_the_layer_is_built() 
     assert!(panics(|layer| layer.body(BodyPolicy::in_pool()).same_body()));
     assert!(panics(|layer| layer.errors().body(BodyPolicy::in_pool())));
     assert!(panics(|layer| layer.same_body().or(PoolLayer::<Io>::new(&Pools::default())).body(BodyPolicy::in_pool())));
+    let with_policy = || PoolLayer::<Io>::new(&Pools::default()).body(BodyPolicy::in_pool());
+    assert!(panics(|layer| layer.errors().or(with_policy())));
+    assert!(panics(|layer| layer.or(with_policy()).errors()));
+    assert!(panics(|layer| with_policy().or(layer).same_body()));
+    assert!(!panics(|layer| layer.or(with_policy())));
     assert!(!panics(|layer| layer.body(BodyPolicy::in_pool())));
     assert!(!panics(|layer| layer.errors().reject_by(Responses).body(BodyPolicy::in_pool())));
 }
