@@ -35,11 +35,11 @@ impl<T> Version<T> {
     /// Makes a value and warms it up. This calls code of the application, whose panic becomes an error.
     pub(super) fn produce(&self, hooks: &Hooks<T>) -> Result<Box<Slot<T>>, MakeError> {
         let mut value = guarded(|| (self.make)())?;
-        if let Some(warm_up) = &hooks.warm_up {
-            if let Err(error) = guarded(|| warm_up(&mut value)) {
-                shielded(|| drop(value));
-                return Err(error);
-            }
+        if let Some(warm_up) = &hooks.warm_up
+            && let Err(error) = guarded(|| warm_up(&mut value))
+        {
+            shielded(|| drop(value));
+            return Err(error);
         }
         Ok(Box::new(Slot { value, generation: self.generation, expires: hooks.expiry() }))
     }

@@ -92,9 +92,8 @@ async fn an_error_that_uses_the_slots_when_it_is_shown_or_dropped_does_not_lock_
     let pools = pools("shown", PoolConfig::new(1));
     let (error, works) = (Uses::default(), Arc::<AtomicBool>::default());
     let (fails, asks) = (error.clone(), works.clone());
-    let slots = Slots::builder(&pools, "shown").make(move || {
-        if asks.load(Ordering::SeqCst) { Ok(7_u8) } else { Err(fails.clone()) }
-    });
+    let slots = Slots::builder(&pools, "shown")
+        .make(move || if asks.load(Ordering::SeqCst) { Ok(7_u8) } else { Err(fails.clone()) });
     let slots = Arc::new(slots.build_lazy().unwrap());
     assert!(error.0.set(Arc::downgrade(&slots)).is_ok());
     let inside = slots.clone();

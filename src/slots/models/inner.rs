@@ -117,9 +117,7 @@ impl<M: Send + Sync + 'static> Inner<M> {
                 };
                 Asked::Now(Err(self.error(key, failure)))
             }
-            Got::Full => {
-                Asked::Now(Err(self.rejection(Reason::QueueFull).into()))
-            }
+            Got::Full => Asked::Now(Err(self.rejection(Reason::QueueFull).into())),
             Got::Waits => {
                 self.start_loads();
                 Asked::Later(receiver)
