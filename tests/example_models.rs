@@ -575,46 +575,73 @@ async fn sessions_are_of_the_bytes_that_were_loaded_whatever_happens_to_the_file
     runs.abort();
 }
 
-/// A file that is written while it is read is no mixture of both.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_is_overwritten_again_and_again_is_loaded_whole_or_refused() {
+/// Lets a thread write two versions of a model again and again, while `load` loads them.
+async fn while_written<F>(write: impl Fn(&Path, &[u8]) + Send + 'static, load: impl FnOnce(Example) -> F) -> Example
+where
+    F: Future<Output = Example>,
+{
     let folder = folder();
+    // In these models, two parts that are far from each other give the class one half of its probability each.
     let versions = [1, 2].map(|class| onnx::padded(class, Does::Nothing, 1 << 20));
     assert_eq!(versions[0].len(), versions[1].len(), "the length does not tell");
     let path = folder.path("models/often.onnx");
     std::fs::write(&path, &versions[0]).unwrap();
-    let server = Example::start(&folder).await;
-    let client = server.client();
+    let example = Example::start(&folder).await;
     let done = Arc::<AtomicBool>::default();
-    let writer = {
+    let writes = {
         let done = done.clone();
         std::thread::spawn(move || {
-            let mut written = 0;
-            while !done.load(Ordering::SeqCst) {
-                written += 1;
-                let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-                file.write_all(&versions[written % 2]).unwrap();
+            for version in versions.iter().cycle().take_while(|_| !done.load(Ordering::SeqCst)) {
+                write(&path, version);
             }
-            written
         })
     };
-    let (mut loaded, mut refused) = (0, 0);
-    for _ in 0..40 {
-        let answer = load(&client, "often").await;
-        match answer.status {
-            StatusCode::OK | StatusCode::CREATED => {
-                loaded += 1;
-                let answer = classify(&client, "often", &inputs()).await.ok();
-                assert_eq!(answer["predictions"][0]["probability"], 1.0, "the halves are of two versions: {answer}");
-            }
-            _ => {
-                refused += 1;
-                assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{answer:?}");
-            }
-        }
-    }
+    let example = load(example).await;
     done.store(true, Ordering::SeqCst);
-    assert!(writer.join().unwrap() > 1 && refused > 0, "{loaded} loaded, {refused} refused");
-    assert!(load(&client, "often").await.status.is_success(), "nobody writes any more");
-    server.stop().await;
+    writes.join().unwrap();
+    assert!(self::load(&example.client(), "often").await.status.is_success(), "nobody writes any more");
+    example
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_replaced_again_and_again_is_always_loaded_whole() {
+    let replace = |path: &Path, version: &[u8]| {
+        std::fs::write(path.with_extension("new"), version).unwrap();
+        std::fs::rename(path.with_extension("new"), path).unwrap();
+    };
+    let server = while_written(replace, |example| async {
+        let client = example.client();
+        for _ in 0..40 {
+            let loaded = load(&client, "often").await;
+            assert!(loaded.status.is_success(), "{loaded:?}");
+            let answer = classify(&client, "often", &inputs()).await.ok();
+            assert_eq!(answer["predictions"][0]["probability"], 1.0, "the halves are of two versions: {answer}");
+        }
+        example
+    });
+    server.await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_seen_to_change_while_it_is_read_is_refused() {
+    let overwrite = |path: &Path, version: &[u8]| {
+        let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all(version).unwrap();
+    };
+    let server = while_written(overwrite, |example| async {
+        let client = example.client();
+        let refused = async {
+            loop {
+                let answer = load(&client, "often").await;
+                if !answer.status.is_success() {
+                    break answer;
+                }
+            }
+        };
+        let refused = tokio::time::timeout(PATIENCE, refused).await.expect("one load sees the file change");
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(refused.text().contains("it changed while it was read"), "{refused:?}");
+        example
+    });
+    server.await.stop().await;
 }

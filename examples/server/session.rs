@@ -127,13 +127,15 @@ impl ModelFile {
     }
 }
 
-/// Reads a file that nobody changes meanwhile, as far as its time tells. A pipe has no end, so it is not opened.
+/// Reads a file, and refuses it if its time or its length shows that it is written meanwhile. A write that takes long is
+/// not seen, so new files should be renamed. A pipe has no end, so it is not opened.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let unread = |error: io::Error| format!("it cannot be read: {error}");
-    let before = path.metadata().map_err(unread)?;
-    if !before.is_file() {
+    if !path.metadata().map_err(unread)?.is_file() {
         return Err("it is no regular file".to_owned());
     }
+    let file = File::open(path).map_err(unread)?;
+    let before = file.metadata().map_err(unread)?;
     if before.len() > MAX_FILE {
         return Err(format!("it has {} bytes, and {MAX_FILE} are the most", before.len()));
     }
@@ -142,7 +144,6 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         // A later write may still get the same time.
         std::thread::sleep(TIME_STEP);
     }
-    let file = File::open(path).map_err(unread)?;
     let mut bytes = Vec::new();
     (&file).take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unread)?;
     let after = file.metadata().map_err(unread)?;
