@@ -2,8 +2,8 @@
 //
 // FOLDER has node_modules with playwright-core and axe-core, and gets the screenshots. dashboard.sh runs this.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -18,6 +18,12 @@ const root = path.resolve(import.meta.dirname, '..');
 // === the server ===
 
 const home = mkdtempSync(path.join(tmpdir(), 'dashboard-'));
+const files = path.join(home, 'files');
+mkdirSync(files);
+writeFileSync(path.join(files, 'greeting'), 'hello');
+// Whoever opens it for reading waits for a writer.
+const pipe = path.join(files, 'pipe');
+execFileSync('mkfifo', [pipe]);
 writeFileSync(path.join(home, 'config.yaml'), `
 general: { verbose: true }
 performance:
@@ -32,7 +38,7 @@ performance:
     POST /v1/hash: cpu
     GET /files/{*path}: io
 app:
-  files_dir: ${root}/examples/server/files
+  files_dir: ${files}
   model: ${root}/examples/server/model/digits.onnx
 `);
 const server = spawn(program, ['--bind', '127.0.0.1:0'], { cwd: home, stdio: ['ignore', 'pipe', 'ignore'] });
@@ -158,6 +164,28 @@ Object.values(stats).forEach((pool, index) => {
   assert.equal(shown[index].replaceAll(',', ''), results.map(([result, count]) => `${count} ${result}`).join(' · '));
 });
 done('the numbers are those of the stats');
+
+// A task that is stuck has a mark at the top of the page and in the list, and is gone when it ends.
+await ask('GET', '/files/greeting');
+const stuck = ask('GET', '/files/pipe?key=SECRET', undefined, { authorization: 'Bearer SECRET' });
+await page.waitForFunction(() => /io: stuck/.test(document.getElementById('summary').textContent), null, { timeout: 20000 });
+assert.equal(await page.locator('#summary').getAttribute('data-mood'), 'bad');
+assert.match(await text(page, '#stuck'), /^Stuck: io #\d+ GET \/files\/pipe, running for /);
+assert.match(await page.locator('#tasks tr.stuck').innerText(), /^io #\d+\s+GET \/files\/pipe\s.*stuck: /);
+assert.ok(!(await page.content()).includes('SECRET'));
+assert.deepEqual(await serious(page), [], 'stuck');
+await shoot(page, 'stuck');
+const small = await open({ viewport: { width: 360, height: 740 } });
+await live(small);
+await small.waitForTimeout(1500);
+assert.ok((await small.evaluate(() => document.documentElement.scrollWidth)) <= 360, 'it scrolls sideways');
+assert.ok(await small.locator('#stuck').isVisible());
+await shoot(small, 'stuck-narrow');
+await small.context().close();
+writeFileSync(pipe, 'at last');
+assert.equal((await stuck).status, 200);
+await page.waitForFunction(() => document.getElementById('stuck').hidden && !/stuck/.test(document.getElementById('summary').textContent));
+done('a stuck task is marked at the top and in the list, while it is stuck');
 
 // By keyboard.
 await page.keyboard.press('Tab');

@@ -1,7 +1,7 @@
 //! The page as HTML, with the numbers of one tick. It has its style and its script inside, and is all there is.
 
 use super::text::escape;
-use super::view::{PoolView, STATE_CELL, SlowView, TILES, TaskView, View};
+use super::view::{PoolView, STATE_CELL, SlowView, TILES, TaskView, View, WAIT_CELL};
 use crate::workload::Workload;
 
 const STYLE: &str = include_str!("page/style.css");
@@ -10,8 +10,8 @@ const SCRIPT: &str = include_str!("page/script.js");
 /// The browser runs no script and uses no style but those of the page, and asks no other server. A test knows the hashes
 /// of a style or a script that has changed.
 pub(super) const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-L6N75anyetLcOeCoDVgVr4FIV8KWHynW7ZX3efhJbdA='; \
-    style-src 'sha256-Ev9FnHF66BwX977n/KTD7oIzioh/az7B3vfQ1/iZRzs='; \
+    script-src 'sha256-TZ1j39JP35L0YJXS8mKIhvA3xRF934bhI07uwkU6bME='; \
+    style-src 'sha256-9CjIRP8zK1bp9FUKcJBv3RmKn/xPI1A6E8Tia6M3nhY='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
 /// The text by which a page that is open notices that the server has another one.
@@ -26,10 +26,11 @@ pub(super) fn render(view: &View, identity: &str) -> String {
     let slow: String = view.slow.iter().map(slow_route).collect();
     let hidden_if = |is_so| if is_so { " hidden" } else { "" };
     let (no_tasks, no_slow) = (hidden_if(view.tasks.is_empty()), hidden_if(view.slow.is_empty()));
-    let View { summary, mood, load, note, .. } = view;
-    let [identity, summary, load, note] = [identity, summary, load, note].map(escape);
+    let no_stuck = hidden_if(view.stuck.is_empty());
+    let View { summary, mood, load, note, stuck, .. } = view;
+    let [identity, summary, load, note, stuck] = [identity, summary, load, note, stuck].map(escape);
     format!(
-        r#"<!doctype html>
+        r##"<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -46,12 +47,13 @@ pub(super) fn render(view: &View, identity: &str) -> String {
 </header>
 <main>
 <p id="summary" class="summary" role="status" data-mood="{mood}">{summary}</p>
+<p id="stuck"{no_stuck}><a href="#running">{stuck}</a></p>
 <p id="load" class="quiet">{load}</p>
 <noscript><p>These are the numbers of the moment at which the page was loaded. <a href="">Load it again.</a></p></noscript>
 <section aria-labelledby="overview">
 <h2 id="overview">Overview</h2>
 <table class="overview">
-<thead><tr><th scope="col">Pool</th><th scope="col">State</th><th scope="col" class="n">Wait p99</th><th scope="col" class="n">Queued</th><th scope="col" class="n">Load</th></tr></thead>
+<thead><tr><th scope="col">Pool</th><th scope="col">State</th><th scope="col" class="n">Longest wait</th><th scope="col" class="n">Queued</th><th scope="col" class="n">Load</th></tr></thead>
 <tbody>{overview}</tbody>
 </table>
 </section>
@@ -78,30 +80,27 @@ pub(super) fn render(view: &View, identity: &str) -> String {
 </main>
 <footer class="quiet">
 <p>Lines show ten minutes. Waits, ended, failed and rejected tasks are those of the last ten seconds. Dashed lines: the
-p50 of the queue wait, and rejected tasks. Stuck: a task that has run for more than ten times the mean of its pool.</p>
+p50 of the queue wait, and rejected tasks. Stuck: a task that has run for more than ten times the mean of its pool. Longest wait: the greater of the p99 and of the oldest queued task's.</p>
 </footer>
 <script>{SCRIPT}</script>
 </body>
 </html>
-"#
+"##
     )
 }
 
 /// A row of the overview. Its cells are those of the card.
 fn overview((index, pool): (usize, &PoolView)) -> String {
     let PoolView { name, mood, cells, .. } = pool;
-    let number = |tile: usize| {
-        let cell = tile * 3;
-        format!(r#"<td class="n" data-c="{cell}">{}</td>"#, escape(&cells[cell]))
-    };
+    let number = |cell: usize| format!(r#"<td class="n" data-c="{cell}">{}</td>"#, escape(&cells[cell]));
     format!(
         "<tr data-pool=\"{index}\" data-mood=\"{mood}\"><th scope=\"row\"><a href=\"#pool-{index}\">{}</a></th>\
          <td class=\"state\" data-c=\"{STATE_CELL}\">{}</td>{}{}{}</tr>\n",
         escape(name),
         escape(&cells[STATE_CELL]),
-        number(0),
-        number(1),
-        number(4),
+        number(WAIT_CELL),
+        number(3),
+        number(12),
     )
 }
 

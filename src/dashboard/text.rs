@@ -55,9 +55,13 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
-/// A ratio, with hundredths.
+/// A ratio with hundredths, or with three digits above 10. Not negative.
 pub(super) fn ratio(value: f64) -> String {
-    format!("{value:.2}")
+    match value {
+        ..9.995 => format!("{value:.2}"),
+        ..99.95 => format!("{value:.1}"),
+        _ => count(value.round() as u64),
+    }
 }
 
 pub(super) fn bytes(number: u64) -> String {
@@ -110,6 +114,10 @@ mod tests {
         assert_eq!(
             [0.0, 0.049, 0.5, 1.25, 4.0, 9.96, 1234.5].map(number),
             ["0", "0.05", "0.50", "1.2", "4", "10", "1,235"]
+        );
+        assert_eq!(
+            [0.0, 0.999, 9.994, 9.996, 99.96, 1192.94].map(ratio),
+            ["0.00", "1.00", "9.99", "10.0", "100", "1,193"]
         );
         let shown = |number| bytes(number).replace(SPACE, " ");
         assert_eq!([0, 999, 1500, 27_000, 2_000_000_000].map(shown), ["0 B", "999 B", "1.5 kB", "27 kB", "2.0 GB"]);

@@ -24,6 +24,8 @@ pub(super) struct View {
     pub(super) mood: &'static str,
     /// The load of the process.
     pub(super) load: String,
+    /// The oldest stuck task, if there is one.
+    pub(super) stuck: String,
     pub(super) pools: Vec<PoolView>,
     pub(super) tasks: Vec<TaskView>,
     /// What the list of tasks does not show, and why.
@@ -83,8 +85,9 @@ pub(super) const TILES: [Tile; 6] = [
     Tile { label: "Ended a second", line: series::ENDED, dashed: Some(series::REJECTED), text_of: text::number },
 ];
 
-/// The cell that follows those of the tiles: the state of the pool.
+/// The cells that follow those of the tiles: the state of the pool, and its longest wait.
 pub(super) const STATE_CELL: usize = TILES.len() * 3;
+pub(super) const WAIT_CELL: usize = STATE_CELL + 1;
 
 /// What is known of a pool at one tick.
 #[derive(Debug)]
@@ -114,6 +117,7 @@ impl View {
             },
             mood: worst.name(),
             load: load_of(load),
+            stuck: stuck_of(&tasks),
             pools: pools
                 .iter()
                 .zip(states)
@@ -139,6 +143,17 @@ impl SlowView {
             longest: text::duration(slow.longest),
         }
     }
+}
+
+/// The tasks are listed at the end of the page, so the first stuck one is named at its top.
+fn stuck_of(tasks: &[TaskView]) -> String {
+    let stuck: Vec<_> = tasks.iter().filter(|task| task.stuck).collect();
+    let Some(TaskView { task, function, time, does, .. }) = stuck.first() else { return String::new() };
+    let more = match stuck.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {} more", text::size(more)),
+    };
+    format!("Stuck: {task} {function}, running for {time}, {does}{more}")
 }
 
 fn load_of(load: &Load) -> String {
@@ -169,7 +184,9 @@ fn cells(known: &Known<'_>, state: String) -> Vec<String> {
     let tiles = TILES.iter().zip(texts);
     let mut cells: Vec<_> =
         tiles.flat_map(|(tile, (number, rest))| [number, rest, format!("max {}", max(tile))]).collect();
-    cells.push(state);
+    // A task that has waited for long and still waits is not in the p99.
+    let longest = wait_p99.max(Some(stats.oldest_wait).filter(|oldest| !oldest.is_zero()));
+    cells.extend([state, text::maybe(longest)]);
     cells
 }
 
@@ -349,5 +366,34 @@ mod tests {
         assert_eq!((shown.len(), names.as_slice()), (MAX_TASKS, &["cpu #1", "io #2", "io #4", "cpu #5"][..]));
         assert_eq!(note, "The 50 oldest of 52 tasks.");
         assert!(tasks(&known, false).0.is_empty());
+    }
+
+    #[test]
+    fn the_oldest_stuck_task_is_named_at_the_top() {
+        let task = |name: &str, stuck| TaskView {
+            task: name.to_owned(),
+            function: "GET /files".to_owned(),
+            time: "9 s".to_owned(),
+            does: "awaits".to_owned(),
+            stuck,
+        };
+        assert_eq!(stuck_of(&[task("io #1", false)]), "");
+        let one = [task("io #1", false), task("io #2", true)];
+        assert_eq!(stuck_of(&one), "Stuck: io #2 GET /files, running for 9 s, awaits");
+        let three = [task("io #2", true), task("io #3", true), task("io #4", true)];
+        assert_eq!(stuck_of(&three), "Stuck: io #2 GET /files, running for 9 s, awaits, and 2 more");
+    }
+
+    #[test]
+    fn the_longest_wait_is_that_of_a_task_that_still_waits_if_it_is_longer() {
+        let mut stats = Pools::default().stats().remove(0);
+        let series = Series::default();
+        let mut shown = |oldest_wait| {
+            stats.oldest_wait = oldest_wait;
+            let known = Known { stats: &stats, load: None, runnable: None, series: &series };
+            cells(&known, String::new())[WAIT_CELL].clone()
+        };
+        assert_eq!(shown(Duration::ZERO), NONE);
+        assert_eq!(shown(Duration::from_secs(11)), "11\u{a0}s");
     }
 }

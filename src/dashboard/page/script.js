@@ -102,6 +102,9 @@
     const summary = one('summary');
     put(summary, frame.summary);
     mark(summary, frame.mood);
+    const stuck = one('stuck');
+    put(stuck.firstChild, frame.stuck);
+    stuck.hidden = frame.stuck === '';
     put(one('load'), frame.load);
     put(one('note'), frame.note);
     list(frame.tasks);
