@@ -8,7 +8,14 @@ use crate::sync::lock_std as lock;
 
 /// The slots and models of a pool, for its numbers.
 #[derive(Default)]
-pub(super) struct Holdings(Mutex<Vec<Weak<dyn Holding>>>);
+pub(super) struct Holdings(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    holdings: Vec<Weak<dyn Holding>>,
+    /// What the metrics still show of those that were dropped: gauges of 0, and counters that never fall.
+    gone: HoldingsReading,
+}
 
 /// Slots or models of a pool.
 pub(crate) trait Holding: Send + Sync {
@@ -88,8 +95,8 @@ pub struct LoadedModel {
 }
 
 impl HoldingStats {
-    /// The sums of the slots and of the models.
-    pub(super) fn reading(&self) -> HoldingsReading {
+    /// The sums of the slots and of the models, added to `gone`.
+    fn reading(&self, gone: HoldingsReading) -> HoldingsReading {
         let add_slots = |sum: Option<SlotsReading>, slots: &SlotsStats| {
             let sum = sum.unwrap_or_default();
             Some(SlotsReading {
@@ -111,30 +118,97 @@ impl HoldingStats {
             })
         };
         HoldingsReading {
-            slots: self.slots.iter().fold(None, add_slots),
-            models: self.models.iter().fold(None, add_models),
+            slots: self.slots.iter().fold(gone.slots, add_slots),
+            models: self.models.iter().fold(gone.models, add_models),
         }
     }
 }
 
 impl Holdings {
     pub(super) fn add(&self, holding: Weak<dyn Holding>) {
-        let mut holdings = lock(&self.0);
+        let holdings = &mut lock(&self.0).holdings;
         holdings.retain(|other| other.strong_count() > 0);
         holdings.push(holding);
     }
 
+    /// Slots or models are dropped. `last` are their last numbers: their counters stay in the sums.
+    pub(super) fn remove(&self, holding: &Weak<dyn Holding>, last: &HoldingStats) {
+        let mut held = lock(&self.0);
+        let before = held.holdings.len();
+        held.holdings.retain(|other| !other.ptr_eq(holding));
+        if held.holdings.len() < before {
+            let HoldingsReading { slots, models } = last.reading(held.gone);
+            let models = models.map(|sum| ModelsReading { loaded: 0, bytes: 0, budget: 0, ..sum });
+            held.gone = HoldingsReading { slots: slots.map(|_| SlotsReading::default()), models };
+        }
+    }
+
     pub(super) fn read(&self) -> HoldingStats {
+        self.read_all().0
+    }
+
+    /// The sums that the metrics show.
+    pub(super) fn reading(&self) -> HoldingsReading {
+        let (stats, gone) = self.read_all();
+        stats.reading(gone)
+    }
+
+    /// The numbers, and those of the dropped ones at the same instant, so that none counts twice.
+    fn read_all(&self) -> (HoldingStats, HoldingsReading) {
+        let held = lock(&self.0);
+        let upgraded: Vec<_> = held.holdings.iter().filter_map(Weak::upgrade).collect();
+        let gone = held.gone;
         // The references are dropped without the lock.
-        let held: Vec<_> = lock(&self.0).iter().filter_map(Weak::upgrade).collect();
+        drop(held);
         let mut stats = HoldingStats::default();
-        held.iter().for_each(|held| held.read(&mut stats));
-        stats
+        upgraded.iter().for_each(|holding| holding.read(&mut stats));
+        (stats, gone)
     }
 }
 
 impl fmt::Debug for Holdings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Holdings").field(&lock(&self.0).len()).finish()
+        f.debug_tuple("Holdings").field(&lock(&self.0).holdings.len()).finish()
+    }
+}
+
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    struct Loads(u64);
+
+    impl Holding for Loads {
+        fn read(&self, into: &mut HoldingStats) {
+            let models = ModelsStats { loads_ok: self.0, bytes: 10, ..ModelsStats::default() };
+            into.models.push(models);
+            into.slots.push(SlotsStats { idle: 3, generation: 2, ..SlotsStats::default() });
+        }
+    }
+
+    #[test]
+    fn what_was_dropped_has_gauges_of_0_and_counters_that_the_next_ones_add_to() {
+        let holdings = Holdings::default();
+        assert_eq!(holdings.reading(), HoldingsReading::default(), "a pool without any has no metrics of them");
+        for (number, sum) in [(1, 5), (2, 10)] {
+            let loads: Arc<dyn Holding> = Arc::new(Loads(5));
+            let weak = Arc::downgrade(&loads);
+            holdings.add(weak.clone());
+            let shown = holdings.reading();
+            assert_eq!(shown.models.map(|models| (models.loads_ok, models.bytes)), Some((sum, 10)), "{number}");
+            assert_eq!(shown.slots.map(|slots| (slots.idle, slots.generation)), Some((3, 2)));
+            let mut last = HoldingStats::default();
+            loads.read(&mut last);
+            holdings.remove(&weak, &last);
+            // It may live a little longer, and counts once.
+            let shown = holdings.reading();
+            assert_eq!(shown.models.map(|models| (models.loads_ok, models.bytes)), Some((sum, 0)));
+            assert_eq!(shown.slots, Some(SlotsReading::default()));
+            holdings.remove(&weak, &last);
+            assert_eq!(holdings.reading(), shown, "it is removed once");
+        }
+        assert!(holdings.read().models.is_empty());
     }
 }

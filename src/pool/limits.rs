@@ -3,7 +3,7 @@
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
-use super::holdings::Holding;
+use super::holdings::{Holding, HoldingStats};
 use super::submit::Pool;
 use super::{local, worker};
 use crate::admission::{Key, Limit};
@@ -61,6 +61,12 @@ impl Pool {
     /// Adds slots or models to the pool's numbers.
     pub(crate) fn add_holding(&self, holding: Weak<dyn Holding>) {
         self.shared().holdings.add(holding);
+    }
+
+    /// Removes slots or models, whose last numbers are `last`, and publishes that they are gone.
+    pub(crate) fn remove_holding(&self, holding: &Weak<dyn Holding>, last: &HoldingStats) {
+        self.shared().holdings.remove(holding, last);
+        self.changed();
     }
 
     /// Publishes the pool's numbers soon, because those of its slots or models have changed.

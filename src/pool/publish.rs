@@ -17,7 +17,7 @@ const DELAY: Duration = Duration::from_millis(500);
 /// Publishes the numbers now.
 pub(super) fn publish(pool: &Shared, _guard: &PublishGuard) {
     metrics::publish(&pool.numbers().reading());
-    metrics::publish_holdings(pool.name(), &pool.holdings.read().reading());
+    metrics::publish_holdings(pool.name(), &pool.holdings.reading());
     metrics::publish_bodies(&pool.plan.group.bodies);
     pool.membership.keep_load(pool.load());
     metrics::publish_load(pool.plan.group.load_ratio());

@@ -1,6 +1,6 @@
 //! Open slots: what a task needs to put a value back.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::bounds::Bounds;
@@ -8,7 +8,7 @@ use super::inner::{Inner, TaskId};
 use super::recipe::Hooks;
 use super::stack::Slot;
 use crate::error::SlotError;
-use crate::pool::Pool;
+use crate::pool::{Holding, HoldingStats, Pool};
 use crate::shield::shielded;
 
 /// Lends values to tasks. It keeps the slots open.
@@ -105,6 +105,12 @@ impl<T: Send + 'static> Lender<T> {
 impl<T: Send + 'static> Drop for Open<T> {
     fn drop(&mut self) {
         self.inner.close();
+        if let Bounds::Pool(pool) = &self.bounds {
+            let mut last = HoldingStats::default();
+            self.inner.read(&mut last);
+            let holding: Weak<dyn Holding> = Arc::downgrade(&(self.inner.clone() as Arc<dyn Holding>));
+            pool.remove_holding(&holding, &last);
+        }
     }
 }
 

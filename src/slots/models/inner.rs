@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -345,6 +345,12 @@ impl<M: Send + Sync + 'static> Drop for Inner<M> {
         let (models, waiters) = self.lock().clear();
         drop_all(models);
         waiters.into_iter().for_each(Waiter::leave);
+        if let Some(pool) = &self.pool {
+            let mut last = HoldingStats::default();
+            self.catalog.read(&mut last);
+            let holding: Weak<dyn Holding> = Arc::downgrade(&(self.catalog.clone() as Arc<dyn Holding>));
+            pool.remove_holding(&holding, &last);
+        }
     }
 }
 
