@@ -383,6 +383,11 @@ impl<T> Dispatch<T> {
         state.admission.drain();
     }
 
+    /// Whether every further offer is rejected.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.lock().draining
+    }
+
     /// Rejects every queued task.
     pub(crate) fn evict_all(&self, now: Timestamp, reason: Reason) -> Effects<T> {
         let mut evicted = Vec::new();

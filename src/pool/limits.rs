@@ -36,7 +36,7 @@ impl Pool {
     pub fn concurrency_limit(&self) -> usize {
         match self.shared().plan.admission.limit {
             Limit::Fixed(limit) => limit,
-            Limit::Adaptive { .. } => self.numbers().concurrency_limit,
+            Limit::Adaptive { .. } => self.backlog().limit,
         }
     }
 
@@ -49,7 +49,7 @@ impl Pool {
 
     /// Whether the pool rejects every new task.
     pub(crate) fn is_draining(&self) -> bool {
-        self.numbers().draining
+        self.shared().dispatch.is_draining()
     }
 
     /// The keys of the tasks of this pool that the calling thread polls: the running one, and those that wait for it in
