@@ -47,6 +47,13 @@ impl TaskContext {
         Self { tokio: Handle::try_current().ok(), span: Span::current(), dispatch, captured }
     }
 
+    /// No context of the application, for a task of this crate that another thread of it submits.
+    pub(super) fn none() -> Self {
+        let dispatch =
+            dispatcher::get_default(|current| Carried { dispatch: current.clone(), address: address_of(current) });
+        Self { tokio: None, span: Span::none(), dispatch, captured: Vec::new() }
+    }
+
     /// Calls `body` once in this context.
     pub(super) fn run(&self, body: impl FnOnce()) {
         let _tokio = self.tokio.as_ref().map(Handle::enter);

@@ -150,6 +150,29 @@ impl Pool {
         F::Output: Send + 'static,
         L: Fn() -> String,
     {
+        let context = TaskContext::capture(&self.shared().plan.hooks.context);
+        self.submit_in(context, submission)
+    }
+
+    /// Submits a task of this crate, without a context: no hook of the application is called on this thread. Whether it
+    /// was accepted.
+    pub(crate) fn submit_own<F: TaskFuture<Output = ()>>(&self, future: F, options: TaskOptions, name: &str) -> bool {
+        let function = || name.to_owned();
+        let submission =
+            Submission { future, options, function, outcome_of: always_ok, body: None, item: None, patient: false };
+        self.submit_in(TaskContext::none(), submission).is_ok()
+    }
+
+    fn submit_in<F, L>(
+        &self,
+        context: TaskContext,
+        submission: Submission<F, L>,
+    ) -> Result<Pending<F::Output>, Rejected<F, L>>
+    where
+        F: TaskFuture,
+        F::Output: Send + 'static,
+        L: Fn() -> String,
+    {
         let pool = self.shared();
         let Submission { future, options: asked, function, outcome_of, body, may_stream, item, patient } = submission;
         if may_stream && pool.is_full_of_streams() {
@@ -174,7 +197,6 @@ impl Pool {
             item: item.clone().map(ItemHead::new),
             log: self.is_verbose().then(|| LogEntry::new(function())),
         };
-        let context = TaskContext::capture(&pool.plan.hooks.context);
         let task = Task::new(pool.clone(), head, context, future, outcome_of);
         let (offered, effects) = pool.dispatch.offer(submitted, offer, task.clone());
         match offered {

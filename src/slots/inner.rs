@@ -12,6 +12,7 @@ use super::stack::{Gone, Slot, Stack};
 use crate::admission::Key;
 use crate::error::{MakeError, SlotError};
 use crate::pool::{Holding, HoldingStats, Pool, SlotsStats, TaskOptions};
+use crate::pools::IntoTask;
 use crate::shield::shielded;
 use crate::sync::{Mutex, MutexGuard, Thread, lock};
 use crate::terms::Priority;
@@ -22,6 +23,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The time until the next attempt to drop idle values, if the pool rejects the task that would do it.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A task that uses a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +193,11 @@ impl<T: Send + 'static> Inner<T> {
     /// Sets the timer to the time at which the next idle value goes, unless it is set. A task of the pool drops the
     /// value, because a destructor may block.
     pub(super) fn arm(self: &Arc<Self>, pool: &Pool) {
+        self.arm_after(pool, None);
+    }
+
+    /// The same, and not before `earliest`.
+    fn arm_after(self: &Arc<Self>, pool: &Pool, earliest: Option<Instant>) {
         if self.armed.load(Ordering::Relaxed) {
             return;
         }
@@ -197,17 +206,23 @@ impl<T: Send + 'static> Inner<T> {
         if self.armed.swap(true, Ordering::AcqRel) {
             return;
         }
+        let at = earliest.map_or(at, |earliest| at.max(earliest));
         let (pool, slots, armed) = (pool.clone(), Arc::downgrade(self), self.armed.clone());
         let fired = move || {
             armed.store(false, Ordering::Release);
-            let (slots, again) = (slots.clone(), pool.clone());
-            // A pool that rejects the task has no idle values, or drains: the next value that is put back sets the timer.
-            let _ = pool.submit_with(TaskOptions::new().priority(Priority::Low), move || {
-                if let Some(slots) = slots.upgrade() {
+            let (weak, again) = (slots.clone(), pool.clone());
+            let expire = move || {
+                if let Some(slots) = weak.upgrade() {
                     slots.change(|state, gone| state.stack.expire(Some(Instant::now()), gone));
                     slots.arm(&again);
                 }
-            });
+            };
+            let options = TaskOptions::new().priority(Priority::Low);
+            let accepted = pool.submit_own(IntoTask::into_task(expire), options, "idle values of slots");
+            // The queue may be full of tasks that use none of these values.
+            if let (false, false, Some(slots)) = (accepted, pool.is_draining(), slots.upgrade()) {
+                slots.arm_after(&pool, Instant::now().checked_add(RETRY));
+            }
         };
         // The timer that has fired is dropped without the lock.
         let old = state.alarm.replace(alarm(at, fired));

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tower_offload::PoolConfig;
+use tower_offload::{PoolConfig, Pools};
 use tower_offload::slots::{BuildError, SlotError, Slots};
 
-use crate::support::{PATIENCE, pools, until};
+use crate::support::{Gate, PATIENCE, pools, until};
 use crate::tally::{Tally, Value};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,4 +161,32 @@ async fn a_value_at_the_end_of_its_life_is_not_used_again() {
     until("it is dropped as it is put back", || tally.live() == 0);
     assert_eq!(slots.run(|value| value.number).await.unwrap(), 2);
     until("an idle one is dropped as well", || tally.live() == 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_value_is_let_go_although_the_queue_was_full_and_no_hook_of_the_application_runs_on_the_timer() {
+    let threads = Arc::new(Mutex::new(Vec::new()));
+    let seen = threads.clone();
+    let pools = Pools::builder().pool("full", PoolConfig::new(1).queue_capacity(0)).context(move || {
+        seen.lock().unwrap().push(std::thread::current().name().unwrap_or("none").to_owned());
+        |run: &mut dyn FnMut()| run()
+    });
+    let (pools, tally) = (pools.build().unwrap(), Tally::default());
+    let made = tally.clone();
+    let slots = Slots::builder(&pools, "full").make(move || Ok::<_, String>(made.make(1)));
+    let slots = slots.keep_alive(Duration::from_millis(20)).build_lazy().unwrap();
+    let (inside, gate) = (slots.clone(), Gate::default());
+    let waits = gate.clone();
+    // The task puts its value back, and keeps its permit.
+    let task = pools.submit_to_pool("full", move || {
+        drop(inside.take().unwrap());
+        waits.wait();
+    });
+    until("the pool has rejected the task that drops it", || pools.get("full").unwrap().stats().counts.rejected > 0);
+    assert_eq!(tally.live(), 1);
+    gate.open();
+    task.unwrap().await.unwrap();
+    until("it is tried again", || tally.live() == 0);
+    let threads = threads.lock().unwrap();
+    assert!(!threads.is_empty() && threads.iter().all(|name| name != "offload-timer"), "{threads:?}");
 }
