@@ -7,6 +7,8 @@ use std::sync::Arc;
 use super::{MakeError, Rejection, TaskError};
 
 /// Why a caller got no result from [`Models`](crate::slots::Models).
+///
+/// With the feature `axum` it is an axum response, and with the feature `tonic` it turns into a `tonic::Status`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -39,6 +41,30 @@ pub enum ModelError {
     },
     /// The model was unloaded while the caller waited for it.
     Unloaded(Arc<str>),
+}
+
+impl ModelError {
+    /// The error of the load, if that is the reason.
+    #[must_use]
+    pub const fn load_error(&self) -> Option<&MakeError> {
+        match self {
+            Self::Load { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Whether the task was rejected before it started, by the pool or because too many callers wait for models: running it
+    /// again is safe.
+    #[must_use]
+    pub const fn is_rejected(&self) -> bool {
+        matches!(self, Self::Task(error) if error.is_rejected())
+    }
+
+    /// Whether the task panicked.
+    #[must_use]
+    pub const fn is_panic(&self) -> bool {
+        matches!(self, Self::Task(error) if error.is_panic())
+    }
 }
 
 impl fmt::Display for ModelError {

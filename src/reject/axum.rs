@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::format::problem;
 use super::retry_after::seconds;
-use crate::error::{Panic, Reason, Rejection, SlotError, TaskError, UnknownPool};
+use crate::error::{MakeError, ModelError, Panic, Reason, Rejection, SlotError, TaskError, UnknownPool};
 
 /// The problem document that a [`PoolLayer`](crate::PoolLayer) would answer with.
 ///
@@ -70,19 +70,38 @@ impl IntoResponse for SlotError {
     fn into_response(self) -> Response {
         match self {
             Self::Task(error) => error.into_response(),
-            Self::Make(error) => {
-                let mut response = document(StatusCode::SERVICE_UNAVAILABLE, "a value could not be made", None);
-                if let Some(wait) = error.retry_after() {
-                    response.headers_mut().insert(RETRY_AFTER, seconds(wait).into());
-                }
-                response
-            }
+            Self::Make(error) => unavailable("a value could not be made", &error),
             _ => document(StatusCode::INTERNAL_SERVER_ERROR, "the slots cannot be used here", None),
         }
     }
 }
 
-/// A problem document of a task that started.
+/// A model that could not be loaded, or was unloaded, is a status of 503, a key that cannot name a model 400, and a model
+/// that is larger than the budget 500. The error of a load goes to nobody else: log it.
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl IntoResponse for ModelError {
+    fn into_response(self) -> Response {
+        let (status, detail) = match self {
+            Self::Task(error) => return error.into_response(),
+            Self::Load { error, .. } => return unavailable("the model could not be loaded", &error),
+            Self::Unloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "the model was unloaded"),
+            Self::BadKey { .. } => (StatusCode::BAD_REQUEST, "the key cannot name a model"),
+            Self::TooLarge { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "the model is too large"),
+        };
+        document(status, detail, None)
+    }
+}
+
+/// A status of 503 with the time of the next attempt, and without the error.
+fn unavailable(detail: &str, error: &MakeError) -> Response {
+    let mut response = document(StatusCode::SERVICE_UNAVAILABLE, detail, None);
+    if let Some(wait) = error.retry_after() {
+        response.headers_mut().insert(RETRY_AFTER, seconds(wait).into());
+    }
+    response
+}
+
+/// A problem document of a task that may have started.
 fn document(status: StatusCode, detail: &str, reason: Option<&str>) -> Response {
     let mut document = json!({
         "type": "about:blank",

@@ -5,7 +5,7 @@ use tonic::{Code, Status};
 
 use super::reason::{GrpcCode, answer_to};
 use super::retry_after::{GRPC_PUSHBACK, millis};
-use crate::error::{Reason, Rejection, SlotError, TaskError, UnknownPool};
+use crate::error::{MakeError, ModelError, Reason, Rejection, SlotError, TaskError, UnknownPool};
 
 /// The status that a [`PoolLayer`](crate::PoolLayer) would answer with.
 ///
@@ -56,10 +56,34 @@ impl From<SlotError> for Status {
     fn from(error: SlotError) -> Self {
         match error {
             SlotError::Task(error) => error.into(),
-            SlotError::Make(_) => Self::unavailable("a value could not be made"),
+            SlotError::Make(error) => unavailable("a value could not be made", &error),
             _ => Self::internal("the slots cannot be used here"),
         }
     }
+}
+
+/// A model that could not be loaded, or was unloaded, is `UNAVAILABLE`, a key that cannot name a model
+/// `INVALID_ARGUMENT`, and a model that is larger than the budget `INTERNAL`, all without the error.
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+impl From<ModelError> for Status {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Task(error) => error.into(),
+            ModelError::Load { error, .. } => unavailable("the model could not be loaded", &error),
+            ModelError::Unloaded(_) => Self::unavailable("the model was unloaded"),
+            ModelError::BadKey { .. } => Self::invalid_argument("the key cannot name a model"),
+            ModelError::TooLarge { .. } => Self::internal("the model is too large"),
+        }
+    }
+}
+
+/// `UNAVAILABLE`, with the time of the next attempt.
+fn unavailable(message: &str, error: &MakeError) -> Status {
+    let mut metadata = MetadataMap::new();
+    if let Some(wait) = error.retry_after() {
+        metadata.insert(GRPC_PUSHBACK, millis(wait).into());
+    }
+    Status::with_metadata(Code::Unavailable, message, metadata)
 }
 
 const fn code(code: GrpcCode) -> Code {

@@ -256,6 +256,58 @@ async fn callers_that_have_left_a_load_that_runs_do_not_count_as_waiting() {
     until("the slow one is loaded", || models.stats().loaded.len() == 2);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_of_models_say_what_they_are_once_and_are_responses_and_statuses() {
+    use axum::response::IntoResponse;
+    use std::error::Error;
+
+    /// An error with a source.
+    #[derive(Debug)]
+    struct Half(std::io::Error);
+    impl std::fmt::Display for Half {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("half written")
+        }
+    }
+    impl Error for Half {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    let pools = pools("errors", PoolConfig::new(1));
+    let models = Models::builder(&pools, "errors").budget(1).weigh(|&bytes: &u64| bytes);
+    let models = models.load(|key| match key {
+        "broken" => Err(Half(std::io::Error::other("the disk"))),
+        "large" => Ok(2),
+        _ => Ok(1),
+    });
+    let models = models.build().unwrap();
+    for (key, status, code) in [
+        ("broken", 503, tonic::Code::Unavailable),
+        ("large", 500, tonic::Code::Internal),
+        ("../a", 400, tonic::Code::InvalidArgument),
+        ("panics", 500, tonic::Code::Internal),
+    ] {
+        let error = || models.run(key, |_model| -> () { panic!("a secret") });
+        let (shown, response) = (error().await.unwrap_err(), error().await.unwrap_err().into_response());
+        assert_eq!((shown.is_panic(), shown.is_rejected()), (key == "panics", false));
+        assert_eq!(response.status(), status, "{shown}");
+        assert_eq!(response.headers().contains_key("retry-after"), key == "broken");
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        assert!(!body.contains("half written") && !body.contains("secret"), "{body}");
+        if key == "broken" {
+            assert_eq!(shown.to_string(), "the model `broken` could not be loaded: half written");
+            assert_eq!(shown.source().unwrap().to_string(), "the disk", "the error itself is shown already");
+            assert!(shown.load_error().is_some());
+        }
+        let answered = tonic::Status::from(shown);
+        assert_eq!(answered.code(), code);
+        assert_eq!(answered.metadata().contains_key("grpc-retry-pushback-ms"), key == "broken");
+    }
+}
+
 #[test]
 fn models_that_could_not_work_are_refused_with_the_name_of_the_setting() {
     let (pools, tally) = (Pools::default(), Tally::default());
