@@ -9,7 +9,7 @@ use tower_offload::pool::TaskOptions;
 use tower_offload::slots::{ModelError, Models, ModelsBuilder};
 use tower_offload::{Deadline, PoolConfig, Pools, Reason, TaskError};
 
-use crate::support::{Gate, pools, until};
+use crate::support::{Gate, PATIENCE, pools, until};
 use crate::tally::{Tally, Value};
 
 const KEPT: u64 = 100;
@@ -90,6 +90,9 @@ async fn a_load_that_does_not_fit_waits_until_a_model_can_go_or_its_callers_have
     let error = models.run_with(late, "b", |_model| ()).await.unwrap_err();
     let ModelError::Task(TaskError::Rejected(rejection)) = &error else { panic!("{error:?}") };
     assert_eq!(rejection.reason(), Reason::DeadlineExceeded);
+    assert_eq!(rejection.to_string(), "pool `fit` gave no answer: the deadline passed before the model was loaded");
+    let counts = pools.get("fit").unwrap().stats().counts;
+    assert_eq!((counts.submitted, counts.ok, counts.expired), (1, 0, 1), "it counts as a task that was not started");
     assert!(models.stats().loading.is_empty(), "nobody waits for it any more");
     let waits = tokio::spawn(models.run("c", |model| model.number));
     until("it waits", || models.stats().loading == ["c"]);
@@ -157,6 +160,7 @@ async fn a_model_that_is_larger_than_the_budget_is_a_clear_error() {
         assert_eq!(error.to_string(), "the model `a` has 10 bytes, and the budget of all models is 9");
     }
     assert_eq!((tally.made(), tally.live()), (1, 0), "it is not loaded again and again");
+    assert_eq!(models.stats().loads_failed, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,6 +232,12 @@ async fn more_callers_than_may_wait_are_rejected() {
     };
     let ModelError::Task(TaskError::Rejected(rejection)) = &third else { panic!("{third:?}") };
     assert_eq!(rejection.reason(), Reason::QueueFull);
+    assert_eq!(rejection.to_string(), "pool `wait` gave no answer: as many callers wait for models as may");
+    assert!(third.is_rejected() && rejection.retry_after().is_some());
+    let counts = || pools.get("wait").unwrap().stats().counts;
+    assert_eq!(counts().submitted, 0, "a caller that asks for a model alone is no task");
+    models.run("a", |_model| ()).await.unwrap_err();
+    assert_eq!((counts().submitted, counts().rejected), (1, 1));
     gate.open();
     for caller in callers {
         drop(caller.await.unwrap().unwrap());
@@ -306,6 +316,49 @@ async fn errors_of_models_say_what_they_are_once_and_are_responses_and_statuses(
         assert_eq!(answered.code(), code);
         assert_eq!(answered.metadata().contains_key("grpc-retry-pushback-ms"), key == "broken");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_is_estimated_as_too_large_is_refused_and_no_load_has_failed() {
+    let (pools, tally) = (pools("guess", PoolConfig::new(2)), Tally::default());
+    let models = models(&pools, "guess", 20, &tally).estimate(|key| (key == "a").then_some(21)).build().unwrap();
+    let error = models.run("a", |_model| ()).await.unwrap_err();
+    assert!(matches!(error, ModelError::TooLarge { bytes: 21, .. }), "{error}");
+    assert_eq!((tally.made(), models.stats().loads_failed), (0, 0));
+}
+
+/// An error that uses the models when it is dropped.
+#[derive(Debug)]
+struct Uses(Arc<std::sync::OnceLock<Models<u8>>>);
+
+impl std::fmt::Display for Uses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("half written")
+    }
+}
+
+impl std::error::Error for Uses {}
+
+impl Drop for Uses {
+    fn drop(&mut self) {
+        if let Some(models) = self.0.get() {
+            let _ = models.stats();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_that_uses_the_models_when_it_is_dropped_does_not_lock_them_up() {
+    let pools = pools("edrop", PoolConfig::new(1));
+    let shared = Arc::new(std::sync::OnceLock::new());
+    let fails = shared.clone();
+    let models = Models::builder(&pools, "edrop").budget(1).weigh(|_model: &u8| 1);
+    let models = models.load(move |_key| Err::<u8, _>(Uses(fails.clone()))).build().unwrap();
+    assert!(shared.set(models.clone()).is_ok());
+    models.get("a").await.map(drop).unwrap_err();
+    // The catalog has the last reference to the error.
+    let forgets = tokio::task::spawn_blocking(move || models.unload("a"));
+    assert!(tokio::time::timeout(PATIENCE, forgets).await.expect("it does not wait for itself").unwrap());
 }
 
 #[test]

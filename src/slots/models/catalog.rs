@@ -38,6 +38,8 @@ pub(super) struct Catalog<M, W> {
     /// The weights that models had last.
     weights: HashMap<Arc<str>, u64>,
     failures: HashMap<Arc<str>, Failed>,
+    /// Errors of the application that are to be dropped without the lock.
+    forgotten: Vec<Failure>,
     /// Models that were unloaded while they were held, by version.
     leaving: BTreeMap<u64, Leaving>,
     /// The bytes of loaded models, of leaving models, and of those that are reserved.
@@ -162,6 +164,7 @@ impl<M, W> Catalog<M, W> {
             pending: VecDeque::new(),
             weights: HashMap::new(),
             failures: HashMap::new(),
+            forgotten: Vec::new(),
             leaving: BTreeMap::new(),
             used: 0,
             loading: 0,
@@ -371,7 +374,7 @@ impl<M, W> Catalog<M, W> {
         }
         let Load { waiters, next, .. } = self.end_load(key)?;
         self.loads_ok += 1;
-        self.failures.remove(key);
+        self.forgotten.extend(self.failures.remove(key).map(|failed| failed.failure));
         self.largest = self.largest.max(bytes);
         self.used += bytes;
         let (model, version) = (Arc::new(model), self.next_version);
@@ -396,15 +399,21 @@ impl<M, W> Catalog<M, W> {
     }
 
     fn end_failed(&mut self, key: &Arc<str>, failure: Failure, now: Instant) -> Option<Loaded<M, W>> {
-        let Load { waiters, next, unloaded, .. } = self.end_load(key)?;
-        let failure = if unloaded { Failure::Unloaded } else { failure };
+        let Load { waiters, next, unloaded, begun, .. } = self.end_load(key)?;
+        let failure = if unloaded {
+            self.forgotten.push(failure);
+            Failure::Unloaded
+        } else {
+            failure
+        };
         // After a swap, the model before serves on, and the next swap is tried at once.
         let failure = match failure {
             Failure::Unloaded => failure,
             _ if self.entries.contains_key(key) => failure,
             failure => self.remember_failure(key, failure, now),
         };
-        self.loads_failed += u64::from(!matches!(failure, Failure::Unloaded));
+        // A model that is known to be too large is not loaded.
+        self.loads_failed += u64::from(begun.is_some() && !matches!(failure, Failure::Unloaded));
         self.queue_next(key, next);
         Some(Loaded::Failed(failure, waiters))
     }
@@ -413,7 +422,14 @@ impl<M, W> Catalog<M, W> {
     fn remember_failure(&mut self, key: &Arc<str>, failure: Failure, now: Instant) -> Failure {
         let pause = self.failures.get(key).map_or(FIRST_PAUSE, |failed| (failed.pause * 2).min(LONGEST_PAUSE));
         if self.failures.len() >= REMEMBERED {
-            self.failures.retain(|_, failed| now < failed.until);
+            let forgotten = &mut self.forgotten;
+            self.failures.retain(|_, failed| {
+                let stays = now < failed.until;
+                if !stays {
+                    forgotten.push(std::mem::replace(&mut failed.failure, Failure::Unloaded));
+                }
+                stays
+            });
         }
         let failure = match failure {
             Failure::Load(error) => Failure::Load(error.with_retry_after(pause)),
@@ -421,7 +437,8 @@ impl<M, W> Catalog<M, W> {
         };
         if self.failures.len() < REMEMBERED {
             let failed = Failed { failure: failure.clone(), until: now + pause, pause };
-            self.failures.insert(key.clone(), failed);
+            let before = self.failures.insert(key.clone(), failed);
+            self.forgotten.extend(before.map(|failed| failed.failure));
         }
         failure
     }
@@ -482,7 +499,10 @@ impl<M, W> Catalog<M, W> {
     /// nothing of this key.
     pub(super) fn unload(&mut self, key: &str) -> Option<(Option<Unloaded<M>>, Vec<W>)> {
         self.weights.remove(key);
-        let failed = self.failures.remove(key).map(|_| (None, Vec::new()));
+        let failed = self.failures.remove(key).map(|failed| {
+            self.forgotten.push(failed.failure);
+            (None, Vec::new())
+        });
         let Some(entry) = self.entries.get_mut(key) else { return failed };
         let serving = entry.serving.take();
         let mut waiters = Vec::new();
@@ -532,7 +552,13 @@ impl<M, W> Catalog<M, W> {
             waiters.extend(load.into_iter().flat_map(|load| load.waiters.into_iter().chain(load.next)));
         }
         self.pending.clear();
+        self.forgotten.extend(self.failures.drain().map(|(_, failed)| failed.failure));
         (models, waiters)
+    }
+
+    /// The errors that were forgotten, to be dropped without the lock.
+    pub(super) fn take_forgotten(&mut self) -> Vec<Failure> {
+        std::mem::take(&mut self.forgotten)
     }
 }
 

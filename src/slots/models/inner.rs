@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -17,6 +17,9 @@ use crate::slots::loader::{self, Context};
 use crate::slots::recipe::{BoxError, guarded};
 use crate::sync::lock_std;
 use crate::workload::Workload;
+
+/// When a caller should try again that found too many waiting.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) type Load<M> = dyn Fn(&str) -> Result<M, BoxError> + Send + Sync;
 pub(super) type Weigh<M> = dyn Fn(&M) -> u64 + Send + Sync;
@@ -129,17 +132,13 @@ impl<M: Send + Sync + 'static> Inner<M> {
     pub(super) fn start_loads(self: &Arc<Self>) {
         loop {
             let mut freed = Freed::default();
-            let mut catalog = self.lock();
-            if !catalog.has_pending() {
-                return;
-            }
-            let begun = catalog.begin(
-                Instant::now(),
-                |waiter| waiter.caller.is_closed(),
-                |waiter| (waiter.estimate, waiter.context.clone()),
-                &mut freed,
-            );
-            drop(catalog);
+            let begun = self.change(|catalog| {
+                let has_left = |waiter: &Waiter<M>| waiter.caller.is_closed();
+                let of_caller = |waiter: &Waiter<M>| (waiter.estimate, waiter.context.clone());
+                let pending = catalog.has_pending();
+                pending.then(|| catalog.begin(Instant::now(), has_left, of_caller, &mut freed))
+            });
+            let Some(begun) = begun else { return };
             let Freed { gone, left, failed } = freed;
             left.into_iter().for_each(Waiter::leave);
             for (key, loaded) in failed {
@@ -161,7 +160,7 @@ impl<M: Send + Sync + 'static> Inner<M> {
                 Some(Err(error)) => MakeError::new(error),
                 None => MakeError::new("the thread that loads models could not be started"),
             };
-            let loaded = self.lock().failed(&key, error, Instant::now());
+            let loaded = self.change(|catalog| catalog.failed(&key, error, Instant::now()));
             self.deliver_all(&key, loaded);
         }
     }
@@ -200,7 +199,7 @@ impl<M: Send + Sync + 'static> Inner<M> {
     }
 
     pub(super) fn unload(self: &Arc<Self>, key: &str) -> bool {
-        let unloaded = self.lock().unload(key);
+        let unloaded = self.change(|catalog| catalog.unload(key));
         let Some((model, waiters)) = unloaded else { return false };
         self.release_model(&Arc::from(key), model);
         for waiter in waiters {
@@ -222,7 +221,12 @@ impl<M: Send + Sync + 'static> Inner<M> {
 
     pub(super) fn rejection(&self, reason: Reason) -> Rejection {
         let pool = self.pool.as_ref().map_or_else(|| Workload::from("disabled"), |pool| pool.name().clone());
-        Rejection::new(pool, reason, None)
+        // The queue of the pool is not full, and the task was not in it.
+        let (detail, retry_after) = match reason {
+            Reason::QueueFull => ("as many callers wait for models as may", Some(RETRY_AFTER)),
+            _ => ("the deadline passed before the model was loaded", None),
+        };
+        Rejection::new(pool, reason, retry_after).with_detail(&detail)
     }
 
     fn error(&self, key: &str, failure: Failure) -> ModelError {
@@ -242,6 +246,18 @@ impl<M: Send + Sync + 'static> Inner<M> {
         if let Some(pool) = &self.pool {
             pool.changed();
         }
+    }
+
+    /// Changes the catalog under the lock, and then drops the errors that it forgets.
+    fn change<R>(&self, change: impl FnOnce(&mut Catalog<M, Waiter<M>>) -> R) -> R {
+        let mut catalog = self.lock();
+        let result = change(&mut catalog);
+        let forgotten = catalog.take_forgotten();
+        drop(catalog);
+        for failure in forgotten {
+            shielded(|| drop(failure));
+        }
+        result
     }
 
     fn lock(&self) -> MutexGuard<'_, Catalog<M, Waiter<M>>> {
@@ -289,7 +305,8 @@ impl<M: Send + Sync + 'static> Loading<M> {
         let mut gone = Vec::new();
         let result = match loaded {
             Ok((model, bytes)) => {
-                inner.lock().loaded(key, model, bytes, now, |waiter| waiter.caller.is_closed(), &mut gone)
+                let has_left = |waiter: &Waiter<M>| waiter.caller.is_closed();
+                inner.change(|catalog| catalog.loaded(key, model, bytes, now, has_left, &mut gone))
             }
             Err(error) => {
                 let warn = || {
@@ -298,7 +315,7 @@ impl<M: Send + Sync + 'static> Loading<M> {
                 };
                 // In the span of the caller.
                 let _ = context.run(warn);
-                inner.lock().failed(key, error, now)
+                inner.change(|catalog| catalog.failed(key, error, now))
             }
         };
         ended.set(true);
@@ -314,7 +331,7 @@ impl<M: Send + Sync + 'static> Drop for Loading<M> {
         let Self { inner, key, ended } = self;
         if !ended.get() {
             let error = MakeError::new("the thread that loads it has panicked");
-            let loaded = inner.lock().failed(key, error, Instant::now());
+            let loaded = inner.change(|catalog| catalog.failed(key, error, Instant::now()));
             inner.deliver_all(key, loaded);
             inner.start_loads();
         }
@@ -342,7 +359,7 @@ fn drop_all<M>(models: Vec<Arc<M>>) {
 /// Drops every model, on the thread that drops the last handle, so that the numbers keep none of them.
 impl<M: Send + Sync + 'static> Drop for Inner<M> {
     fn drop(&mut self) {
-        let (models, waiters) = self.lock().clear();
+        let (models, waiters) = self.change(Catalog::clear);
         drop_all(models);
         waiters.into_iter().for_each(Waiter::leave);
         if let Some(pool) = &self.pool {

@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use super::inner::{Asked, Inner, Wanted};
 use super::lease::ModelLease;
-use crate::error::{ModelError, Reason};
+use crate::error::{ModelError, Reason, TaskError};
 use crate::pool::{ModelsStats, Submission, TaskOptions, always_ok, current_deadline, function_name};
 use crate::pools::{IntoTask, call_here};
 use crate::timer;
@@ -39,7 +39,8 @@ impl<M: Send + Sync + 'static> Models<M> {
     /// # Errors
     ///
     /// If the key cannot be used, the model cannot be loaded or is larger than the budget, too many callers wait for
-    /// loads, or the pool rejects the task or cannot finish it, or the closure panics.
+    /// loads, or the pool rejects the task or cannot finish it, or the closure panics. A task for which too many callers
+    /// wait, or whose deadline passes before its model is loaded, counts as one that the pool rejected.
     #[track_caller]
     pub fn run<R, F>(&self, key: &str, task: F) -> impl Future<Output = Result<R, ModelError>> + Send + use<M, R, F>
     where
@@ -69,10 +70,19 @@ impl<M: Send + Sync + 'static> Models<M> {
         let submitted_at = Location::caller();
         let (pool, lease) = (self.inner.pool.clone(), self.get_with(options, key));
         async move {
-            let lease = lease.await?;
+            let function = move || function_name::<F>(false, submitted_at);
+            let lease = match (lease.await, &pool) {
+                (Ok(lease), _) => lease,
+                (Err(error), pool) => {
+                    // The task is not offered to the pool, which counts it as one that was rejected.
+                    if let (ModelError::Task(TaskError::Rejected(rejection)), Some(pool)) = (&error, pool) {
+                        pool.count_rejected(rejection.reason(), function);
+                    }
+                    return Err(error);
+                }
+            };
             let task = move || task(&lease);
             let Some(pool) = pool else { return Ok(call_here(task)?) };
-            let function = move || function_name::<F>(false, submitted_at);
             let future = IntoTask::into_task(task);
             let submission = Submission {
                 future,
