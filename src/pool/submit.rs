@@ -158,8 +158,16 @@ impl Pool {
     /// was accepted.
     pub(crate) fn submit_own<F: TaskFuture<Output = ()>>(&self, future: F, options: TaskOptions, name: &str) -> bool {
         let function = || name.to_owned();
-        let submission =
-            Submission { future, options, function, outcome_of: always_ok, body: None, item: None, patient: false };
+        let submission = Submission {
+            future,
+            options,
+            function,
+            outcome_of: always_ok,
+            body: None,
+            may_stream: false,
+            item: None,
+            patient: false,
+        };
         self.submit_in(TaskContext::none(), submission).is_ok()
     }
 

@@ -1,7 +1,7 @@
 //! Open slots: what a task needs to put a value back.
 
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use super::bounds::Bounds;
 use super::inner::{Inner, TaskId};

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tower_offload::{PoolConfig, Pools};
 use tower_offload::slots::{BuildError, SlotError, Slots};
+use tower_offload::{PoolConfig, Pools};
 
 use crate::support::{Gate, PATIENCE, pools, until};
 use crate::tally::{Tally, Value};
