@@ -48,6 +48,8 @@ async fn without_the_option_and_inline_nothing_is_told() {
     let pools = pools_of(1, 10);
     let silent = answer(PoolLayer::<Cpu>::new(&pools).layer(after(0)), request("GET", "/")).await;
     assert!(!silent.headers().contains_key("server-timing"));
+    let spans = PoolLayer::<Cpu>::new(&pools).spans().layer(after(0));
+    assert!(!answer(spans, request("GET", "/")).await.headers().contains_key("server-timing"));
     let inline = PoolLayer::by_extension(&pools).server_timing().layer(after(0));
     assert!(!answer(inline, request("GET", "/")).await.headers().contains_key("server-timing"));
 }
