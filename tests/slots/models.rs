@@ -361,6 +361,30 @@ async fn an_error_that_uses_the_models_when_it_is_dropped_does_not_lock_them_up(
     assert!(tokio::time::timeout(PATIENCE, forgets).await.expect("it does not wait for itself").unwrap());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_third_model_is_served_beside_two_that_are_always_in_use() {
+    let (pools, tally) = (pools("third", PoolConfig::new(2).queue_capacity(1000)), Tally::default());
+    let models = models(&pools, "third", 20, &tally).build().unwrap();
+    let done = Arc::<std::sync::atomic::AtomicBool>::default();
+    let clients: Vec<_> = (0..8)
+        .map(|client| {
+            let (models, done, key) = (models.clone(), done.clone(), ["a", "b"][client % 2]);
+            tokio::spawn(async move {
+                while !done.load(Ordering::SeqCst) {
+                    models.run(key, |_model| std::thread::sleep(Duration::from_millis(1))).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    until("both are loaded", || models.stats().loads_ok == 2);
+    tokio::time::timeout(PATIENCE, models.run("c", |_model| ())).await.expect("it gets its turn").unwrap();
+    done.store(true, Ordering::SeqCst);
+    for client in clients {
+        tokio::time::timeout(PATIENCE, client).await.expect("each one is served").unwrap();
+    }
+    assert!(tally.peak() <= 3, "one model may be larger than it was taken for");
+}
+
 #[test]
 fn models_that_could_not_work_are_refused_with_the_name_of_the_setting() {
     let (pools, tally) = (Pools::default(), Tally::default());

@@ -5,6 +5,11 @@
 //! - A model without any estimate reserves the weight of the largest model so far. Only one such model is loaded at a
 //!   time, so the budget is exceeded by one model at most.
 //! - Loads begin in the order in which they were asked for. If the first one does not fit, it waits until a model can go.
+//! - A load that has found no room for a second makes room: callers of the model that was asked for least recently wait as
+//!   if it were not loaded, until those that hold it have let it go. A model serves for a second before that, and for as
+//!   long as its load took. If it is still held a second later, its callers are served again; the next attempt is after 4
+//!   seconds and lasts for 4, and so on. So a caller that holds a model and asks for it again waits for itself for a
+//!   limited time.
 //! - A swap loads a model beside the one that serves, which cannot go meanwhile. Other models do not make room for the
 //!   short time: if the new one does not fit, the budget is exceeded until the earlier one is dropped. Only one load at a
 //!   time may exceed it.
@@ -21,6 +26,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long a model serves at least before it makes room although it is in use.
+const SHORTEST_SERVICE: Duration = Duration::from_secs(1);
 
 /// How many failures and weights of unloaded models are remembered. Keys may come from clients.
 const REMEMBERED: usize = 10_000;
@@ -70,6 +78,10 @@ struct Serving<M> {
     bytes: u64,
     held: usize,
     used_at: u64,
+    /// Until then it makes no room while it is in use.
+    stays_until: Instant,
+    /// Callers wait as if it were not loaded, so that it makes room.
+    closing: bool,
 }
 
 /// A load that somebody asked for.
@@ -78,6 +90,9 @@ struct Load<W> {
     waiters: Vec<W>,
     /// Callers of swaps that were asked for after the load had begun: it may give an earlier model than they mean.
     next: Vec<W>,
+    /// Whether a swap asked for it, so that the model that serves is no answer.
+    swap: bool,
+    asked: Instant,
     /// `None` while the load waits for its turn.
     begun: Option<Begun>,
     /// Whether the model was unloaded meanwhile.
@@ -87,6 +102,7 @@ struct Load<W> {
 /// What a load that runs has reserved.
 #[derive(Debug)]
 struct Begun {
+    at: Instant,
     reserved: u64,
     /// The weight is not known, or a swap found no room.
     may_exceed: bool,
@@ -134,8 +150,8 @@ pub(super) struct Freed<M, W> {
     pub(super) gone: Vec<Arc<M>>,
     /// Callers that have left.
     pub(super) left: Vec<W>,
-    /// Loads that cannot be.
-    pub(super) failed: Vec<(Arc<str>, Loaded<M, W>)>,
+    /// Loads that cannot be, and those that are not needed.
+    pub(super) ended: Vec<(Arc<str>, Loaded<M, W>)>,
 }
 
 /// A model that serves no more, and its version. It counts as held until [`Catalog::release`] is called for it, so that
@@ -199,7 +215,7 @@ impl<M, W> Catalog<M, W> {
     pub(super) fn get(&mut self, key: &str, now: Instant, waiter: impl FnOnce() -> W) -> Got<M> {
         self.clock += 1;
         match self.entries.get_mut(key) {
-            Some(Entry { serving: Some(serving), .. }) => {
+            Some(Entry { serving: Some(serving), .. }) if !serving.closing => {
                 serving.held += 1;
                 serving.used_at = self.clock;
                 return Got::Model(serving.model.clone(), serving.version);
@@ -216,27 +232,31 @@ impl<M, W> Catalog<M, W> {
                 }
             }
         }
-        self.wait(key, |load| &mut load.waiters, waiter)
+        self.wait(key, now, false, waiter)
     }
 
     /// Asks for a load that begins after this call, even if the model is loaded.
-    pub(super) fn swap(&mut self, key: &str, waiter: impl FnOnce() -> W) -> Got<M> {
+    pub(super) fn swap(&mut self, key: &str, now: Instant, waiter: impl FnOnce() -> W) -> Got<M> {
         // A model that was too large may be another one now.
         if self.weights.get(key).is_some_and(|&bytes| bytes > self.budget) {
             self.weights.remove(key);
         }
-        self.wait(key, |load| if load.begun.is_some() { &mut load.next } else { &mut load.waiters }, waiter)
+        self.wait(key, now, true, waiter)
     }
 
     /// Lets a caller wait for the load of the key, or for a new one if there is none.
-    fn wait(&mut self, key: &str, list: impl Fn(&mut Load<W>) -> &mut Vec<W>, waiter: impl FnOnce() -> W) -> Got<M> {
+    fn wait(&mut self, key: &str, now: Instant, swap: bool, waiter: impl FnOnce() -> W) -> Got<M> {
         if self.waiting >= self.max_waiting {
             return Got::Full;
         }
         self.waiting += 1;
         match self.entries.get_mut(key).and_then(|entry| entry.load.as_mut()) {
-            Some(load) => list(load).push(waiter()),
-            None => self.queue(&Arc::from(key), vec![waiter()]),
+            Some(load) if swap && load.begun.is_some() => load.next.push(waiter()),
+            Some(load) => {
+                load.swap |= swap;
+                load.waiters.push(waiter());
+            }
+            None => self.queue(&Arc::from(key), now, swap, vec![waiter()]),
         }
         Got::Waits
     }
@@ -262,9 +282,9 @@ impl<M, W> Catalog<M, W> {
     }
 
     /// Queues a load.
-    fn queue(&mut self, key: &Arc<str>, waiters: Vec<W>) {
+    fn queue(&mut self, key: &Arc<str>, asked: Instant, swap: bool, waiters: Vec<W>) {
         let entry = self.entries.entry(key.clone()).or_insert(Entry { serving: None, load: None });
-        entry.load = Some(Load { waiters, next: Vec::new(), begun: None, unloaded: false });
+        entry.load = Some(Load { waiters, next: Vec::new(), swap, asked, begun: None, unloaded: false });
         self.pending.push_back(key.clone());
     }
 
@@ -277,6 +297,23 @@ impl<M, W> Catalog<M, W> {
         of_caller: impl Fn(&W) -> (Option<u64>, C),
         freed: &mut Freed<M, W>,
     ) -> Option<(Arc<str>, C)> {
+        let mut makes_room = false;
+        let begun = self.begin_first(now, has_left, of_caller, freed, &mut makes_room);
+        if !makes_room {
+            self.reopen(freed);
+        }
+        begun
+    }
+
+    /// The same. `makes_room` is set if models are closing for the first load that waits.
+    fn begin_first<C>(
+        &mut self,
+        now: Instant,
+        has_left: impl Fn(&W) -> bool,
+        of_caller: impl Fn(&W) -> (Option<u64>, C),
+        freed: &mut Freed<M, W>,
+        makes_room: &mut bool,
+    ) -> Option<(Arc<str>, C)> {
         while let Some(key) = self.pending.front().cloned() {
             let entry = self.entries.get_mut(&key);
             let Some(Entry { serving, load: Some(load @ Load { begun: None, .. }) }) = entry else {
@@ -287,6 +324,13 @@ impl<M, W> Catalog<M, W> {
             freed.left.extend(load.waiters.extract_if(.., |waiter| has_left(waiter)));
             self.waiting -= freed.left.len() - before;
             let swaps = serving.is_some();
+            let waited = now.saturating_duration_since(load.asked);
+            let is_closing = serving.as_mut().is_some_and(|serving| std::mem::take(&mut serving.closing));
+            if is_closing && !load.swap {
+                // The load for which it made room begins no more.
+                self.serve_waiting(&key, freed);
+                continue;
+            }
             let Some((estimate, context)) = load.waiters.first().map(&of_caller) else {
                 self.end_load(&key);
                 self.pending.pop_front();
@@ -298,7 +342,7 @@ impl<M, W> Catalog<M, W> {
             if let Some(bytes) = known.filter(|&bytes| bytes > self.budget) {
                 self.pending.pop_front();
                 if let Some(loaded) = self.end_failed(&key, Failure::TooLarge(bytes), now) {
-                    freed.failed.push((key, loaded));
+                    freed.ended.push((key, loaded));
                 }
                 continue;
             }
@@ -313,11 +357,12 @@ impl<M, W> Catalog<M, W> {
                 }
                 may_exceed = true;
             } else if !self.make_room(bytes, &mut freed.gone) {
+                *makes_room = is_time_to_make_room(waited) && self.close(bytes, now);
                 return None;
             }
             self.pending.pop_front();
             if let Some(load) = self.entries.get_mut(&key).and_then(|entry| entry.load.as_mut()) {
-                load.begun = Some(Begun { reserved: bytes, may_exceed });
+                load.begun = Some(Begun { at: now, reserved: bytes, may_exceed });
             }
             self.used += bytes;
             self.loading += 1;
@@ -339,14 +384,68 @@ impl<M, W> Catalog<M, W> {
         true
     }
 
+    /// Lets callers wait for models in use, the ones that were asked for least recently first, so that there will be room for
+    /// `bytes`; for none, if that would not be enough. Whether there will be room.
+    fn close(&mut self, bytes: u64, now: Instant) -> bool {
+        let goes = |entry: &Entry<M, W>| {
+            let closing = entry.serving.as_ref().filter(|serving| serving.closing).map(|serving| serving.bytes);
+            closing.or(entry.idle().map(|(_, bytes)| bytes))
+        };
+        let leaving: u64 = self.leaving.values().map(|leaving| leaving.bytes).sum();
+        let going = leaving + self.entries.values().filter_map(goes).sum::<u64>();
+        let mut missing = (self.used - going).saturating_add(bytes).saturating_sub(self.budget);
+        let of_load = |entry: &Entry<M, W>| entry.load.is_some();
+        let mut in_use: Vec<_> = self.entries.values_mut().filter(|entry| !of_load(entry)).collect();
+        let mut in_use: Vec<_> = in_use.iter_mut().filter_map(|entry| entry.serving.as_mut()).collect();
+        in_use.retain(|serving| serving.held > 0 && !serving.closing && serving.stays_until <= now);
+        in_use.sort_by_key(|serving| serving.used_at);
+        let mut count = 0;
+        while missing > 0 {
+            let Some(serving) = in_use.get(count) else { return false };
+            missing = missing.saturating_sub(serving.bytes);
+            count += 1;
+        }
+        in_use.iter_mut().take(count).for_each(|serving| serving.closing = true);
+        true
+    }
+
+    /// Serves the callers of closing models again: the load for which they made room waits no longer, or has to pause.
+    fn reopen(&mut self, freed: &mut Freed<M, W>) {
+        let mut waiting = Vec::new();
+        for (key, Entry { serving, load }) in &mut self.entries {
+            let closing = serving.as_mut().is_some_and(|serving| std::mem::take(&mut serving.closing));
+            if closing && load.as_ref().is_some_and(|load| !load.swap) {
+                waiting.push(key.clone());
+            }
+        }
+        for key in waiting {
+            self.serve_waiting(&key, freed);
+        }
+    }
+
+    /// Gives the model that serves to the callers that wait for it to be loaded again.
+    fn serve_waiting(&mut self, key: &Arc<str>, freed: &mut Freed<M, W>) {
+        self.forget_pending(key);
+        let Some(Load { waiters, .. }) = self.end_load(key) else { return };
+        let Some(serving) = self.entries.get_mut(key).and_then(|entry| entry.serving.as_mut()) else { return };
+        serving.held += waiters.len();
+        let waiters = waiters.into_iter().map(|waiter| (waiter, serving.model.clone())).collect();
+        let version = serving.version;
+        freed.ended.push((key.clone(), Loaded::Model { version, waiters, replaced: None }));
+    }
+
     /// Unloads the least recently used of the models that nobody holds. Whether there was one.
     fn evict(&mut self, gone: &mut Vec<Arc<M>>) -> bool {
         let idle = self.entries.iter().filter_map(|(key, entry)| entry.idle().map(|(used_at, _)| (used_at, key)));
         let Some(key) = idle.min().map(|(_, key)| key.clone()) else { return false };
-        if let Some(Serving { model, bytes, .. }) = self.entries.remove(&key).and_then(|entry| entry.serving) {
+        let Some(entry) = self.entries.get_mut(&key) else { return false };
+        if let Some(Serving { model, bytes, .. }) = entry.serving.take() {
             self.used -= bytes;
             self.evictions += 1;
             gone.push(model);
+        }
+        if entry.load.is_none() {
+            self.entries.remove(&key);
         }
         true
     }
@@ -372,7 +471,8 @@ impl<M, W> Catalog<M, W> {
             let failure = if unwanted { Failure::Unloaded } else { Failure::TooLarge(bytes) };
             return self.end_failed(key, failure, now);
         }
-        let Load { waiters, next, .. } = self.end_load(key)?;
+        let Load { waiters, next, begun, .. } = self.end_load(key)?;
+        let took = begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun.at));
         self.loads_ok += 1;
         self.forgotten.extend(self.failures.remove(key).map(|failed| failed.failure));
         self.largest = self.largest.max(bytes);
@@ -382,13 +482,14 @@ impl<M, W> Catalog<M, W> {
         self.clock += 1;
         // There is no reference to the model but these, so it is dropped before its bytes count as free.
         let waiters: Vec<_> = waiters.into_iter().map(|waiter| (waiter, model.clone())).collect();
-        let serving = Serving { model, version, bytes, held: waiters.len(), used_at: self.clock };
+        let (held, used_at, stays_until) = (waiters.len(), self.clock, now + took.max(SHORTEST_SERVICE));
+        let serving = Serving { model, version, bytes, held, used_at, stays_until, closing: false };
         let entry = self.entries.entry(key.clone()).or_insert(Entry { serving: None, load: None });
         let before = entry.serving.replace(serving);
         // The other models make no room for the one that was replaced.
         let beside = before.as_ref().map_or(0, |before| before.bytes);
         let replaced = before.map(|before| self.leave(before));
-        self.queue_next(key, next);
+        self.queue_next(key, now, next);
         while self.used - beside > self.budget && self.evict(gone) {}
         Some(Loaded::Model { version, waiters, replaced })
     }
@@ -414,7 +515,7 @@ impl<M, W> Catalog<M, W> {
         };
         // A model that is known to be too large is not loaded.
         self.loads_failed += u64::from(begun.is_some() && !matches!(failure, Failure::Unloaded));
-        self.queue_next(key, next);
+        self.queue_next(key, now, next);
         Some(Loaded::Failed(failure, waiters))
     }
 
@@ -450,7 +551,7 @@ impl<M, W> Catalog<M, W> {
         if entry.serving.is_none() {
             self.entries.remove(key);
         }
-        if let Some(Begun { reserved, may_exceed }) = load.begun {
+        if let Some(Begun { reserved, may_exceed, .. }) = load.begun {
             self.used -= reserved;
             self.loading -= 1;
             self.exceeding &= !may_exceed;
@@ -460,9 +561,9 @@ impl<M, W> Catalog<M, W> {
     }
 
     /// Queues the load of the swaps that were asked for while another load of the key ran.
-    fn queue_next(&mut self, key: &Arc<str>, next: Vec<W>) {
+    fn queue_next(&mut self, key: &Arc<str>, now: Instant, next: Vec<W>) {
         if !next.is_empty() {
-            self.queue(key, next);
+            self.queue(key, now, true, next);
         }
     }
 
@@ -562,16 +663,23 @@ impl<M, W> Catalog<M, W> {
     }
 }
 
+/// Whether a load that has waited for this long makes room: from 1 to 2 seconds, from 4 to 8, from 16 to 32, and so on. In
+/// between, models in use serve everybody, so that nobody waits for itself for ever.
+fn is_time_to_make_room(waited: Duration) -> bool {
+    waited.as_secs().checked_ilog2().is_some_and(|doublings| doublings % 2 == 0)
+}
+
 impl<M, W> Default for Freed<M, W> {
     fn default() -> Self {
-        Self { gone: Vec::new(), left: Vec::new(), failed: Vec::new() }
+        Self { gone: Vec::new(), left: Vec::new(), ended: Vec::new() }
     }
 }
 
 impl<M, W> Entry<M, W> {
     /// When a model was used last that nobody holds and that is not being swapped, and its weight.
     fn idle(&self) -> Option<(u64, u64)> {
-        let serving = self.serving.as_ref().filter(|serving| serving.held == 0 && self.load.is_none());
+        let may_go = |serving: &&Serving<M>| serving.held == 0 && (self.load.is_none() || serving.closing);
+        let serving = self.serving.as_ref().filter(may_go);
         serving.map(|serving| (serving.used_at, serving.bytes))
     }
 }

@@ -108,7 +108,7 @@ impl<M: Send + Sync + 'static> Inner<M> {
         let take = || waiter.take().expect("it is called once");
         let got = match wanted {
             Wanted::Any => self.lock().get(key, Instant::now(), take),
-            Wanted::Swap => self.lock().swap(key, take),
+            Wanted::Swap => self.lock().swap(key, Instant::now(), take),
         };
         match got {
             Got::Model(model, version) => Asked::Now(Ok(ModelLease::new(self.clone(), key.clone(), model, version))),
@@ -139,9 +139,9 @@ impl<M: Send + Sync + 'static> Inner<M> {
                 pending.then(|| catalog.begin(Instant::now(), has_left, of_caller, &mut freed))
             });
             let Some(begun) = begun else { return };
-            let Freed { gone, left, failed } = freed;
+            let Freed { gone, left, ended } = freed;
             left.into_iter().for_each(Waiter::leave);
-            for (key, loaded) in failed {
+            for (key, loaded) in ended {
                 self.deliver(&key, loaded);
             }
             self.changed();

@@ -6,6 +6,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::inner::{Asked, Inner, Wanted};
 use super::lease::ModelLease;
@@ -23,6 +24,9 @@ use crate::timer;
 pub struct Models<M: Send + Sync + 'static> {
     pub(super) inner: Arc<Inner<M>>,
 }
+
+/// How often a caller that waits looks whether it is time to make room.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A caller that waits. When it leaves, it counts no longer, and a load that nobody waits for any more makes way.
 struct Waiting<'a, M: Send + Sync + 'static> {
@@ -101,7 +105,8 @@ impl<M: Send + Sync + 'static> Models<M> {
     /// Returns a model, and keeps it loaded until the lease is dropped; for code that runs in a pool already. A task that
     /// waits here keeps its permit, but no worker.
     ///
-    /// A caller that holds a model and waits for another one may wait until its deadline, if the two do not fit.
+    /// A caller that holds a model and waits for another one may wait until its deadline, if the two do not fit. A caller
+    /// that holds a model and asks for it again may wait for seconds while the model has to make room for another one.
     ///
     /// # Errors
     ///
@@ -169,9 +174,14 @@ impl<M: Send + Sync + 'static> Models<M> {
                     let _waiting = Waiting { inner: &inner, key: &key };
                     // Dropped before `waiting`, so that the caller has left when that looks for the next load.
                     let mut receiver = receiver;
+                    let mut look = timer::sleep(LOOK);
                     let answer = poll_fn(|cx| {
                         if let Poll::Ready(answer) = Pin::new(&mut receiver).poll(cx) {
                             return Poll::Ready(Some(answer));
+                        }
+                        while Pin::new(&mut look).poll(cx).is_ready() {
+                            inner.start_loads();
+                            look = timer::sleep(LOOK);
                         }
                         match limit.as_mut().map(|limit| Pin::new(limit).poll(cx)) {
                             Some(Poll::Ready(())) => Poll::Ready(None),

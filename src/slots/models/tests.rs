@@ -108,6 +108,64 @@ fn loads_that_are_asked_for_and_given_up_in_a_loop_leave_nothing_behind() {
     assert_eq!((catalog.queued(), catalog.stats("").loading), (1, vec!["first".to_owned()]));
 }
 
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_load_that_has_waited_for_a_second_gets_the_room_of_the_model_that_was_asked_for_least_recently() {
+    let (mut catalog, mut now) = (Models::new(20, 1, 10), Instant::now());
+    let (a, b) = (ask(&mut catalog, "a", now), ask(&mut catalog, "b", now));
+    assert_eq!(ask(&mut catalog, "a", now), a);
+    assert!(matches!(catalog.get("c", now, || 7), Got::Waits));
+    for _ in 0..10 {
+        assert!(begin(&mut catalog, now, &[], true).0.is_none());
+        // Before the second is over, callers of both are served.
+        assert_eq!(ask(&mut catalog, "b", now), b);
+        assert_eq!(ask(&mut catalog, "a", now), a);
+        (catalog.release("a", a), catalog.release("b", b));
+        now += SECOND / 10;
+    }
+    assert!(begin(&mut catalog, now, &[], true).0.is_none(), "both are held");
+    assert!(matches!(catalog.get("b", now, || 8), Got::Waits));
+    assert_eq!(ask(&mut catalog, "a", now), a);
+    catalog.release("b", b);
+    let (key, freed) = begin(&mut catalog, now, &[], true);
+    assert_eq!((key.as_deref(), freed.gone.len(), catalog.stats("").evictions), (Some("c"), 1, 1));
+    let ended = catalog.loaded(&key.unwrap(), 10, 10, now, |_| false, &mut Vec::new());
+    assert!(matches!(ended, Some(Loaded::Model { .. })));
+    // The new model serves for a second, although the load of `b` has waited.
+    now += SECOND - Duration::from_millis(1);
+    (0..3).for_each(|_| catalog.release("a", a));
+    let (key, _freed) = begin(&mut catalog, now, &[], true);
+    assert_eq!((key.as_deref(), catalog.stats("").loaded.len()), (Some("b"), 1), "`a` is idle");
+    assert!(matches!(catalog.get("c", now, || 9), Got::Model(..)));
+}
+
+#[test]
+fn a_caller_that_holds_a_model_and_asks_for_it_again_waits_for_itself_for_a_second() {
+    let (mut catalog, mut now) = (Models::new(10, 1, 10), Instant::now());
+    let held = ask(&mut catalog, "a", now);
+    assert!(matches!(catalog.get("b", now, || 1), Got::Waits));
+    now += SECOND;
+    assert!(begin(&mut catalog, now, &[], true).0.is_none());
+    assert!(matches!(catalog.get("a", now, || 2), Got::Waits));
+    now += SECOND - Duration::from_millis(1);
+    let (key, freed) = begin(&mut catalog, now, &[], true);
+    assert!(key.is_none() && freed.ended.is_empty());
+    now += Duration::from_millis(1);
+    let (key, freed) = begin(&mut catalog, now, &[], true);
+    assert!(key.is_none());
+    let [(key, Loaded::Model { version, waiters, .. })] = &freed.ended[..] else { panic!("{freed:?}") };
+    assert_eq!((&**key, *version, waiters[0].0), ("a", held, 2));
+    // A swap that waits does not get the model before.
+    now += 2 * SECOND;
+    assert!(begin(&mut catalog, now, &[], true).0.is_none());
+    assert!(matches!(catalog.get("a", now, || 3), Got::Waits));
+    assert!(matches!(catalog.swap("a", now, || 4), Got::Waits));
+    assert_eq!(catalog.forget_left("b", |_waiter| true), [1]);
+    let (key, freed) = begin(&mut catalog, now, &[], true);
+    assert!(key.as_deref() == Some("a") && freed.ended.is_empty(), "the load of the swap begins");
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Get(u8),
@@ -204,7 +262,7 @@ proptest! {
                 }
                 Event::Swap(key) => {
                     let (key, number) = (format!("k{key}"), seen.next);
-                    let got = catalog.swap(&key, || number);
+                    let got = catalog.swap(&key, now, || number);
                     seen.asked(got, key)?;
                 }
                 Event::Release(at) if !seen.held.is_empty() => {
@@ -252,7 +310,7 @@ proptest! {
                 for waiter in freed.left {
                     prop_assert!(seen.waiting.remove(&waiter).is_some());
                 }
-                for (key, loaded) in freed.failed {
+                for (key, loaded) in freed.ended {
                     seen.ended(&key, loaded);
                 }
                 let Some(key) = begun else { break };
