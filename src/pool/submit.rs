@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::context::TaskContext;
 use super::continuation::Continuation;
 use super::dispatch::{Backlog, Offered, Refused};
-use super::handle::Pending;
+use super::handle::{Pending, TaskHandle};
 use super::item::{BatchItem, ItemHead};
 use super::runnable::{Head, LogEntry, Runnable};
 use super::shared::{Plan, Shared};
@@ -168,7 +168,8 @@ impl Pool {
             item: None,
             patient: false,
         };
-        self.submit_in(TaskContext::none(), submission).is_ok()
+        // The handle that is dropped lets the task run on.
+        self.submit_in(TaskContext::none(), submission).map(TaskHandle::pending).is_ok()
     }
 
     fn submit_in<F, L>(

@@ -121,7 +121,8 @@ fn a_load_that_has_waited_for_a_second_gets_the_room_of_the_model_that_was_asked
         // Before the second is over, callers of both are served.
         assert_eq!(ask(&mut catalog, "b", now), b);
         assert_eq!(ask(&mut catalog, "a", now), a);
-        (catalog.release("a", a), catalog.release("b", b));
+        catalog.release("a", a);
+        catalog.release("b", b);
         now += SECOND / 10;
     }
     assert!(begin(&mut catalog, now, &[], true).0.is_none(), "both are held");
