@@ -89,16 +89,10 @@ where
 {
     function.warn_if_nested(pool);
     let item = Item::new(function, item);
-    let submission = Submission {
-        future: ItemTask::new(item.clone()),
-        options,
-        function: || item.function.name.clone(),
-        outcome_of: |result: &ItemResult<O, E>| result.as_ref().map_or_else(BatchError::outcome, |_| Outcome::Ok),
-        body: None,
-        may_stream: false,
-        item: Some(item.clone()),
-        patient: false,
-    };
+    let outcome_of = |result: &ItemResult<O, E>| result.as_ref().map_or_else(BatchError::outcome, |_| Outcome::Ok);
+    let function = || item.function.name.clone();
+    let task = Submission::new(ItemTask::new(item.clone()), options, function, outcome_of);
+    let submission = Submission { item: Some(item.clone()), ..task };
     match pool.submit_future(submission) {
         Ok(pending) => Ok(Submitted { item, pending: Some(pending) }),
         Err(rejected) => Err(BatchError::Task(TaskError::Rejected(rejected.rejection))),

@@ -226,16 +226,9 @@ where
     P: Protocol<Req, S::Response, S::Error>,
 {
     let Task { options, function } = task;
-    let submitted = pool.submit_future(Submission {
-        future: call,
-        options,
-        function: || function.clone().unwrap_or_default(),
-        outcome_of: |answer| answer.outcome,
-        body: layer.body.clone(),
-        may_stream: true,
-        item: None,
-        patient: false,
-    });
+    let function = || function.clone().unwrap_or_default();
+    let task = Submission::new(call, options, function, |answer| answer.outcome);
+    let submitted = pool.submit_future(Submission { body: layer.body.clone(), may_stream: true, ..task });
     submitted.map_err(|rejected| rejected.rejection)
 }
 

@@ -369,16 +369,7 @@ mod tests {
         F: Future + Send + 'static,
         F::Output: Send,
     {
-        let submission = Submission {
-            future: Boxed::new(future),
-            options: TaskOptions::new(),
-            function: String::new,
-            outcome_of: always_ok,
-            body: None,
-            may_stream: false,
-            item: None,
-            patient: false,
-        };
+        let submission = Submission::new(Boxed::new(future), TaskOptions::new(), String::new, always_ok);
         pool.submit_future(submission).map_err(|rejected| rejected.rejection).expect("there is room")
     }
 

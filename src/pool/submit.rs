@@ -71,6 +71,18 @@ pub(crate) struct Rejected<F: TaskFuture, L> {
 /// Counts a task that waits outside of the queue, until this is dropped.
 struct WaitsForRoom<'a>(&'a Arc<Shared>);
 
+impl<F: TaskFuture, L> Submission<F, L> {
+    /// A task that is no request, no item of a batch, and does not wait without a limit.
+    pub(crate) const fn new(
+        future: F,
+        options: TaskOptions,
+        function: L,
+        outcome_of: fn(&F::Output) -> Outcome,
+    ) -> Self {
+        Self { future, options, function, outcome_of, body: None, may_stream: false, item: None, patient: false }
+    }
+}
+
 impl Pool {
     pub(crate) fn new(plan: Plan) -> Self {
         Self { open: Arc::new(Open { shared: Shared::new(plan) }) }
@@ -158,16 +170,7 @@ impl Pool {
     /// was accepted.
     pub(crate) fn submit_own<F: TaskFuture<Output = ()>>(&self, future: F, options: TaskOptions, name: &str) -> bool {
         let function = || name.to_owned();
-        let submission = Submission {
-            future,
-            options,
-            function,
-            outcome_of: always_ok,
-            body: None,
-            may_stream: false,
-            item: None,
-            patient: false,
-        };
+        let submission = Submission::new(future, options, function, always_ok);
         // The handle that is dropped lets the task run on.
         self.submit_in(TaskContext::none(), submission).map(TaskHandle::pending).is_ok()
     }
@@ -226,15 +229,9 @@ impl Pool {
                 worker::changed(pool);
                 let rejection = pool.rejection(reason, retry_after);
                 if reason == Reason::QueueFull && patient {
-                    let again = |future| Submission {
-                        future,
-                        options: asked,
-                        function,
-                        outcome_of,
-                        body,
-                        may_stream,
-                        item,
-                        patient,
+                    let again = |future| {
+                        let task = Submission::new(future, asked, function, outcome_of);
+                        Submission { body, may_stream, item, patient, ..task }
                     };
                     let submission = task.into_future().map(again).map(Box::new);
                     return Err(Rejected { submission, rejection });

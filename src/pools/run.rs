@@ -230,16 +230,7 @@ where
     J: IntoTask<Kind>,
 {
     let function = move || function_name::<J>(J::IS_FUTURE, submitted_at);
-    Submission {
-        future: task.into_task(),
-        options,
-        function,
-        outcome_of: always_ok,
-        body: None,
-        may_stream: false,
-        item: None,
-        patient,
-    }
+    Submission { patient, ..Submission::new(task.into_task(), options, function, always_ok) }
 }
 
 /// Runs a task in the pool, or on this thread if there is no pool.

@@ -68,16 +68,7 @@ impl<T: Send + 'static> Slots<T> {
             let Some(pool) = slots.lender.pool().cloned() else { return run_here(&slots.lender, task) };
             let function = move || function_name::<F>(false, submitted_at);
             let future = IntoTask::into_task(move || slots.lender.lend(task));
-            let submission = Submission {
-                future,
-                options,
-                function,
-                outcome_of: outcome,
-                body: None,
-                may_stream: false,
-                item: None,
-                patient: false,
-            };
+            let submission = Submission::new(future, options, function, outcome);
             pool.submit_future(submission).map_err(|rejected| rejected.rejection)?.await?
         }
     }

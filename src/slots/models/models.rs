@@ -88,16 +88,7 @@ impl<M: Send + Sync + 'static> Models<M> {
             let task = move || task(&lease);
             let Some(pool) = pool else { return Ok(call_here(task)?) };
             let future = IntoTask::into_task(task);
-            let submission = Submission {
-                future,
-                options,
-                function,
-                outcome_of: always_ok,
-                body: None,
-                may_stream: false,
-                item: None,
-                patient: false,
-            };
+            let submission = Submission::new(future, options, function, always_ok);
             Ok(pool.submit_future(submission).map_err(|rejected| rejected.rejection)?.await?)
         }
     }
