@@ -9,6 +9,7 @@ use super::thread_state::{self, ThreadId};
 use super::waits::Histogram;
 use crate::admission::{Key, Timestamp};
 use crate::metrics::TaskTimes;
+use crate::shield::shielded;
 
 thread_local! {
     static WORKER: RefCell<Option<Local>> = const { RefCell::new(None) };
@@ -85,7 +86,7 @@ pub(super) fn keys_of(pool: u64) -> Option<(Key, Vec<Key>)> {
 
 /// Records how long a task waited.
 pub(super) fn record_wait(now: Timestamp, waited: Duration) {
-    with(|local| {
+    record(|local| {
         local.waits.count(waited);
         local.times.record_wait(now, waited);
     });
@@ -93,7 +94,7 @@ pub(super) fn record_wait(now: Timestamp, waited: Duration) {
 
 /// Records how long a task ran.
 pub(super) fn record_run(now: Timestamp, ran: Duration) {
-    with(|local| local.times.record_run(now, ran));
+    record(|local| local.times.record_run(now, ran));
 }
 
 /// Records how long after its task's submission a stream had its first frame.
@@ -110,7 +111,12 @@ pub(super) fn record_frame_gap(now: Timestamp, gap: Duration) -> Option<()> {
 
 /// Records the size of a batch, and how long it took.
 pub(super) fn record_batch(now: Timestamp, items: usize, took: Duration) {
-    with(|local| local.times.record_batch(now, items, took));
+    record(|local| local.times.record_batch(now, items, took));
+}
+
+/// Calls `f`, which calls the application's recorder.
+fn record(f: impl FnOnce(&mut Local)) {
+    shielded(|| with(f));
 }
 
 fn with<R>(f: impl FnOnce(&mut Local) -> R) -> Option<R> {

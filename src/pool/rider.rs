@@ -12,7 +12,6 @@ use super::runnable::{Head, TaskRef};
 use super::task_state::Wakeup;
 use crate::admission::{BatchLimits, Growth, SharedPermit, Timestamp};
 use crate::error::{Reason, Rejection};
-use crate::shield::shielded;
 
 /// A task that was taken out of the queue and joins the batch of another one.
 #[derive(Debug)]
@@ -69,7 +68,7 @@ impl CurrentTask {
     pub(crate) fn batch_ended(&self, result: BatchResult, items: usize, took: Duration) {
         let pool = self.task().pool();
         pool.batches().ended(result);
-        shielded(|| local::record_batch(pool.now(), items, took));
+        local::record_batch(pool.now(), items, took);
     }
 
     /// The rejection for a task of a batch that does not end.

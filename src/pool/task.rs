@@ -133,7 +133,7 @@ where
     /// Records the first poll.
     fn begin(&self, work: &mut Work<F>, now: Timestamp) {
         work.began = Some(now);
-        shielded(|| local::record_wait(now, now.since(self.head.submitted)));
+        local::record_wait(now, now.since(self.head.submitted));
         if let Some(log) = &self.head.log {
             self.pool.running.began(log, now);
         }

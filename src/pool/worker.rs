@@ -57,7 +57,7 @@ fn release(
 ) -> Option<(TaskRef, Timestamp)> {
     let ran = began.map(|began| now.since(began));
     if let Some(ran) = ran {
-        shielded(|| local::record_run(now, ran));
+        local::record_run(now, ran);
     }
     let head = task.head();
     let event = match head.key() {
@@ -123,7 +123,7 @@ pub(super) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Op
         perform(pool, effects);
     }
     if let Some(ran) = ran {
-        shielded(|| local::record_run(now, ran));
+        local::record_run(now, ran);
     }
     changed(pool);
 }
