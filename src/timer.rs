@@ -125,7 +125,7 @@ impl Timer {
             return false;
         }
         let entry = self.set(at, callback);
-        let runs = self.lock().running;
+        let runs = self.is_running();
         if !runs {
             self.cancel(entry);
         }
@@ -194,6 +194,11 @@ impl Timer {
         }
     }
 
+    /// Whether the thread runs. If it could not be started, no callback is called.
+    pub(crate) fn is_running(&self) -> bool {
+        self.lock().running
+    }
+
     /// Whether a callback is set, and the thread still cannot be started.
     fn is_stopped_by_failure(&'static self) -> bool {
         let state = self.lock();
@@ -241,14 +246,13 @@ impl State {
 
 impl Earliest {
     /// Calls `callback` at `at`, unless a callback is set to an earlier time. A callback that is set to a later time is
-    /// cancelled. Whether the helper thread runs.
-    pub(crate) fn set(&self, at: Instant, callback: impl FnMut() + Send + 'static) -> bool {
+    /// cancelled.
+    pub(crate) fn set(&self, at: Instant, callback: impl FnMut() + Send + 'static) {
         let mut set = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_sooner = |Alarm((time, _)): &Alarm| *time <= at && Instant::now() < *time;
         let later = if set.as_ref().is_some_and(is_sooner) { None } else { set.replace(alarm(at, callback)) };
         drop(set);
         drop(later);
-        TIMER.lock().running
     }
 }
 

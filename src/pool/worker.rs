@@ -23,6 +23,7 @@ use crate::admission::{Evicted, Outcome, Timestamp};
 use crate::metrics::TaskTimes;
 use crate::shield::shielded;
 use crate::threads;
+use crate::timer::TIMER;
 
 /// The loop of `worker`.
 fn run(pool: &Arc<Shared>, worker: WorkerId) {
@@ -212,14 +213,14 @@ impl Member for Shared {
 
 fn expire_at_instant(pool: &Arc<Shared>, at: Instant) {
     let weak = Arc::downgrade(pool);
-    let set = pool.expiry.set(at, move || {
+    pool.expiry.set(at, move || {
         if let Some(pool) = weak.upgrade() {
             let effects = pool.dispatch.expire(pool.now());
             perform(&pool, effects);
             changed(&pool);
         }
     });
-    if !set {
+    if !TIMER.is_running() {
         pool.dispatch.expiry_failed();
     }
 }
