@@ -38,6 +38,20 @@ fn echo(pools: &Pools, max_items: usize) -> (Echo, Seen) {
     (batch.unwrap(), seen)
 }
 
+/// A batch that gives its items back, a gate that it opens when it begins, and the one that it then waits for.
+fn gated(pools: &Pools) -> (Echo, Gate, Gate) {
+    let (begun, gate) = (Gate::default(), Gate::default());
+    let batch = {
+        let (begun, gate) = (begun.clone(), gate.clone());
+        Batch::builder(pools, "batch").run(move |items: Vec<u32>| {
+            begun.open();
+            gate.wait();
+            items.into_iter().map(Ok).collect()
+        })
+    };
+    (batch.unwrap(), begun, gate)
+}
+
 /// The future of an item that is in the queue.
 fn queued<O, E>(batch: &Batch<u32, O, E>, item: u32) -> Spawn<BatchFuture<u32, O, E>>
 where
@@ -89,16 +103,7 @@ fn a_lone_item_runs_at_once_and_what_waits_meanwhile_runs_together() {
 #[test]
 fn a_batch_has_one_permit_and_all_of_its_tasks_are_in_flight() {
     let pools = one_worker();
-    let (begun, gate) = (Gate::default(), Gate::default());
-    let batch: Echo = {
-        let (begun, gate) = (begun.clone(), gate.clone());
-        Batch::builder(&pools, "batch").run(move |items: Vec<u32>| {
-            begun.open();
-            gate.wait();
-            items.into_iter().map(Ok).collect()
-        })
-    }
-    .unwrap();
+    let (batch, begun, gate) = gated(&pools);
     let held = hold(&pools, "batch", 1);
     let tasks: Vec<_> = (0..5).map(|item| queued(&batch, item)).collect();
     release(held);
@@ -576,16 +581,7 @@ fn an_item_that_would_miss_its_deadline_even_alone_never_starts() {
 #[test]
 fn a_deadline_that_passes_while_a_batch_runs_takes_no_result_away() {
     let pools = one_worker();
-    let (begun, gate) = (Gate::default(), Gate::default());
-    let batch: Echo = {
-        let (begun, gate) = (begun.clone(), gate.clone());
-        Batch::builder(&pools, "batch").run(move |items: Vec<u32>| {
-            begun.open();
-            gate.wait();
-            items.into_iter().map(Ok).collect()
-        })
-    }
-    .unwrap();
+    let (batch, begun, gate) = gated(&pools);
     let held = hold(&pools, "batch", 1);
     let deadline = Deadline::after(Duration::from_millis(200));
     let late = |item| queued_with(&batch, TaskOptions::new().deadline(deadline), item);
