@@ -99,6 +99,7 @@ pub mod config;
 pub mod dashboard;
 pub mod error;
 mod headers;
+mod inner_service;
 pub mod layer;
 pub mod load;
 #[cfg(feature = "metrics")]

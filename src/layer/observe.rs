@@ -12,6 +12,7 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::inner_service::inner_service;
 use crate::pool::is_worker;
 use crate::pools::Pools;
 use crate::select::ByRoute;
@@ -126,20 +127,7 @@ where
 }
 
 impl<S, N> ObserveService<S, N> {
-    /// The inner service.
-    pub const fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service, mutably.
-    pub const fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service!();
 }
 
 impl<S, N, B> Service<Request<B>> for ObserveService<S, N>

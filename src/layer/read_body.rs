@@ -14,6 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::{BoxError, Buffered, ReadBody, ReadRequest, ResponseBody};
+use crate::inner_service::inner_service;
 use crate::reject::ResponseFormat;
 use crate::terms::Deadline;
 
@@ -53,20 +54,7 @@ impl<S> Layer<S> for ReadBody {
 }
 
 impl<S> ReadBodyService<S> {
-    /// The inner service.
-    pub const fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service, mutably.
-    pub const fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service!();
 }
 
 impl<S, B, RB> Service<Request<B>> for ReadBodyService<S>

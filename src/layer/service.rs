@@ -13,6 +13,7 @@ use super::options::Options;
 use super::request_body::{RequestBody, Unread};
 use super::trace::Trace;
 use crate::error::{Reason, Rejection};
+use crate::inner_service::inner_service;
 use crate::pool::{Pool, TaskOptions};
 use crate::reject::{Http, OnReject, Protocol, Responses};
 use crate::select::{Select, Target};
@@ -33,20 +34,7 @@ impl<S, W, R, P, B> PoolService<S, W, R, P, B> {
         Self { inner, selector, reject, protocol, body, options }
     }
 
-    /// The inner service.
-    pub const fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service, mutably.
-    pub const fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service!();
 }
 
 impl<S, W, R, P, B, Req> Service<Req> for PoolService<S, W, R, P, B>

@@ -7,6 +7,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::{StreamBody, Streamed};
+use crate::inner_service::inner_service;
 
 /// A service whose requests have bodies that end with an error when their clients stall; made by [`StreamBody`].
 #[derive(Clone, Debug)]
@@ -24,20 +25,7 @@ impl<S> Layer<S> for StreamBody {
 }
 
 impl<S> StreamBodyService<S> {
-    /// The inner service.
-    pub const fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service, mutably.
-    pub const fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service!();
 }
 
 impl<S, B> Service<Request<B>> for StreamBodyService<S>

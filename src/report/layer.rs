@@ -16,6 +16,7 @@ use super::body::ReportBody;
 use super::reporter::{Format, HEADER, Reporter, TRAILER};
 use crate::body::is_grpc;
 use crate::error::UnknownPool;
+use crate::inner_service::inner_service;
 use crate::load::Scale;
 use crate::pools::Pools;
 use crate::workload::PoolName;
@@ -84,20 +85,7 @@ impl<S> Layer<S> for LoadReport {
 }
 
 impl<S> LoadReportService<S> {
-    /// The inner service.
-    pub const fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service, mutably.
-    pub const fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service!();
 }
 
 impl<S, B, RB> Service<Request<B>> for LoadReportService<S>
