@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod example {
+    pub(crate) mod narrow;
     pub(crate) mod onnx;
     pub(crate) mod process;
     pub(crate) mod stalled;

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
 
+#[path = "example/narrow.rs"]
+mod narrow;
 #[path = "example/process.rs"]
 mod process;
 
@@ -12,7 +14,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tower::{Service, ServiceExt};
@@ -101,13 +103,7 @@ async fn start(folder: &Folder) -> Example {
 /// Sends a request on a connection whose client takes 1 KiB of the response at a time, and returns after the first
 /// frame.
 async fn begin(example: &Example, route: Route) -> Begun {
-    let stream = tokio::net::TcpStream::connect(example.address()).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(1024)
-        .handshake(TokioIo::new(stream))
-        .await
-        .unwrap();
-    tokio::spawn(connection);
+    let mut sender = narrow::connect(example).await;
     let mut response = in_time(sender.send_request(route.request())).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK, "{route:?}");
     let first = in_time(response.body_mut().frame()).await.unwrap().unwrap().into_data().unwrap();

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 
+use super::narrow;
 use super::process::Example;
 
 /// More lines than the pool and the connection buffer.
@@ -23,13 +23,7 @@ pub(crate) struct Stalled {
 impl Stalled {
     /// Begins the stream. When this returns, its head has arrived, so the request has a permit.
     pub(crate) async fn begin(example: &Example) -> Self {
-        let stream = tokio::net::TcpStream::connect(example.address()).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-            .initial_stream_window_size(1024)
-            .handshake(TokioIo::new(stream))
-            .await
-            .unwrap();
-        tokio::spawn(connection);
+        let mut sender = narrow::connect(example).await;
         let lines = Bytes::from(format!("{}\n", json!({ "input": vec![0; 64] })).repeat(LINES));
         let request = Request::post("http://example/v1/classify/stream").body(Full::new(lines)).unwrap();
         let response = sender.send_request(request).await.unwrap();
