@@ -220,6 +220,30 @@ fn a_pool_that_starts_no_task_for_target_and_interval_is_overloaded() {
 }
 
 #[test]
+fn a_pool_that_rejects_more_than_it_has_room_for_is_overloaded_however_short_its_queue() {
+    let (mut admission, mut key) = full(Settings::fixed(1).with_capacity(1));
+    queue(&mut admission, START, Offer::default(), "task").unwrap();
+    // Two tasks of a millisecond arrive in each, and one of them finds no room.
+    let mut now = 0;
+    let mut seen = None;
+    while now < 50 {
+        now += 1;
+        start_next(&mut admission, &mut key, after(now));
+        queue(&mut admission, after(now), Offer::default(), "task").unwrap();
+        assert_eq!(queue(&mut admission, after(now), Offer::default(), "task"), Err(Reason::QueueFull));
+        match seen {
+            None => seen = admission.is_overloaded(after(now)).then_some(now),
+            Some(_) => assert!(admission.is_overloaded(after(now)), "it still is at {now}"),
+        }
+    }
+    assert_eq!(seen, Some(8), "execution times of lost work");
+    start_next(&mut admission, &mut key, after(51));
+    assert!(admission.finish(after(52), key, Outcome::Ok, Some(Duration::from_millis(1))));
+    assert!(admission.is_overloaded(after(53)), "it was, just now");
+    assert!(!admission.is_overloaded(after(55)), "free permits have made up for what was lost");
+}
+
+#[test]
 #[ignore = "prints figures of speed; run it with --release"]
 fn a_call_costs_the_same_at_any_depth() {
     println!("| depth | offer ns | take + finish ns | cancel ns | with deadlines: offer ns | cancel ns |");

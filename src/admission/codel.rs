@@ -1,4 +1,7 @@
-//! Whether the queue is a *standing queue*: the overload that a pool reports.
+//! Whether the queue is a *standing queue*: one of the two signs by which a pool reports overload.
+//!
+//! The other one is lost work ([`overload`](super::overload)): a short queue rejects what is too much, and its waits stay
+//! short.
 //!
 //! A short burst drains again; a standing queue does not. The measure is one number: the wait of the oldest task, each
 //! time a task is taken. A wait above the *target* is late. If every wait of an *interval* was late, the pool reports

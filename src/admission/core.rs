@@ -362,7 +362,7 @@ impl<T> Admission<T> {
     fn pass(&mut self, now: Timestamp) {
         self.occupancy.pass(now, self.permits + self.takeable());
         if self.queued == 0 {
-            self.levels.recover(now.nanos_since(self.clock) as f64 * self.free_permits() as f64);
+            self.levels.recover(self.free_since_last_call(now));
         }
         if self.is_idle() && now.since(self.clock) >= FORGET {
             self.forget();
@@ -454,7 +454,7 @@ impl<T> Admission<T> {
         self.started = now;
         let limit = self.limiter.current();
         let full = self.queued > 0 && self.permits >= limit;
-        let mark = self.limiter.started(now, full, run, || self.levels.exceed(run, limit));
+        let mark = self.limiter.started(now, full, run, || self.levels.exceed(run, limit, 0.0));
         let key = self.slab.key(index);
         let slot = self.slab.at_mut(index);
         let waited = now.since(slot.since);

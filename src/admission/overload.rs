@@ -89,9 +89,11 @@ impl Overload {
         }
     }
 
-    /// Whether the offered load is above the capacity: the first of the two conditions.
-    pub(super) fn exceeds(&self, run: f64, limit: usize) -> bool {
-        self.lost > 0.0 && self.lost >= CLOSE * self.most(run, limit)
+    /// Whether the offered load is above the capacity: the first of the two conditions. `free` is what
+    /// [`recover`](Self::recover) was not told yet.
+    pub(super) fn exceeds(&self, run: f64, limit: usize, free: f64) -> bool {
+        let lost = self.lost - free;
+        lost > 0.0 && lost >= CLOSE * self.most(run, limit)
     }
 
     /// How much lost work is counted.

@@ -129,9 +129,10 @@ impl PriorityQueue {
         self.levels.iter_mut().for_each(|level| level.overload.recover(free));
     }
 
-    /// Whether more work of some level was lost than there was room for.
-    pub(super) fn exceed(&self, run: f64, limit: usize) -> bool {
-        self.levels.iter().any(|level| level.overload.exceeds(run, limit))
+    /// Whether more work of some level was lost than there was room for. `free` is what [`recover`](Self::recover) was not
+    /// told yet.
+    pub(super) fn exceed(&self, run: f64, limit: usize, free: f64) -> bool {
+        self.levels.iter().any(|level| level.overload.exceeds(run, limit, free))
     }
 
     fn first(&self) -> Option<usize> {

@@ -46,7 +46,8 @@ pub enum Queue {
 
 /// The queue wait that a pool should not exceed: 5 times the mean run time of its tasks, within these bounds.
 ///
-/// A pool whose waits have all exceeded it for a whole interval reports itself as overloaded. In YAML:
+/// A pool whose waits have all exceeded it for a whole interval reports itself as overloaded. So does a pool that loses
+/// more work than it has room for, whatever the target is. In YAML:
 /// `{min: 5ms, max: 5s}`, or one time, such as `20ms`, for both bounds. A bound that is left out keeps its default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

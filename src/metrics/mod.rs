@@ -8,7 +8,7 @@
 //! | `workload_pool_queue_depth`, `_queue_capacity` | queued tasks; their limit |
 //! | `workload_pool_utilization_ratio` | active threads as a share of the threads that may exist |
 //! | `workload_pool_load_ratio` | [load](crate::load): what arrives, over what the pool can do |
-//! | `workload_pool_overloaded` | 1 while the minimum queue wait has exceeded the target for a whole interval (CoDel) |
+//! | `workload_pool_overloaded` | 1 while the minimum queue wait has exceeded the target for a whole interval (CoDel), or while more tasks leave the queue unserved than free permits make up for |
 //! | `workload_pool_routes_unmatched` | routes of the settings to this pool that have matched no request yet; absent for a pool without routes |
 //! | `workload_pool_streams`, `_streams_limit` | streams: responses whose body is open after its head; their limit, 0 for none |
 //! | `workload_pool_stream_buffered_bytes` | bytes of streams that are produced and not taken by a client |

@@ -83,6 +83,23 @@ fn long_tasks_are_not_shed_below_capacity() {
 }
 
 #[test]
+fn a_small_pool_with_a_short_queue_shows_its_overload_and_none_below_capacity() {
+    for seed in seeds(1) {
+        for (limit, capacity) in [(1, 1), (2, 4), (4, 8)] {
+            let settings = Settings::fixed(limit).with_capacity(capacity);
+            let shown = |load: f64| {
+                let requests = loaded(load, limit, Work::Exponential(20.0 * MS), 10_000.0, seed);
+                let [ours, _] = both(&requests, settings, seed);
+                ours.overloaded as f64 / ours.span as f64
+            };
+            let (four, low) = (shown(4.0), shown(0.5));
+            assert!(four > 0.95, "at a load of 4, {limit} permits, a queue of {capacity}: {four:.3} of the time");
+            assert!(low < 0.02, "at a load of 0.5, {limit} permits, a queue of {capacity}: {low:.3} of the time");
+        }
+    }
+}
+
+#[test]
 fn ten_long_tasks_at_once_are_all_served_within_an_hour() {
     let settings = Settings { timeout: HOUR, ..Settings::fixed(2) };
     let [ours, _] = both(&burst(0.0, 10, 60.0 * SECOND), settings, 1);

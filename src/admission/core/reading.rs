@@ -33,11 +33,13 @@ impl<T> Admission<T> {
         self.queued == 0 && self.in_flight() == 0
     }
 
-    /// Whether even the best served tasks wait too long, or did within the last interval, or would if any were started.
+    /// Whether more work was lost than there is room for, or even the best served tasks wait too long, or did within the
+    /// last interval, or would if any were started.
     #[must_use]
     pub fn is_overloaded(&self, now: Timestamp) -> bool {
         let stuck = |index| now.nanos_since(self.slab.at(index).since.max(self.started));
         self.codel.is_overloaded(now, self.levels.oldest().next().map_or(0, stuck))
+            || self.levels.exceed(self.run.value(), self.limiter.current(), self.free_since_last_call(now))
     }
 
     /// How long the oldest queued task has waited.
@@ -119,6 +121,12 @@ impl<T> Admission<T> {
 
     pub(super) fn free_permits(&self) -> usize {
         self.limiter.current().saturating_sub(self.permits)
+    }
+
+    /// The time, in nanoseconds over all permits, that permits were free while nothing waited, since the last call that
+    /// changed something.
+    pub(super) fn free_since_last_call(&self, now: Timestamp) -> f64 {
+        if self.queued > 0 { 0.0 } else { now.nanos_since(self.clock) as f64 * self.free_permits() as f64 }
     }
 
     /// Whether the task was started and has not ended.
