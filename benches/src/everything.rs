@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use tower::ServiceBuilder;
 use tower_offload::report::LoadReport;
 use tower_offload::{Cpu, Dashboard, MetricsService, PoolLayer};
 
@@ -86,13 +87,15 @@ pub fn play(kind: &str, speed: Speed) {
         tracing_subscriber::fmt().with_writer(std::io::sink).init();
         layer = layer.spans();
     }
-    let mut router = server::routes(speed, &Direct).layer(layer);
-    if on(OBSERVE) {
-        router = router.layer(PoolLayer::observe(&pools));
-    }
-    if on(REPORT) {
-        router = router.layer(LoadReport::new(&pools));
-    }
+    let (routes, observe, report) =
+        (server::routes(speed, &Direct), PoolLayer::observe(&pools), LoadReport::new(&pools));
+    // One call of `layer`, because axum boxes the service, its future and its body at each call.
+    let mut router = match kind {
+        ON => routes.layer(ServiceBuilder::new().layer(report).layer(observe).layer(layer)),
+        OBSERVE => routes.layer(ServiceBuilder::new().layer(observe).layer(layer)),
+        REPORT => routes.layer(ServiceBuilder::new().layer(report).layer(layer)),
+        _ => routes.layer(layer),
+    };
     if on(METRICS) {
         let metrics = MetricsService::install(&pools).expect("nobody else installs a recorder");
         router = router.route_service("/metrics", metrics);
