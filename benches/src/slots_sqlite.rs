@@ -1,12 +1,15 @@
 //! SQLite reads for callers that arrive four times as often as two connections can serve, and leave after 100 ms.
 //!
-//! What is possible is what two threads read that have a connection each and nobody to wait for.
+//! What is possible is what two threads answer that have a connection each, and take the newest caller from a stack. They
+//! share the cores with the callers, as the others do.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 use tower_offload::pool::TaskOptions;
 use tower_offload::slots::Slots;
 use tower_offload::{Db, Deadline, PoolConfig, Pools};
@@ -19,11 +22,11 @@ const SLOTS: &str = "ours";
 const R2D2: &str = "r2d2 inside a pool of 2 workers";
 const R2D2_MANY: &str = "r2d2 inside a pool of 25 workers";
 const R2D2_BLOCKING: &str = "r2d2 in spawn_blocking";
-const THREADS: &str = "two threads, a connection each";
+const THREADS: &str = "two threads with a stack";
 
 const CONNECTIONS: usize = 2;
 const LOAD: f64 = 4.0;
-const SPAN: Duration = Duration::from_secs(3);
+const SPAN: Duration = Duration::from_secs(5);
 const QUEUE: usize = 1024;
 const ROWS: u32 = 1_000_000;
 /// The rows that a read sums up.
@@ -32,6 +35,18 @@ const READ: u32 = 200_000;
 /// A file with a table, which is removed with this value.
 struct Database {
     folder: PathBuf,
+}
+
+/// The callers that wait, the newest last. `None` once no more of them come.
+struct Stack {
+    callers: Mutex<Option<Vec<Caller>>>,
+    pushed: Condvar,
+}
+
+struct Caller {
+    due: Instant,
+    turn: u32,
+    answer: oneshot::Sender<rusqlite::Result<f64>>,
 }
 
 /// Opens connections for `r2d2` as the crate `r2d2_sqlite` does, which needs an older `rusqlite`.
@@ -46,9 +61,8 @@ pub fn run(harness: &mut Harness) {
     let path = database.path();
     let span = harness.span(SPAN).max(WARM_UP + Duration::from_millis(500));
     let possible = reads_of_threads(&path, span);
-    let kinds = [SLOTS, R2D2, R2D2_MANY, R2D2_BLOCKING];
-    let mut cases: Vec<_> = kinds.map(|kind| case(kind, &runtime, &path, possible, span)).into();
-    cases.push(Case { name: THREADS, sample: Box::new(|| vec![reads_of_threads(&path, span - WARM_UP), f64::NAN]) });
+    let kinds = [SLOTS, R2D2, R2D2_MANY, R2D2_BLOCKING, THREADS];
+    let cases = kinds.map(|kind| case(kind, &runtime, &path, possible, span)).into();
     harness.run(Scenario {
         name: name.to_owned(),
         columns: &[Column { name: "good answers", unit: "/s" }, Column { name: "p99 of the good", unit: "ms" }],
@@ -71,7 +85,8 @@ fn case<'a>(kind: &'static str, runtime: &'a Runtime, path: &'a Path, possible: 
             SLOTS => in_slots(path, arrivals),
             R2D2 => in_pool(r2d2(path), CONNECTIONS, arrivals),
             R2D2_MANY => in_pool(r2d2(path), 25, arrivals),
-            _ => in_spawn_blocking(r2d2(path), arrivals),
+            R2D2_BLOCKING => in_spawn_blocking(r2d2(path), arrivals),
+            _ => on_threads(path, arrivals),
         };
         let mut good = answers.latencies();
         #[expect(clippy::cast_precision_loss, reason = "nobody asks 2^53 times")]
@@ -111,6 +126,36 @@ fn in_spawn_blocking(connections: r2d2::Pool<Manager>, arrivals: Arrivals<'_>) -
         let connections = connections.clone();
         async move { tokio::task::spawn_blocking(move || read_with(&connections, due, turn)).await.map_err(drop)? }
     })
+}
+
+fn on_threads(path: &Path, arrivals: Arrivals<'_>) -> Answers {
+    let stack = Arc::new(Stack::default());
+    let threads: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let (stack, path) = (stack.clone(), path.to_owned());
+            std::thread::spawn(move || {
+                let mut connection = Connection::open(path).expect("the file can be opened");
+                while let Some(Caller { due, turn, answer }) = stack.pop() {
+                    if due.elapsed() < PATIENCE {
+                        // The caller may have left.
+                        let _ = answer.send(read(&mut connection, turn));
+                    }
+                }
+            })
+        })
+        .collect();
+    let (callers, mut turn) = (stack.clone(), 0);
+    let answers = arrivals.run(move |due| {
+        turn += 1;
+        let (answer, answered) = oneshot::channel();
+        callers.push(Caller { due, turn, answer });
+        async move { answered.await.map_err(drop)?.map_err(drop) }
+    });
+    stack.close();
+    for thread in threads {
+        thread.join().expect("no thread panics");
+    }
+    answers
 }
 
 fn pools(workers: usize) -> Pools {
@@ -162,6 +207,33 @@ fn reads_of_threads(path: &Path, span: Duration) -> f64 {
         threads.into_iter().map(|thread| thread.join().expect("no thread panics")).collect::<Vec<f64>>()
     });
     reads.iter().sum()
+}
+
+impl Default for Stack {
+    fn default() -> Self {
+        Self { callers: Mutex::new(Some(Vec::new())), pushed: Condvar::new() }
+    }
+}
+
+impl Stack {
+    fn push(&self, caller: Caller) {
+        if let Some(callers) = &mut *self.callers.lock().expect("no caller panics") {
+            callers.push(caller);
+        }
+        self.pushed.notify_one();
+    }
+
+    fn close(&self) {
+        *self.callers.lock().expect("no caller panics") = None;
+        self.pushed.notify_all();
+    }
+
+    /// Waits for a caller.
+    fn pop(&self) -> Option<Caller> {
+        let callers = self.callers.lock().expect("no caller panics");
+        let is_empty = |callers: &mut Option<Vec<_>>| callers.as_ref().is_some_and(Vec::is_empty);
+        self.pushed.wait_while(callers, is_empty).expect("no caller panics").as_mut()?.pop()
+    }
 }
 
 impl Database {
