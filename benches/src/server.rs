@@ -104,14 +104,15 @@ fn no_error(error: ExecutorError<Infallible>) -> Infallible {
 ///
 /// The health route runs on the server's runtime.
 pub fn serve(runtime: &Runtime, router: Router, pools: Option<&Pools>) {
-    let router = router.route("/health", get(|| async { "ok" }));
+    // Otherwise axum makes the routes anew for each request, or copies them for each connection.
+    let router = router.route("/health", get(|| async { "ok" })).with_state(());
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port of this machine is free");
         child::tell(listener.local_addr().expect("it is bound").port());
         if let Some(pools) = pools {
             let _ = server::Server::new(&Config::default(), pools).listener(listener).serve(router).await;
         } else {
-            let _ = axum::serve(listener, router).await;
+            let _ = axum::serve(listener, router.into_make_service()).await;
         }
     });
 }
