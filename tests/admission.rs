@@ -239,8 +239,8 @@ fn a_pool_that_rejects_more_than_it_has_room_for_is_overloaded_however_short_its
     assert_eq!(seen, Some(8), "execution times of lost work");
     start_next(&mut admission, &mut key, after(51));
     assert!(admission.finish(after(52), key, Outcome::Ok, Some(Duration::from_millis(1))));
-    assert!(admission.is_overloaded(after(53)), "it was, just now");
-    assert!(!admission.is_overloaded(after(55)), "free permits have made up for what was lost");
+    assert!(admission.is_overloaded(after(61)), "ten execution times were lost");
+    assert!(!admission.is_overloaded(after(62)), "the free permit has made up for them");
 }
 
 #[test]

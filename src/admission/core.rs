@@ -454,7 +454,7 @@ impl<T> Admission<T> {
         self.started = now;
         let limit = self.limiter.current();
         let full = self.queued > 0 && self.permits >= limit;
-        let mark = self.limiter.started(now, full, run, || self.levels.exceed(run, limit, 0.0));
+        let mark = self.limiter.started(now, full, run, || self.levels.exceed(run, limit));
         let key = self.slab.key(index);
         let slot = self.slab.at_mut(index);
         let waited = now.since(slot.since);

@@ -50,12 +50,14 @@ pub(super) struct Overload {
     in_vain: f64,
     /// The mean wait of the callers that left.
     patience: Mean,
+    /// Whether the lost work was more than there was room for.
+    exceeded: bool,
     acts: bool,
 }
 
 impl Overload {
     pub(super) const fn new() -> Self {
-        Self { lost: 0.0, in_vain: 0.0, patience: Mean::new(MEMORY), acts: false }
+        Self { lost: 0.0, in_vain: 0.0, patience: Mean::new(MEMORY), exceeded: false, acts: false }
     }
 
     /// Reduces the lost work by the time, in nanoseconds over all permits, that permits were free while nothing was queued.
@@ -71,6 +73,7 @@ impl Overload {
     /// A task was lost; one is `work` nanoseconds of work, and a permit executes for `run`.
     pub(super) fn lost(&mut self, work: f64, run: f64, limit: usize) {
         self.lost = (self.lost + work).min(self.most(run, limit));
+        self.exceeded |= self.exceeds(run, limit);
     }
 
     /// A task was lost whose caller waits no longer than this. Callers whose tasks are shed early say nothing of
@@ -89,11 +92,14 @@ impl Overload {
         }
     }
 
-    /// Whether the offered load is above the capacity: the first of the two conditions. `free` is what
-    /// [`recover`](Self::recover) was not told yet.
-    pub(super) fn exceeds(&self, run: f64, limit: usize, free: f64) -> bool {
-        let lost = self.lost - free;
-        lost > 0.0 && lost >= CLOSE * self.most(run, limit)
+    /// Whether the offered load is above the capacity: the first of the two conditions.
+    pub(super) fn exceeds(&self, run: f64, limit: usize) -> bool {
+        self.lost > 0.0 && self.lost >= CLOSE * self.most(run, limit)
+    }
+
+    /// Whether it was, since the lost work was last zero. `free` is what [`recover`](Self::recover) was not told yet.
+    pub(super) fn exceeded(&self, free: f64) -> bool {
+        self.exceeded && self.lost > free
     }
 
     /// How much lost work is counted.

@@ -129,10 +129,15 @@ impl PriorityQueue {
         self.levels.iter_mut().for_each(|level| level.overload.recover(free));
     }
 
-    /// Whether more work of some level was lost than there was room for. `free` is what [`recover`](Self::recover) was not
+    /// Whether more work of some level was lost than there was room for.
+    pub(super) fn exceed(&self, run: f64, limit: usize) -> bool {
+        self.levels.iter().any(|level| level.overload.exceeds(run, limit))
+    }
+
+    /// Whether it was, since the lost work of that level was last zero. `free` is what [`recover`](Self::recover) was not
     /// told yet.
-    pub(super) fn exceed(&self, run: f64, limit: usize, free: f64) -> bool {
-        self.levels.iter().any(|level| level.overload.exceeds(run, limit, free))
+    pub(super) fn exceeded(&self, free: f64) -> bool {
+        self.levels.iter().any(|level| level.overload.exceeded(free))
     }
 
     fn first(&self) -> Option<usize> {

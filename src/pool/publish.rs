@@ -49,7 +49,7 @@ fn publish_due(pool: &Shared) -> Option<Instant> {
         (false, true) => tracing::warn!(
             target: "tower_offload",
             pool = %name, queued = queued_tasks, in_flight,
-            "overload begins: even the tasks that wait least wait too long"
+            "overload begins: more arrives than the pool can do"
         ),
         (true, false) => tracing::info!(target: "tower_offload", pool = %name, "overload has ended"),
         _ => {}

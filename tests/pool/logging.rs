@@ -279,7 +279,7 @@ fn the_begin_and_the_end_of_an_overload_are_logged() {
             assert_eq!(
                 log.lines_with("overload"),
                 [
-                    " WARN tower_offload: overload begins: even the tasks that wait least wait too long pool=stuck \
+                    " WARN tower_offload: overload begins: more arrives than the pool can do pool=stuck \
                      queued=1 in_flight=1",
                     " INFO tower_offload: overload has ended pool=stuck",
                 ]

@@ -33,13 +33,13 @@ impl<T> Admission<T> {
         self.queued == 0 && self.in_flight() == 0
     }
 
-    /// Whether more work was lost than there is room for, or even the best served tasks wait too long, or did within the
+    /// Whether more work was lost than free permits have made up for since, or even the best served tasks wait too long, or did within the
     /// last interval, or would if any were started.
     #[must_use]
     pub fn is_overloaded(&self, now: Timestamp) -> bool {
         let stuck = |index| now.nanos_since(self.slab.at(index).since.max(self.started));
         self.codel.is_overloaded(now, self.levels.oldest().next().map_or(0, stuck))
-            || self.levels.exceed(self.run.value(), self.limiter.current(), self.free_since_last_call(now))
+            || self.levels.exceeded(self.free_since_last_call(now))
     }
 
     /// How long the oldest queued task has waited.
