@@ -161,6 +161,26 @@ const CASES: &[(&str, &str, &str)] = &[
         "<yaml>:3:5: performance.thread_pools.cpu: nothing is given; write `cpu_workers: 4`, or `cpu: {workers: 4}`",
     ),
     (
+        "key of a built-in pool in a short form",
+        "performance:\n  thread_pools:\n    cpu_queue_capacity: 10\n",
+        "<yaml>:3:25: performance.thread_pools.cpu_queue_capacity: `queue_capacity` of a pool belongs in its long form; write `cpu: {queue_capacity: ...}`",
+    ),
+    (
+        "key of one word of a built-in pool in a short form",
+        "performance:\n  thread_pools:\n    io-nice: 5\n",
+        "<yaml>:3:14: performance.thread_pools.io-nice: `nice` of a pool belongs in its long form; write `io: {nice: ...}`",
+    ),
+    (
+        "key of another pool in a short form",
+        "performance:\n  thread_pools:\n    thumbnails_queue_timeout: 5s\n",
+        "<yaml>:3:31: performance.thread_pools.thumbnails_queue_timeout: `queue_timeout` of a pool belongs in its long form; write `thumbnails: {queue_timeout: ...}`",
+    ),
+    (
+        "name of a pool that ends like a key",
+        "performance:\n  thread_pools:\n    fast_queue: 4\n",
+        "<yaml>:3:17: performance.thread_pools.fast_queue: `4` is not the settings of a pool; write `fast_queue_workers: 4`, or `fast_queue: {workers: 4}`",
+    ),
+    (
         "short form misspelt",
         "performance:\n  thread_pools:\n    cpu_worker: 3\n",
         "<yaml>:3:17: performance.thread_pools.cpu_worker: this key is unknown; did you mean `cpu_workers`?",
@@ -1015,12 +1035,22 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "delay that leaves no time",
         "server:\n  shutdown_delay: 25\n  shutdown_timeout: 25\n",
-        "<yaml>:2:19: server.shutdown_delay: 25s is not less than `shutdown_timeout`, which is 25s and includes this delay",
+        "<yaml>:2:19: server.shutdown_delay: 25s is not less than `shutdown_timeout`, which is 25s and includes this delay; give less, or raise `shutdown_timeout`",
     ),
     (
         "delay longer than the default timeout",
         "server: {shutdown_delay: 1m}\n",
-        "<yaml>:1:26: server.shutdown_delay: 60s is not less than `shutdown_timeout`, which is 25s and includes this delay",
+        "<yaml>:1:26: server.shutdown_delay: 60s is not less than `shutdown_timeout`, which is 25s and includes this delay; give less, or raise `shutdown_timeout`",
+    ),
+    (
+        "default of the documentation as an age",
+        "server:\n  max_connection_age: none\n",
+        "<yaml>:2:23: server.max_connection_age: `none` is the default; leave this key out",
+    ),
+    (
+        "default of the documentation as a weight",
+        "performance:\n  thread_pools: {cpu: {batch: {max_weight: none}}}\n",
+        "<yaml>:2:44: performance.thread_pools.cpu.batch.max_weight: `none` is the default; leave this key out",
     ),
     (
         "delay below the shortest",

@@ -670,7 +670,8 @@ fn a_delay_built_in_code_must_be_shorter_than_the_timeout() {
     config.server.shutdown_delay = config.server.shutdown_timeout;
     assert_eq!(
         config.validate().unwrap_err().to_string(),
-        "server.shutdown_delay: 25s is not less than `shutdown_timeout`, which is 25s and includes this delay"
+        "server.shutdown_delay: 25s is not less than `shutdown_timeout`, which is 25s and includes this delay; give less, \
+         or raise `shutdown_timeout`"
     );
     config.server.shutdown_delay -= Duration::from_millis(1);
     config.validate().unwrap();

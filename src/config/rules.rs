@@ -103,7 +103,8 @@ pub(crate) fn check_delay(delay: Duration, timeout: Duration) -> Result<(), Stri
         return Ok(());
     }
     let (delay, timeout) = (duration::in_words(delay), duration::in_words(timeout));
-    Err(format!("{delay} is not less than `shutdown_timeout`, which is {timeout} and includes this delay"))
+    let fault = format!("{delay} is not less than `shutdown_timeout`, which is {timeout} and includes this delay");
+    Err(format!("{fault}; give less, or raise `shutdown_timeout`"))
 }
 
 /// Checks that the lower bound is not above the upper one.

@@ -37,6 +37,9 @@ pub(super) const BATCH: &[&str] = &["max_items", "max_weight"];
 pub(super) const BODY: &[&str] = &["run", "hold", "buffer", "stall_timeout", "on_drain"];
 pub(super) const TRUST: &[&str] = &["deadline", "grpc_timeout", "priority", "malformed"];
 
+/// The numbers and times that are not set by default.
+pub(super) const OPTIONAL: &[&str] = &["max_connection_age", "max_weight"];
+
 /// The keys of every section, and where they belong.
 const PLACES: [(&[&str], &str); 8] = [
     (ROOT, "at the top level"),
@@ -107,6 +110,9 @@ pub(super) fn short_form(given: &str) -> Option<String> {
     if let Some(place) = place_of(given) {
         return Some(format!("this key belongs {place}"));
     }
+    if let Some((name, key)) = pool_and_key(given) {
+        return Some(format!("`{key}` of a pool belongs in its long form; write `{name}: {{{key}: ...}}`"));
+    }
     let short: Vec<String> = BUILT_IN.iter().map(|name| format!("{name}_workers")).collect();
     let short: Vec<&str> = short.iter().map(String::as_str).collect();
     let workers = |word: &str| nearest(word, &["workers", "threads", "thread"]).is_some();
@@ -120,6 +126,18 @@ pub(super) fn short_form(given: &str) -> Option<String> {
         },
     };
     Some(did_you_mean(&[&meant]))
+}
+
+/// A pool and one of its keys, if `given` joins the two as `cpu_queue_capacity` does.
+///
+/// Keys of a single word count after a built-in pool alone, because `fast_queue` may be the name of a pool. `workers` has
+/// a short form.
+fn pool_and_key(given: &str) -> Option<(&str, &'static str)> {
+    POOL.iter().filter(|key| **key != "workers").find_map(|key| {
+        let name = given.strip_suffix(key)?.strip_suffix(['_', '-'])?;
+        let is_key = if key.contains('_') { !name.is_empty() } else { BUILT_IN.contains(&name) };
+        is_key.then_some((name, *key))
+    })
 }
 
 /// The built-in pool that was probably meant by a name which differs by a letter or two, or by a plural.

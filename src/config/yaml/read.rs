@@ -290,6 +290,9 @@ impl Reader {
 
     /// Reads a value into `target`, or notes why it is not valid.
     pub(super) fn take<T>(&mut self, entry: &Entry<'_>, read: impl FnOnce(&Data) -> Result<T, String>, target: &mut T) {
+        if hints::OPTIONAL.contains(&entry.name) && matches!(&entry.value.data, Data::Text(text) if text == "none") {
+            return self.note(entry.at(), &entry.path, "`none` is the default; leave this key out");
+        }
         match read(&entry.value.data) {
             Ok(value) => *target = value,
             Err(message) => self.note(entry.at(), &entry.path, message),
