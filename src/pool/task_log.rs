@@ -107,6 +107,17 @@ impl LogEntry {
                 %pool, task, function, seconds,
                 "ThreadPool[{pool}] Task #{task}: Completed in {seconds:.3}s"
             ),
+            // The client left while the task wrote or sent its response's body.
+            (Outcome::Cancelled, _) => tracing::info!(
+                target: "tower_offload",
+                %pool, task, function, seconds,
+                "ThreadPool[{pool}] Task #{task}: Cancelled after {seconds:.3}s"
+            ),
+            (Outcome::Stalled, _) => tracing::warn!(
+                target: "tower_offload",
+                %pool, task, function, seconds,
+                "ThreadPool[{pool}] Task #{task}: Stalled after {seconds:.3}s"
+            ),
             (_, Some(failure)) => tracing::warn!(
                 target: "tower_offload",
                 %pool, task, function, seconds,

@@ -1,10 +1,15 @@
 //! The log and the list of tasks while `verbose` is on.
 
+use std::convert::Infallible;
+use std::io::Write;
 use std::time::Duration;
 
+use http::{Request, Response};
 use tokio_test::block_on;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_offload::body::BodyPolicy;
 use tower_offload::pool::TaskOptions;
-use tower_offload::{PoolConfig, Pools};
+use tower_offload::{PoolConfig, PoolLayer, Pools, stream};
 use tracing::subscriber::with_default;
 
 use crate::children::in_child;
@@ -240,6 +245,35 @@ fn a_task_that_is_dropped_in_flight_is_logged() {
             );
         },
     );
+}
+
+/// Its handler has ended well, and its response was begun.
+#[test]
+fn a_task_whose_client_left_or_stalled_during_the_body_is_logged_as_that() {
+    let pools = verbose("written", PoolConfig::new(1));
+    let endless = service_fn(|_: Request<String>| async {
+        Ok::<_, Infallible>(Response::new(stream::writer(|out| -> Result<(), std::io::Error> {
+            loop {
+                out.write_all(&[0; 1024])?;
+            }
+        })))
+    });
+    let policy = BodyPolicy::on_connection().stall_timeout(Duration::from_millis(20));
+    let service = PoolLayer::for_pool(pools.get("written").unwrap()).body(policy).layer(endless);
+    logged(|log| {
+        let stalls = block_on(service.clone().oneshot(Request::default())).unwrap();
+        until("the end is logged", || log.lines().len() == 2);
+        drop(stalls);
+        drop(block_on(service.oneshot(Request::default())).unwrap());
+        until("the end is logged", || log.lines().len() == 4);
+        for (line, end) in [
+            (1, " WARN tower_offload: ThreadPool[written] Task #1: Stalled after #s"),
+            (3, " INFO tower_offload: ThreadPool[written] Task #2: Cancelled after #s"),
+        ] {
+            let line = without_times(&log.lines()[line]);
+            assert!(line.starts_with(end), "{line}");
+        }
+    });
 }
 
 /// This line comes from the timer's thread, under the subscriber of the process.
