@@ -30,8 +30,9 @@ fn spread_seconds(wait: Duration, random: u64) -> u64 {
     least + random % (least / 4).max(1).saturating_add(1)
 }
 
+/// The value of a `grpc-retry-pushback-ms` header for this time: rounded up, because 0 tells clients to retry at once.
 pub(super) fn millis(wait: Duration) -> u64 {
-    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
 }
 
 #[cfg(test)]
@@ -63,8 +64,11 @@ mod tests {
     }
 
     #[test]
-    fn grpc_clients_are_told_milliseconds() {
-        assert_eq!(millis(Duration::from_micros(2_500_999)), 2500);
+    fn grpc_clients_are_told_milliseconds_that_are_not_too_few() {
+        assert_eq!(millis(Duration::from_micros(2_500_001)), 2501);
+        assert_eq!(millis(Duration::from_millis(2500)), 2500);
+        assert_eq!(millis(Duration::from_micros(20)), 1, "0 would be a retry at once");
+        assert_eq!(millis(Duration::ZERO), 1);
         assert_eq!(millis(Duration::MAX), u64::MAX);
     }
 }
