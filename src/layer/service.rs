@@ -17,6 +17,7 @@ use crate::inner_service::inner_service;
 use crate::pool::{Pool, TaskOptions};
 use crate::reject::{Http, OnReject, Protocol, Responses};
 use crate::select::{Select, Target};
+use crate::shield::shielded;
 use crate::terms::Deadline;
 
 /// A service whose requests run in workload pools; made by [`PoolLayer`](crate::PoolLayer).
@@ -67,7 +68,12 @@ where
         let pool = match selection.target {
             Target::Inline => return self.run_inline(request),
             Target::Pool(pool) => Ok(pool),
-            Target::Unknown(name) => Err(Rejection::new(name, Reason::UnknownPool, None)),
+            Target::Unknown(name) => {
+                // It is a fault of the application, and no pool counts it.
+                let why = "a request was rejected, because its selector named a pool that does not exist";
+                shielded(|| tracing::error!(target: "tower_offload", pool = ?name, "{why}"));
+                Err(Rejection::new(name, Reason::UnknownPool, None))
+            }
         };
         let layer = selection.options.union(&self.options);
         let hint = self.reject.hint(&request);

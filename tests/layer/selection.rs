@@ -126,11 +126,19 @@ async fn an_extension_names_the_pool() {
 }
 
 #[tokio::test]
-async fn an_extension_that_names_no_pool_is_answered_500() {
+async fn an_extension_that_names_no_pool_is_answered_500_and_logged() {
     let layer = PoolLayer::by_extension(&Pools::default());
     let mut with = request("GET", "/");
     with.extensions_mut().insert(Workload::from("no such\r\npool"));
+    let lines = Arc::default();
+    let logging = tracing::subscriber::set_default(log_of(&lines));
     let answered = answer(layer.layer(locator()), with).await;
+    drop(logging);
+    assert_eq!(
+        String::from_utf8_lossy(&lines.lock().unwrap()),
+        "ERROR a request was rejected, because its selector named a pool that does not exist \
+         pool=\"no such\\r\\npool\"\n"
+    );
     assert_eq!(answered.status(), 500);
     assert_eq!(answered.headers()["content-type"], "application/problem+json");
     assert!(!answered.headers().contains_key("retry-after"), "waiting does not help");
