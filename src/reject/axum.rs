@@ -63,15 +63,17 @@ impl IntoResponse for TaskError {
     }
 }
 
-/// A value that could not be made is a status of 503, and a wrong use of the slots 500. The error goes to nobody else: log
-/// it.
+/// A value that could not be made is a status of 503, without the error, which goes to nobody else: log it. A wrong use of
+/// the slots is a status of 500 that says what to use.
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl IntoResponse for SlotError {
     fn into_response(self) -> Response {
         match self {
             Self::Task(error) => error.into_response(),
             Self::Make(error) => unavailable("a value could not be made", &error),
-            _ => document(StatusCode::INTERNAL_SERVER_ERROR, "the slots cannot be used here", None),
+            Self::Nested(_) | Self::Outside(_) | Self::Closed => {
+                document(StatusCode::INTERNAL_SERVER_ERROR, &self.to_string(), None)
+            }
         }
     }
 }

@@ -50,14 +50,15 @@ impl From<TaskError> for Status {
     }
 }
 
-/// A value that could not be made is `UNAVAILABLE`, and a wrong use of the slots `INTERNAL`, both without the error.
+/// A value that could not be made is `UNAVAILABLE`, without the error. A wrong use of the slots is `INTERNAL`, and says what
+/// to use.
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 impl From<SlotError> for Status {
     fn from(error: SlotError) -> Self {
         match error {
             SlotError::Task(error) => error.into(),
             SlotError::Make(error) => unavailable("a value could not be made", &error),
-            _ => Self::internal("the slots cannot be used here"),
+            SlotError::Nested(_) | SlotError::Outside(_) | SlotError::Closed => Self::internal(error.to_string()),
         }
     }
 }

@@ -280,12 +280,18 @@ async fn disabled_pools_lend_values_on_the_thread_that_awaits_them() {
 }
 
 #[tokio::test]
-async fn an_error_of_slots_is_a_response_that_does_not_show_why() {
+async fn an_error_of_slots_is_a_response_that_shows_a_wrong_use_and_no_error_of_the_application() {
     use axum::response::IntoResponse;
     let pools = Pools::default();
     let slots = Slots::builder(&pools, "cpu").make(|| Err::<u8, _>("the secret file is missing")).build_lazy().unwrap();
-    let outside = slots.here(|_value| ()).unwrap_err().into_response();
-    assert_eq!(outside.status(), 500);
+    let remedy = "a slot of pool `cpu` was asked for outside of a task of this pool; use `run`";
+    let outside = || slots.here(|_value| ()).unwrap_err();
+    let status = tonic::Status::from(outside());
+    assert_eq!((status.code(), status.message()), (tonic::Code::Internal, remedy));
+    let response = outside().into_response();
+    assert_eq!(response.status(), 500);
+    let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap()["detail"], remedy);
     let error = slots.run(|_value| ()).await.unwrap_err();
     let status = tonic::Status::from(slots.run(|_value| ()).await.unwrap_err());
     assert_eq!((status.code(), status.message()), (tonic::Code::Unavailable, "a value could not be made"));
