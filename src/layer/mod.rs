@@ -7,6 +7,7 @@ mod options;
 mod pool_layer;
 mod read_body;
 mod request_body;
+mod run_delay;
 mod service;
 mod stream_body;
 mod trace;

@@ -12,6 +12,7 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::run_delay;
 use crate::inner_service::inner_service;
 use crate::pool::is_worker;
 use crate::pools::Pools;
@@ -163,6 +164,7 @@ impl<F: Future> Future for ObserveFuture<F> {
 impl Route {
     fn timed<T>(&self, call: impl FnOnce() -> T) -> T {
         let begun = Instant::now();
+        run_delay::begin(begun);
         let value = call();
         let took = begun.elapsed();
         if took > LONG {
@@ -177,8 +179,12 @@ impl Route {
         if is_worker() {
             return;
         }
+        let held = run_delay::held(took);
+        if held <= LONG {
+            return;
+        }
         let name = self.name.as_deref().unwrap_or("(a route without a name)");
-        self.pools.observed().long_poll(&format!("{} {name}", self.method), took);
+        self.pools.observed().long_poll(&format!("{} {name}", self.method), held);
     }
 }
 

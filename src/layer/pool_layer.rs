@@ -41,8 +41,8 @@ use crate::workload::{Marker, PoolName};
 ///     .route("/health", get(|| async { "ok" }));
 /// ```
 ///
-/// Use `route_layer` on axum's routers and method routers. With `layer`, axum's own 404 and 405 run in the pool too,
-/// and a full pool answers them with 503.
+/// Use `route_layer` on axum's method routers, as here. `layer`, and both methods of a `Router`, also wrap axum's own 405,
+/// and `Router::layer` its 404: they run in the pool too, and a full pool answers them with 503.
 ///
 /// # Choosing the pool
 ///
@@ -232,8 +232,10 @@ impl PoolLayer<()> {
     /// more than a millisecond in one poll.
     ///
     /// Each such route is named once in the log, and listed by [`Pools::slow_routes`] and in the JSON of the stats
-    /// endpoint, after three long polls, or after one of more than 100 ms. It costs two readings of the clock for each
-    /// poll. Requests that run in a pool are never named. The bodies of responses are not observed.
+    /// endpoint, after three long polls, or after one of more than 100 ms. On Linux, the time in which the thread waited
+    /// for a core does not count, so a full machine names no route. The layer costs two readings of the clock for each poll,
+    /// and a reading of `/proc` every 10 ms for each thread. Handlers that run in a pool are never named. The bodies of
+    /// responses are not observed.
     ///
     /// ```
     /// use axum::{Router, routing::get};
