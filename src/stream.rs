@@ -40,7 +40,9 @@ use crate::admission::Outcome;
 use crate::body::{BodyError, BoxError, Buffer, Producer, Reader};
 use crate::config::BodyPolicy;
 use crate::pool::{CurrentTask, block_on};
+use crate::shield::shielded;
 use crate::threads;
+use crate::workload::Workload;
 
 /// The bytes of a frame.
 const FRAME: usize = 16 * 1024;
@@ -53,7 +55,8 @@ const FRAME: usize = 16 * 1024;
 /// the others run on threads of Tokio's blocking pool, and so does a writer that is made outside of a pool, from its
 /// body's first poll on.
 ///
-/// If `write` returns an error or panics, the body ends with an error: the client sees that it is incomplete.
+/// If `write` returns an error or panics, the body ends with an error: the client sees that it is incomplete. The error is
+/// logged, unless the client has left or stalled.
 ///
 /// The policy for bodies of the pool and the layer gives the size of the buffer, and the stall timeout. Compression
 /// outside of the function runs on the connection, so a function that produces much compresses it itself: it wraps the
@@ -67,7 +70,8 @@ where
     let policy = task.as_ref().map_or_else(BodyPolicy::default, |task| task.policy().clone());
     let buffer = Buffer::new(policy.buffer, policy.stall_timeout, task.clone());
     let reader = Reader::unbounded(buffer.clone());
-    let writer = Writer { producer: Producer::new(buffer), frame: BytesMut::new(), failed: None };
+    let pool = task.as_ref().map(|task| task.pool().clone());
+    let writer = Writer { producer: Producer::new(buffer), frame: BytesMut::new(), failed: None, pool };
     let mut start = None;
     match task {
         Some(task) => {
@@ -104,6 +108,8 @@ pub struct Writer {
     frame: BytesMut,
     /// The outcome of a task whose client does not read any more.
     failed: Option<Outcome>,
+    /// The pool whose worker runs the function, if one does.
+    pool: Option<Workload>,
 }
 
 /// The end of a function that wrote a body.
@@ -127,7 +133,14 @@ impl Writer {
         let outcome = match (&end, self.failed) {
             (Ok(()), _) => Outcome::Ok,
             (Err(_), Some(failed)) => failed,
-            (Err(_), None) => Outcome::Error,
+            (Err(error), None) => {
+                // The status was sent, and servers drop the error of a body.
+                let pool = self.pool.as_ref().map(Workload::as_str);
+                shielded(|| {
+                    tracing::warn!(target: "tower_offload", pool, "a body could not be written to its end: {error}");
+                });
+                Outcome::Error
+            }
         };
         self.producer.buffer().end(end);
         Written { producer: self.producer, outcome }

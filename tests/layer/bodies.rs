@@ -21,7 +21,7 @@ use tower_offload::body::{BodyError, BodyPolicy, OnDrain, ResponseBody};
 use tower_offload::stream::{WriterBody, writer};
 use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools, Reason, checkpoint, hold_permit};
 
-use crate::fixtures::{Gate, answer, in_time, json, place, pools_of, request, stats_of};
+use crate::fixtures::{Gate, answer, in_time, json, log_of, place, pools_of, request, stats_of};
 
 type Frames = mpsc::UnboundedSender<Result<Frame<Bytes>, io::Error>>;
 
@@ -679,6 +679,8 @@ async fn a_writer_learns_that_its_client_has_left_or_stalled() {
 #[tokio::test]
 async fn a_writer_that_fails_or_panics_ends_its_body_with_an_error() {
     let pools = pools_of(2, 5);
+    let lines = Arc::default();
+    let logging = tracing::subscriber::set_default(log_of(&lines));
     let mut body = written(&pools, BodyPolicy::default(), |out| {
         write!(out, "half")?;
         Err(io::Error::other("the disk is gone"))
@@ -691,6 +693,9 @@ async fn a_writer_that_fails_or_panics_ends_its_body_with_an_error() {
         }
     };
     assert_eq!(error.to_string(), "the disk is gone");
+    drop(logging);
+    let line = " WARN a body could not be written to its end: the disk is gone pool=\"cpu\"\n";
+    assert_eq!(String::from_utf8_lossy(&lines.lock().unwrap()), line);
     let mut body = written(&pools, BodyPolicy::default(), |_| panic!("in the writer")).await;
     let error = next(&mut body).await.unwrap().unwrap_err();
     assert_eq!(error.downcast_ref(), Some(&BodyError::CutOff));
