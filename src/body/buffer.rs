@@ -14,7 +14,7 @@ use http_body::Frame;
 use super::error::{BodyError, BoxError};
 use super::frames::Frames;
 use super::watch::{Look, Watch, Watched, look_at};
-use crate::pool::CurrentTask;
+use crate::pool::{CurrentTask, OpenStream};
 use crate::stall::StallSignal;
 use crate::sync::{Mutex, lock};
 use crate::timer::Earliest;
@@ -40,6 +40,8 @@ struct State<D> {
     watch: Watch,
     reader: Option<Waker>,
     producer: Option<Waker>,
+    /// Until the reader leaves or stalls, which a connection that takes no bytes finds out late.
+    stream: Option<OpenStream>,
 }
 
 /// What the reader does.
@@ -84,6 +86,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
             watch: Watch::default(),
             reader: None,
             producer: None,
+            stream: task.as_ref().map(CurrentTask::open_stream),
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -213,7 +216,9 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         }
         let (frames, bytes) = state.clear();
         let wakers = (state.reader.take(), state.producer.take());
+        let stream = state.stream.take();
         drop(state);
+        drop(stream);
         self.removed(bytes);
         drop(frames);
         drop(wakers.0);
@@ -250,7 +255,9 @@ impl<D: Buf + Send + 'static> Watched for Buffer<D> {
         // Set under the lock: a server that finds the error knows the signal.
         self.stalled.set();
         let wakers = (state.reader.take(), state.producer.take());
+        let stream = state.stream.take();
         drop(state);
+        drop(stream);
         wake(wakers.0);
         wake(wakers.1);
         None

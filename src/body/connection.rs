@@ -27,7 +27,6 @@ pub(super) struct OnConnection<B: Body> {
     shared: Arc<Shared<B>>,
     /// `None` if the permit is not held.
     task: Option<CurrentTask>,
-    _stream: Option<OpenStream>,
     times: FrameTimes,
     farewell: Option<Farewell>,
     /// The frames of the farewell.
@@ -51,6 +50,8 @@ struct State<B> {
     /// The reader is behind from a frame until it asks for the next one.
     watch: Watch,
     worker: Option<Waker>,
+    /// Until the body has ended, or the reader has stalled.
+    stream: Option<OpenStream>,
 }
 
 impl<B> OnConnection<B>
@@ -69,7 +70,8 @@ where
         counted: bool,
         hold: bool,
     ) -> Self {
-        let state = State { body: Some(Box::pin(body)), outcome: None, watch: Watch::default(), worker: None };
+        let (body, stream) = (Some(Box::pin(body)), counted.then(|| task.open_stream()));
+        let state = State { body, outcome: None, watch: Watch::default(), worker: None, stream };
         let stall_timeout = hold.then(|| task.policy().stall_timeout);
         let (stalled, timer) = (StallSignal::default(), Earliest::default());
         let shared = Arc::new(Shared { state: Mutex::new(state), stall_timeout, stalled, timer });
@@ -81,7 +83,6 @@ where
         Self {
             shared,
             task: hold.then(|| task.clone()),
-            _stream: counted.then(|| task.open_stream()),
             times: task.frame_times(),
             farewell,
             last: Frames::default(),
@@ -149,8 +150,9 @@ impl<B> Shared<B> {
         state.watch.end();
         let body = state.body.take();
         let worker = state.worker.take();
+        let stream = state.stream.take();
         drop(state);
-        drop(body);
+        drop((body, stream));
         wake(worker);
     }
 
@@ -219,7 +221,9 @@ impl<B: Body + Send + 'static> Watched for Shared<B> {
         // Set under the lock: a server that finds the error knows the signal.
         self.stalled.set();
         let worker = state.worker.take();
+        let stream = state.stream.take();
         drop(state);
+        drop(stream);
         wake(worker);
         None
     }

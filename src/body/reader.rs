@@ -9,19 +9,16 @@ use http_body::{Frame, SizeHint};
 use super::buffer::Buffer;
 use super::error::BoxError;
 use super::remaining::Remaining;
-use crate::pool::{CurrentTask, OpenStream};
 
 /// Takes the frames of a body that a task produces. Dropping it before the end of the body cancels the task.
 pub(crate) struct Reader<D: Buf + Send + 'static> {
     buffer: Arc<Buffer<D>>,
     remaining: Remaining,
-    _stream: Option<OpenStream>,
 }
 
 impl<D: Buf + Send + 'static> Reader<D> {
-    pub(super) fn new(buffer: Arc<Buffer<D>>, remaining: Remaining) -> Self {
-        let stream = buffer.task().map(CurrentTask::open_stream);
-        Self { buffer, remaining, _stream: stream }
+    pub(super) const fn new(buffer: Arc<Buffer<D>>, remaining: Remaining) -> Self {
+        Self { buffer, remaining }
     }
 
     /// The reader of a body of unknown length.

@@ -305,7 +305,7 @@ async fn a_client_that_leaves_a_body_cancels_it_and_returns_the_permit() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stalls_loses_the_body_the_permit_and_the_buffer() {
+async fn a_reader_that_stalls_loses_the_body_the_permit_and_the_buffer_and_its_stream_is_closed() {
     for policy in [BodyPolicy::on_connection().hold(), BodyPolicy::in_pool(), BodyPolicy::in_pool().hold()] {
         let pools = pools_of(1, 5);
         let (body, author) = script();
@@ -317,7 +317,8 @@ async fn a_reader_that_stalls_loses_the_body_the_permit_and_the_buffer() {
         text(response.body_mut()).await;
         until("the permit is released", || in_flight(&pools) == 0).await;
         assert_eq!(author.dropped().await, "dropped in cpu");
-        assert_eq!(stats_of(&pools, "cpu").counts.stalled, 1);
+        let stats = stats_of(&pools, "cpu");
+        assert_eq!((stats.counts.stalled, stats.streams), (1, 0));
         let error = next(response.body_mut()).await.unwrap().unwrap_err();
         assert!(is_stalled(&*error), "{error}");
     }
@@ -670,6 +671,7 @@ async fn a_writer_learns_that_its_client_has_left_or_stalled() {
     let policy = BodyPolicy::default().stall_timeout(Duration::from_millis(50));
     let mut body = written(&pools, policy, endless).await;
     assert_eq!(in_time(told.recv()).await.unwrap().0, io::ErrorKind::TimedOut);
+    assert_eq!(stats_of(&pools, "cpu").streams, 0);
     assert!(is_stalled(&*next(&mut body).await.unwrap().unwrap_err()));
     until("the permits are released", || in_flight(&pools) == 0).await;
     let counts = stats_of(&pools, "cpu").counts;
