@@ -46,9 +46,9 @@
 //!   first. While bytes are unread, the server has to see the socket ([`Listener::socket`]), and Windows does not report
 //!   the end.
 //! - **Clients that stop to read** a body with a stall timeout ([`BodyPolicy`](crate::body::BodyPolicy)) are
-//!   disconnected: HTTP/1 connections are reset, so that no response looks complete that is not. Over HTTP/2 the stream
-//!   is reset when its client opens the window again. A client that takes and sends no byte of the connection answers
-//!   no ping either, and its connection is reset after 30 s, whatever the body.
+//!   disconnected: HTTP/1 connections and streams of HTTP/2 are reset, so that no response looks complete that is not. A
+//!   client of HTTP/2 that takes and sends no byte of the connection answers no ping either, and its connection is reset
+//!   after 30 s, whatever the body.
 //! - **Old connections** are closed after `server.max_connection_age`, 10% more or less, when their requests in flight
 //!   have ended. Clients then connect again, and a balancer can send them to a new server. There is no maximum by
 //!   default.

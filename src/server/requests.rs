@@ -1,5 +1,6 @@
 //! Counts the requests in flight on one connection, each from its header to the last byte of its response.
 
+use std::cell::OnceCell;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -13,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
 use pin_project::pin_project;
+use tokio::task_local;
 
 use super::connections::{Connection, Order};
 use crate::body::StallSignal;
@@ -92,6 +94,19 @@ pub(super) struct Tasks {
     connection: Arc<Connection>,
 }
 
+task_local! {
+    /// The stall signal of the response that this task of an HTTP/2 connection sends.
+    static STALL: OnceCell<StallSignal>;
+}
+
+/// A task of an HTTP/2 connection: hyper's, until the client has stopped to read its response.
+#[pin_project]
+struct CountedTask<F> {
+    #[pin]
+    task: F,
+    _in_flight: InFlight,
+}
+
 /// The response future of [`Requests`].
 #[pin_project]
 #[derive(Debug)]
@@ -161,11 +176,22 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, task: F) {
-        let in_flight = InFlight::new(&self.connection, true);
-        tokio::spawn(async move {
-            task.await;
-            drop(in_flight);
-        });
+        let task = CountedTask { task, _in_flight: InFlight::new(&self.connection, true) };
+        tokio::spawn(STALL.scope(OnceCell::new(), task));
+    }
+}
+
+// === impl CountedTask ===
+
+impl<F: Future> Future for CountedTask<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.project().task.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        // hyper does not poll the body of a client that opens no window. To drop its task resets the stream.
+        STALL.with(|stall| stall.get().map_or(Poll::Pending, |stall| stall.poll_set(cx)))
     }
 }
 
@@ -182,7 +208,6 @@ where
         let response = ready!(this.future.poll(cx));
         let in_flight = this.in_flight.take();
         let mut response = response?;
-        // Over HTTP/2 the body ends with an error when its client stalls, which resets its stream.
         let stall = response.extensions_mut().remove::<StallSignal>();
         if let Some(InFlight { connection }) = &in_flight {
             connection.watch_stall(stall);
@@ -193,6 +218,8 @@ where
                 // hyper sets this header as well, unless the response was ready before hyper was to close.
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
+        } else if let Some(stall) = stall {
+            STALL.with(|task| task.set(stall)).expect("a task sends one response");
         }
         Poll::Ready(Ok(response.map(|body| CountedBody { body, _in_flight: in_flight })))
     }

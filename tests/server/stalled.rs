@@ -8,6 +8,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
 use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower_offload::body::BodyPolicy;
@@ -38,6 +40,17 @@ async fn begin(server: &TestServer) -> TcpStream {
     client
 }
 
+/// Waits until this many readers have been given up.
+async fn until_stalled(pools: &Pools, readers: u64) {
+    soon(async {
+        while stats(pools).counts.stalled != readers {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!((stats(pools).in_flight, stats(pools).streams), (0, 0));
+}
+
 const POLICIES: [BodyPolicy; 2] = [BodyPolicy::in_pool().hold(), BodyPolicy::on_connection().hold()];
 
 #[tokio::test]
@@ -49,16 +62,27 @@ async fn readers_that_stop_are_reset_and_their_permits_are_released() {
         for _ in 0..READERS {
             clients.push(begin(&server).await);
         }
-        soon(async {
-            while stats(&pools).counts.stalled != READERS as u64 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await;
-        assert_eq!(stats(&pools).in_flight, 0);
+        until_stalled(&pools, READERS as u64).await;
         for mut client in clients {
             let end = soon(client.read_to_end(&mut Vec::new())).await;
             assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        }
+    }
+}
+
+/// hyper does not poll the body of a client that opens no window, so it does not see the body's error.
+#[tokio::test]
+async fn over_http2_the_streams_of_readers_that_open_no_window_are_reset_and_the_connection_serves_on() {
+    for policy in POLICIES {
+        let (pools, server) = endless(1, policy.stall_timeout(Duration::from_millis(300))).await;
+        let (mut client, _connection) = server.http2(|builder| _ = builder.initial_stream_window_size(0)).await;
+        for readers in 1..=3 {
+            let request = Request::get("http://localhost/").body(Empty::new()).unwrap();
+            let mut response = soon(client.send_request(request)).await.unwrap();
+            let frame = soon(response.frame()).await.unwrap();
+            let error = frame.expect_err("no frame has room in the window");
+            assert!(format!("{error:?}").contains("Reset(") && format!("{error:?}").contains("CANCEL"), "{error:?}");
+            until_stalled(&pools, readers).await;
         }
     }
 }
