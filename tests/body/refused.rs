@@ -51,6 +51,20 @@ async fn a_body_that_is_announced_as_too_large_is_refused_unread() {
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
 }
 
+/// Any client can write this `content-type`, and the handler would wait for the rest of the body.
+#[tokio::test]
+async fn a_client_that_claims_to_send_messages_is_held_to_the_limits_of_the_whole_body() {
+    let claim = |rest: Step| {
+        let body = Script::of([data("\0\0\0\0\0"), rest]);
+        Request::post("/").header("content-type", "application/connect+json").body(body).unwrap()
+    };
+    for (rest, status) in
+        [(Step::Stall, StatusCode::REQUEST_TIMEOUT), (data("more than ten bytes"), StatusCode::PAYLOAD_TOO_LARGE)]
+    {
+        assert_eq!(answer(ReadBody::new(10).within(SOON), claim(rest)).await.status(), status);
+    }
+}
+
 #[tokio::test]
 async fn a_body_that_stops_is_refused_when_its_time_is_over() {
     for (limits, detail) in [

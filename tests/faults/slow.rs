@@ -57,7 +57,7 @@ async fn a_body_that_trickles_is_refused_in_time_and_its_connection_closed() {
     let folder = Folder::new();
     let server = Example::start(&folder).await;
     let began = Instant::now();
-    tokio::join!(trickle_over_http1(&server), trickle_over_http2(&server));
+    tokio::join!(trickle_over_http1(&server), trickle_over_http2(&server), claim_to_stream(&server));
     assert!(began.elapsed() >= Duration::from_secs(5), "refused after {:?}", began.elapsed());
     assert_eq!(pool(&server.client(), "db").await["results"]["ok"], 1, "only the last one was whole");
     assert_well(&server).await;
@@ -99,6 +99,15 @@ async fn trickle_over_http2(server: &Example) {
     assert_eq!(soon(client.send_request(note(body))).await.unwrap().status(), 408);
     assert_eq!(soon(ended.recv()).await, None);
     assert_eq!(soon(client.send_request(note(Body::from("{}")))).await.unwrap().status(), 422);
+}
+
+/// The first message of a stream is complete, and its handler, which knows no streams, would wait for the rest.
+async fn claim_to_stream(server: &Example) {
+    let head = "POST /v1/hash HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/connect+json\r\n\
+                content-length: 1000\r\n\r\n\0\0\0\0\0";
+    let (status, answer) = Raw::connect(server.address()).await.exchange(head).await;
+    assert_eq!(status, 408, "{answer}");
+    assert_eq!(pool(&server.client(), "cpu").await["submitted"], 0);
 }
 
 /// Many times the size of the sockets' buffers.

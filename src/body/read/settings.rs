@@ -23,6 +23,8 @@ use crate::budget::Budget;
 #[must_use]
 pub struct ReadBody {
     pub(super) limit: usize,
+    /// Of a stream of messages, the first one is read, and not all.
+    pub(super) first_message: bool,
     pub(super) pace: Pace,
     pub(super) budget: Option<Budget>,
 }
@@ -31,12 +33,11 @@ impl ReadBody {
     /// Reads bodies of up to `limit` bytes. They must arrive within 30 seconds, and after the first five of these at
     /// 240 bytes a second or more on average.
     ///
-    /// A larger body is refused with a status of 413: unread, if its length is announced. Of a gRPC request, `limit` is
-    /// that of its first message.
+    /// A larger body is refused with a status of 413: unread, if its length is announced.
     pub const fn new(limit: usize) -> Self {
         // Kestrel's defaults for the rate.
         let rate = Rate { bytes_per_second: 240, grace: Duration::from_secs(5) };
-        Self { limit, pace: Pace { within: Duration::from_secs(30), rate }, budget: None }
+        Self { limit, first_message: false, pace: Pace { within: Duration::from_secs(30), rate }, budget: None }
     }
 
     /// Refuses a body with a status of 408 if it has not arrived within this time.
@@ -49,6 +50,17 @@ impl ReadBody {
     /// advance. A rate of 0 allows any pace.
     pub const fn min_rate(mut self, bytes_per_second: u32, grace: Duration) -> Self {
         self.pace.rate = Rate { bytes_per_second: bytes_per_second as u64, grace };
+        self
+    }
+
+    /// Of a request of gRPC, or of a stream of Connect, reads the first message. `limit` is that of this message, and the
+    /// rest of the body follows to the handler as it arrives.
+    ///
+    /// Services whose clients stream need this. Do not use it for others: which requests are those of gRPC, their
+    /// `content-type` says, and any client can write that. A handler that then waits for the rest of the body holds its
+    /// permit for as long as the client likes. [`StreamBody`](super::StreamBody) around the layer bounds that wait.
+    pub const fn first_message(mut self) -> Self {
+        self.first_message = true;
         self
     }
 
