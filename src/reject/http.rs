@@ -1,6 +1,5 @@
 //! HTTP: the default protocol of a layer.
 
-use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
@@ -19,11 +18,15 @@ use crate::terms::Terms;
 /// - A result counts as an error if it is one, if its status is 500 or above, or if it is a gRPC status that means a
 ///   fault of the server and comes without a message. A gRPC status behind messages comes in the trailers, too late to
 ///   be counted.
-/// - The task log shows the method and the path of a request, and never its query.
+/// - The task log shows the method and the path of a request, of long ones about 256 bytes, and never its query.
 /// - Requests to gRPC's standard health service (`/grpc.health.v1.Health/…`) always run inline: a full pool must not
 ///   fail the liveness probe of a server that is only overloaded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Http;
+
+/// About the longest name of a request, in bytes. A path may have 64 KB, and a name is logged several times and shown as
+/// long as its task runs.
+const LONGEST_NAME: usize = 256;
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -63,25 +66,22 @@ impl fmt::Display for Millis {
     }
 }
 
+/// The method and the path. Bytes of the path that are not visible ASCII are percent-encoded: `http::Uri` lets them pass,
+/// among them characters that end a line or change how the rest of it is shown.
 fn describe<B>(request: &Request<B>) -> String {
-    format!("{} {}", request.method(), visible(request.uri().path()))
-}
-
-/// Percent-encodes every byte of a path that is not visible ASCII. `http::Uri` lets such bytes pass, among them
-/// characters that end a line or change how the rest of it is shown.
-fn visible(path: &str) -> Cow<'_, str> {
-    if path.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return path.into();
-    }
-    let mut encoded = String::with_capacity(path.len() * 2);
-    for &byte in path.as_bytes() {
+    let mut name = format!("{:.LONGEST_NAME$} ", request.method().as_str());
+    for &byte in request.uri().path().as_bytes() {
+        if name.len() >= LONGEST_NAME {
+            name.push_str("...");
+            break;
+        }
         if byte.is_ascii_graphic() {
-            encoded.push(byte.into());
+            name.push(byte.into());
         } else {
-            let _ = write!(encoded, "%{byte:02X}");
+            let _ = write!(name, "%{byte:02X}");
         }
     }
-    encoded.into()
+    name
 }
 
 fn failed<B, E>(result: &Result<Response<B>, E>) -> bool {
@@ -132,5 +132,17 @@ mod tests {
             let request = Request::get(uri.expect("the crate lets it pass")).body(()).expect("a request");
             assert_eq!(describe(&request), called);
         }
+    }
+
+    #[test]
+    fn a_long_path_or_method_is_cut() {
+        let path = format!("/{}", "\u{e9}/".repeat(20_000));
+        let uri = http::Uri::from_maybe_shared(path.into_bytes()).expect("the crate lets it pass");
+        let called = describe(&Request::get(uri).body(()).expect("a request"));
+        assert!(called.starts_with("GET /%C3%A9/") && called.ends_with("..."), "{called}");
+        assert!((256..264).contains(&called.len()), "{}", called.len());
+        let method = "M".repeat(30_000);
+        let called = describe(&Request::builder().method(method.as_str()).body(()).expect("a request"));
+        assert_eq!(called, format!("{} ...", &method[..256]));
     }
 }

@@ -107,7 +107,7 @@ async fn claim_to_stream(server: &Example) {
                 content-length: 1000\r\n\r\n\0\0\0\0\0";
     let (status, answer) = Raw::connect(server.address()).await.exchange(head).await;
     assert_eq!(status, 408, "{answer}");
-    assert_eq!(pool(&server.client(), "cpu").await["submitted"], 0);
+    assert_eq!(pool(&server.client(), "cpu").await["results"]["rejected"], 1);
 }
 
 /// Many times the size of the sockets' buffers.
