@@ -66,7 +66,7 @@ pub(crate) fn embed(session: &mut Session, inputs: Vec<Vec<f32>>) -> Result<Vec<
 
 impl Session {
     /// Loads a model. A file that is half written is no model.
-    fn load(bytes: Vec<u8>) -> Result<Self, String> {
+    pub(crate) fn load(bytes: Vec<u8>) -> Result<Self, String> {
         let model = Model::load(bytes).map_err(|error| format!("it is no model that can be run: {error}"))?;
         let node = |name| {
             let found = model.node_id(name);

@@ -39,6 +39,35 @@ impl<E> BatchError<E> {
         matches!(self, Self::Task(error) if error.is_panic())
     }
 
+    /// Converts the error of an item. All other errors stay as they are.
+    ///
+    /// The items of [`BatchBuilder::try_run`](super::BatchBuilder::try_run) have no error of their own, and
+    /// `tonic::Status` has no conversion from [`Infallible`](std::convert::Infallible). So a method of a tonic service
+    /// says which type that error would have:
+    #[cfg_attr(feature = "tonic", doc = "```")]
+    #[cfg_attr(not(feature = "tonic"), doc = "```ignore")]
+    /// use std::convert::Infallible;
+    /// use tonic::{Request, Response, Status};
+    /// use tower::ServiceExt;
+    /// use tower_offload::batch::Batch;
+    ///
+    /// type Embed = Batch<String, Vec<f32>, Infallible>;
+    ///
+    /// async fn embed(embed: Embed, request: Request<String>) -> Result<Response<Vec<f32>>, Status> {
+    ///     let vector = embed.oneshot(request.into_inner()).await;
+    ///     let vector = vector.map_err(|error| error.map_item(|never| -> Status { match never {} }))?;
+    ///     Ok(Response::new(vector))
+    /// }
+    /// ```
+    pub fn map_item<F>(self, convert: impl FnOnce(E) -> F) -> BatchError<F> {
+        match self {
+            Self::Item(error) => BatchError::Item(convert(error)),
+            Self::Task(error) => BatchError::Task(error),
+            Self::Length { items, results } => BatchError::Length { items, results },
+            Self::Service(error) => BatchError::Service(error),
+        }
+    }
+
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::Task(TaskError::Panicked(_)) => Outcome::Panicked,
