@@ -85,6 +85,13 @@ fn shortened(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use tracing::Event;
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::{Context, SubscriberExt};
+
     use super::*;
 
     #[test]
@@ -103,6 +110,29 @@ mod tests {
             longest: millis(longest),
         };
         assert_eq!(observed.slow_routes(), [route("GET /b", 1, 100), route("GET /a", 3, 3)]);
+    }
+
+    /// Counts events.
+    struct Events(Arc<AtomicUsize>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Events {
+        fn on_event(&self, _event: &Event<'_>, _context: Context<'_, S>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_route_is_logged_once_when_it_is_named() {
+        let (observed, events) = (Observed::default(), Arc::default());
+        let subscriber = tracing_subscriber::registry().with(Events(Arc::clone(&events)));
+        tracing::subscriber::with_default(subscriber, || {
+            for logged in [0, 0, 1, 1, 1, 1] {
+                observed.long_poll("GET /a", Duration::from_millis(2));
+                assert_eq!(events.load(Relaxed), logged);
+            }
+            observed.long_poll("GET /b", CERTAIN);
+        });
+        assert_eq!(events.load(Relaxed), 2);
     }
 
     #[test]

@@ -125,14 +125,20 @@ mod tests {
     }
 
     #[test]
-    fn two_different_pools_are_drawn_and_each_as_often() {
-        let mut drawn = [0; 5];
-        for number in 0..10_000 {
-            let (first, second) = two_of(5, mix(number));
-            assert_ne!(first, second);
-            drawn[first] += 1;
-            drawn[second] += 1;
+    fn two_different_pools_are_drawn_and_each_pair_as_often() {
+        for count in 2..=6 {
+            let mut drawn = vec![vec![0; count]; count];
+            for number in 0..10_000 {
+                let (first, second) = two_of(count, mix(number));
+                drawn[first][second] += 1;
+            }
+            let fair = 10_000 / (count * (count - 1));
+            for (first, pairs) in drawn.iter().enumerate() {
+                for (second, &times) in pairs.iter().enumerate() {
+                    let wanted = if first == second { 0..=0 } else { fair * 3 / 4..=fair * 5 / 4 };
+                    assert!(wanted.contains(&times), "{first} and {second} of {count}: {times} times");
+                }
+            }
         }
-        assert!(drawn.iter().all(|&times| (3700..4300).contains(&times)), "{drawn:?}");
     }
 }
