@@ -48,7 +48,7 @@ fn count_primes(limit: usize) -> usize {
 async fn main() -> Result<(), Box<dyn Error>> {
     let pools = Pools::default();
     // Bodies are read before the pool. Nobody has one here, but a client may send one all the same.
-    let layer = PoolLayer::<Cpu>::new(&pools).read_body(ReadBody::new(1024));
+    let layer = PoolLayer::<Cpu>::new(&pools).read_body(ReadBody::new(1024).whole());
     let service = ServiceBuilder::new().layer(layer).service(service_fn(primes));
     let service = TowerToHyperService::new(service);
 

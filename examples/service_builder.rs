@@ -53,7 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         // Outside the pool: the timeout includes the wait in the queue, and a request that times out leaves the queue.
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_secs(5)))
         // Innermost: the handler and its extractors run on the pool's workers, once the whole text has arrived.
-        .layer(PoolLayer::<Cpu>::new(&pools).read_body(ReadBody::new(2 << 20)));
+        .layer(PoolLayer::<Cpu>::new(&pools).read_body(ReadBody::new(2 << 20).whole()));
     let app = Router::new()
         .route("/words", post(words))
         .route_layer(layers)

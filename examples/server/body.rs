@@ -17,7 +17,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The limits of bodies. The pools' layers read them before the request goes to its pool. A handler that waited for a slow
 /// client's body would hold a permit meanwhile; here, the connection's task waits.
 pub(crate) fn limits() -> ReadBody {
-    ReadBody::new(MAX_BODY).within(BODY_TIMEOUT)
+    ReadBody::new(MAX_BODY).whole().within(BODY_TIMEOUT)
 }
 
 /// A JSON body whose rejections are problems.

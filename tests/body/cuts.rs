@@ -83,7 +83,7 @@ proptest! {
         let prefix = [&[0], &u32::try_from(message).unwrap().to_be_bytes()[..]].concat();
         let (script, sent) = script(&frames, &prefix, trailers, false, tells_end);
         let request = Request::builder().header("content-type", "application/grpc").body(script).unwrap();
-        let (got, _) = received(ReadBody::new(1 << 20).first_message(), request).unwrap();
+        let (got, _) = received(ReadBody::new(1 << 20), request).unwrap();
         prop_assert_eq!(got, sent);
     }
 }
@@ -97,7 +97,7 @@ fn a_call_is_handed_on_once_its_first_message_is_complete() {
         Request::builder().header("content-type", "application/grpc+proto").body(script).unwrap()
     };
     let read = |steps| {
-        let within = ReadBody::new(10).first_message().within(Duration::from_secs(60));
+        let within = ReadBody::new(10).within(Duration::from_secs(60));
         let service =
             ServiceBuilder::new().layer(within).service(service_fn(|request: Request<Buffered<Script>>| async move {
                 let read = request.extensions().get::<BodyRead>().is_some();

@@ -1,4 +1,4 @@
-//! gRPC calls through a tonic server and client: read whole, or up to their first message and then handed on.
+//! gRPC calls through a tonic server and client: read up to their first message, and then handed on.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -124,7 +124,7 @@ async fn a_unary_call_is_read_before_it_comes_to_the_pool() {
 
 #[tokio::test]
 async fn a_stream_in_both_directions_cannot_deadlock() {
-    let channel = serve(&pools(1), ReadBody::new(1 << 20).first_message()).await;
+    let channel = serve(&pools(1), ReadBody::new(1 << 20)).await;
     let mut grpc = Grpc::new(channel);
     in_time(grpc.ready()).await.unwrap();
     let (pings, stream) = mpsc::unbounded_channel();

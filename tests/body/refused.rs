@@ -61,7 +61,7 @@ async fn a_client_that_claims_to_send_messages_is_held_to_the_limits_of_the_whol
     for (rest, status) in
         [(Step::Stall, StatusCode::REQUEST_TIMEOUT), (data("more than ten bytes"), StatusCode::PAYLOAD_TOO_LARGE)]
     {
-        assert_eq!(answer(ReadBody::new(10).within(SOON), claim(rest)).await.status(), status);
+        assert_eq!(answer(ReadBody::new(10).whole().within(SOON), claim(rest)).await.status(), status);
     }
 }
 

@@ -78,7 +78,7 @@ async fn it_bounds_what_follows_the_part_that_was_read() {
     let pools = pools_of(1, 0);
     let layers = ServiceBuilder::new()
         .layer(StreamBody::new(SOON))
-        .layer(PoolLayer::<Cpu>::new(&pools).read_body(ReadBody::new(100).first_message()));
+        .layer(PoolLayer::<Cpu>::new(&pools).read_body(ReadBody::new(100)));
     let service = layers.service(service_fn(async |request: Request<Buffered<Streamed<Script>>>| {
         let mut body = request.into_body();
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "\0\0\0\0\u{1}x");

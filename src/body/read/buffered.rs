@@ -14,8 +14,8 @@ use crate::budget::Reservation;
 
 /// A request body that was read in advance: its bytes and its trailers.
 ///
-/// With [`ReadBody::first_message`](super::ReadBody::first_message), the rest of the inner body follows the message that
-/// was read.
+/// Of a gRPC request, the first message was read, unless [`ReadBody::whole`](super::ReadBody::whole) says otherwise. The
+/// rest of the inner body follows it.
 #[pin_project]
 pub struct Buffered<B> {
     #[pin]

@@ -10,7 +10,7 @@ use crate::error::Reason;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// It is larger than the limit, or its [first message](super::ReadBody::first_message) is.
+    /// It is larger than the limit. Of a gRPC request, its first message is.
     TooLarge {
         /// The limit in bytes.
         limit: usize,

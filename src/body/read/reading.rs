@@ -25,7 +25,7 @@ use crate::timer::{Sleep, sleep_until};
 /// How many frames are taken in a row from a body that always has one, before other tasks of the thread have a turn.
 const FRAMES_IN_A_ROW: usize = 64;
 
-/// Reads the body of a request: all of it, or its [first message](ReadBody::first_message).
+/// Reads the body of a request: all of it, or of a gRPC request its first message.
 ///
 /// Nothing of the body is polled before this is.
 pub(crate) struct Reading<B> {
@@ -38,7 +38,7 @@ pub(crate) struct Reading<B> {
     chunks: Chunks,
     trailers: Option<HeaderMap>,
     reservation: Reservation,
-    /// The first message, if that is to be read and the body is a stream of them. The rest of the body is not waited for.
+    /// The first message, if the body is a stream of them and is not read whole. The rest of the body is not waited for.
     message: Option<FirstMessage>,
     /// How many bytes have arrived.
     received: u64,
@@ -80,7 +80,7 @@ where
             chunks: Chunks::default(),
             trailers: None,
             reservation: Reservation::of(settings.budget.as_ref().or(budget).cloned()),
-            message: (settings.first_message && is_framed(headers)).then(FirstMessage::default),
+            message: (!settings.whole && is_framed(headers)).then(FirstMessage::default),
             received: 0,
             wait: Wait::default(),
         }

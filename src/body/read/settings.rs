@@ -23,8 +23,8 @@ use crate::budget::Budget;
 #[must_use]
 pub struct ReadBody {
     pub(super) limit: usize,
-    /// Of a stream of messages, the first one is read, and not all.
-    pub(super) first_message: bool,
+    /// Whether all messages of a stream are read, and not the first one alone.
+    pub(super) whole: bool,
     pub(super) pace: Pace,
     pub(super) budget: Option<Budget>,
 }
@@ -34,10 +34,14 @@ impl ReadBody {
     /// 240 bytes a second or more on average.
     ///
     /// A larger body is refused with a status of 413: unread, if its length is announced.
+    ///
+    /// Of a request of gRPC, or of a stream of Connect, the first message is read, and `limit` is that of this message. The
+    /// rest of the body follows to the handler as it arrives. A server without such services should read such requests
+    /// [`whole`](Self::whole), too.
     pub const fn new(limit: usize) -> Self {
         // Kestrel's defaults for the rate.
         let rate = Rate { bytes_per_second: 240, grace: Duration::from_secs(5) };
-        Self { limit, first_message: false, pace: Pace { within: Duration::from_secs(30), rate }, budget: None }
+        Self { limit, whole: false, pace: Pace { within: Duration::from_secs(30), rate }, budget: None }
     }
 
     /// Refuses a body with a status of 408 if it has not arrived within this time.
@@ -53,14 +57,14 @@ impl ReadBody {
         self
     }
 
-    /// Of a request of gRPC, or of a stream of Connect, reads the first message. `limit` is that of this message, and the
-    /// rest of the body follows to the handler as it arrives.
+    /// Reads all bodies whole, also those of requests that claim to be gRPC or a stream of Connect. For servers without
+    /// such services.
     ///
-    /// Services whose clients stream need this. Do not use it for others: which requests are those of gRPC, their
-    /// `content-type` says, and any client can write that. A handler that then waits for the rest of the body holds its
-    /// permit for as long as the client likes. [`StreamBody`](super::StreamBody) around the layer bounds that wait.
-    pub const fn first_message(mut self) -> Self {
-        self.first_message = true;
+    /// The `content-type` of a request says that it is one of gRPC, and any client can write that. A handler that knows no
+    /// streams then waits for the rest of the body, and holds its permit for as long as the client likes. Where clients
+    /// stream, [`StreamBody`](super::StreamBody) around the layer bounds that wait.
+    pub const fn whole(mut self) -> Self {
+        self.whole = true;
         self
     }
 
