@@ -169,8 +169,8 @@ async fn calls_that_are_cancelled_leave_their_batch_before_it_forms() {
     let (client, images) = (Client::connect(&digits).await, images());
     let first = at_the_gate(&digits, &client).await;
     let mut calls = Vec::new();
-    for image in images[..6].to_vec() {
-        let client = client.clone();
+    for image in &images[..6] {
+        let (client, image) = (client.clone(), image.clone());
         calls.push(queued(&digits, async move { client.classify(&image).await }).await);
     }
     for at in [0, 3, 4] {
@@ -202,8 +202,8 @@ async fn a_call_that_is_cancelled_in_its_batch_leaves_the_others_their_answers()
         let client = Client::connect(&digits).await;
         let first = at_the_gate(&digits, &client).await;
         let mut calls = Vec::new();
-        for image in images[..3].to_vec() {
-            let client = client.clone();
+        for image in &images[..3] {
+            let (client, image) = (client.clone(), image.clone());
             calls.push(queued(&digits, async move { client.classify(&image).await }).await);
         }
         digits.batches.let_one_pass();
@@ -324,8 +324,8 @@ async fn a_drain_finishes_what_was_accepted_and_answers_unavailable_to_the_rest(
     assert!(in_time(stream.message()).await.unwrap().is_some());
     let batch = at_the_gate(&digits, &client).await;
     let mut waiting = Vec::new();
-    for image in images[3..6].to_vec() {
-        let client = client.clone();
+    for image in &images[3..6] {
+        let (client, image) = (client.clone(), image.clone());
         waiting.push(queued(&digits, async move { client.classify(&image).await }).await);
     }
     until("a call waits before its batch", || digits.io().in_flight == 5).await;
