@@ -129,3 +129,26 @@ fn report(pools: &Pools, scale: &Scale, named: bool) -> Report {
         counted().filter(|_| named).map(|pool| (pool.name.to_string(), pool.ratio)).collect(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_made_anew_when_it_is_old_and_not_before() {
+        let pools = Pools::default();
+        let reporter = Reporter::new(&pools, Scale::default(), false);
+        let shows_the_drain = || reporter.value(Format::Text).to_str().unwrap().contains("utilization=1.0000");
+        pools.announce_drain();
+        // The last report is of the future, so it is not old.
+        let later = reporter.clock.nanos() + Duration::from_secs(3600).as_nanos() as u64;
+        reporter.made.store(later, Ordering::Relaxed);
+        assert!(!shows_the_drain());
+        reporter.made.store(0, Ordering::Relaxed);
+        while reporter.clock.nanos() < LIFETIME.as_nanos() as u64 {
+            std::thread::yield_now();
+        }
+        assert!(shows_the_drain());
+        assert!(reporter.made.load(Ordering::Relaxed) < later);
+    }
+}

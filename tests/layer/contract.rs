@@ -177,6 +177,23 @@ async fn readiness_is_that_of_the_inner_service_alone() {
 }
 
 #[tokio::test]
+async fn readiness_passes_through_the_layers_without_a_pool() {
+    type Reply = Response<String>;
+    let pools = Pools::default();
+    let (mut observed, mut inner) = mock::spawn_layer::<Request<String>, Reply, _>(PoolLayer::observe(&pools));
+    inner.allow(0);
+    assert_pending!(observed.poll_ready());
+    inner.send_error("out of order");
+    assert_ready_err!(observed.poll_ready());
+
+    let (mut reported, mut inner) = mock::spawn_layer::<Request<String>, Reply, _>(LoadReport::new(&pools));
+    inner.allow(0);
+    assert_pending!(reported.poll_ready());
+    inner.send_error("out of order");
+    assert_ready_err!(reported.poll_ready());
+}
+
+#[tokio::test]
 async fn the_request_reaches_the_service_and_its_answer_the_caller() {
     let (mut service, mut inner) =
         mock::spawn_layer::<&str, &str, _>(PoolLayer::<Cpu>::new(&Pools::default()).any_request());

@@ -1,12 +1,13 @@
 //! `LoadReport`: its forms, and where it is.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 
 use axum::Router;
 use axum::body::Body;
 use axum::routing::{get, post};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use prost::Message;
 use tower::{Layer, ServiceExt, service_fn};
@@ -75,6 +76,34 @@ async fn an_idle_server_reports_the_least_that_is_not_taken_for_nothing() {
     let (status, text) = reported(&app(&pools()), "GET", "/health", None).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(text, "TEXT application_utilization=0.0100,rps_fractional=0.010,eps=0.000,named_metrics.cpu=0.0000");
+}
+
+/// The value for a request that asks for no form.
+async fn text_of(report: LoadReport) -> String {
+    let service = report.layer(service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty()))));
+    let response = service.oneshot(Request::new(Body::empty())).await.unwrap();
+    response.headers()["endpoint-load-metrics"].to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn pools_have_their_names_in_a_report_that_was_told_so_and_in_no_other() {
+    let (pools, idle) = (pools(), "TEXT application_utilization=0.0100,rps_fractional=0.010,eps=0.000");
+    assert_eq!(text_of(LoadReport::new(&pools)).await, idle);
+    assert_eq!(text_of(LoadReport::new(&pools).by(["cpu"]).unwrap()).await, idle);
+    let named = LoadReport::new(&pools).named_metrics().by(["cpu"]).unwrap();
+    assert_eq!(text_of(named).await, format!("{idle},named_metrics.cpu=0.0000"));
+    assert_eq!(text_of(LoadReport::new(&Pools::disabled())).await, idle, "no number is negative");
+}
+
+#[tokio::test]
+async fn bodies_keep_their_length_and_their_end() {
+    let service = LoadReport::new(&pools())
+        .layer(service_fn(async |request: Request<Body>| Ok::<_, Infallible>(Response::new(request.into_body()))));
+    for (text, length) in [("", 0), ("done", 4)] {
+        let response = service.clone().oneshot(Request::new(Body::from(text))).await.unwrap();
+        assert_eq!((response.body().size_hint().exact(), response.body().is_end_stream()), (Some(length), length == 0));
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
+    }
 }
 
 #[tokio::test]
@@ -160,7 +189,7 @@ async fn grpc_has_the_report_in_its_trailers() {
     let service = LoadReport::new(&pools()).layer(service_fn(|request: Request<Body>| async move {
         if request.uri().path() == "/headers.only" {
             let response = Response::builder().header("grpc-status", "12").body(Body::empty());
-            return Ok::<_, std::convert::Infallible>(response.unwrap());
+            return Ok::<_, Infallible>(response.unwrap());
         }
         let trailers =
             HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
