@@ -380,10 +380,15 @@ impl Body for Panics {
 #[tokio::test]
 async fn a_body_that_panics_in_the_pool_ends_with_an_error_and_the_worker_lives() {
     let pools = pools_of(1, 5);
+    let lines = Arc::default();
+    let logging = tracing::subscriber::set_default(log_of(&lines));
     let mut response = respond(&pools, BodyPolicy::in_pool(), Panics(false)).await;
     let error = next(response.body_mut()).await.unwrap().unwrap_err();
     assert_eq!(error.downcast_ref(), Some(&BodyError::CutOff));
     until("the permit is released", || in_flight(&pools) == 0).await;
+    drop(logging);
+    let line = "ERROR the body of a response panicked: in the body pool=cpu\n";
+    assert_eq!(String::from_utf8_lossy(&lines.lock().unwrap()), line);
     assert_eq!(stats_of(&pools, "cpu").counts.panicked, 1);
     assert_eq!(pools.run_in_pool("cpu", || 7).await.unwrap(), 7);
 }

@@ -94,8 +94,8 @@ fn rejected_tasks_are_part_of_the_load() {
         begun.elapsed() > Duration::from_secs(2)
     });
     let found = load(&pools, "io");
-    // Ten arrive for each that is started, and the permit is in use for most of the time.
-    assert!((5.0..=10.5).contains(&found.permits), "{found:?}");
+    // Ten arrive for each that is started, and the permit is in use for most of the time, unless the machine is slow.
+    assert!((2.0..=10.5).contains(&found.permits), "it would be at most 1 without those: {found:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A task that continues after its answer: it polls its continuation, such as the body of a response.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll};
@@ -13,8 +14,7 @@ use super::super::task_state::Wakeup;
 use super::super::worker;
 use super::{Task, Work, wake_caller};
 use crate::admission::Outcome;
-use crate::error::TaskError;
-use crate::shield::shielded;
+use crate::error::{Panic, TaskError};
 use crate::sync::lock_std as lock;
 
 impl<F> Task<F>
@@ -55,15 +55,18 @@ where
         let mut held = lock(&self.work);
         let work = &mut *held;
         let mut outcome = work.answered.unwrap_or(Outcome::Ok);
+        let mut panic = None;
         if let Some(mut future) = continuation.take() {
             let mut polled = Some(Poll::Ready(Outcome::Cancelled));
             if !caller_left {
                 polled = None;
                 let waker = waker_ref(self);
                 let poll = || polled = Some(future.as_mut().poll(&mut Context::from_waker(&waker)));
-                self.listed(|| shielded(|| work.run_in_context(poll)));
+                let run = AssertUnwindSafe(|| work.run_in_context(poll));
+                let caught = self.listed(|| catch_unwind(run)).map_err(Panic::new).err();
                 if polled.is_none() {
                     self.head.panicked.store(true, Ordering::Relaxed);
+                    panic = caught.inspect(|panic| self.log_panic(work, panic));
                 }
             }
             match polled.unwrap_or(Poll::Ready(Outcome::Panicked)) {
@@ -83,8 +86,14 @@ where
             }
             return if wakeup == Wakeup::Nothing { Polled::Pending } else { Polled::Woken };
         }
-        self.log_end(work, outcome, None);
+        self.log_end(work, outcome, panic.as_ref().map(Panic::message));
         self.drop_all(work);
         Polled::Ended(outcome, work.began)
+    }
+
+    fn log_panic(&self, work: &Work<F>, panic: &Panic) {
+        let (pool, message) = (self.pool.name(), panic.message());
+        let log = || tracing::error!(target: "tower_offload", %pool, "the body of a response panicked: {message}");
+        work.in_context(log);
     }
 }
