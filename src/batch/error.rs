@@ -114,6 +114,13 @@ impl<E> From<Rejection> for BatchError<E> {
     }
 }
 
+/// The problem document of a batch that failed.
+#[cfg(feature = "axum")]
+const FAILED: &str = concat!(
+    r#"{"type":"about:blank","title":"Internal Server Error","status":500,"#,
+    r#""detail":"the batch failed","started":true}"#
+);
+
 /// An item's own error becomes the response that it is by itself. A batch that failed is a 500 without details.
 #[cfg(feature = "axum")]
 impl<E: axum_core::response::IntoResponse> axum_core::response::IntoResponse for BatchError<E> {
@@ -122,7 +129,8 @@ impl<E: axum_core::response::IntoResponse> axum_core::response::IntoResponse for
             Self::Item(error) => error.into_response(),
             Self::Task(error) => error.into_response(),
             Self::Length { .. } | Self::Service(_) => {
-                (http::StatusCode::INTERNAL_SERVER_ERROR, "the batch failed").into_response()
+                let problem = [(http::header::CONTENT_TYPE, "application/problem+json")];
+                (http::StatusCode::INTERNAL_SERVER_ERROR, problem, FAILED).into_response()
             }
         }
     }

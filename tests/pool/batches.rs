@@ -345,6 +345,21 @@ fn an_error_of_the_service_reaches_every_caller_of_the_batch() {
 }
 
 #[test]
+fn a_batch_that_failed_is_answered_with_a_problem_without_details() {
+    let service = || BatchError::<Infallible>::Service(Arc::new(std::io::Error::other("no model")));
+    for error in [service(), BatchError::Length { items: 2, results: 1 }] {
+        let response = axum::response::IntoResponse::into_response(error);
+        assert_eq!(
+            (response.status(), &response.headers()["content-type"]),
+            (http::StatusCode::INTERNAL_SERVER_ERROR, &http::HeaderValue::from_static("application/problem+json"),)
+        );
+        let body = tokio_test::block_on(axum::body::to_bytes(response.into_body(), 1000)).unwrap();
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&problem["status"], &problem["detail"]), (&500.into(), &"the batch failed".into()));
+    }
+}
+
+#[test]
 fn a_layer_for_items_that_cannot_be_cloned_can_be_cloned() {
     struct Item(u32);
     let pools = one_worker();
