@@ -184,8 +184,24 @@ impl Route {
             return;
         }
         let name = self.name.as_deref().unwrap_or("(a route without a name)");
-        self.pools.observed().long_poll(&format!("{} {name}", self.method), held);
+        self.pools.observed().long_poll(&format!("{} {name}", named(&self.method)), held);
     }
+}
+
+/// Clients choose methods, and the names are kept. Methods that HTTP does not define count as one.
+fn named(method: &Method) -> &str {
+    const DEFINED: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::CONNECT,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::PATCH,
+    ];
+    if DEFINED.contains(method) { method.as_str() } else { "(another method)" }
 }
 
 impl<F> fmt::Debug for ObserveFuture<F> {

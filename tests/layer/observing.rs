@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use tower::ServiceExt;
 use tower_offload::config::Route;
 use tower_offload::{Cpu, PoolLayer, Pools, StatsService};
@@ -79,13 +79,14 @@ async fn routes_have_the_names_of_the_settings_and_never_those_of_the_client() {
     let pools = Pools::builder().route(Route::new("POST /v1/{id}", "cpu").unwrap()).build().unwrap();
     let app = Router::new()
         .route("/v1/{id}", post(blocks))
-        .route("/other/{id}", get(blocks))
+        .route("/other/{id}", any(blocks))
         .layer(PoolLayer::observe(&pools));
     for id in ["secret", "private", "personal"] {
         ask(&app, "POST", &format!("/v1/{id}"), 1).await;
         ask(&app, "GET", &format!("/other/{id}"), 1).await;
+        ask(&app, &id.to_uppercase(), "/other/1", 1).await;
     }
     let mut names = named(&pools);
     names.sort();
-    assert_eq!(names, ["GET (a route without a name)", "POST /v1/{id}"]);
+    assert_eq!(names, ["(another method) (a route without a name)", "GET (a route without a name)", "POST /v1/{id}"]);
 }
