@@ -67,9 +67,9 @@ async fn serve(address: &str) -> Result<(), Box<dyn Error>> {
     println!("listening on http://{}", listener.local_addr()?);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<PrimesServer<Computing>>().await;
-    // Only this service runs in the pool. A call takes a place there when its message, of up to 4 MiB, has arrived. A full
-    // pool answers RESOURCE_EXHAUSTED, and a panic INTERNAL.
-    let layer = PoolLayer::<Cpu>::new(&pools).read_body(ReadBody::new(4 << 20));
+    // Only this service runs in the pool. A call takes a place there when all of it, up to 4 MiB, has arrived: no method
+    // has a client that streams. A full pool answers RESOURCE_EXHAUSTED, and a panic INTERNAL.
+    let layer = PoolLayer::<Cpu>::new(&pools).read_body(ReadBody::new(4 << 20).whole());
     let primes = layer.named_layer(PrimesServer::new(Computing));
     Server::builder()
         // Room for the messages of all queued calls of a connection: with tonic's own windows they hold each other up.

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -143,6 +144,20 @@ async fn a_stream_in_both_directions_cannot_deadlock() {
     drop(pings);
     assert!(in_time(pongs.message()).await.unwrap().is_some());
     assert!(in_time(pongs.message()).await.unwrap().is_none());
+}
+
+/// A unary call waits for the end of its body, and would hold its permit meanwhile.
+#[tokio::test]
+async fn a_call_that_its_client_does_not_end_holds_no_permit_if_it_is_read_whole() {
+    let channel = serve(&pools(1), ReadBody::new(1 << 20).whole().within(Duration::from_millis(50))).await;
+    let mut grpc = Grpc::new(channel.clone());
+    in_time(grpc.ready()).await.unwrap();
+    let (messages, stream) = mpsc::unbounded_channel();
+    messages.send(Blob { data: vec![7; 5].into() }).unwrap();
+    let (path, codec) = (PathAndQuery::from_static("/test.Lengths/One"), ProstCodec::<Blob, Blob>::default());
+    let call = grpc.client_streaming(Request::new(UnboundedReceiverStream::new(stream)), path, codec);
+    assert_eq!(in_time(call).await.unwrap_err().code(), Code::DeadlineExceeded);
+    assert!(one(channel, 5).await.unwrap().starts_with("5 cpu"));
 }
 
 #[tokio::test]

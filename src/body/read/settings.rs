@@ -36,7 +36,7 @@ impl ReadBody {
     /// A larger body is refused with a status of 413: unread, if its length is announced.
     ///
     /// Of a request of gRPC, or of a stream of Connect, the first message is read, and `limit` is that of this message. The
-    /// rest of the body follows to the handler as it arrives. A server without such services should read such requests
+    /// rest of the body follows to the handler as it arrives. Where no client streams, read such requests
     /// [`whole`](Self::whole), too.
     pub const fn new(limit: usize) -> Self {
         // Kestrel's defaults for the rate.
@@ -57,12 +57,12 @@ impl ReadBody {
         self
     }
 
-    /// Reads all bodies whole, also those of requests that claim to be gRPC or a stream of Connect. For servers without
-    /// such services.
+    /// Reads all bodies whole, also those of requests that claim to be gRPC or a stream of Connect. For services whose
+    /// clients do not stream.
     ///
     /// The `content-type` of a request says that it is one of gRPC, and any client can write that. A handler that knows no
-    /// streams then waits for the rest of the body, and holds its permit for as long as the client likes. Where clients
-    /// stream, [`StreamBody`](super::StreamBody) around the layer bounds that wait.
+    /// streams then waits for the rest of the body, as a unary call waits for its end, and holds its permit for as long as
+    /// the client likes. Where clients stream, [`StreamBody`](super::StreamBody) around the layer bounds that wait.
     pub const fn whole(mut self) -> Self {
         self.whole = true;
         self
