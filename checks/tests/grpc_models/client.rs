@@ -27,19 +27,20 @@ impl Client {
         Self(in_time(endpoint.connect()).await.unwrap())
     }
 
-    pub(crate) async fn classify(&self, pixels: &[f32]) -> Result<Digit, Status> {
-        self.unary(tonic::Request::new(Image { pixels: pixels.to_vec() })).await
+    /// A call that keeps nothing of its arguments.
+    pub(crate) fn classify(&self, pixels: &[f32]) -> impl Future<Output = Result<Digit, Status>> + Send + use<> {
+        self.clone().unary(tonic::Request::new(Image { pixels: pixels.to_vec() }))
     }
 
     /// A call that waits for a permit of [`Digits::calls`] before its batch.
-    pub(crate) async fn classify_later(&self, pixels: &[f32]) -> Result<Digit, Status> {
+    pub(crate) fn classify_later(&self, pixels: &[f32]) -> impl Future<Output = Result<Digit, Status>> + Send + use<> {
         let mut request = tonic::Request::new(Image { pixels: pixels.to_vec() });
         request.metadata_mut().insert("wait", MetadataValue::from_static("yes"));
-        self.unary(request).await
+        self.clone().unary(request)
     }
 
-    async fn unary(&self, request: tonic::Request<Image>) -> Result<Digit, Status> {
-        let mut grpc = Grpc::new(self.0.clone());
+    async fn unary(self, request: tonic::Request<Image>) -> Result<Digit, Status> {
+        let mut grpc = Grpc::new(self.0);
         grpc.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
         let codec = ProstCodec::<Image, Digit>::default();
         Ok(grpc.unary(request, PathAndQuery::from_static(CLASSIFY), codec).await?.into_inner())

@@ -89,8 +89,7 @@ async fn queued<T: Send + 'static>(
 async fn at_the_gate(digits: &Digits, client: &Client) -> tokio::task::JoinHandle<Result<Digit, Status>> {
     digits.batches.close();
     let begun = digits.batches.sizes().len();
-    let (client, (dark, _)) = (client.clone(), dark_and_bright());
-    let call = tokio::spawn(async move { client.classify(&dark).await });
+    let call = tokio::spawn(client.classify(&dark_and_bright().0));
     until("a batch is at the gate", || digits.batches.sizes().len() == begun + 1).await;
     call
 }
@@ -105,14 +104,8 @@ async fn two_hundred_calls_share_batches_and_each_gets_its_own_answer() {
     assert!(distinct > 190, "only {distinct} answers differ, so others could be exchanged");
     digits.batches.close();
     let clients = [Client::connect(&digits).await, Client::connect(&digits).await];
-    let calls: Vec<_> = images[..200]
-        .iter()
-        .enumerate()
-        .map(|(at, image)| {
-            let (client, image) = (clients[at % 2].clone(), image.clone());
-            tokio::spawn(async move { client.classify(&image).await })
-        })
-        .collect();
+    let calls: Vec<_> =
+        images[..200].iter().enumerate().map(|(at, image)| tokio::spawn(clients[at % 2].classify(image))).collect();
     let all = || digits.inference().queued_tasks + digits.inference().in_flight == 200;
     until("all calls wait in the pool", all).await;
     assert!(digits.inference().permits_in_use <= 2);
@@ -170,8 +163,7 @@ async fn calls_that_are_cancelled_leave_their_batch_before_it_forms() {
     let first = at_the_gate(&digits, &client).await;
     let mut calls = Vec::new();
     for image in &images[..6] {
-        let (client, image) = (client.clone(), image.clone());
-        calls.push(queued(&digits, async move { client.classify(&image).await }).await);
+        calls.push(queued(&digits, client.classify(image)).await);
     }
     for at in [0, 3, 4] {
         calls[at].abort();
@@ -203,8 +195,7 @@ async fn a_call_that_is_cancelled_in_its_batch_leaves_the_others_their_answers()
         let first = at_the_gate(&digits, &client).await;
         let mut calls = Vec::new();
         for image in &images[..3] {
-            let (client, image) = (client.clone(), image.clone());
-            calls.push(queued(&digits, async move { client.classify(&image).await }).await);
+            calls.push(queued(&digits, client.classify(image)).await);
         }
         digits.batches.let_one_pass();
         in_time(first).await.unwrap().unwrap();
@@ -280,15 +271,11 @@ async fn full_pools(by: ServedBy) {
     let first = at_the_gate(&digits, &client).await;
     let mut waiting = Vec::new();
     for _ in 0..2 {
-        let client = client.clone();
-        waiting.push(queued(&digits, async move { client.classify(&dark).await }).await);
+        waiting.push(queued(&digits, client.classify(&dark)).await);
     }
     let by_the_batch = in_time(plain.classify(None, &dark)).await;
     assert_eq!(digits.inference().counts.rejected, 1);
-    let held = tokio::spawn({
-        let client = client.clone();
-        async move { client.classify_later(&dark).await }
-    });
+    let held = tokio::spawn(client.classify_later(&dark));
     until("four calls are in their pool", || digits.io().in_flight == 4).await;
     let by_the_layer = in_time(plain.classify(None, &dark)).await;
     assert_eq!(digits.io().counts.rejected, 1);
@@ -315,18 +302,14 @@ async fn a_drain_finishes_what_was_accepted_and_answers_unavailable_to_the_rest(
     let mut digits = Digits::serve(Tonic, DIGITS.to_vec(), 2).await;
     let (client, plain, images) = (Client::connect(&digits).await, Plain::new(&digits), images());
     // A call before its batch, a batch, items that wait for the next one, and a stream.
-    let before_its_batch = tokio::spawn({
-        let (client, image) = (client.clone(), images[0].clone());
-        async move { client.classify_later(&image).await }
-    });
+    let before_its_batch = tokio::spawn(client.classify_later(&images[0]));
     let mut stream = in_time(client.classify_each(&[&images[1], &images[2]])).await.unwrap();
     digits.items.add_permits(1);
     assert!(in_time(stream.message()).await.unwrap().is_some());
     let batch = at_the_gate(&digits, &client).await;
     let mut waiting = Vec::new();
     for image in &images[3..6] {
-        let (client, image) = (client.clone(), image.clone());
-        waiting.push(queued(&digits, async move { client.classify(&image).await }).await);
+        waiting.push(queued(&digits, client.classify(image)).await);
     }
     until("a call waits before its batch", || digits.io().in_flight == 5).await;
 
@@ -358,17 +341,10 @@ async fn a_drain_finishes_what_was_accepted_and_answers_unavailable_to_the_rest(
 async fn a_server_that_shuts_down_answers_the_calls_of_all_stages_and_reports_none_as_cut_off() {
     let mut digits = Digits::serve(Offload, DIGITS.to_vec(), 2).await;
     let (client, images) = (Client::connect(&digits).await, images());
-    let before_its_batch = tokio::spawn({
-        let (client, image) = (client.clone(), images[0].clone());
-        async move { client.classify_later(&image).await }
-    });
+    let before_its_batch = tokio::spawn(client.classify_later(&images[0]));
     let mut stream = in_time(client.classify_each(&[&images[1], &images[2]])).await.unwrap();
     let batch = at_the_gate(&digits, &client).await;
-    let waiting = queued(&digits, {
-        let (client, image) = (client.clone(), images[3].clone());
-        async move { client.classify(&image).await }
-    });
-    let waiting = waiting.await;
+    let waiting = queued(&digits, client.classify(&images[3])).await;
     until("a call waits before its batch", || digits.io().in_flight == 3).await;
     digits.stop.notify_one();
     in_time(digits.pools.draining()).await;
@@ -395,8 +371,7 @@ async fn an_item_on_which_the_model_fails_or_panics_harms_its_own_call_alone() {
         let first = at_the_gate(&digits, &client).await;
         let mut calls = Vec::new();
         for at in 0..5 {
-            let (client, image) = (client.clone(), if at == 2 { bright } else { dark });
-            calls.push(queued(&digits, async move { client.classify(&image).await }).await);
+            calls.push(queued(&digits, client.classify(if at == 2 { &bright } else { &dark })).await);
         }
         digits.batches.open();
         in_time(first).await.unwrap().unwrap();
@@ -436,11 +411,7 @@ async fn a_stream_holds_its_permit_until_its_client_leaves() {
     digits.items.add_permits(1);
     let mut stream = in_time(client.classify_each(&[&images[0], &images[1]])).await.unwrap();
     assert!(in_time(stream.message()).await.unwrap().is_some());
-    let call = queued(&digits, {
-        let (client, image) = (client.clone(), images[2].clone());
-        async move { client.classify(&image).await }
-    });
-    let call = call.await;
+    let call = queued(&digits, client.classify(&images[2])).await;
     let stats = digits.inference();
     assert_eq!((stats.streams, stats.permits_in_use, stats.queued_tasks), (1, 1, 1));
     drop(stream);
