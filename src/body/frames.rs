@@ -5,13 +5,20 @@ use std::collections::VecDeque;
 use http_body::Frame;
 
 pub(super) struct Frames<D> {
-    first: Option<Frame<D>>,
+    first: Option<Stored<D>>,
     /// Empty if there is no first one.
-    more: VecDeque<Frame<D>>,
+    more: VecDeque<Stored<D>>,
+}
+
+/// A frame. Trailers are in a box, because they take three times the memory of data and most bodies have none.
+enum Stored<D> {
+    Data(D),
+    Other(Box<Frame<D>>),
 }
 
 impl<D> Frames<D> {
     pub(super) fn push(&mut self, frame: Frame<D>) {
+        let frame = frame.into_data().map_or_else(|frame| Stored::Other(Box::new(frame)), Stored::Data);
         match self.first {
             Some(_) => self.more.push_back(frame),
             None => self.first = Some(frame),
@@ -19,7 +26,10 @@ impl<D> Frames<D> {
     }
 
     pub(super) fn pop(&mut self) -> Option<Frame<D>> {
-        std::mem::replace(&mut self.first, self.more.pop_front())
+        std::mem::replace(&mut self.first, self.more.pop_front()).map(|frame| match frame {
+            Stored::Data(data) => Frame::data(data),
+            Stored::Other(frame) => *frame,
+        })
     }
 
     pub(super) const fn is_empty(&self) -> bool {
