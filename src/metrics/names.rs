@@ -78,7 +78,7 @@ pub(super) fn describe() {
     describe_gauge!(PROCESS_LOAD, "The greatest load of the pools, or the sum of their CPU parts if that is greater");
     describe_gauge!(
         OVERLOADED,
-        "1 while the minimum queue wait has exceeded the target for a whole interval, 0 otherwise"
+        "1 while tasks wait too long, or more of them leave the queue unserved than there is room for; 0 otherwise"
     );
     describe_gauge!(
         ROUTES_UNMATCHED,

@@ -40,7 +40,8 @@ pub struct PoolStats {
     pub oldest_wait: Duration,
     /// The mean time of the latest tasks from their first poll to their end; `None` before the first end.
     pub mean_run: Option<Duration>,
-    /// Whether the minimum queue wait has exceeded the target for a whole interval.
+    /// Whether the minimum queue wait has exceeded the target for a whole interval, or more tasks leave the queue unserved
+    /// than free permits make up for.
     pub overloaded: bool,
     /// Whether the pool rejects every new task, and finishes those that it has.
     pub draining: bool,
