@@ -361,8 +361,9 @@ impl<T> Admission<T> {
     /// Time passes: permits that are free while nothing waits make up for what was lost.
     fn pass(&mut self, now: Timestamp) {
         self.occupancy.pass(now, self.permits + self.takeable());
-        if self.queued == 0 {
-            self.levels.recover(self.free_since_last_call(now));
+        let free = self.free_since_last_call(now);
+        if free > 0.0 {
+            self.levels.recover(free);
         }
         if self.is_idle() && now.since(self.clock) >= FORGET {
             self.forget();

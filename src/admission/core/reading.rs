@@ -33,8 +33,8 @@ impl<T> Admission<T> {
         self.queued == 0 && self.in_flight() == 0
     }
 
-    /// Whether more work was lost than free permits have made up for since, or even the best served tasks wait too long, or did within the
-    /// last interval, or would if any were started.
+    /// Whether more work was lost than free permits have made up for since; or even the best served tasks wait too long, or
+    /// did within the last interval, or would if any were started.
     #[must_use]
     pub fn is_overloaded(&self, now: Timestamp) -> bool {
         let stuck = |index| now.nanos_since(self.slab.at(index).since.max(self.started));
