@@ -8,6 +8,8 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use crate::pool::run_delay;
+
 /// How old a reading may be when a poll begins.
 const FRESH: Duration = Duration::from_millis(10);
 
@@ -27,7 +29,7 @@ struct Reading {
 pub(super) fn begin(now: Instant) {
     LAST.with(|last| {
         if last.get().is_none_or(|last| now.saturating_duration_since(last.at) > FRESH) {
-            last.set(Some(Reading { at: now, sum: read() }));
+            last.set(Some(Reading { at: now, sum: run_delay() }));
         }
     });
 }
@@ -35,41 +37,15 @@ pub(super) fn begin(now: Instant) {
 /// For how long a poll has held this thread that took so long and ends now: without the time in which the thread waited
 /// for a core. Without Linux that time is not known.
 pub(super) fn held(took: Duration) -> Duration {
-    let sum = read();
+    let sum = run_delay();
     let before = LAST.with(|last| last.replace(Some(Reading { at: Instant::now(), sum })));
     let waited = before.and_then(|before| sum?.checked_sub(before.sum?));
     took.saturating_sub(waited.unwrap_or_default())
 }
 
-/// The sum of the calling thread's waits.
-#[cfg(target_os = "linux")]
-fn read() -> Option<Duration> {
-    parse(&std::fs::read("/proc/thread-self/schedstat").ok()?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn read() -> Option<Duration> {
-    None
-}
-
-/// The second of the three numbers: nanoseconds on a core, nanoseconds of waiting for one, and time slices.
-#[cfg(any(test, target_os = "linux"))]
-fn parse(schedstat: &[u8]) -> Option<Duration> {
-    let waited = std::str::from_utf8(schedstat).ok()?.split_ascii_whitespace().nth(1)?;
-    waited.parse().ok().map(Duration::from_nanos)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_wait_is_the_second_number() {
-        assert_eq!(parse(b"883566 422804 3\n"), Some(Duration::from_nanos(422_804)));
-        assert_eq!(parse(b"883566\n"), None);
-        assert_eq!(parse(b"0 -1 0"), None);
-        assert_eq!(parse(b"\xff \xff"), None);
-    }
 
     /// Two threads on one core: one of them waits while the other computes.
     #[cfg(target_os = "linux")]

@@ -95,6 +95,7 @@ pub(crate) use self::stats::ratio;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};
 pub(crate) use self::task_future::{Boxed, TaskFuture};
 pub(crate) use self::task_log::{function_name, short_type_name};
+pub(crate) use self::thread_state::run_delay;
 #[cfg(feature = "dashboard")]
 pub(crate) use self::waits::WaitCounts;
 #[cfg(feature = "dashboard")]

@@ -63,7 +63,7 @@ fn waits_in(function: &str) -> &'static str {
 #[cfg(target_os = "linux")]
 pub(super) fn cpu_time(thread: ThreadId) -> Option<Duration> {
     let read = |file: &str| std::fs::read(format!("/proc/self/task/{thread}/{file}")).ok();
-    read("schedstat").and_then(|times| scheduled(&times)).or_else(|| ticks_in(&read("stat")?).map(of_ticks))
+    read("schedstat").and_then(|times| nanos_in(&times, 0)).or_else(|| ticks_in(&read("stat")?).map(of_ticks))
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -71,11 +71,22 @@ pub(super) fn cpu_time(_thread: ThreadId) -> Option<Duration> {
     None
 }
 
-/// The first number is the time on a core, in nanoseconds.
+/// How long the calling thread has waited for a core since its start. `None` if the kernel does not show it.
+#[cfg(target_os = "linux")]
+pub(crate) fn run_delay() -> Option<Duration> {
+    nanos_in(&std::fs::read("/proc/thread-self/schedstat").ok()?, 1)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn run_delay() -> Option<Duration> {
+    None
+}
+
+/// One of the first two numbers: nanoseconds on a core, and nanoseconds of waiting for one.
 #[cfg(any(target_os = "linux", test))]
-fn scheduled(schedstat: &[u8]) -> Option<Duration> {
+fn nanos_in(schedstat: &[u8], number: usize) -> Option<Duration> {
     let text = std::str::from_utf8(schedstat).ok()?;
-    text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+    text.split_whitespace().nth(number)?.parse().ok().map(Duration::from_nanos)
 }
 
 /// Times in user mode and in the kernel: the twelfth and thirteenth field after the name.
@@ -170,11 +181,19 @@ mod tests {
 
     #[test]
     fn cpu_times_are_read_from_both_files() {
-        assert_eq!(scheduled(b"1234567890 55 3\n"), Some(Duration::from_nanos(1_234_567_890)));
-        assert_eq!(scheduled(b""), None);
+        assert_eq!(nanos_in(b"1234567890 55 3\n", 0), Some(Duration::from_nanos(1_234_567_890)));
+        assert_eq!(nanos_in(b"", 0), None);
         let stat = b"42 (a) b) R 1 2 3 4 5 6 7 8 9 10 150 7 0 0 20 0";
         assert_eq!(ticks_in(stat).map(of_ticks), Some(Duration::from_millis(1570)));
         assert_eq!(ticks_in(b"42 (a) R 1 2"), None);
+    }
+
+    #[test]
+    fn the_wait_for_a_core_is_the_second_number() {
+        assert_eq!(nanos_in(b"883566 422804 3\n", 1), Some(Duration::from_nanos(422_804)));
+        assert_eq!(nanos_in(b"883566\n", 1), None);
+        assert_eq!(nanos_in(b"0 -1 0", 1), None);
+        assert_eq!(nanos_in(b"\xff \xff", 1), None);
     }
 
     #[cfg(target_os = "linux")]
