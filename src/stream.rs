@@ -42,7 +42,6 @@ use crate::config::BodyPolicy;
 use crate::pool::{CurrentTask, block_on};
 use crate::shield::shielded;
 use crate::threads;
-use crate::workload::Workload;
 
 /// The bytes of a frame.
 const FRAME: usize = 16 * 1024;
@@ -70,8 +69,7 @@ where
     let policy = task.as_ref().map_or_else(BodyPolicy::default, |task| task.policy().clone());
     let buffer = Buffer::new(policy.buffer, policy.stall_timeout, task.clone());
     let reader = Reader::unbounded(buffer.clone());
-    let pool = task.as_ref().map(|task| task.pool().clone());
-    let writer = Writer { producer: Producer::new(buffer), frame: BytesMut::new(), failed: None, pool };
+    let writer = Writer { producer: Producer::new(buffer), frame: BytesMut::new(), failed: None };
     let mut start = None;
     match task {
         Some(task) => {
@@ -108,8 +106,6 @@ pub struct Writer {
     frame: BytesMut,
     /// The outcome of a task whose client does not read any more.
     failed: Option<Outcome>,
-    /// The pool whose worker runs the function, if one does.
-    pool: Option<Workload>,
 }
 
 /// The end of a function that wrote a body.
@@ -135,7 +131,7 @@ impl Writer {
             (Err(_), Some(failed)) => failed,
             (Err(error), None) => {
                 // The status was sent, and servers drop the error of a body.
-                let pool = self.pool.as_ref().map(Workload::as_str);
+                let pool = self.producer.buffer().task().map(|task| task.pool().as_str());
                 shielded(|| {
                     tracing::warn!(target: "tower_offload", pool, "a body could not be written to its end: {error}");
                 });
