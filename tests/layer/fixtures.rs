@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,8 +17,11 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt, service_fn};
 use tower_offload::{PoolConfig, PoolStats, Pools};
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::layer::SubscriberExt;
+
+#[path = "../pool/events.rs"]
+mod events;
+
+use self::events::keep_events_enabled;
 
 /// The pools `cpu` and `io`, each with this many workers and this queue capacity.
 pub(crate) fn pools_of(workers: usize, queue_capacity: usize) -> Pools {
@@ -177,17 +180,6 @@ pub(crate) fn client() -> HttpClient {
 
 pub(crate) fn http2_client() -> HttpClient {
     Client::builder(TokioExecutor::new()).http2_only(true).build_http()
-}
-
-/// Keeps the events of this process enabled. tracing keeps for each event whether any subscriber wants it, and may take it
-/// for unwanted for ever if a thread without a subscriber has the first such event while another thread sets its own.
-fn keep_events_enabled() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // A test that runs alone in its process may have set another one.
-        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(LevelFilter::DEBUG));
-    });
-    tracing::callsite::rebuild_interest_cache();
 }
 
 /// A subscriber that writes the lines of a log.

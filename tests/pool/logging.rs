@@ -13,7 +13,8 @@ use tower_offload::{PoolConfig, PoolLayer, Pools, stream};
 use tracing::subscriber::with_default;
 
 use crate::children::in_child;
-use crate::support::{Gate, Held, Log, end_of, hold, keep_events_enabled, stats, until, until_at_rest};
+use crate::events::keep_events_enabled;
+use crate::support::{Gate, Held, Log, end_of, hold, stats, until, until_at_rest};
 
 /// Runs `scene` under a subscriber that writes to a log. Tasks carry the subscriber to their workers.
 fn logged(scene: impl FnOnce(&Log)) -> Vec<String> {

@@ -8,6 +8,7 @@ mod checkpoints;
 mod children;
 mod disabled;
 mod draining;
+mod events;
 mod handles;
 mod hooks;
 mod limits;

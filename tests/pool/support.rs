@@ -2,16 +2,14 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, Once};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tower_offload::pool::TaskHandle;
 use tower_offload::{PoolConfig, PoolStats, Pools, TaskError};
 use tracing::Subscriber;
-use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt;
 
 /// How long a test waits for an event before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -153,17 +151,6 @@ fn states_where(is_such: impl Fn(&str) -> bool) -> Vec<char> {
 /// A log in memory.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
-
-/// Keeps the events of this process enabled. tracing keeps for each event whether any subscriber wants it, and may take it
-/// for unwanted for ever if a thread without a subscriber has the first such event while another thread sets its own.
-pub(crate) fn keep_events_enabled() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // A test that runs alone in its process may have set another one.
-        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(LevelFilter::INFO));
-    });
-    tracing::callsite::rebuild_interest_cache();
-}
 
 impl Log {
     /// A subscriber that writes here, without the times.
