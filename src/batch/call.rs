@@ -6,13 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::error::BatchError;
 use super::function::Function;
 use super::item::{Item, ItemResult};
 use super::leader::ItemTask;
 use super::run::run;
 use crate::admission::Outcome;
-use crate::error::TaskError;
+use crate::error::{BatchError, TaskError};
 use crate::pool::{Pending, Pool, Submission, TaskOptions};
 
 /// The future of one item of a [`Batch`](super::Batch). Dropping it cancels the item.
@@ -89,7 +88,7 @@ where
 {
     function.warn_if_nested(pool);
     let item = Item::new(function, item);
-    let outcome_of = |result: &ItemResult<O, E>| result.as_ref().map_or_else(BatchError::outcome, |_| Outcome::Ok);
+    let outcome_of = |result: &ItemResult<O, E>| result.as_ref().map_or_else(outcome_of_error, |_| Outcome::Ok);
     let function = || item.function.name.clone();
     let task = Submission::new(ItemTask::new(item.clone()), options, function, outcome_of);
     let submission = Submission { item: Some(item.clone()), ..task };
@@ -108,5 +107,13 @@ impl<I, O, E> Drop for Submitted<I, O, E> {
 impl<I, O, E> fmt::Debug for BatchFuture<I, O, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchFuture").finish_non_exhaustive()
+    }
+}
+
+const fn outcome_of_error<E>(error: &BatchError<E>) -> Outcome {
+    match error {
+        BatchError::Task(TaskError::Panicked(_)) => Outcome::Panicked,
+        BatchError::Task(_) => Outcome::Cancelled,
+        BatchError::Item(_) | BatchError::Length { .. } | BatchError::Service(_) => Outcome::Error,
     }
 }

@@ -1,8 +1,8 @@
 //! One item on its way through a pool, shared by its caller, its task and the leader of its batch.
 
+use crate::error::BatchError;
 use std::sync::{Arc, Mutex};
 
-use super::error::BatchError;
 use super::function::Function;
 use super::group::Group;
 use crate::admission::{Prediction, Timestamp};

@@ -7,11 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::error::BatchError;
 use super::item::{Item, ItemResult, Ride, Turn};
 use super::run::{Ran, run};
 use crate::admission::Timestamp;
-use crate::error::TaskError;
+use crate::error::{BatchError, TaskError};
 use crate::pool::{BatchItem, BatchResult, CurrentTask, Rider, Riders, TaskFuture};
 
 /// The future of the task of one item.

@@ -65,7 +65,6 @@
 
 mod builder;
 mod call;
-mod error;
 mod function;
 mod group;
 mod item;
@@ -86,8 +85,8 @@ use crate::workload::PoolName;
 
 pub use self::builder::{BatchBuilder, BatchLayer, BuildError};
 pub use self::call::BatchFuture;
-pub use self::error::BatchError;
 pub use crate::config::BatchSettings;
+pub use crate::error::BatchError;
 
 /// Runs single items in batches; see the [module](self). Cheap to clone; every clone is the same batch.
 pub struct Batch<I, O, E> {

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
-use super::error::BatchError;
 use super::function::Function;
-use crate::error::{Panic, TaskError};
+use crate::error::{BatchError, Panic, TaskError};
 use crate::pool::{BatchResult, checkpoint};
 use crate::shield::shielded;
 

@@ -7,7 +7,7 @@
 //! | [`OffloadError`] | services behind [`PoolLayer::errors`](crate::PoolLayer::errors) |
 //! | [`SlotError`], [`MakeError`] | [`Slots`](crate::slots::Slots): closures that use a value, and why there is none |
 //! | [`ModelError`] | [`Models`](crate::slots::Models): closures that use a model, and why there is none |
-//! | [`BatchError`](crate::batch::BatchError) | items of a [`Batch`](crate::batch::Batch) |
+//! | [`BatchError`] | items of a [`Batch`](crate::batch::Batch) |
 //! | [`UnknownPool`] | everything that takes the name of a pool |
 //!
 //! [`Display`](std::fmt::Display) shows a sentence for people, [`Debug`](std::fmt::Debug) shows every field. A `main`
@@ -29,6 +29,7 @@
 //! }
 //! ```
 
+mod batch;
 mod model;
 mod offload;
 mod panic;
@@ -37,6 +38,7 @@ mod slot;
 mod task;
 mod unknown_pool;
 
+pub use self::batch::BatchError;
 pub use self::model::ModelError;
 pub use self::offload::OffloadError;
 pub use self::panic::Panic;

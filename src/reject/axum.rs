@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::format::problem;
 use super::retry_after::seconds;
-use crate::error::{MakeError, ModelError, Panic, Reason, Rejection, SlotError, TaskError, UnknownPool};
+use crate::error::{BatchError, MakeError, ModelError, Panic, Reason, Rejection, SlotError, TaskError, UnknownPool};
 
 /// The problem document that a [`PoolLayer`](crate::PoolLayer) would answer with.
 ///
@@ -91,6 +91,20 @@ impl IntoResponse for ModelError {
             Self::TooLarge { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "the model is too large"),
         };
         document(status, detail, None)
+    }
+}
+
+/// An item's own error becomes the response that it is by itself. A batch that failed is a 500 without details.
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl<E: IntoResponse> IntoResponse for BatchError<E> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Item(error) => error.into_response(),
+            Self::Task(error) => error.into_response(),
+            Self::Length { .. } | Self::Service(_) => {
+                document(StatusCode::INTERNAL_SERVER_ERROR, "the batch failed", None)
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use tonic::{Code, Status};
 
 use super::reason::{GrpcCode, answer_to};
 use super::retry_after::{GRPC_PUSHBACK, millis};
-use crate::error::{MakeError, ModelError, Reason, Rejection, SlotError, TaskError, UnknownPool};
+use crate::error::{BatchError, MakeError, ModelError, Reason, Rejection, SlotError, TaskError, UnknownPool};
 
 /// The status that a [`PoolLayer`](crate::PoolLayer) would answer with.
 ///
@@ -74,6 +74,18 @@ impl From<ModelError> for Status {
             ModelError::Unloaded(_) => Self::unavailable("the model was unloaded"),
             ModelError::BadKey { .. } => Self::invalid_argument("the key cannot name a model"),
             ModelError::TooLarge { .. } => Self::internal("the model is too large"),
+        }
+    }
+}
+
+/// An item's own error becomes the status that it is by itself. A batch that failed is `INTERNAL` without details.
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+impl<E: Into<Self>> From<BatchError<E>> for Status {
+    fn from(error: BatchError<E>) -> Self {
+        match error {
+            BatchError::Item(error) => error.into(),
+            BatchError::Task(error) => error.into(),
+            BatchError::Length { .. } | BatchError::Service(_) => Self::internal("the batch failed"),
         }
     }
 }

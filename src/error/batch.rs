@@ -4,8 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::admission::Outcome;
-use crate::error::{Rejection, TaskError};
+use super::{Rejection, TaskError};
 
 /// Why an item of a batch has no result.
 #[derive(Debug)]
@@ -41,7 +40,7 @@ impl<E> BatchError<E> {
 
     /// Converts the error of an item. All other errors stay as they are.
     ///
-    /// The items of [`BatchBuilder::try_run`](super::BatchBuilder::try_run) have no error of their own, and
+    /// The items of [`BatchBuilder::try_run`](crate::batch::BatchBuilder::try_run) have no error of their own, and
     /// `tonic::Status` has no conversion from [`Infallible`](std::convert::Infallible). So a method of a tonic service
     /// says which type that error would have:
     #[cfg_attr(feature = "tonic", doc = "```")]
@@ -65,14 +64,6 @@ impl<E> BatchError<E> {
             Self::Task(error) => BatchError::Task(error),
             Self::Length { items, results } => BatchError::Length { items, results },
             Self::Service(error) => BatchError::Service(error),
-        }
-    }
-
-    pub(super) fn outcome(&self) -> Outcome {
-        match self {
-            Self::Task(TaskError::Panicked(_)) => Outcome::Panicked,
-            Self::Task(_) => Outcome::Cancelled,
-            Self::Item(_) | Self::Length { .. } | Self::Service(_) => Outcome::Error,
         }
     }
 }
@@ -111,39 +102,5 @@ impl<E> From<TaskError> for BatchError<E> {
 impl<E> From<Rejection> for BatchError<E> {
     fn from(rejection: Rejection) -> Self {
         Self::Task(TaskError::from(rejection))
-    }
-}
-
-/// The problem document of a batch that failed.
-#[cfg(feature = "axum")]
-const FAILED: &str = concat!(
-    r#"{"type":"about:blank","title":"Internal Server Error","status":500,"#,
-    r#""detail":"the batch failed","started":true}"#
-);
-
-/// An item's own error becomes the response that it is by itself. A batch that failed is a 500 without details.
-#[cfg(feature = "axum")]
-impl<E: axum_core::response::IntoResponse> axum_core::response::IntoResponse for BatchError<E> {
-    fn into_response(self) -> axum_core::response::Response {
-        match self {
-            Self::Item(error) => error.into_response(),
-            Self::Task(error) => error.into_response(),
-            Self::Length { .. } | Self::Service(_) => {
-                let problem = [(http::header::CONTENT_TYPE, "application/problem+json")];
-                (http::StatusCode::INTERNAL_SERVER_ERROR, problem, FAILED).into_response()
-            }
-        }
-    }
-}
-
-/// An item's own error becomes the status that it is by itself. A batch that failed is `INTERNAL` without details.
-#[cfg(feature = "tonic")]
-impl<E: Into<tonic::Status>> From<BatchError<E>> for tonic::Status {
-    fn from(error: BatchError<E>) -> Self {
-        match error {
-            BatchError::Item(error) => error.into(),
-            BatchError::Task(error) => error.into(),
-            BatchError::Length { .. } | BatchError::Service(_) => Self::internal("the batch failed"),
-        }
     }
 }
