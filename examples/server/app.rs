@@ -111,9 +111,11 @@ fn in_pool(config: &Config, pool: &Workload) -> BodyPolicy {
     policy
 }
 
-/// The span of a request. It does not show the query.
+/// The span of a request. It does not show the query, nor all of a path that no route has.
 fn span(request: &Request) -> Span {
-    tracing::info_span!("request", method = %request.method(), path = request.uri().path())
+    let path = request.uri().path();
+    let end = path.char_indices().nth(256).map_or(path.len(), |(end, _)| end);
+    tracing::info_span!("request", method = %request.method(), path = &path[..end])
 }
 
 /// Handlers log the reason of their faults, and pools log their overload. So an error status is logged at the level

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use futures_util::future::{AbortHandle, Abortable};
 use serde::{Deserialize, Serialize};
-use tokio::task::AbortHandle;
 use tower_offload::batch::Batch;
 use tower_offload::pool::TaskOptions;
 use tower_offload::slots::{BuildError, SlotError, Slots, SlotsStats};
@@ -103,6 +103,7 @@ pub(crate) async fn load(
 ) -> Result<(StatusCode, Json<Shown>), Problem> {
     let file = models.file(&name, version.as_deref())?;
     let draining = models.pools.draining();
+    let (abort, registration) = AbortHandle::new_pair();
     let change = {
         let mut names = models.names();
         if names.changing.contains_key(&name) {
@@ -110,18 +111,18 @@ pub(crate) async fn load(
             return Err(Problem::new(StatusCode::CONFLICT, detail));
         }
         names.changes += 1;
-        let change = Change { models: models.clone(), name: name.clone(), number: names.changes };
-        let task = tokio::spawn(change.run(file, version));
         let number = names.changes;
-        names.changing.insert(name, (number, task.abort_handle()));
-        task
+        names.changing.insert(name.clone(), (number, abort.clone()));
+        Change { models: models.clone(), name, number }
     };
-    let abort = change.abort_handle();
+    // Without the lock: a runtime that shuts down drops the task here.
+    let task = tokio::spawn(Abortable::new(change.run(file, version), registration));
     tokio::select! {
-        changed = change => changed.unwrap_or_else(|error| match error.is_cancelled() {
-            true => Err(unloaded()),
-            false => Err(Problem::internal("the model could not be loaded", &error)),
-        }),
+        changed = task => match changed {
+            Ok(Ok(changed)) => changed,
+            Ok(Err(_aborted)) => Err(unloaded()),
+            Err(error) => Err(Problem::internal("the model could not be loaded", &error)),
+        },
         () = draining => {
             abort.abort();
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"))
