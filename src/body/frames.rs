@@ -4,6 +4,10 @@ use std::collections::VecDeque;
 
 use http_body::Frame;
 
+/// A worker takes at most this many frames of a body in a row. Then it takes the pool's next task. A connection takes at
+/// most as many, and then lets its runtime poll other tasks.
+pub(super) const FRAMES_IN_A_ROW: usize = 32;
+
 pub(super) struct Frames<D> {
     first: Option<Stored<D>>,
     /// Empty if there is no first one.

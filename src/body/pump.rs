@@ -12,6 +12,7 @@ use http_body::Body;
 use super::buffer::{Buffer, Space};
 use super::error::{BodyError, BoxError};
 use super::farewell::Farewell;
+use super::frames::FRAMES_IN_A_ROW;
 use super::next::{Next, outcome_of, poll_next};
 use crate::admission::Outcome;
 use crate::pool::FrameTimes;
@@ -42,9 +43,6 @@ pub(crate) struct Producer<D: Buf + Send + 'static> {
     /// When the buffer became full.
     full_since: Option<Instant>,
 }
-
-/// A worker takes at most this many frames of a body in a row. Then it takes the pool's next task.
-pub(super) const FRAMES_IN_A_ROW: usize = 32;
 
 /// A worker takes no further frame in a row after this time, so that bodies that compute do not keep queued tasks
 /// waiting.

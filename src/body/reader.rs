@@ -8,17 +8,20 @@ use http_body::{Frame, SizeHint};
 
 use super::buffer::Buffer;
 use super::error::BoxError;
+use super::frames::FRAMES_IN_A_ROW;
 use super::remaining::Remaining;
 
 /// Takes the frames of a body that a task produces. Dropping it before the end of the body cancels the task.
 pub(crate) struct Reader<D: Buf + Send + 'static> {
     buffer: Arc<Buffer<D>>,
     remaining: Remaining,
+    /// The frames that the connection has taken since it last waited.
+    in_a_row: usize,
 }
 
 impl<D: Buf + Send + 'static> Reader<D> {
     pub(super) const fn new(buffer: Arc<Buffer<D>>, remaining: Remaining) -> Self {
-        Self { buffer, remaining }
+        Self { buffer, remaining, in_a_row: 0 }
     }
 
     /// The reader of a body of unknown length.
@@ -26,10 +29,24 @@ impl<D: Buf + Send + 'static> Reader<D> {
         Self::new(buffer, Remaining::new(&SizeHint::new(), None))
     }
 
+    /// The next frame. After each row of [frames](FRAMES_IN_A_ROW) it lets the runtime poll other tasks.
+    ///
+    /// A connection takes frames until none is left or hundreds of kilobytes are to be sent. A worker may add them as fast
+    /// as they are taken, so without this the other connections of the thread would wait.
     pub(crate) fn poll_frame(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<D>, BoxError>>> {
+        if self.in_a_row == FRAMES_IN_A_ROW {
+            self.in_a_row = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let polled = self.buffer.poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.remaining.take(frame);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.remaining.take(frame);
+                self.in_a_row += 1;
+            }
+            Poll::Ready(_) => {}
+            Poll::Pending => self.in_a_row = 0,
         }
         polled
     }

@@ -266,6 +266,29 @@ async fn a_buffer_holds_as_much_as_is_documented_and_no_more() {
     }
 }
 
+/// Without this, the connection of a stream that is produced as fast as it is taken keeps its thread until hundreds of
+/// kilobytes are to be sent.
+#[tokio::test]
+async fn a_connection_that_has_taken_many_frames_in_a_row_lets_its_runtime_poll_other_tasks() {
+    let pools = pools_of(1, 5);
+    let (body, author) = script();
+    (0..100).for_each(|_| author.data("x"));
+    let response = respond(&pools, BodyPolicy::in_pool(), body).await;
+    until("all frames wait", || stats_of(&pools, "cpu").stream_buffered_bytes == 100 * 129).await;
+    let mut reader = tokio_test::task::spawn(response.into_body());
+    let mut rows = Vec::new();
+    for _ in 0..4 {
+        let mut taken = 0;
+        while reader.enter(|cx, body| body.poll_frame(cx)).is_ready() {
+            taken += 1;
+        }
+        rows.push((taken, reader.is_woken()));
+    }
+    assert_eq!(rows, [(32, true), (32, true), (32, true), (4, false)]);
+    author.data("y");
+    until("the connection is woken", || reader.is_woken()).await;
+}
+
 #[tokio::test]
 async fn a_held_permit_returns_with_the_last_frame() {
     for policy in [BodyPolicy::on_connection().hold(), BodyPolicy::in_pool().hold()] {
