@@ -6,7 +6,7 @@ use std::time::Duration;
 use tower_offload::pool::TaskOptions;
 use tower_offload::{Cancelled, Deadline, PoolConfig, cancelled, checkpoint, is_cancelled};
 
-use crate::support::{Gate, PATIENCE, end_of, pools, stats, until, until_at_rest};
+use crate::support::{Gate, PATIENCE, begun_in_time, end_of, pools, stats, until, until_at_rest};
 
 #[test]
 fn outside_of_a_task_nothing_is_cancelled() {
@@ -55,16 +55,19 @@ fn a_dropped_handle_cancels_nothing() {
 fn a_task_learns_that_its_deadline_has_passed() {
     let pools = pools("late", PoolConfig::new(1));
     let pool = pools.get("late").unwrap();
-    let soon = || TaskOptions::new().deadline(Deadline::after(Duration::from_millis(20)));
-    let blocks = pool.submit_with(soon(), || {
-        while !is_cancelled() {
-            std::thread::yield_now();
-        }
-        checkpoint()
+    let blocks = begun_in_time(|deadline| {
+        let task = || {
+            while !is_cancelled() {
+                std::thread::yield_now();
+            }
+            checkpoint()
+        };
+        end_of(pool.submit_with(TaskOptions::new().deadline(deadline), task)?)
     });
-    assert_eq!(end_of(blocks.unwrap()).unwrap(), Err(Cancelled::DeadlinePassed));
-    let awaits = pool.submit_with(soon(), cancelled());
-    assert_eq!(end_of(awaits.unwrap()).unwrap(), Cancelled::DeadlinePassed);
+    assert_eq!(blocks, Err(Cancelled::DeadlinePassed));
+    let awaits =
+        begun_in_time(|deadline| end_of(pool.submit_with(TaskOptions::new().deadline(deadline), cancelled())?));
+    assert_eq!(awaits, Cancelled::DeadlinePassed);
     let in_time = pool.submit_with(TaskOptions::new().deadline(Deadline::after(PATIENCE)), checkpoint);
     assert_eq!(end_of(in_time.unwrap()).unwrap(), Ok(()));
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tower_offload::pool::TaskHandle;
-use tower_offload::{PoolConfig, PoolStats, Pools, TaskError};
+use tower_offload::{Deadline, PoolConfig, PoolStats, Pools, Reason, TaskError};
 use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -75,6 +75,19 @@ pub(crate) fn hold(pools: &Pools, name: &str, tasks: usize) -> Vec<Held> {
 
 pub(crate) fn end_of<T>(handle: TaskHandle<T>) -> Result<T, TaskError> {
     handle.wait_timeout(PATIENCE).expect("the task did not end")
+}
+
+/// The value of a task that begins before its deadline. On a slow machine the deadline may pass before that; then the
+/// task is run again, with twice the time.
+pub(crate) fn begun_in_time<T>(mut run: impl FnMut(Deadline) -> Result<T, TaskError>) -> T {
+    let mut time = Duration::from_millis(20);
+    loop {
+        match run(Deadline::after(time)) {
+            Ok(value) => return value,
+            Err(TaskError::Rejected(late)) if late.reason() == Reason::DeadlineExceeded && time < PATIENCE => time *= 2,
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// Waits until `holds` returns true, and fails after `PATIENCE`.

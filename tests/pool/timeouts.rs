@@ -64,7 +64,9 @@ fn each_task_has_its_own_timeout() {
         let gone = pools.submit_to_pool("own", || panic!("it was cancelled")).unwrap();
         gone.cancel();
         expired(end_of(handle));
-        assert_eq!(stats(&pools, "own").counts.expired, round);
+        let counts = stats(&pools, "own").counts;
+        // On a slow machine, the other one may be too late before it is cancelled.
+        assert_eq!((counts.expired + counts.cancelled, counts.expired >= round), (2 * round, true), "{counts:?}");
     }
     held.into_iter().for_each(Held::release);
 }
@@ -97,7 +99,7 @@ fn a_process_has_two_helper_threads_and_none_without_a_timeout() {
                 names.len()
             };
             let names = ["io", "cpu", "inference", "embedding", "db"];
-            let pool = PoolConfig::new(2).queue_timeout(Duration::from_secs(2));
+            let pool = PoolConfig::new(2).queue_timeout(Duration::from_secs(20));
             let builder = names.iter().fold(Pools::builder(), |builder, name| builder.pool(*name, pool.clone()));
             let pools = builder.build().unwrap();
             assert_eq!(helpers(), 0);
