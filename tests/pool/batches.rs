@@ -547,8 +547,11 @@ fn callers_are_answered_when_the_task_that_leads_their_batch_panics() {
 fn a_list_has_its_results_in_order_however_long_it_is() {
     let pools = pools("batch", PoolConfig::new(1).queue_capacity(10));
     let (batch, seen) = echo(&pools, 8);
-    let results = tokio_test::block_on(batch.clone().call_all(0..100));
-    let results: Vec<_> = results.into_iter().map(Result::unwrap).collect();
+    let held = hold(&pools, "batch", 1);
+    let mut list = tokio_test::task::spawn(batch.clone().call_all(0..100));
+    assert_pending!(list.poll(), "the first items are queued");
+    release(held);
+    let results: Vec<_> = tokio_test::block_on(list).into_iter().map(Result::unwrap).collect();
     assert_eq!(results, (0..100).collect::<Vec<_>>());
     assert!(seen.lock().unwrap().iter().any(|batch| batch.len() > 1));
     assert!(tokio_test::block_on(batch.call_all([])).is_empty());
@@ -603,13 +606,13 @@ fn a_deadline_that_passes_while_a_batch_runs_takes_no_result_away() {
     // One of those with a deadline leads the batch, and the other one rides.
     let tasks = vec![late(0), queued(&batch, 1), late(2)];
     release(held);
-    // If the machine is so slow that the deadline passed in the queue, only the second one runs.
+    // If the machine is so slow that the deadline passed in the queue, those with a deadline do not run.
     begun.wait();
     let joined = stats(&pools, "batch").in_flight;
     until("the deadline passes", || Instant::now() > deadline.moment() + Duration::from_millis(20));
     gate.open();
     let answers = results(tasks);
-    assert!(joined == 1 || answers.iter().all(Result::is_ok), "{joined} ran: {answers:?}");
+    assert!(joined < 3 || answers.iter().all(Result::is_ok), "{joined} ran: {answers:?}");
     until_at_rest(&pools, "batch");
 }
 
@@ -782,7 +785,8 @@ impl Drop for Counted {
 fn every_item_is_dropped_once_and_counted_once_whatever_its_callers_do() {
     const CALLERS: u32 = 8;
     const ITEMS: u32 = 400;
-    let pools = pools("batch", PoolConfig::new(2).queue_capacity(50));
+    // Each caller waits when it has kept 16 items, so the queue has room for all of them.
+    let pools = pools("batch", PoolConfig::new(2).queue_capacity(200));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (dropped, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let service = service_fn(|items: Vec<Counted>| async move {
@@ -814,7 +818,8 @@ fn every_item_is_dropped_once_and_counted_once_whatever_its_callers_do() {
                 for index in 0..ITEMS {
                     let kind = (caller * ITEMS + index).wrapping_mul(2_654_435_761) >> 8;
                     let mut options = TaskOptions::new();
-                    if kind.is_multiple_of(5) {
+                    // None of those that panic.
+                    if kind % 5 == 2 {
                         options = options.deadline(Deadline::after(Duration::from_micros(u64::from(kind % 997))));
                     }
                     let item = Counted { kind, dropped: dropped.clone() };

@@ -14,7 +14,7 @@ use tracing::subscriber::with_default;
 
 use crate::children::in_child;
 use crate::events::keep_events_enabled;
-use crate::support::{Gate, Held, Log, end_of, hold, stats, until, until_at_rest};
+use crate::support::{Gate, Held, Log, PATIENCE, end_of, hold, stats, until, until_at_rest};
 
 /// Runs `scene` under a subscriber that writes to a log. Tasks carry the subscriber to their workers.
 fn logged(scene: impl FnOnce(&Log)) -> Vec<String> {
@@ -259,13 +259,16 @@ fn a_task_whose_client_left_or_stalled_during_the_body_is_logged_as_that() {
             }
         })))
     });
-    let policy = BodyPolicy::on_connection().stall_timeout(Duration::from_millis(20));
-    let service = PoolLayer::for_pool(pools.get("written").unwrap()).body(policy).layer(endless);
+    let respond = |stall_timeout| {
+        let policy = BodyPolicy::on_connection().stall_timeout(stall_timeout);
+        let service = PoolLayer::for_pool(pools.get("written").unwrap()).body(policy).layer(endless);
+        block_on(service.oneshot(Request::default())).unwrap()
+    };
     logged(|log| {
-        let stalls = block_on(service.clone().oneshot(Request::default())).unwrap();
+        let stalls = respond(Duration::from_millis(20));
         until("the end is logged", || log.lines().len() == 2);
         drop(stalls);
-        drop(block_on(service.oneshot(Request::default())).unwrap());
+        drop(respond(2 * PATIENCE));
         until("the end is logged", || log.lines().len() == 4);
         for (line, end) in [
             (1, " WARN tower_offload: ThreadPool[written] Task #1: Stalled after #s"),
