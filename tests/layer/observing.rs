@@ -13,9 +13,10 @@ use tower_offload::{Cpu, PoolLayer, Pools, StatsService};
 
 use crate::fixtures::{answer, request};
 
-/// For longer than the layer relies on a reading of the time that the thread has waited for a core.
+/// For longer than the layer relies on a reading of the time that the thread has waited for a core. Such a wait may make
+/// the poll seem shorter.
 async fn blocks() -> &'static str {
-    thread::sleep(Duration::from_millis(20));
+    thread::sleep(Duration::from_millis(40));
     "it blocked"
 }
 

@@ -60,7 +60,8 @@ async fn trace_timeout_and_compression_stack_on_either_side() {
     assert_eq!(whole.body().len(), 3 + 2500);
 }
 
-#[tokio::test]
+/// In Tokio's virtual time, so that no timeout passes before its request is in the pool.
+#[tokio::test(start_paused = true)]
 async fn a_timeout_around_the_layer_cancels_what_is_in_the_pool() {
     let pools = pools_of(1, 1);
     let gate = Gate::new();

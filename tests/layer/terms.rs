@@ -107,17 +107,19 @@ async fn headers_are_believed_however_rejections_are_answered() {
 async fn a_handler_sees_the_deadline_of_a_header_that_its_pool_believes() {
     let seen = service_fn(|request: Request<String>| async move {
         let left = request.extensions().get::<Deadline>().map(|deadline| deadline.remaining().as_secs());
-        Ok::<_, std::convert::Infallible>(Response::new(format!("{left:?}")))
+        Ok::<_, std::convert::Infallible>(Response::new(left.map_or_else(String::new, |left| left.to_string())))
     });
-    for (header, value, expected) in
-        [("x-timeout", "60s", "Some(59)"), ("grpc-timeout", "1H", "Some(3599)"), ("x-other", "60s", "None")]
-    {
+    for (header, value, seconds) in [("x-timeout", "60s", 60), ("grpc-timeout", "1H", 3600)] {
         let layer = PoolLayer::<Cpu>::new(&one_worker(10, trusting()));
         let answered = answer(layer.layer(seen), with_header(header, value)).await;
-        assert_eq!(answered.body(), expected, "{header}: {value}");
+        // A part of it has passed.
+        let left: u64 = answered.body().parse().unwrap();
+        assert!((seconds - 30..seconds).contains(&left), "{header}: {value}: {left}");
     }
+    let other = PoolLayer::<Cpu>::new(&one_worker(10, trusting()));
+    assert_eq!(answer(other.layer(seen), with_header("x-other", "60s")).await.body(), "");
     let nobody = PoolLayer::<Cpu>::new(&one_worker(10, Trust::default()));
-    assert_eq!(answer(nobody.layer(seen), with_header("x-timeout", "60s")).await.body(), "None");
+    assert_eq!(answer(nobody.layer(seen), with_header("x-timeout", "60s")).await.body(), "");
 }
 
 #[tokio::test]
@@ -187,12 +189,19 @@ async fn a_handler_in_flight_is_cancelled_at_its_deadline_if_the_layer_says_so()
     let pools = one_worker(10, Trust::default());
     let (gate, notes) = (Gate::new(), Arc::default());
     let service = PoolLayer::<Cpu>::new(&pools).cancel_late().layer(noting(&gate, &notes));
-    let mut held = request("GET", "/held");
-    held.extensions_mut().insert(Deadline::after(Duration::from_millis(200)));
-    let held = spawn(&service, held);
-    gate.arrived(1).await;
-    let told = in_time(held).await.unwrap();
-    assert_eq!((told.status(), &json(&told)["started"]), (StatusCode::GATEWAY_TIMEOUT, &true.into()));
+    let mut time = Duration::from_millis(50);
+    let told = loop {
+        let mut held = request("GET", "/held");
+        held.extensions_mut().insert(Deadline::after(time));
+        let told = in_time(spawn(&service, held)).await.unwrap();
+        assert_eq!(told.status(), StatusCode::GATEWAY_TIMEOUT);
+        if gate.waiting() > 0 {
+            break told;
+        }
+        // On a slow machine, the deadline may pass before the handler begins.
+        time *= 2;
+    };
+    assert_eq!(json(&told)["started"], true);
     until(|| stats_of(&pools, "cpu").in_flight == 0).await;
     assert_eq!(stats_of(&pools, "cpu").counts.cancelled, 1);
 }
