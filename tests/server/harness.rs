@@ -40,14 +40,9 @@ impl TestServer {
     pub(crate) async fn with_pools(app: Router, pools: &Pools, configure: impl FnOnce(&mut Config)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut config = Config::default();
-        config.performance.keep_alive_timeout = FOR_EVER;
-        config.server.header_read_timeout = FOR_EVER;
-        config.server.shutdown_timeout = FOR_EVER;
-        configure(&mut config);
         let (stop, stopped) = oneshot::channel();
         let (cut_off, is_cut_off) = oneshot::channel();
-        let server = Server::new(&config, pools)
+        let server = Server::new(&patient(configure), pools)
             .listener(listener)
             .shutdown_on(triggered(stopped))
             .cut_off_on(triggered(is_cut_off));
@@ -144,6 +139,47 @@ impl Listener for MemoryListener {
     fn local_addr(&self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// A server whose connections are in memory, so that it can run in virtual time.
+pub(crate) struct MemoryServer {
+    memory: Memory,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<ShutdownReport>,
+}
+
+impl MemoryServer {
+    pub(crate) fn start(app: Router, configure: impl FnOnce(&mut Config)) -> Self {
+        let (memory, listener) = memory();
+        let (stop, stopped) = oneshot::channel();
+        let server = Server::new(&patient(configure), &Pools::default()).listener(listener);
+        let server = server.shutdown_on(triggered(stopped)).cut_off_on(pending());
+        let served = tokio::spawn(async move { server.serve(app).await.unwrap() });
+        Self { memory, stop, served }
+    }
+
+    pub(crate) fn connect(&self) -> DuplexStream {
+        self.memory.connect()
+    }
+
+    /// As [`TestServer::stopped`]. Returns the report to come.
+    pub(crate) async fn stopped(self) -> JoinHandle<ShutdownReport> {
+        let mut idle = self.connect();
+        exchange(&mut idle).await;
+        self.stop.send(()).expect("the server runs");
+        closed(&mut idle).await;
+        self.served
+    }
+}
+
+/// Settings whose timeouts do not pass in a test, unless it sets them.
+fn patient(configure: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::default();
+    config.performance.keep_alive_timeout = FOR_EVER;
+    config.server.header_read_timeout = FOR_EVER;
+    config.server.shutdown_timeout = FOR_EVER;
+    configure(&mut config);
+    config
 }
 
 /// A server with a request for `/gate` in flight, the connection of that request, and the keeper of the gate.

@@ -1,12 +1,11 @@
-//! WebSockets: upgraded connections are served, never idle, and cut off at the deadline.
+//! WebSockets: upgraded connections are served, never idle, and cut off at the deadline. All of it in virtual time.
 
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::routing::{any, get};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use crate::harness::{SHORT, TestServer, closed, exchange, read_to, soon};
+use crate::harness::{MemoryServer, SHORT, closed, exchange, read_to, soon};
 
 fn app() -> Router {
     let echo = any(|upgrade: WebSocketUpgrade| async {
@@ -21,8 +20,8 @@ fn app() -> Router {
     Router::new().route("/echo", echo).route("/", get(|| async { "hello" }))
 }
 
-async fn upgrade(server: &TestServer) -> TcpStream {
-    let mut stream = server.connect().await;
+async fn upgrade(server: &MemoryServer) -> DuplexStream {
+    let mut stream = server.connect();
     let request = "GET /echo HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -32,7 +31,7 @@ async fn upgrade(server: &TestServer) -> TcpStream {
 }
 
 /// Sends a text and reads it back. Frames of a client are masked, here with zeros; frames of a server are not.
-async fn echo(stream: &mut TcpStream, text: &str) {
+async fn echo(stream: &mut DuplexStream, text: &str) {
     let length = u8::try_from(text.len()).unwrap();
     let frame = [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat();
     stream.write_all(&frame).await.unwrap();
@@ -41,42 +40,41 @@ async fn echo(stream: &mut TcpStream, text: &str) {
     assert_eq!(answer, [&[0x81, length], text.as_bytes()].concat());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_websocket_is_never_idle() {
-    let server = TestServer::start(app(), |config| {
+    let server = MemoryServer::start(app(), |config| {
         config.performance.keep_alive_timeout = SHORT;
         config.server.header_read_timeout = SHORT;
-    })
-    .await;
+    });
     let mut websocket = upgrade(&server).await;
     echo(&mut websocket, "one").await;
     for _ in 0..2 {
-        let mut idle = server.connect().await;
+        let mut idle = server.connect();
         exchange(&mut idle).await;
         closed(&mut idle).await;
     }
     echo(&mut websocket, "two").await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_websocket_is_cut_off_at_the_deadline() {
-    let mut server = TestServer::start(app(), |config| config.server.shutdown_timeout = SHORT).await;
+    let server = MemoryServer::start(app(), |config| config.server.shutdown_timeout = SHORT);
     let mut websocket = upgrade(&server).await;
     echo(&mut websocket, "one").await;
-    server.stopped().await;
+    let served = server.stopped().await;
     echo(&mut websocket, "two").await;
     closed(&mut websocket).await;
-    let report = server.report().await;
+    let report = soon(served).await.unwrap();
     assert_eq!((report.connections_finished, report.connections_cut_off), (1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_websocket_that_ends_in_time_is_finished() {
-    let mut server = TestServer::start(app(), |_| {}).await;
+    let server = MemoryServer::start(app(), |_| {});
     let mut websocket = upgrade(&server).await;
     echo(&mut websocket, "one").await;
-    server.stopped().await;
+    let served = server.stopped().await;
     drop(websocket);
-    let report = server.report().await;
+    let report = soon(served).await.unwrap();
     assert_eq!((report.connections_finished, report.connections_cut_off), (2, 0));
 }
