@@ -88,7 +88,7 @@ async fn no_request_is_lost_if_clients_heed_readiness() {
         }),
     );
     // Far longer than the clients take to see that readiness fails.
-    let delay = Duration::from_secs(3);
+    let delay = Duration::from_secs(10);
     let mut server = TestServer::with_pools(app, &pools, |config| config.server.shutdown_delay = delay).await;
     let mut clients = JoinSet::new();
     clients.spawn(probe(server.address, Arc::clone(&counts)));

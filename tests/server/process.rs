@@ -35,7 +35,13 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let killed = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        self.signals(&[name]);
+    }
+
+    /// Sends these signals one right after the other.
+    pub(crate) fn signals(&self, names: &[&str]) {
+        let script = format!("for name; do kill -s $name {} || exit 1; done", self.child.id());
+        let killed = Command::new("sh").args(["-c", &script, "sh"]).args(names).status().unwrap();
         assert!(killed.success());
     }
 

@@ -1,7 +1,7 @@
 //! Signals of the operating system, sent to a server in a child process.
 #![cfg(unix)]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -110,17 +110,22 @@ fn a_sigterm_that_is_repeated_within_a_second_is_the_same_one() {
     // On a loaded machine, more than a second may pass before the repeated signal. One try of many is fast enough.
     for _ in 0..20 {
         let (mut process, stuck, signalled) = stuck_after("TERM");
-        for _ in 0..3 {
-            process.signal("TERM");
-        }
-        process.signal("INT");
+        process.signals(&["TERM", "TERM", "TERM", "INT"]);
         if signalled.elapsed() > Duration::from_millis(700) {
             continue;
         }
         // The request stays in flight for longer than a signal takes to arrive.
         stuck.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-        let nothing = (&stuck).read(&mut [0]).unwrap_err();
-        assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+        match (&stuck).read(&mut [0]) {
+            Err(nothing) if nothing.kind() == ErrorKind::WouldBlock => {}
+            // This process was stopped meanwhile.
+            Err(stopped) if stopped.kind() == ErrorKind::Interrupted => continue,
+            // The server may have been slow to take the signal, too.
+            closed => {
+                assert!(signalled.elapsed() > Duration::from_secs(1), "{closed:?} after {:?}", signalled.elapsed());
+                continue;
+            }
+        }
         std::thread::sleep(Duration::from_secs(1));
         process.signal("TERM");
         assert_eq!(process.says("report"), "1 1");
