@@ -454,7 +454,8 @@ async fn sigterm_ends_loads_and_swaps_that_run_and_does_not_wait_for_them() {
 async fn sigterm_in_the_middle_of_a_batch_and_a_swap_answers_everybody() {
     let folder = folder_with("{workers: 1}");
     write(&folder, "long.onnx", &onnx::model(1, Does::RunsOn));
-    folder.configure(&folder.config().replace("shutdown_timeout: 25", "shutdown_timeout: 2"));
+    // The loader looks once a second whether the pool drains.
+    folder.configure(&folder.config().replace("shutdown_timeout: 25", "shutdown_timeout: 8"));
     let server = Example::start(&folder).await;
     let client = server.client();
     load(&client, "long").await;

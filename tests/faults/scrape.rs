@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::process::{Client, Example};
-use crate::support::{HeldNotes, assert_well, configure, count_notes, folder_with, until_pool};
+use crate::support::{assert_well, configure, count_notes, folder_with, until_pool};
+use crate::terminated::stuck_in;
 
 /// The value of each series of the pools, by name and labels.
 pub(crate) async fn scrape(client: &Client) -> BTreeMap<String, f64> {
@@ -41,14 +42,18 @@ fn assert_adds_up(series: &BTreeMap<String, f64>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scrape_of_a_full_pool_is_answered_and_exact() {
     let folder = folder_with("db", "{workers: 1, queue_capacity: 10}");
+    folder.configure(&folder.config().replace("GET /files/{*path}: io", "GET /files/{*path}: db"));
     let server = Example::start(&folder).await;
-    let held = HeldNotes::hold(&folder);
+    // It takes as long as the test likes, which the lock of the database does not.
+    let mut holder = stuck_in("db", &folder, &server).await;
     let mut writers = JoinSet::new();
     for _ in 0..30 {
         let client = server.client();
         writers.spawn(async move { client.post("/v1/notes", &json!({ "text": "a note" })).await.status });
     }
-    until_pool(&server.client(), "db", "the queue is full", |db| db["results"]["rejected"] == 19).await;
+    // The holder awaits the thread that opens the pipe, so no worker is active.
+    let is_full = |db: &Value| db["results"]["rejected"] == 20 && db["active_threads"] == 0;
+    until_pool(&server.client(), "db", "the queue is full", is_full).await;
     let mut scrapers = JoinSet::new();
     for _ in 0..8 {
         let client = server.client();
@@ -58,7 +63,7 @@ async fn a_scrape_of_a_full_pool_is_answered_and_exact() {
                 assert_adds_up(&series);
                 let of_db = |name: &str| series[&format!("workload_pool_{name}{{pool=\"db\"}}")];
                 let numbers = ["tasks_submitted_total", "in_flight", "queue_depth", "utilization_ratio"].map(of_db);
-                assert_eq!(numbers, [30.0, 1.0, 10.0, 1.0]);
+                assert_eq!(numbers, [31.0, 1.0, 10.0, 0.0]);
                 client.get("/health/thread-pools").await.ok();
                 client.get("/health").await.ok();
             }
@@ -67,12 +72,14 @@ async fn a_scrape_of_a_full_pool_is_answered_and_exact() {
     while let Some(scraper) = scrapers.join_next().await {
         scraper.unwrap();
     }
-    drop(held);
+    // The handler opens the pipe, and reads its end.
+    drop(std::fs::OpenOptions::new().write(true).open(folder.path("files/stuck")).unwrap());
+    holder.head().await;
     let mut created = 0;
     while let Some(status) = writers.join_next().await {
         created += u64::from(status.unwrap() == StatusCode::CREATED);
     }
-    assert_eq!((created, count_notes(&folder)), (11, 11));
+    assert_eq!((created, count_notes(&folder)), (10, 10));
     assert_well(&server).await;
     server.stop().await;
 }

@@ -40,10 +40,14 @@ async fn clients_that_send_half_a_body_hold_no_place_in_a_pool() {
     // The only worker of the pool is free for a request whose body is complete.
     client.post("/v1/hash", &json!({ "password": "x" })).await.ok();
     // Half of the clients leave, the others finish their bodies.
-    let patient = slow.split_off(25);
+    let mut patient = slow.split_off(25);
     drop(slow);
-    for mut connection in patient {
-        let (status, answer) = connection.exchange(second).await;
+    // All of them at once, because a body may take some seconds only.
+    for connection in &mut patient {
+        connection.send(second).await;
+    }
+    for connection in &mut patient {
+        let (status, answer) = connection.answer().await;
         assert_eq!(status, 200, "{answer}");
     }
     assert_eq!(pool(&client, "cpu").await["results"]["ok"], 26);

@@ -86,7 +86,7 @@ async fn a_sigterm_under_load_loses_no_accepted_request() {
     // No request is shed, even on a loaded machine.
     let folder = folder_with("db", "{workers: 25, queue: fifo}");
     // Far longer than the clients take to see that readiness fails.
-    folder.configure(&folder.config().replace("shutdown_delay: 0", "shutdown_delay: 3"));
+    folder.configure(&folder.config().replace("shutdown_delay: 0", "shutdown_delay: 10"));
     let mut server = Example::start(&folder).await;
     let address = server.address();
     // Clients of three kinds: a connection for each request, one connection for all requests, and HTTP/2.
@@ -124,11 +124,16 @@ async fn a_sigterm_under_load_loses_no_accepted_request() {
 
 /// A request whose handler never ends, because it opens a pipe without a writer.
 pub(crate) async fn stuck(folder: &Folder, server: &Example) -> Raw {
+    stuck_in("io", folder, server).await
+}
+
+/// The same, with settings that send requests for files to this pool.
+pub(crate) async fn stuck_in(pool: &str, folder: &Folder, server: &Example) -> Raw {
     let made = std::process::Command::new("mkfifo").arg(folder.path("files/stuck")).status().unwrap();
     assert!(made.success());
     let mut connection = Raw::connect(server.address()).await;
     connection.send(get("/files/stuck")).await;
-    until_pool(&server.client(), "io", "the request is in flight", |io| io["in_flight"] == 1).await;
+    until_pool(&server.client(), pool, "the request is in flight", |pool| pool["in_flight"] == 1).await;
     connection
 }
 
