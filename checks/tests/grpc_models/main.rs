@@ -135,8 +135,16 @@ async fn a_call_whose_deadline_passes_leaves_its_batch_with_deadline_exceeded() 
         async move { plain.classify(Some(timeout), &image).await }
     };
     let in_time_still = queued(&digits, call("1H", 1)).await;
-    let late = queued(&digits, call("200m", 2)).await;
-    let late: Received = in_time(late).await.unwrap();
+    // On a slow machine, the time may be over before the call is in the model's pool.
+    let mut too_soon = 0;
+    let late: Received = loop {
+        let before = digits.inference().counts.submitted;
+        let late = in_time(call(["200m", "2S", "20S"][too_soon], 2)).await;
+        if digits.inference().counts.submitted > before {
+            break late;
+        }
+        too_soon += 1;
+    };
     until("the call has left the queue", || digits.inference().queued_tasks == 1).await;
     let unstarted: Received = in_time(call("0n", 3)).await;
     digits.batches.open();
@@ -153,7 +161,8 @@ async fn a_call_whose_deadline_passes_leaves_its_batch_with_deadline_exceeded() 
     }
     let counts = digits.inference().counts;
     assert_eq!((counts.ok, counts.expired), (3, 1), "{counts:?}");
-    assert_eq!(digits.io().counts.expired, 1, "the call that came too late was not submitted to the model");
+    let expired = digits.io().counts.expired;
+    assert_eq!(expired, 1 + too_soon as u64, "the call that came too late was not submitted to the model");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
