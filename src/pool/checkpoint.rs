@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::local;
-use super::runnable::{Runnable, TaskRef};
+use super::shared::{Runnable, TaskRef};
 use crate::timer::{self, alarm};
 
 /// Why a task should stop.
@@ -111,7 +111,7 @@ pub fn cancelled() -> impl Future<Output = Cancelled> + Send {
 }
 
 async fn cancellation_of(task: TaskRef) -> Cancelled {
-    let mut cut_off = pin!(task.pool().cut_off().notify.notified());
+    let mut cut_off = pin!(task.head().pool.cut_off.notify.notified());
     let deadline = task.head().end_deadline().map(|deadline| timer::sleep_until(deadline.moment()));
     let mut deadline = pin!(async {
         match deadline {
@@ -128,7 +128,7 @@ async fn cancellation_of(task: TaskRef) -> Cancelled {
         }
         // The flag is read after `notified` was polled: a cut-off in between wakes this future.
         let notified = cut_off.as_mut().poll(cx).is_ready();
-        if notified || task.pool().cut_off().is_set() { Poll::Ready(Cancelled::CutOff) } else { Poll::Pending }
+        if notified || task.head().pool.cut_off.is_set() { Poll::Ready(Cancelled::CutOff) } else { Poll::Pending }
     })
     .await
 }
@@ -137,14 +137,14 @@ fn reason(task: &dyn Runnable) -> Option<Cancelled> {
     match task.head().state.signals() {
         (true, _) => Some(Cancelled::CallerLeft),
         (_, true) => Some(Cancelled::DeadlinePassed),
-        _ => task.pool().cut_off().is_set().then_some(Cancelled::CutOff),
+        _ => task.head().pool.cut_off.is_set().then_some(Cancelled::CutOff),
     }
 }
 
 /// Whether the task has a deadline, but no alarm that marks it late.
 fn needs_alarm(task: &dyn Runnable) -> bool {
     let head = task.head();
-    head.deadline.is_some() && head.deadline_alarm.get().is_none() && head.end_deadline().is_some()
+    head.options.deadline.is_some() && head.deadline_alarm.get().is_none() && head.end_deadline().is_some()
 }
 
 /// Sets an alarm that marks the running task late at its deadline. The first `checkpoint` of a task sets it, because

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::continuation::ContinuationFuture;
 use super::local;
 use super::open_stream::{FrameTimes, OpenStream};
-use super::runnable::TaskRef;
+use super::shared::TaskRef;
 use crate::config::BodyPolicy;
 use crate::stall::StallSignal;
 use crate::workload::Workload;
@@ -62,7 +62,7 @@ impl Drop for HeldPermit {
         let head = task.head();
         // Before its answer, the task looks for guards itself.
         if head.continuation.release() && head.state.was_answered() {
-            task.wake();
+            task.waker().wake();
         }
     }
 }
@@ -106,7 +106,7 @@ impl CurrentTask {
     /// Cancels the task: the reader of its body has left.
     pub(crate) fn reader_left(&self) {
         self.0.head().state.caller_left();
-        self.0.clone().wake();
+        self.waker().wake();
     }
 
     /// Adds to the time for which the task waited for the reader of its body. Nothing is learned from this time.
@@ -116,34 +116,34 @@ impl CurrentTask {
 
     /// The name of the task's pool.
     pub(crate) fn pool(&self) -> &Workload {
-        self.0.pool().name()
+        self.0.head().pool.name()
     }
 
     pub(crate) fn policy(&self) -> &BodyPolicy {
-        self.0.head().body.as_deref().unwrap_or_else(|| self.0.pool().body_policy())
+        self.0.head().body.as_deref().unwrap_or(&self.0.head().pool.plan.body)
     }
 
     /// Waits until a drain is announced.
     pub(crate) fn draining(&self) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
-        self.0.pool().draining()
+        Box::pin(self.0.head().pool.plan.group.drain.announced())
     }
 
     /// Counts a stream of the pool.
     pub(crate) fn open_stream(&self) -> OpenStream {
-        OpenStream::new(self.0.pool_handle())
+        OpenStream::new(self.0.head().pool.clone())
     }
 
     /// The times of the frames of the response.
     pub(crate) fn frame_times(&self) -> FrameTimes {
-        FrameTimes::new(self.0.pool_handle(), self.0.head().submitted)
+        FrameTimes::new(self.0.head().pool.clone(), self.0.head().submitted)
     }
 
     pub(crate) fn bytes_added(&self, bytes: usize) {
-        self.0.pool().streams().added(bytes);
+        self.0.head().pool.streams.added(bytes);
     }
 
     pub(crate) fn bytes_removed(&self, bytes: usize) {
-        self.0.pool().streams().removed(bytes);
+        self.0.head().pool.streams.removed(bytes);
     }
 }
 

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::dispatch::InPlace;
-use super::runnable::TaskRef;
 use super::task::{Awaited, Caller};
 use super::{local, worker};
 use crate::admission::Outcome;
@@ -73,13 +72,13 @@ impl<T> Pending<T> {
 
     /// The name of the pool.
     pub(crate) fn pool(&self) -> &Workload {
-        self.task.shared().name()
+        self.task.head().pool.name()
     }
 
     /// Marks the task as late, because its deadline has passed. The result is the rejection for its caller.
     pub(crate) fn too_late(&self) -> Rejection {
         let started = self.task.head().state.deadline_passed();
-        self.task.shared().rejection(Reason::DeadlineExceeded, Duration::ZERO).with_started(started)
+        self.task.head().pool.rejection(Reason::DeadlineExceeded, Duration::ZERO).with_started(started)
     }
 
     /// Detaches the task: it is finished without a caller.
@@ -99,12 +98,12 @@ impl<T> Pending<T> {
     fn wait_on_worker(&self, for_ever: bool) {
         let task = &self.task;
         let state = &task.head().state;
-        if local::is_worker_of(task.head().pool) && (for_ever || !state.has_started()) {
+        if local::is_worker_of(task.head().pool.id) && (for_ever || !state.has_started()) {
             if for_ever {
                 state.awaited_on_worker();
             }
             if start_in_place(task) != InPlace::Ended {
-                worker::run_in_place(task.shared(), runnable(task));
+                worker::run_in_place(&task.head().pool, task.clone());
             }
         }
     }
@@ -117,9 +116,9 @@ impl<T> Future for Pending<T> {
         assert!(!self.done, "a task's result is taken once");
         let task = &self.task;
         // A worker that waits for a task which is queued behind the task that it polls would wait for itself.
-        let waits_on_worker = !task.head().state.has_started() && local::is_worker_of(task.head().pool);
+        let waits_on_worker = !task.head().state.has_started() && local::is_worker_of(task.head().pool.id);
         if waits_on_worker && start_in_place(task) == InPlace::Queued {
-            worker::run_in_place(task.shared(), runnable(task));
+            worker::run_in_place(&task.head().pool, task.clone());
         }
         let state = &task.head().state;
         // The waker is cloned without the lock, and only if it is needed.
@@ -148,7 +147,7 @@ impl<T> Drop for Pending<T> {
         }
         let task = &self.task;
         leave(&**task);
-        let (pool, head) = (task.shared(), task.head());
+        let (pool, head) = (&task.head().pool, task.head());
         if head.state.has_ended() {
             return;
         }
@@ -172,7 +171,7 @@ impl<T> Drop for Pending<T> {
             }
         }
         // The task is in flight. A worker drops its future.
-        runnable(task).wake();
+        task.clone().waker().wake();
     }
 }
 
@@ -189,14 +188,10 @@ fn leave<T>(task: &dyn Awaited<T>) {
 /// Takes a queued task out of the queue, to run it inside the permit of the task that waits for it. Returns its place.
 fn start_in_place<T>(task: &Arc<dyn Awaited<T>>) -> InPlace {
     let Some(key) = task.head().key() else { return InPlace::Ended };
-    let pool = task.shared();
+    let pool = &task.head().pool;
     let (place, effects) = pool.dispatch.start_in_place(pool.now(), key);
     worker::perform(pool, effects);
     place
-}
-
-fn runnable<T>(task: &Arc<dyn Awaited<T>>) -> TaskRef {
-    task.clone().runnable()
 }
 
 // === impl TaskHandle ===

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::runnable::{Polled, Runnable, TaskRef};
+use super::shared::{Polled, Runnable, TaskRef};
 use super::thread_state::{self, ThreadId};
 use super::waits::Histogram;
 use crate::admission::{Key, Timestamp};
@@ -71,14 +71,15 @@ pub(super) fn current() -> Option<TaskRef> {
 
 /// How many tasks of `pool` this thread is polling, one inside of the other.
 pub(super) fn polling_of(pool: u64) -> usize {
-    with(|local| local.polling.iter().filter(|task| task.head().pool == pool).count()).unwrap_or(0)
+    with(|local| local.polling.iter().filter(|task| task.head().pool.id == pool).count()).unwrap_or(0)
 }
 
 /// The keys of the tasks of `pool` that this thread is polling: the running one, and those that wait for it in place.
 /// `None` if it polls none.
 pub(super) fn keys_of(pool: u64) -> Option<(Key, Vec<Key>)> {
     with(|local| {
-        let mut keys = local.polling.iter().rev().filter(|task| task.head().pool == pool).map(|task| task.head().key());
+        let mut keys =
+            local.polling.iter().rev().filter(|task| task.head().pool.id == pool).map(|task| task.head().key());
         Some((keys.next()??, keys.flatten().collect()))
     })
     .flatten()

@@ -15,11 +15,12 @@
 //! | `active_limit`, `core_budget` | how many workers of a pool may be awake; the cores of all pools |
 //! | `workers`, `effects`, `dispatch` | awake and parked workers; deferred work; the lock |
 //! | `load_meter` | the pool's load |
-//! | `waits` | how long tasks waited |
-//! | `runnable`, `task_log`, `local`, `open_stream`, `current` | a task of any type; its log; thread-local values of a worker; an open stream; the running task |
-//! | `rider` | a task that rides in the permit of another |
-//! | `group`, `shared`, `publish`, `sampler` | all pools; the parts of one pool; its metrics; the sampler |
+//! | `waits`, `task_log` | how long tasks waited; the log of single tasks |
+//! | `group`, `plan`, `shared` | all pools; the settings of one pool; its state, and a task of any type |
+//! | `local`, `open_stream`, `current` | thread-local values of a worker; an open stream; the running task |
+//! | `publish`, `sampler` | the pool's metrics; the sampler |
 //! | `worker`, `task`, `handle` | the worker loop; the allocation of a task; the caller's handle to it |
+//! | `rider` | a task that rides in the permit of another |
 //! | `submit`, `limits`, `checkpoint`, `watch` | the handle to a pool; its limit, as slots see it; cancellation, as a task sees it; what a dashboard reads |
 //!
 //! Two folders are for tests only: `checked` has the models of the wake-up protocol, `virtual_time` the simulations.
@@ -46,9 +47,9 @@ mod limits;
 mod load_meter;
 mod local;
 mod open_stream;
+mod plan;
 mod publish;
 mod rider;
-mod runnable;
 mod sampler;
 mod shared;
 mod stats;
@@ -89,8 +90,8 @@ pub(crate) use self::item::BatchItem;
 pub(crate) use self::limits::{current_deadline, current_panicked};
 pub(crate) use self::local::is_worker;
 pub(crate) use self::open_stream::{FrameTimes, OpenStream};
+pub(crate) use self::plan::{Hooks, Plan, WorkerHooks};
 pub(crate) use self::rider::{Rider, Riders};
-pub(crate) use self::shared::{Hooks, Plan, WorkerHooks};
 pub(crate) use self::stats::ratio;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};
 pub(crate) use self::task_future::{Boxed, TaskFuture};

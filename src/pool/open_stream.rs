@@ -4,36 +4,36 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::local;
-use super::runnable::TaskPool;
+use super::shared::Shared;
 use crate::admission::Timestamp;
 use crate::shield::shielded;
 use crate::sync::lock_std as lock;
 
 /// Counts a stream as open until this is dropped.
-pub(crate) struct OpenStream(Arc<dyn TaskPool>);
+pub(crate) struct OpenStream(Arc<Shared>);
 
 /// The times of the frames of one stream, as its producer makes them.
 pub(crate) struct FrameTimes {
-    pool: Arc<dyn TaskPool>,
+    pool: Arc<Shared>,
     submitted: Timestamp,
     last: Option<Timestamp>,
 }
 
 impl OpenStream {
-    pub(super) fn new(pool: Arc<dyn TaskPool>) -> Self {
-        pool.streams().opened();
+    pub(super) fn new(pool: Arc<Shared>) -> Self {
+        pool.streams.opened();
         Self(pool)
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.0.streams().closed();
+        self.0.streams.closed();
     }
 }
 
 impl FrameTimes {
-    pub(super) fn new(pool: Arc<dyn TaskPool>, submitted: Timestamp) -> Self {
+    pub(super) fn new(pool: Arc<Shared>, submitted: Timestamp) -> Self {
         Self { pool, submitted, last: None }
     }
 
@@ -50,11 +50,11 @@ impl FrameTimes {
         if let Some(last) = last {
             let gap = now.since(last);
             let recorded = local::record_frame_gap(now, gap);
-            recorded.unwrap_or_else(|| lock(self.pool.stream_times()).record_frame_gap(now, gap));
+            recorded.unwrap_or_else(|| lock(&self.pool.stream_times).record_frame_gap(now, gap));
         } else {
             let after = now.since(self.submitted);
             let recorded = local::record_first_frame(now, after);
-            recorded.unwrap_or_else(|| lock(self.pool.stream_times()).record_first_frame(now, after));
+            recorded.unwrap_or_else(|| lock(&self.pool.stream_times).record_first_frame(now, after));
         }
     }
 

@@ -7,18 +7,17 @@ use super::batches::BatchResult;
 use super::current::CurrentTask;
 use super::dispatch::MAX_TAKEN;
 use super::item::{Batch, BatchItem, ItemHead};
-use super::local;
-use super::runnable::{Head, TaskRef};
+use super::shared::{Head, Shared, TaskRef};
 use super::task_state::Wakeup;
-use crate::admission::{BatchLimits, Growth, SharedPermit, Timestamp};
+use super::{local, worker};
+use crate::admission::{BatchLimits, Growth, Join, SharedPermit, Timestamp};
 use crate::error::{Reason, Rejection};
 
 /// A task that was taken out of the queue and joins the batch of another one.
-#[derive(Debug)]
 pub(crate) struct Rider(TaskRef);
 
 /// The tasks that a leader took, and what is known of the batch.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Riders {
     pub(crate) tasks: Vec<Rider>,
     cut: bool,
@@ -27,21 +26,21 @@ pub(crate) struct Riders {
 impl CurrentTask {
     /// The time on the pool's clock.
     pub(crate) fn now(&self) -> Timestamp {
-        self.task().pool().now()
+        self.task().head().pool.now()
     }
 
     /// Takes the queued tasks that join a batch of this task. Empty unless this task is an item of a batch.
     pub(crate) fn take_riders(&self, limits: BatchLimits) -> Riders {
-        let task = self.task();
+        let head = self.task().head();
         let mut riders = Riders::default();
-        let Some(item) = &task.head().item else { return riders };
+        let Some(item) = &head.item else { return riders };
         let now = self.now();
-        let properties = item.properties(task.head().deadline);
+        let properties = item.properties(head.deadline());
         let mut growth = Growth::new(now, limits, item.item().prediction(now), properties);
         let mut taken = Vec::new();
         while !growth.is_complete() {
             let before = taken.len();
-            task.take_more(&mut growth, &mut taken);
+            take_more(&head.pool, &mut growth, &mut taken);
             // Fewer than may be taken at a time: no more of them wait.
             if taken.len() < before + MAX_TAKEN {
                 break;
@@ -66,8 +65,8 @@ impl CurrentTask {
 
     /// Records the end of a batch.
     pub(crate) fn batch_ended(&self, result: BatchResult, items: usize, took: Duration) {
-        let pool = self.task().pool();
-        pool.batches().ended(result);
+        let pool = &self.task().head().pool;
+        pool.batches.ended(result);
         local::record_batch(pool.now(), items, took);
     }
 
@@ -84,20 +83,30 @@ impl Rider {
 
     /// Polls it for the first time: it begins, unless its caller has left or its deadline has passed.
     pub(crate) fn begin(&self) {
-        self.0.clone().poll_in_place();
+        worker::run_in_place(&self.0.head().pool, self.0.clone());
     }
 
     /// Polls it once more, in place: its result is there.
     pub(crate) fn end(&self) {
         if self.0.head().state.wake() != Wakeup::Nothing {
-            self.0.clone().poll_in_place();
+            worker::run_in_place(&self.0.head().pool, self.0.clone());
         }
     }
 
     /// Lets a worker poll it.
     pub(crate) fn wake(self) {
-        self.0.wake();
+        self.0.waker().wake();
     }
+}
+
+/// Takes queued tasks of the pool that join a batch, and adds them to it.
+fn take_more(pool: &Arc<Shared>, growth: &mut Growth, batch: &mut Vec<TaskRef>) {
+    let join = |task: &TaskRef| {
+        let head = task.head();
+        head.item.as_ref().map_or(Join::Skip, |item| growth.join(item.properties(head.deadline())))
+    };
+    let effects = pool.dispatch.take_more(pool.now(), join, batch);
+    worker::perform(pool, effects);
 }
 
 fn item_of(head: &Head) -> Option<&ItemHead> {

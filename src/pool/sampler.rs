@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::active_limit::runnable;
 use super::effects::Effects;
-use super::runnable::TaskRef;
-use super::shared::Shared;
+use super::shared::{Shared, TaskRef};
 use super::thread_state;
 use crate::shield::shielded;
 use crate::timer::TIMER;

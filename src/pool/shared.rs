@@ -1,41 +1,36 @@
-//! The state that a pool's handles, workers and tasks share.
+//! The state of a pool, which its handles, workers and tasks share, and a task of any type. Each refers to the other.
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::batches::Batches;
-use super::context::ContextHooks;
-use super::dispatch::{Dispatch, Instantaneous};
-use super::group::{Group, Member, Membership};
+use super::continuation::Continuation;
+use super::dispatch::{Admit, Dispatch, Instantaneous};
+use super::group::{Member, Membership};
 use super::holdings::{HoldingStats, Holdings};
+use super::item::ItemHead;
 use super::load_meter::LoadMeter;
-use super::runnable::{CutOff, TaskPool, TaskRef};
+use super::plan::Plan;
 use super::stats::PoolStats;
 use super::streams::Streams;
-use super::task_log::RunningTasks;
+use super::task_log::{LogEntry, RunningTasks};
+use super::task_state::TaskState;
 use super::waits::Waits;
-use crate::admission::{Settings, Timestamp};
-#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
-use crate::budget::Budget;
-#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
-use crate::config::Cores;
-use crate::config::{BatchSettings, BodyPolicy, Trust};
+use crate::admission::{Finish, Key, Outcome, Timestamp};
+use crate::config::BodyPolicy;
 use crate::error::{Reason, Rejection};
 use crate::load::PoolLoad;
-#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
-use crate::load::Scale;
 use crate::metrics::TaskTimes;
-use crate::timer::Earliest;
+use crate::options::TaskOptions;
+use crate::terms::Deadline;
+use crate::timer::{Alarm, Earliest};
 use crate::workload::Workload;
 
 /// The state of one pool.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) dispatch: Dispatch<TaskRef>,
     pub(crate) plan: Plan,
@@ -47,13 +42,15 @@ pub(crate) struct Shared {
     pub(super) expiry: Earliest,
     /// Wakes tasks that wait outside of the queue.
     pub(super) has_room: Notify,
+    /// Notifies the tasks that a shutdown cuts them off.
     pub(super) cut_off: CutOff,
     pub(super) streams: Streams,
     pub(super) batches: Batches,
     pub(super) load: LoadMeter,
     pub(super) holdings: Holdings,
     pub(super) waits: Waits,
-    stream_times: Mutex<TaskTimes>,
+    /// The histograms of the streams that no worker polls.
+    pub(super) stream_times: Mutex<TaskTimes>,
     pub(super) start_failed: AtomicBool,
     /// A publication of the metrics is due.
     pub(super) publication_due: AtomicBool,
@@ -61,62 +58,79 @@ pub(crate) struct Shared {
     pub(super) overloaded: AtomicBool,
 }
 
-/// The settings of a pool.
+/// A task of any type.
+pub(super) type TaskRef = Arc<dyn Runnable>;
+
+/// A task that a worker can poll.
+pub(super) trait Runnable: Send + Sync {
+    /// The part of the task that does not depend on its type.
+    fn head(&self) -> &Head;
+
+    fn waker(self: Arc<Self>) -> Waker;
+
+    /// Polls the task once, unless another thread polls or polled it. `now` is the time of the call.
+    ///
+    /// If the future ended, its content has been dropped, and so has its value if no caller waits for it.
+    fn poll(self: Arc<Self>, now: Timestamp) -> Polled;
+
+    /// Makes the answer of a task that ended readable, and wakes the caller. Called after the permit was released.
+    ///
+    /// This drops the reference before it wakes the caller, so that the caller usually has the last one.
+    fn publish(self: Arc<Self>);
+
+    /// Ends a queued task without starting it. Its caller gets `rejection`, and is woken.
+    fn reject(&self, rejection: Rejection);
+
+    /// Drops the future of a task that was rejected.
+    fn discard(&self);
+
+    /// Ends a task in flight because the pool has no worker, and drops its future. `Stale` if the task has ended or
+    /// another thread polls it.
+    fn abandon(&self) -> Polled;
+}
+
+/// The result of a poll.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) name: Workload,
-    pub(crate) workers: usize,
-    pub(crate) admission: Settings,
-    pub(crate) keep_alive: Duration,
-    pub(crate) nice: Option<i32>,
-    pub(crate) stack_size: Option<usize>,
-    pub(crate) trust: Trust,
-    pub(crate) verbose: bool,
-    pub(crate) group: Arc<Group>,
-    /// The pool's share of the group's cores.
-    pub(crate) share: u32,
-    pub(crate) hooks: Hooks,
-    pub(crate) body: BodyPolicy,
-    pub(crate) batch: BatchSettings,
-    /// 0 sets no limit.
-    pub(crate) max_streams: usize,
+pub(super) enum Polled {
+    /// The task ended with this outcome, and began at this time if it started. The worker releases its permit.
+    Ended(Outcome, Option<Timestamp>),
+    /// The task waits for a wake-up.
+    Pending,
+    /// The task was woken during the poll.
+    Woken,
+    /// Another thread polled the task before.
+    Stale,
 }
 
-/// The application's hooks, which workers call.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Hooks {
-    pub(crate) context: ContextHooks,
-    pub(crate) worker: WorkerHooks,
+/// Notifies the tasks of a pool that a shutdown cuts them off.
+#[derive(Debug, Default)]
+pub(super) struct CutOff {
+    pub(super) set: AtomicBool,
+    pub(super) notify: Notify,
 }
 
-/// Hooks that a worker calls when its thread has started, and before it ends.
-#[derive(Clone, Default)]
-pub(crate) struct WorkerHooks {
-    pub(crate) on_start: Option<Arc<dyn Fn() + Send + Sync>>,
-    pub(crate) on_stop: Option<Arc<dyn Fn() + Send + Sync>>,
-}
-
-#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
-impl Plan {
-    /// A `cpu` pool for tests.
-    pub(super) fn of_one_worker() -> Self {
-        Self {
-            name: Workload::CPU,
-            workers: 1,
-            admission: Settings::fixed(1),
-            keep_alive: Duration::from_secs(1),
-            nice: None,
-            stack_size: None,
-            trust: Trust::default(),
-            verbose: false,
-            group: Group::new(Cores::Auto, Arc::default(), Budget::new(0), Scale::default()),
-            share: 1,
-            hooks: Hooks::default(),
-            body: BodyPolicy::default(),
-            batch: BatchSettings::default(),
-            max_streams: 0,
-        }
-    }
+/// The part of a task that does not depend on its type.
+pub(super) struct Head {
+    pub(super) state: TaskState,
+    pub(super) pool: Arc<Shared>,
+    pub(super) submitted: Timestamp,
+    /// The options that a task inherits which this one submits.
+    pub(super) options: TaskOptions,
+    /// The task's key in the pool's admission, once it was admitted.
+    pub(super) key: OnceLock<Key>,
+    /// The alarm that marks the task late at its deadline. The first `checkpoint` sets it.
+    pub(super) deadline_alarm: OnceLock<Alarm>,
+    /// Present while tasks are logged.
+    pub(super) log: Option<LogEntry>,
+    /// The policy for the body of the response, if it is not the pool's.
+    pub(super) body: Option<Arc<BodyPolicy>>,
+    /// Its answer is a response, which may open a stream.
+    pub(super) may_stream: bool,
+    pub(super) continuation: Continuation,
+    /// Whether the task has panicked: what its future holds is in a state that is not known.
+    pub(super) panicked: AtomicBool,
+    /// Present in a task that can share its permit with others.
+    pub(super) item: Option<Box<ItemHead>>,
 }
 
 impl Shared {
@@ -216,42 +230,51 @@ impl Shared {
     }
 }
 
-impl TaskPool for Shared {
-    fn name(&self) -> &Workload {
-        &self.plan.name
+// === impl Head ===
+
+impl Head {
+    /// `None` before the task was admitted.
+    pub(super) fn key(&self) -> Option<Key> {
+        self.key.get().copied()
     }
 
-    fn now(&self) -> Timestamp {
-        self.plan.group.now()
+    /// The deadline on the pool's clock.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        self.options.deadline.map(|deadline| self.pool.plan.group.timestamp_of(deadline.moment()))
     }
 
-    fn cut_off(&self) -> &CutOff {
-        &self.cut_off
+    /// The end of the task, for admission.
+    pub(super) fn finish(&self, outcome: Outcome, ran: Option<Duration>) -> Finish {
+        let batch = self.item.as_ref().and_then(|item| item.shared_permit());
+        Finish { outcome, ran, reader: self.continuation.reader_time(), batch }
     }
 
-    fn body_policy(&self) -> &BodyPolicy {
-        &self.plan.body
+    /// Whether a task that starts now would end after its deadline, as far as that is known.
+    pub(super) fn starts_too_late(&self, now: Timestamp) -> bool {
+        let Some(deadline) = self.deadline() else { return false };
+        deadline <= now || self.item.as_ref().is_some_and(|item| item.is_late(now, deadline))
     }
 
-    fn streams(&self) -> &Streams {
-        &self.streams
-    }
-
-    fn batches(&self) -> &Batches {
-        &self.batches
-    }
-
-    fn stream_times(&self) -> &Mutex<TaskTimes> {
-        &self.stream_times
-    }
-
-    fn draining(&self) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
-        Box::pin(self.plan.group.drain.announced())
+    /// The deadline after which its code should stop: that of its batch, if it is in one.
+    pub(super) fn end_deadline(&self) -> Option<Deadline> {
+        let batch = self.item.as_ref().and_then(|item| item.batch_deadline());
+        batch.unwrap_or(self.options.deadline)
     }
 }
 
-impl fmt::Debug for WorkerHooks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerHooks").finish_non_exhaustive()
+impl Admit for TaskRef {
+    fn admitted(&self, key: Key, id: u64) {
+        let head = self.head();
+        // A task is admitted once.
+        let _ = head.key.set(key);
+        if let Some(log) = &head.log {
+            let _ = log.id.set(id);
+        }
+    }
+}
+
+impl CutOff {
+    pub(super) fn is_set(&self) -> bool {
+        self.set.load(Ordering::Relaxed)
     }
 }

@@ -11,11 +11,12 @@ use super::continuation::Continuation;
 use super::dispatch::{Backlog, Offered, Refused};
 use super::handle::{Pending, TaskHandle};
 use super::item::{BatchItem, ItemHead};
-use super::runnable::{Head, LogEntry, Runnable};
-use super::shared::{Plan, Shared};
+use super::plan::Plan;
+use super::shared::{Head, Runnable, Shared};
 use super::stats::PoolStats;
 use super::task::Task;
 use super::task_future::TaskFuture;
+use super::task_log::LogEntry;
 use super::task_state::TaskState;
 use super::{local, publish, task_log, worker};
 use crate::admission::{Offer, Outcome};
@@ -192,13 +193,11 @@ impl Pool {
             return Err(Rejected { submission: None, rejection });
         }
         let (options, offer) = self.offer_of(asked, patient);
-        let (submitted, deadline) = (pool.now(), offer.deadline);
+        let submitted = pool.now();
         let head = Head {
             state: TaskState::new(),
-            pool: pool.id,
-            group: pool.plan.group.id,
+            pool: pool.clone(),
             submitted,
-            deadline,
             options,
             key: OnceLock::new(),
             deadline_alarm: OnceLock::new(),
@@ -209,7 +208,7 @@ impl Pool {
             item: item.clone().map(ItemHead::new),
             log: self.is_verbose().then(|| LogEntry::new(function())),
         };
-        let task = Task::new(pool.clone(), head, context, future, outcome_of);
+        let task = Task::new(head, context, future, outcome_of);
         let (offered, effects) = pool.dispatch.offer(submitted, offer, task.clone());
         match offered {
             Ok(Offered { in_place, active, queued }) => {
@@ -264,7 +263,7 @@ impl Pool {
     /// The options of a task that is submitted here, and what admission is offered.
     fn offer_of(&self, asked: TaskOptions, patient: bool) -> (TaskOptions, Offer) {
         let group = &self.shared().plan.group;
-        let parent = local::with_current(|task| (task.head().group, task.head().options));
+        let parent = local::with_current(|task| (task.head().pool.plan.group.id, task.head().options));
         let options = parent.map_or(asked, |(_, parent)| asked.inherit(&parent));
         let offer = Offer {
             deadline: options.deadline.map(|deadline| group.timestamp_of(deadline.moment())),

@@ -22,12 +22,11 @@ use futures_util::task::{ArcWake, waker_ref};
 
 use super::context::TaskContext;
 use super::dispatch::Ending;
-use super::runnable::{Head, Polled, Runnable, TaskPool, TaskRef};
-use super::shared::Shared;
+use super::shared::{Head, Polled, Runnable};
 use super::task_future::TaskFuture;
 use super::task_state::Wakeup;
 use super::{local, worker};
-use crate::admission::{Growth, Join, Outcome, Timestamp};
+use crate::admission::{Outcome, Timestamp};
 use crate::error::{Panic, Reason, Rejection, TaskError};
 use crate::shield::{drop_payload, shielded};
 use crate::sync::lock_std as lock;
@@ -35,7 +34,6 @@ use crate::sync::lock_std as lock;
 /// A future in a pool.
 pub(super) struct Task<F: TaskFuture> {
     head: Head,
-    pool: Arc<Shared>,
     outcome_of: fn(&F::Output) -> Outcome,
     answer: Mutex<Answer<F::Output>>,
     work: Mutex<Work<F>>,
@@ -71,11 +69,7 @@ pub(super) enum Caller {
 
 /// A task as its caller sees it.
 pub(super) trait Awaited<T>: Runnable {
-    fn shared(&self) -> &Arc<Shared>;
-
     fn answer(&self) -> &Mutex<Answer<T>>;
-
-    fn runnable(self: Arc<Self>) -> TaskRef;
 }
 
 impl<F> Task<F>
@@ -83,16 +77,9 @@ where
     F: TaskFuture,
     F::Output: Send + 'static,
 {
-    pub(super) fn new(
-        pool: Arc<Shared>,
-        head: Head,
-        context: TaskContext,
-        future: F,
-        outcome_of: fn(&F::Output) -> Outcome,
-    ) -> Arc<Self> {
+    pub(super) fn new(head: Head, context: TaskContext, future: F, outcome_of: fn(&F::Output) -> Outcome) -> Arc<Self> {
         Arc::new(Self {
             head,
-            pool,
             outcome_of,
             answer: Mutex::new(Answer { value: None, caller: Caller::Waits(None) }),
             work: Mutex::new(Work {
@@ -115,16 +102,16 @@ where
     /// Ends a task that must not start, or must not be polled again.
     fn end_early(&self, work: &mut Work<F>, reason: Reason, outcome: Outcome) -> Polled {
         self.drop_all(work);
-        let rejection = self.pool.rejection(reason, std::time::Duration::ZERO);
+        let rejection = self.head.pool.rejection(reason, std::time::Duration::ZERO);
         self.put(Err(TaskError::from(rejection)));
         if let Some(log) = &self.head.log {
             match (work.began, reason) {
                 (Some(began), _) => {
-                    self.pool.running.ended(log);
-                    log.log_cancellation(self.pool.name(), Some(self.pool.now().since(began)));
+                    self.head.pool.running.ended(log);
+                    log.log_cancellation(self.head.pool.name(), Some(self.head.pool.now().since(began)));
                 }
-                (None, Reason::CutOff) => log.log_cancellation(self.pool.name(), None),
-                (None, reason) => log.log_refusal(self.pool.name(), reason),
+                (None, Reason::CutOff) => log.log_cancellation(self.head.pool.name(), None),
+                (None, reason) => log.log_refusal(self.head.pool.name(), reason),
             }
         }
         Polled::Ended(outcome, work.began)
@@ -135,7 +122,7 @@ where
         work.began = Some(now);
         local::record_wait(now, now.since(self.head.submitted));
         if let Some(log) = &self.head.log {
-            self.pool.running.began(log, now);
+            self.head.pool.running.began(log, now);
         }
     }
 
@@ -182,10 +169,10 @@ where
 
     fn log_end(&self, work: &Work<F>, outcome: Outcome, failure: Option<&str>) {
         if let (Some(log), Some(began)) = (&self.head.log, work.began) {
-            self.pool.running.ended(log);
-            let ran = self.pool.now().since(began);
+            self.head.pool.running.ended(log);
+            let ran = self.head.pool.now().since(began);
             // In the task's context, because the subscriber may be a scoped one.
-            work.in_context(|| log.log_end(self.pool.name(), ran, outcome, failure));
+            work.in_context(|| log.log_end(self.head.pool.name(), ran, outcome, failure));
         }
     }
 
@@ -261,10 +248,6 @@ where
         &self.head
     }
 
-    fn wake(self: Arc<Self>) {
-        ArcWake::wake(self);
-    }
-
     fn waker(self: Arc<Self>) -> Waker {
         futures_util::task::waker(self)
     }
@@ -289,7 +272,7 @@ where
         }
         if begun.first {
             // Streams may have been opened while it was queued.
-            if self.head.may_stream && self.pool.is_full_of_streams() {
+            if self.head.may_stream && self.head.pool.is_full_of_streams() {
                 return self.end_early(work, Reason::StreamsFull, Outcome::Rejected);
             }
             self.begin(work, now);
@@ -330,7 +313,7 @@ where
     fn reject(&self, rejection: Rejection) {
         // Logged before the caller can read its answer, as at every other end of a task.
         if let Some(log) = &self.head.log {
-            log.log_refusal(self.pool.name(), rejection.reason());
+            log.log_refusal(self.head.pool.name(), rejection.reason());
         }
         self.put(Err(TaskError::from(rejection)));
         self.head.state.end();
@@ -341,38 +324,14 @@ where
         self.drop_all(&mut lock(&self.work));
     }
 
-    fn abandon(&self) -> Option<(Outcome, Option<Timestamp>)> {
+    fn abandon(&self) -> Polled {
         let started = self.head.state.has_started();
-        self.head.state.begin_poll()?;
-        let work = &mut *lock(&self.work);
+        if self.head.state.begin_poll().is_none() {
+            return Polled::Stale;
+        }
         let (reason, outcome) =
             if started { (Reason::CutOff, Outcome::Cancelled) } else { (Reason::NoWorkers, Outcome::Rejected) };
-        match self.end_early(work, reason, outcome) {
-            Polled::Ended(outcome, began) => Some((outcome, began)),
-            _ => None,
-        }
-    }
-
-    fn poll_in_place(self: Arc<Self>) {
-        let pool = self.pool.clone();
-        worker::run_in_place(&pool, self);
-    }
-
-    fn take_more(&self, growth: &mut Growth, batch: &mut Vec<TaskRef>) {
-        let join = |task: &TaskRef| {
-            let head = task.head();
-            head.item.as_ref().map_or(Join::Skip, |item| growth.join(item.properties(head.deadline)))
-        };
-        let effects = self.pool.dispatch.take_more(self.pool.now(), join, batch);
-        worker::perform(&self.pool, effects);
-    }
-
-    fn pool(&self) -> &dyn TaskPool {
-        &*self.pool
-    }
-
-    fn pool_handle(&self) -> Arc<dyn TaskPool> {
-        self.pool.clone()
+        self.end_early(&mut lock(&self.work), reason, outcome)
     }
 }
 
@@ -381,16 +340,8 @@ where
     F: TaskFuture,
     F::Output: Send + 'static,
 {
-    fn shared(&self) -> &Arc<Shared> {
-        &self.pool
-    }
-
     fn answer(&self) -> &Mutex<Answer<F::Output>> {
         &self.answer
-    }
-
-    fn runnable(self: Arc<Self>) -> TaskRef {
-        self
     }
 }
 
@@ -402,7 +353,7 @@ where
     fn wake_by_ref(this: &Arc<Self>) {
         let wakeup = this.head.state.wake();
         if wakeup != Wakeup::Nothing {
-            worker::ready(&this.pool, this.clone());
+            worker::ready(&this.head.pool, this.clone());
         }
         if wakeup == Wakeup::ScheduleAndWakeCaller {
             wake_caller(this.take_waker());
@@ -421,16 +372,16 @@ impl<F: TaskFuture> Drop for Task<F> {
         work.drop_all();
         let began = work.began;
         if let Some(key) = self.head.key().filter(|_| !self.head.state.has_ended()) {
-            let now = self.pool.now();
+            let now = self.head.pool.now();
             let ran = began.map(|began| now.since(began));
             if let Some(log) = &self.head.log {
-                self.pool.running.ended(log);
-                log.log_cancellation(self.pool.name(), ran);
+                self.head.pool.running.ended(log);
+                log.log_cancellation(self.head.pool.name(), ran);
             }
             let ending = Ending { key, finish: self.head.finish(Outcome::Cancelled, ran) };
-            let effects = self.pool.dispatch.finish(now, ending);
-            worker::perform(&self.pool, effects);
-            worker::changed(&self.pool);
+            let effects = self.head.pool.dispatch.finish(now, ending);
+            worker::perform(&self.head.pool, effects);
+            worker::changed(&self.head.pool);
         }
     }
 }

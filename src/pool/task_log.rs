@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 use std::panic::Location;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::runnable::LogEntry;
 use super::stats::ActiveTask;
 use crate::admission::{Outcome, Timestamp};
 use crate::error::Reason;
@@ -26,6 +25,14 @@ struct Running {
     began: Timestamp,
     function: String,
     thread: Arc<AtomicI32>,
+}
+
+/// How a task appears in the log.
+pub(super) struct LogEntry {
+    pub(super) id: OnceLock<u64>,
+    pub(super) function: String,
+    /// The thread that polls it; 0 while none does.
+    pub(super) thread: Arc<AtomicI32>,
 }
 
 impl RunningTasks {
@@ -52,6 +59,10 @@ impl RunningTasks {
 }
 
 impl LogEntry {
+    pub(super) fn new(function: String) -> Self {
+        Self { id: OnceLock::new(), function, thread: Arc::default() }
+    }
+
     /// The number of the task in its pool; the first one is 1.
     fn id(&self) -> u64 {
         self.id.get().copied().unwrap_or_default()

@@ -15,9 +15,8 @@ use super::effects::Effects;
 use super::group::Member;
 use super::local;
 use super::publish;
-use super::runnable::{Polled, TaskRef};
 use super::sampler;
-use super::shared::Shared;
+use super::shared::{Polled, Shared, TaskRef};
 use super::workers::{Wake, WorkerId};
 use crate::admission::{Evicted, Outcome, Timestamp};
 use crate::metrics::TaskTimes;
@@ -239,9 +238,9 @@ fn start(pool: &Arc<Shared>, worker: WorkerId) {
     perform_on_worker(pool, effects);
     for task in tasks {
         match task.abandon() {
-            Some((outcome, began)) => end(pool, task, outcome, began),
+            Polled::Ended(outcome, began) => end(pool, task, outcome, began),
             // It had ended already, and only waited to be dropped.
-            None => task.discard(),
+            _ => task.discard(),
         }
     }
     if !pool.start_failed.swap(true, Ordering::Relaxed) {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use futures_util::task::waker_ref;
 
 use super::super::continuation::worse;
-use super::super::runnable::Polled;
+use super::super::shared::Polled;
 use super::super::task_future::TaskFuture;
 use super::super::task_state::Wakeup;
 use super::super::worker;
@@ -42,11 +42,11 @@ where
 
     fn release_permit(&self) {
         let Some(key) = self.head.key() else { return };
-        let now = self.pool.now();
+        let now = self.head.pool.now();
         let ran = lock(&self.work).began.map(|began| now.since(began));
-        let effects = self.pool.dispatch.release_permit(now, key, ran);
-        worker::perform(&self.pool, effects);
-        worker::changed(&self.pool);
+        let effects = self.head.pool.dispatch.release_permit(now, key, ran);
+        worker::perform(&self.head.pool, effects);
+        worker::changed(&self.head.pool);
     }
 
     /// Polls the continuation of a task whose answer was given, and ends the task if nothing keeps it in flight.
@@ -92,7 +92,7 @@ where
     }
 
     fn log_panic(&self, work: &Work<F>, panic: &Panic) {
-        let (pool, message) = (self.pool.name(), panic.message());
+        let (pool, message) = (self.head.pool.name(), panic.message());
         let log = || tracing::error!(target: "tower_offload", %pool, "the body of a response panicked: {message}");
         work.in_context(log);
     }

@@ -1,0 +1,81 @@
+//! The settings of one pool, and the hooks of the application.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::context::ContextHooks;
+use super::group::Group;
+use crate::admission::Settings;
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+use crate::budget::Budget;
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+use crate::config::Cores;
+use crate::config::{BatchSettings, BodyPolicy, Trust};
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+use crate::load::Scale;
+use crate::workload::Workload;
+
+/// The settings of a pool.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) name: Workload,
+    pub(crate) workers: usize,
+    pub(crate) admission: Settings,
+    pub(crate) keep_alive: Duration,
+    pub(crate) nice: Option<i32>,
+    pub(crate) stack_size: Option<usize>,
+    pub(crate) trust: Trust,
+    pub(crate) verbose: bool,
+    pub(crate) group: Arc<Group>,
+    /// The pool's share of the group's cores.
+    pub(crate) share: u32,
+    pub(crate) hooks: Hooks,
+    pub(crate) body: BodyPolicy,
+    pub(crate) batch: BatchSettings,
+    /// 0 sets no limit.
+    pub(crate) max_streams: usize,
+}
+
+/// The application's hooks, which workers call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hooks {
+    pub(crate) context: ContextHooks,
+    pub(crate) worker: WorkerHooks,
+}
+
+/// Hooks that a worker calls when its thread has started, and before it ends.
+#[derive(Clone, Default)]
+pub(crate) struct WorkerHooks {
+    pub(crate) on_start: Option<Arc<dyn Fn() + Send + Sync>>,
+    pub(crate) on_stop: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+impl Plan {
+    /// A `cpu` pool for tests.
+    pub(super) fn of_one_worker() -> Self {
+        Self {
+            name: Workload::CPU,
+            workers: 1,
+            admission: Settings::fixed(1),
+            keep_alive: Duration::from_secs(1),
+            nice: None,
+            stack_size: None,
+            trust: Trust::default(),
+            verbose: false,
+            group: Group::new(Cores::Auto, Arc::default(), Budget::new(0), Scale::default()),
+            share: 1,
+            hooks: Hooks::default(),
+            body: BodyPolicy::default(),
+            batch: BatchSettings::default(),
+            max_streams: 0,
+        }
+    }
+}
+
+impl fmt::Debug for WorkerHooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerHooks").finish_non_exhaustive()
+    }
+}
