@@ -1,7 +1,6 @@
 //! The context of a task. It is captured on the thread that submits the task, and entered on the worker that polls it:
 //! the Tokio handle, the `tracing` span, a scoped `tracing` dispatcher, and the captures of the application's hooks.
 
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -14,10 +13,6 @@ pub(crate) type Enter = Box<dyn Fn(&mut dyn FnMut()) + Send>;
 
 /// Captures a context on the thread that submits a task.
 pub(crate) type Capture = Arc<dyn Fn() -> Enter + Send + Sync>;
-
-/// The application's hooks, in the order in which they were added.
-#[derive(Clone, Default)]
-pub(crate) struct ContextHooks(Vec<Capture>);
 
 /// The context of one task.
 pub(super) struct TaskContext {
@@ -32,26 +27,17 @@ struct Carried {
     address: usize,
 }
 
-impl ContextHooks {
-    pub(crate) fn push(&mut self, capture: Capture) {
-        self.0.push(capture);
-    }
-}
-
 impl TaskContext {
     /// The context of the calling thread.
-    pub(super) fn capture(hooks: &ContextHooks) -> Self {
-        let dispatch =
-            dispatcher::get_default(|current| Carried { dispatch: current.clone(), address: address_of(current) });
-        let captured = hooks.0.iter().map(|capture| capture()).collect();
+    pub(super) fn capture(hooks: &[Capture]) -> Self {
+        let dispatch = Carried::get();
+        let captured = hooks.iter().map(|capture| capture()).collect();
         Self { tokio: Handle::try_current().ok(), span: Span::current(), dispatch, captured }
     }
 
     /// No context of the application, for a task of this crate that another thread of it submits.
     pub(super) fn none() -> Self {
-        let dispatch =
-            dispatcher::get_default(|current| Carried { dispatch: current.clone(), address: address_of(current) });
-        Self { tokio: None, span: Span::none(), dispatch, captured: Vec::new() }
+        Self { tokio: None, span: Span::none(), dispatch: Carried::get(), captured: Vec::new() }
     }
 
     /// Calls `body` once in this context.
@@ -92,6 +78,11 @@ thread_local! {
 }
 
 impl Carried {
+    /// The dispatcher of this thread.
+    fn get() -> Self {
+        dispatcher::get_default(|current| Self { dispatch: current.clone(), address: address_of(current) })
+    }
+
     /// Sets the dispatcher on this thread, unless it is the global one and this thread has no other.
     ///
     /// While any thread has a scoped dispatcher, `tracing` takes its slow path in the whole process, so the global
@@ -108,16 +99,4 @@ impl Carried {
 
 fn address_of(dispatch: &Dispatch) -> usize {
     std::ptr::from_ref(dispatch).addr()
-}
-
-impl fmt::Debug for ContextHooks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ContextHooks").field(&self.0.len()).finish()
-    }
-}
-
-impl fmt::Debug for TaskContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskContext").field("span", &self.span).finish_non_exhaustive()
-    }
 }

@@ -1,6 +1,5 @@
 //! The work of a task after its answer: it polls the body of its response, writes it, or holds its permit.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -93,11 +92,5 @@ pub(super) const fn worse(answer: Outcome, continuation: Outcome) -> Outcome {
     match continuation {
         Outcome::Ok => answer,
         other => other,
-    }
-}
-
-impl fmt::Debug for Continuation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Continuation").field("held", &self.is_held()).finish_non_exhaustive()
     }
 }

@@ -152,9 +152,3 @@ impl fmt::Debug for HeldPermit {
         f.debug_tuple("HeldPermit").field(&self.0.as_ref().map(CurrentTask::pool)).finish()
     }
 }
-
-impl fmt::Debug for CurrentTask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CurrentTask").field("pool", self.pool()).finish_non_exhaustive()
-    }
-}

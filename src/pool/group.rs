@@ -1,7 +1,6 @@
 //! The pools of one `Pools`, which share a clock and a budget of cores.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -50,7 +49,6 @@ pub(super) trait Member: Send + Sync {
 }
 
 /// A pool's place in its group, for as long as the pool lives.
-#[derive(Debug)]
 pub(super) struct Membership {
     pub(super) group: Arc<Group>,
     id: MemberId,
@@ -184,11 +182,5 @@ impl Drop for Membership {
         lock(&self.group.loads).remove(&self.id);
         let allots = lock(&self.group.budget).remove(self.id, self.group.now());
         self.group.distribute(allots);
-    }
-}
-
-impl fmt::Debug for Group {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Group").field("id", &self.id).finish_non_exhaustive()
     }
 }

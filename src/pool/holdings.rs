@@ -1,6 +1,5 @@
 //! The slots and models of a pool, for its numbers.
 
-use std::fmt;
 use std::sync::{Mutex, Weak};
 
 use crate::metrics::{HoldingsReading, ModelsReading, SlotsReading};
@@ -163,12 +162,6 @@ impl Holdings {
         let mut stats = HoldingStats::default();
         upgraded.iter().for_each(|holding| holding.read(&mut stats));
         (stats, gone)
-    }
-}
-
-impl fmt::Debug for Holdings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Holdings").field(&lock(&self.0).holdings.len()).finish()
     }
 }
 

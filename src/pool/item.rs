@@ -1,7 +1,6 @@
 //! The state of a task that can share a permit with others in a batch.
 
 use std::any::Any;
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crate::admission::{self, Prediction, SharedPermit, Timestamp};
@@ -26,7 +25,7 @@ pub(super) struct ItemHead {
 }
 
 /// The batch of a task.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Batch {
     pub(crate) permit: SharedPermit,
     /// The latest deadline in it; `None` if a task in it has none.
@@ -64,11 +63,5 @@ impl ItemHead {
     pub(super) fn is_late(&self, now: Timestamp, deadline: Timestamp) -> bool {
         let prediction = self.item.prediction(now);
         prediction.is_some_and(|prediction| prediction.is_late(now, self.item.weight(), deadline))
-    }
-}
-
-impl fmt::Debug for ItemHead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ItemHead").field("group", &self.item.group()).field("batch", &self.batch).finish()
     }
 }

@@ -79,7 +79,7 @@ pub use crate::admission::Counts;
 pub use crate::options::TaskOptions;
 
 pub(crate) use self::batches::BatchResult;
-pub(crate) use self::context::ContextHooks;
+pub(crate) use self::context::Capture;
 pub(crate) use self::current::CurrentTask;
 pub(crate) use self::dispatch::Backlog;
 pub(crate) use self::drain::Drain;
@@ -90,7 +90,7 @@ pub(crate) use self::item::BatchItem;
 pub(crate) use self::limits::{current_deadline, current_panicked};
 pub(crate) use self::local::is_worker;
 pub(crate) use self::open_stream::{FrameTimes, OpenStream};
-pub(crate) use self::plan::{Hooks, Plan, WorkerHooks};
+pub(crate) use self::plan::{Hooks, Plan};
 pub(crate) use self::rider::{Rider, Riders};
 pub(crate) use self::stats::ratio;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};

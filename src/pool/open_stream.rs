@@ -1,6 +1,5 @@
 //! One open stream of a pool: it is counted, and the times of its frames are recorded.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::local;
@@ -63,17 +62,5 @@ impl FrameTimes {
         if self.last.is_some() {
             self.last = Some(self.pool.now());
         }
-    }
-}
-
-impl fmt::Debug for OpenStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OpenStream").field(self.0.name()).finish()
-    }
-}
-
-impl fmt::Debug for FrameTimes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FrameTimes").field("last", &self.last).finish_non_exhaustive()
     }
 }

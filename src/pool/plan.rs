@@ -1,10 +1,9 @@
 //! The settings of one pool, and the hooks of the application.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::ContextHooks;
+use super::context::Capture;
 use super::group::Group;
 use crate::admission::Settings;
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
@@ -17,7 +16,6 @@ use crate::load::Scale;
 use crate::workload::Workload;
 
 /// The settings of a pool.
-#[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) name: Workload,
     pub(crate) workers: usize,
@@ -37,18 +35,15 @@ pub(crate) struct Plan {
     pub(crate) max_streams: usize,
 }
 
-/// The application's hooks, which workers call.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Hooks {
-    pub(crate) context: ContextHooks,
-    pub(crate) worker: WorkerHooks,
-}
-
-/// Hooks that a worker calls when its thread has started, and before it ends.
+/// The application's hooks.
 #[derive(Clone, Default)]
-pub(crate) struct WorkerHooks {
-    pub(crate) on_start: Option<Arc<dyn Fn() + Send + Sync>>,
-    pub(crate) on_stop: Option<Arc<dyn Fn() + Send + Sync>>,
+pub(crate) struct Hooks {
+    /// They capture a context for each task, in the order in which they were added.
+    pub(crate) context: Vec<Capture>,
+    /// A worker calls it when its thread has started.
+    pub(crate) on_worker_start: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// A worker calls it before its thread ends.
+    pub(crate) on_worker_stop: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
@@ -71,11 +66,5 @@ impl Plan {
             batch: BatchSettings::default(),
             max_streams: 0,
         }
-    }
-}
-
-impl fmt::Debug for WorkerHooks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerHooks").finish_non_exhaustive()
     }
 }

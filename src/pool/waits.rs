@@ -3,7 +3,6 @@
 //! Only its worker writes a histogram, so counting a wait is a load and a store of a cache line that no other thread
 //! writes: about two nanoseconds, and no contention. A reader adds the histograms up.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,13 +19,13 @@ const LAST_BIT: u32 = 37;
 const BUCKETS: usize = ((LAST_BIT - FIRST_BIT) << SUB_BITS) as usize + 2;
 
 /// The waits of all tasks of a pool that have begun.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Waits(Mutex<Workers>);
 
 /// The histogram of one worker.
 pub(super) struct Histogram([AtomicU64; BUCKETS]);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Workers {
     present: Vec<Arc<Histogram>>,
     /// The sum of the workers that have ended.
@@ -34,7 +33,7 @@ struct Workers {
 }
 
 /// The number of waits in each bucket.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WaitCounts([u64; BUCKETS]);
 
 impl Waits {
@@ -86,12 +85,6 @@ impl Default for Histogram {
     }
 }
 
-impl fmt::Debug for Histogram {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Histogram").finish_non_exhaustive()
-    }
-}
-
 // === impl WaitCounts ===
 
 impl WaitCounts {
@@ -125,12 +118,6 @@ impl WaitCounts {
 impl Default for WaitCounts {
     fn default() -> Self {
         Self([0; BUCKETS])
-    }
-}
-
-impl fmt::Debug for WaitCounts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("WaitCounts").field(&self.0.iter().sum::<u64>()).finish()
     }
 }
 

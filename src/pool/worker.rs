@@ -39,7 +39,7 @@ fn run(pool: &Arc<Shared>, worker: WorkerId) {
             Polled::Stale => put_aside(pool, worker, now, task, WorkerEvent::Stale),
         };
     }
-    if let Some(hook) = &pool.plan.hooks.worker.on_stop {
+    if let Some(hook) = &pool.plan.hooks.on_worker_stop {
         shielded(|| hook());
     }
     pool.load.worker_ends();
@@ -274,7 +274,7 @@ fn set_up(pool: &Arc<Shared>) {
             );
         });
     }
-    if let Some(hook) = &pool.plan.hooks.worker.on_start {
+    if let Some(hook) = &pool.plan.hooks.on_worker_start {
         shielded(|| hook());
     }
 }

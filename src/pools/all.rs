@@ -12,7 +12,7 @@ use crate::budget::Budget;
 use crate::config::{Concurrency, Config, Performance, PoolConfig, Queue, Trust};
 use crate::error::UnknownPool;
 use crate::load::{Load, Scale};
-use crate::pool::{ContextHooks, Drain, Group, Hooks, Plan, Pool, PoolStats, WorkerHooks};
+use crate::pool::{Capture, Drain, Group, Hooks, Plan, Pool, PoolStats};
 use crate::threads;
 use crate::workload::{PoolName, Workload};
 
@@ -79,13 +79,13 @@ impl Pools {
     ///
     /// If the settings are not valid, or the process may not set a pool's `nice` value.
     pub fn new(config: &Config) -> Result<Self, BuildError> {
-        Self::with_hooks(config, &ContextHooks::default(), BTreeMap::new())
+        Self::with_hooks(config, &[], BTreeMap::new())
     }
 
     pub(super) fn with_hooks(
         config: &Config,
-        context: &ContextHooks,
-        mut workers: BTreeMap<Workload, WorkerHooks>,
+        context: &[Capture],
+        mut workers: BTreeMap<Workload, Hooks>,
     ) -> Result<Self, BuildError> {
         config.validate()?;
         let drain = Arc::<Drain>::default();
@@ -100,7 +100,7 @@ impl Pools {
                 threads::may_renice(nice).map_err(|source| BuildError::Nice { pool: name.clone(), nice, source })?;
             }
             let trust = settings.trust.as_ref().unwrap_or(&config.performance.trust);
-            let hooks = Hooks { context: context.clone(), worker: workers.remove(name).unwrap_or_default() };
+            let hooks = Hooks { context: context.to_vec(), ..workers.remove(name).unwrap_or_default() };
             pools.push(Pool::new(plan(name, settings, trust, &group, verbose, hooks)));
         }
         if let Some((name, _)) = workers.pop_first() {

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use super::Pools;
 use crate::config::{Config, ConfigError, Cores, PoolConfig, Route, Trust};
 use crate::error::UnknownPool;
-use crate::pool::{ContextHooks, WorkerHooks};
+use crate::pool::{Capture, Hooks};
 use crate::workload::{PoolName, Workload};
 
 /// Builds [`Pools`]. It starts with the defaults: the five built-in pools and no routes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct PoolsBuilder {
     config: Config,
-    context: ContextHooks,
-    workers: BTreeMap<Workload, WorkerHooks>,
+    context: Vec<Capture>,
+    workers: BTreeMap<Workload, Hooks>,
 }
 
 /// The error of pools that could not be built.
@@ -136,14 +136,14 @@ impl PoolsBuilder {
     /// Calls `hook` on each worker thread of a pool, before its first task.
     #[must_use]
     pub fn on_worker_start(mut self, pool: impl PoolName, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.workers.entry(pool.to_workload()).or_default().on_start = Some(Arc::new(hook));
+        self.workers.entry(pool.to_workload()).or_default().on_worker_start = Some(Arc::new(hook));
         self
     }
 
     /// Calls `hook` on each worker thread of a pool, before it ends.
     #[must_use]
     pub fn on_worker_stop(mut self, pool: impl PoolName, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.workers.entry(pool.to_workload()).or_default().on_stop = Some(Arc::new(hook));
+        self.workers.entry(pool.to_workload()).or_default().on_worker_stop = Some(Arc::new(hook));
         self
     }
 
@@ -155,6 +155,12 @@ impl PoolsBuilder {
     /// exist.
     pub fn build(self) -> Result<Pools, BuildError> {
         Pools::with_hooks(&self.config, &self.context, self.workers)
+    }
+}
+
+impl fmt::Debug for PoolsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolsBuilder").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
