@@ -111,7 +111,7 @@ pub fn cancelled() -> impl Future<Output = Cancelled> + Send {
 }
 
 async fn cancellation_of(task: TaskRef) -> Cancelled {
-    let mut cut_off = pin!(task.head().pool.cut_off.notify.notified());
+    let mut cut_off = pin!(task.head().pool.cut_off.given());
     let deadline = task.head().end_deadline().map(|deadline| timer::sleep_until(deadline.moment()));
     let mut deadline = pin!(async {
         match deadline {
@@ -126,9 +126,7 @@ async fn cancellation_of(task: TaskRef) -> Cancelled {
         if deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Cancelled::DeadlinePassed);
         }
-        // The flag is read after `notified` was polled: a cut-off in between wakes this future.
-        let notified = cut_off.as_mut().poll(cx).is_ready();
-        if notified || task.head().pool.cut_off.is_set() { Poll::Ready(Cancelled::CutOff) } else { Poll::Pending }
+        cut_off.as_mut().poll(cx).map(|()| Cancelled::CutOff)
     })
     .await
 }
@@ -137,7 +135,7 @@ fn reason(task: &dyn Runnable) -> Option<Cancelled> {
     match task.head().state.signals() {
         (true, _) => Some(Cancelled::CallerLeft),
         (_, true) => Some(Cancelled::DeadlinePassed),
-        _ => task.head().pool.cut_off.is_set().then_some(Cancelled::CutOff),
+        _ => task.head().pool.cut_off.is_given().then_some(Cancelled::CutOff),
     }
 }
 

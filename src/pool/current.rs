@@ -125,7 +125,8 @@ impl CurrentTask {
 
     /// Waits until a drain is announced.
     pub(crate) fn draining(&self) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
-        Box::pin(self.0.head().pool.plan.group.drain.announced())
+        let drain = self.0.head().pool.plan.group.drain.clone();
+        Box::pin(async move { drain.given().await })
     }
 
     /// Counts a stream of the pool.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::allotment::{Allot, MemberId, Report};
 use super::core_budget::{CoreBudget, TICK};
-use super::drain::Drain;
+use super::signal::Signal;
 use super::{cores, thread_state};
 use crate::admission::Timestamp;
 use crate::budget::Budget;
@@ -23,7 +23,8 @@ const READ_CORES_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct Group {
     /// Tells groups apart.
     pub(crate) id: u64,
-    pub(super) drain: Arc<Drain>,
+    /// Announces a drain.
+    pub(super) drain: Arc<Signal>,
     /// The memory for request bodies that are read or queued.
     pub(super) bodies: Budget,
     origin: Instant,
@@ -55,7 +56,7 @@ pub(super) struct Membership {
 }
 
 impl Group {
-    pub(crate) fn new(cores: Cores, drain: Arc<Drain>, bodies: Budget, scale: Scale) -> Arc<Self> {
+    pub(crate) fn new(cores: Cores, drain: Arc<Signal>, bodies: Budget, scale: Scale) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let now = Instant::now();
         Arc::new(Self {

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `task_state`, `task_future` | the state of a task in one atomic word; the future that it polls |
 //! | `thread_state`, `context`, `batches`, `holdings`, `stats` | runnable or blocked; the submitter's context; batches by result; slots and models; a pool's numbers |
-//! | `continuation`, `streams`, `drain`, `item` | what a task does after its answer; open streams; the announcement of a drain; an item of a batch |
+//! | `continuation`, `streams`, `signal`, `item` | what a task does after its answer; open streams; a signal to many tasks; an item of a batch |
 //! | `cores`, `allotment` | the number of cores; the cores of one pool |
 //! | `active_limit`, `core_budget` | how many workers of a pool may be awake; the cores of all pools |
 //! | `workers`, `effects`, `dispatch` | awake and parked workers; deferred work; the lock |
@@ -37,7 +37,6 @@ mod core_budget;
 mod cores;
 mod current;
 mod dispatch;
-mod drain;
 mod effects;
 mod group;
 mod handle;
@@ -52,6 +51,7 @@ mod publish;
 mod rider;
 mod sampler;
 mod shared;
+mod signal;
 mod stats;
 mod streams;
 mod submit;
@@ -82,7 +82,6 @@ pub(crate) use self::batches::BatchResult;
 pub(crate) use self::context::Capture;
 pub(crate) use self::current::CurrentTask;
 pub(crate) use self::dispatch::Backlog;
-pub(crate) use self::drain::Drain;
 pub(crate) use self::group::Group;
 pub(crate) use self::handle::{Pending, block_on};
 pub(crate) use self::holdings::Holding;
@@ -92,6 +91,7 @@ pub(crate) use self::local::is_worker;
 pub(crate) use self::open_stream::{FrameTimes, OpenStream};
 pub(crate) use self::plan::{Hooks, Plan};
 pub(crate) use self::rider::{Rider, Riders};
+pub(crate) use self::signal::Signal;
 pub(crate) use self::stats::ratio;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};
 pub(crate) use self::task_future::{Boxed, TaskFuture};

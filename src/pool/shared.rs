@@ -15,6 +15,7 @@ use super::holdings::{HoldingStats, Holdings};
 use super::item::ItemHead;
 use super::load_meter::LoadMeter;
 use super::plan::Plan;
+use super::signal::Signal;
 use super::stats::PoolStats;
 use super::streams::Streams;
 use super::task_log::{LogEntry, RunningTasks};
@@ -43,7 +44,7 @@ pub(crate) struct Shared {
     /// Wakes tasks that wait outside of the queue.
     pub(super) has_room: Notify,
     /// Notifies the tasks that a shutdown cuts them off.
-    pub(super) cut_off: CutOff,
+    pub(super) cut_off: Signal,
     pub(super) streams: Streams,
     pub(super) batches: Batches,
     pub(super) load: LoadMeter,
@@ -102,13 +103,6 @@ pub(super) enum Polled {
     Stale,
 }
 
-/// Notifies the tasks of a pool that a shutdown cuts them off.
-#[derive(Debug, Default)]
-pub(super) struct CutOff {
-    pub(super) set: AtomicBool,
-    pub(super) notify: Notify,
-}
-
 /// The part of a task that does not depend on its type.
 pub(super) struct Head {
     pub(super) state: TaskState,
@@ -150,7 +144,7 @@ impl Shared {
             running: RunningTasks::default(),
             expiry: Earliest::default(),
             has_room: Notify::new(),
-            cut_off: CutOff::default(),
+            cut_off: Signal::default(),
             streams: Streams::default(),
             batches: Batches::default(),
             holdings: Holdings::default(),
@@ -270,11 +264,5 @@ impl Admit for TaskRef {
         if let Some(log) = &head.log {
             let _ = log.id.set(id);
         }
-    }
-}
-
-impl CutOff {
-    pub(super) fn is_set(&self) -> bool {
-        self.set.load(Ordering::Relaxed)
     }
 }

@@ -1,7 +1,7 @@
 //! The handle to one pool, which submits tasks to it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -316,8 +316,7 @@ impl Pool {
     /// how many were queued.
     pub(crate) fn cut_off(&self) -> u64 {
         let pool = self.shared();
-        pool.cut_off.set.store(true, Ordering::Relaxed);
-        pool.cut_off.notify.notify_waiters();
+        pool.cut_off.give();
         let effects = pool.dispatch.evict_all(pool.now(), Reason::Draining);
         let queued = effects.evicted.len() as u64;
         worker::perform(pool, effects);

@@ -12,7 +12,7 @@ use crate::budget::Budget;
 use crate::config::{Concurrency, Config, Performance, PoolConfig, Queue, Trust};
 use crate::error::UnknownPool;
 use crate::load::{Load, Scale};
-use crate::pool::{Capture, Drain, Group, Hooks, Plan, Pool, PoolStats};
+use crate::pool::{Capture, Group, Hooks, Plan, Pool, PoolStats, Signal};
 use crate::threads;
 use crate::workload::{PoolName, Workload};
 
@@ -67,7 +67,7 @@ struct All {
     verbose: bool,
     /// Tasks run on the thread that awaits them.
     disabled: bool,
-    drain: Arc<Drain>,
+    drain: Arc<Signal>,
     scale: Scale,
     observed: Observed,
 }
@@ -88,7 +88,7 @@ impl Pools {
         mut workers: BTreeMap<Workload, Hooks>,
     ) -> Result<Self, BuildError> {
         config.validate()?;
-        let drain = Arc::<Drain>::default();
+        let drain = Arc::<Signal>::default();
         let bodies = Budget::new(config.performance.body_budget);
         let Performance { scale_by, scale_target, .. } = &config.performance;
         let scale = Scale { by: scale_by.clone(), target: *scale_target };
@@ -210,7 +210,7 @@ impl Pools {
         &self.all.routes
     }
 
-    pub(super) fn drain(&self) -> &Drain {
+    pub(super) fn drain(&self) -> &Arc<Signal> {
         &self.all.drain
     }
 

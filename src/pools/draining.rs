@@ -21,7 +21,8 @@ impl Pools {
     /// # drop(events(&Pools::default()));
     /// ```
     pub fn draining(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
-        self.drain().announced()
+        let drain = self.drain().clone();
+        async move { drain.given().await }
     }
 
     /// Announces that the pools will drain soon: readiness fails, and [`draining`](Self::draining) completes. The pools
@@ -41,12 +42,12 @@ impl Pools {
     /// # }
     /// ```
     pub fn announce_drain(&self) {
-        self.drain().announce();
+        self.drain().give();
     }
 
     /// Whether a drain was announced.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.drain().is_announced()
+        self.drain().is_given()
     }
 }
