@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -140,11 +141,11 @@ impl CurrentTask {
     }
 
     pub(crate) fn bytes_added(&self, bytes: usize) {
-        self.0.head().pool.streams.added(bytes);
+        self.0.head().pool.stream_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn bytes_removed(&self, bytes: usize) {
-        self.0.head().pool.streams.removed(bytes);
+        self.0.head().pool.stream_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 

@@ -87,37 +87,21 @@ pub(super) fn keys_of(pool: u64) -> Option<(Key, Vec<Key>)> {
 
 /// Records how long a task waited.
 pub(super) fn record_wait(now: Timestamp, waited: Duration) {
-    record(|local| {
+    let record = |local: &mut Local| {
         local.waits.count(waited);
         local.times.record_wait(now, waited);
-    });
+    };
+    shielded(|| with(record));
 }
 
 /// Records how long a task ran.
 pub(super) fn record_run(now: Timestamp, ran: Duration) {
-    record(|local| local.times.record_run(now, ran));
+    shielded(|| record(|times| times.record_run(now, ran)));
 }
 
-/// Records how long after its task's submission a stream had its first frame.
-/// `None` if this thread is no worker.
-pub(super) fn record_first_frame(now: Timestamp, after: Duration) -> Option<()> {
-    with(|local| local.times.record_first_frame(now, after))
-}
-
-/// Records how long a stream took from one frame to the next. The time in which its buffer was full is not part of it.
-/// `None` if this thread is no worker.
-pub(super) fn record_frame_gap(now: Timestamp, gap: Duration) -> Option<()> {
-    with(|local| local.times.record_frame_gap(now, gap))
-}
-
-/// Records the size of a batch, and how long it took.
-pub(super) fn record_batch(now: Timestamp, items: usize, took: Duration) {
-    record(|local| local.times.record_batch(now, items, took));
-}
-
-/// Calls `f`, which calls the application's recorder.
-fn record(f: impl FnOnce(&mut Local)) {
-    shielded(|| with(f));
+/// Calls `f` with this worker's histograms. They call the application's recorder. `None` if this thread is no worker.
+pub(super) fn record(f: impl FnOnce(&mut TaskTimes)) -> Option<()> {
+    with(|local| f(&mut local.times))
 }
 
 fn with<R>(f: impl FnOnce(&mut Local) -> R) -> Option<R> {

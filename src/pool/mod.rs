@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `task_state`, `task_future` | the state of a task in one atomic word; the future that it polls |
 //! | `thread_state`, `context`, `batches`, `holdings`, `stats` | runnable or blocked; the submitter's context; batches by result; slots and models; a pool's numbers |
-//! | `continuation`, `streams`, `signal`, `item` | what a task does after its answer; open streams; a signal to many tasks; an item of a batch |
+//! | `continuation`, `signal`, `item` | what a task does after its answer; a signal to many tasks; an item of a batch |
 //! | `cores`, `allotment` | the number of cores; the cores of one pool |
 //! | `active_limit`, `core_budget` | how many workers of a pool may be awake; the cores of all pools |
 //! | `workers`, `effects`, `dispatch` | awake and parked workers; deferred work; the lock |
@@ -53,7 +53,6 @@ mod sampler;
 mod shared;
 mod signal;
 mod stats;
-mod streams;
 mod submit;
 mod task;
 mod task_future;

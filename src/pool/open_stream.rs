@@ -1,10 +1,12 @@
 //! One open stream of a pool: it is counted, and the times of its frames are recorded.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::local;
 use super::shared::Shared;
 use crate::admission::Timestamp;
+use crate::metrics::TaskTimes;
 use crate::shield::shielded;
 use crate::sync::lock_std as lock;
 
@@ -20,14 +22,14 @@ pub(crate) struct FrameTimes {
 
 impl OpenStream {
     pub(super) fn new(pool: Arc<Shared>) -> Self {
-        pool.streams.opened();
+        pool.streams.fetch_add(1, Ordering::Relaxed);
         Self(pool)
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.0.streams.closed();
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -40,21 +42,13 @@ impl FrameTimes {
     pub(crate) fn record(&mut self) {
         let now = self.pool.now();
         let last = self.last.replace(now);
-        // This calls the application's recorder.
-        shielded(|| self.record_at(now, last));
-    }
-
-    fn record_at(&self, now: Timestamp, last: Option<Timestamp>) {
-        // No worker polls a body on its connection.
-        if let Some(last) = last {
-            let gap = now.since(last);
-            let recorded = local::record_frame_gap(now, gap);
-            recorded.unwrap_or_else(|| lock(&self.pool.stream_times).record_frame_gap(now, gap));
-        } else {
-            let after = now.since(self.submitted);
-            let recorded = local::record_first_frame(now, after);
-            recorded.unwrap_or_else(|| lock(&self.pool.stream_times).record_first_frame(now, after));
-        }
+        // The time from one frame to the next, or from the task's submission to the first.
+        let record = |times: &mut TaskTimes| match last {
+            Some(last) => times.record_frame_gap(now, now.since(last)),
+            None => times.record_first_frame(now, now.since(self.submitted)),
+        };
+        // This calls the application's recorder. No worker polls a body on its connection.
+        shielded(|| local::record(record).unwrap_or_else(|| record(&mut lock(&self.pool.stream_times))));
     }
 
     /// The client is no longer behind: the time until now is not the producer's.

@@ -12,6 +12,7 @@ use super::task_state::Wakeup;
 use super::{local, worker};
 use crate::admission::{BatchLimits, Growth, Join, SharedPermit, Timestamp};
 use crate::error::{Reason, Rejection};
+use crate::shield::shielded;
 
 /// A task that was taken out of the queue and joins the batch of another one.
 pub(crate) struct Rider(TaskRef);
@@ -67,7 +68,7 @@ impl CurrentTask {
     pub(crate) fn batch_ended(&self, result: BatchResult, items: usize, took: Duration) {
         let pool = &self.task().head().pool;
         pool.batches.ended(result);
-        local::record_batch(pool.now(), items, took);
+        shielded(|| local::record(|times| times.record_batch(pool.now(), items, took)));
     }
 
     /// The rejection for a task of a batch that does not end.

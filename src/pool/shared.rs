@@ -1,6 +1,6 @@
 //! The state of a pool, which its handles, workers and tasks share, and a task of any type. Each refers to the other.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -17,7 +17,6 @@ use super::load_meter::LoadMeter;
 use super::plan::Plan;
 use super::signal::Signal;
 use super::stats::PoolStats;
-use super::streams::Streams;
 use super::task_log::{LogEntry, RunningTasks};
 use super::task_state::TaskState;
 use super::waits::Waits;
@@ -45,7 +44,9 @@ pub(crate) struct Shared {
     pub(super) has_room: Notify,
     /// Notifies the tasks that a shutdown cuts them off.
     pub(super) cut_off: Signal,
-    pub(super) streams: Streams,
+    /// The responses whose body is open after its head, and the bytes of their frames that wait for readers.
+    pub(super) streams: AtomicUsize,
+    pub(super) stream_bytes: AtomicUsize,
     pub(super) batches: Batches,
     pub(super) load: LoadMeter,
     pub(super) holdings: Holdings,
@@ -145,7 +146,8 @@ impl Shared {
             expiry: Earliest::default(),
             has_room: Notify::new(),
             cut_off: Signal::default(),
-            streams: Streams::default(),
+            streams: AtomicUsize::new(0),
+            stream_bytes: AtomicUsize::new(0),
             batches: Batches::default(),
             holdings: Holdings::default(),
             waits: Waits::default(),
@@ -165,7 +167,7 @@ impl Shared {
 
     /// Whether as many streams are open as may be.
     pub(super) fn is_full_of_streams(&self) -> bool {
-        self.plan.max_streams > 0 && self.streams.open() >= self.plan.max_streams
+        self.plan.max_streams > 0 && self.streams.load(Ordering::Relaxed) >= self.plan.max_streams
     }
 
     /// A rejection for `reason`. It says when to try again, if another attempt may succeed.
@@ -210,9 +212,9 @@ impl Shared {
             queue_capacity: admission.capacity,
             oldest_wait,
             mean_run,
-            streams: self.streams.open(),
+            streams: self.streams.load(Ordering::Relaxed),
             streams_limit: self.plan.max_streams,
-            stream_buffered_bytes: self.streams.buffered(),
+            stream_buffered_bytes: self.stream_bytes.load(Ordering::Relaxed),
             overloaded,
             draining,
             load_ratio: self.load().ratio,
