@@ -116,7 +116,7 @@ pub(super) struct Head {
     /// The alarm that marks the task late at its deadline. The first `checkpoint` sets it.
     pub(super) deadline_alarm: OnceLock<Alarm>,
     /// Present while tasks are logged.
-    pub(super) log: Option<LogEntry>,
+    pub(super) log: Option<Arc<LogEntry>>,
     /// The policy for the body of the response, if it is not the pool's.
     pub(super) body: Option<Arc<BodyPolicy>>,
     /// Its answer is a response, which may open a stream.
@@ -264,7 +264,7 @@ impl Admit for TaskRef {
         // A task is admitted once.
         let _ = head.key.set(key);
         if let Some(log) = &head.log {
-            let _ = log.id.set(id);
+            log.id.store(id, Ordering::Relaxed);
         }
     }
 }

@@ -4,141 +4,115 @@
 //! `seconds`; a rejection has `reason`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::panic::Location;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use tracing::field::display;
 
 use super::stats::ActiveTask;
 use crate::admission::{Outcome, Timestamp};
 use crate::error::Reason;
 use crate::shield::shielded;
+use crate::sync::lock_std as lock;
 use crate::workload::Workload;
 
-/// The running tasks by their numbers.
-#[derive(Debug, Default)]
-pub(super) struct RunningTasks(Mutex<BTreeMap<u64, Running>>);
-
-#[derive(Debug)]
-struct Running {
-    /// The time of its first poll.
-    began: Timestamp,
-    function: String,
-    thread: Arc<AtomicI32>,
-}
+/// The running tasks by their numbers, with the times of their first polls.
+#[derive(Default)]
+pub(super) struct RunningTasks(Mutex<BTreeMap<u64, (Timestamp, Arc<LogEntry>)>>);
 
 /// How a task appears in the log.
 pub(super) struct LogEntry {
-    pub(super) id: OnceLock<u64>,
+    /// The number of the task in its pool. The first one is 1.
+    pub(super) id: AtomicU64,
     pub(super) function: String,
     /// The thread that polls it; 0 while none does.
-    pub(super) thread: Arc<AtomicI32>,
+    pub(super) thread: AtomicI32,
 }
 
 impl RunningTasks {
-    pub(super) fn began(&self, task: &LogEntry, now: Timestamp) {
-        let running = Running { began: now, function: task.function.clone(), thread: task.thread.clone() };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(task.id(), running);
+    pub(super) fn began(&self, task: &Arc<LogEntry>, now: Timestamp) {
+        lock(&self.0).insert(task.id(), (now, task.clone()));
     }
 
     pub(super) fn ended(&self, task: &LogEntry) {
-        let _running = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&task.id());
+        let _task = lock(&self.0).remove(&task.id());
     }
 
     /// Oldest first.
     pub(super) fn list(&self, now: Timestamp) -> Vec<ActiveTask> {
-        let running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let active = |(&task_id, task): (&u64, &Running)| ActiveTask {
+        let active = |(&task_id, (began, task)): (&u64, &(Timestamp, Arc<LogEntry>))| ActiveTask {
             task_id,
             function: task.function.clone(),
-            running_for: now.since(task.began),
-            thread: Some(task.thread.load(Ordering::Relaxed)).filter(|thread| *thread != 0),
+            running_for: now.since(*began),
+            thread: Some(task.thread.load(Relaxed)).filter(|thread| *thread != 0),
         };
-        running.iter().map(active).collect()
+        lock(&self.0).iter().map(active).collect()
     }
 }
 
 impl LogEntry {
-    pub(super) fn new(function: String) -> Self {
-        Self { id: OnceLock::new(), function, thread: Arc::default() }
+    pub(super) fn new(function: String) -> Arc<Self> {
+        Arc::new(Self { id: AtomicU64::new(0), function, thread: AtomicI32::new(0) })
     }
 
-    /// The number of the task in its pool; the first one is 1.
     fn id(&self) -> u64 {
-        self.id.get().copied().unwrap_or_default()
+        self.id.load(Relaxed)
     }
 
     pub(super) fn log_submission(&self, pool: &Workload, active: usize, queued: usize) {
-        let (task, function) = (self.id(), self.function.as_str());
-        shielded(|| {
-            tracing::info!(
-                target: "tower_offload",
-                %pool, task, function,
-                "ThreadPool[{pool}] Task #{task}: Submitting '{function}' (active_threads={active}, queued={queued})"
-            );
-        });
+        let function = &self.function;
+        self.info(pool, None, format_args!("Submitting '{function}' (active_threads={active}, queued={queued})"));
     }
 
     /// The pool rejected the task while it was queued.
     pub(super) fn log_refusal(&self, pool: &Workload, reason: Reason) {
-        let (task, function) = (self.id(), self.function.as_str());
-        shielded(|| {
-            tracing::warn!(
-                target: "tower_offload",
-                %pool, task, function, %reason,
-                "ThreadPool[{pool}] Task #{task}: Rejected in the queue: {reason}"
-            );
-        });
+        self.warn(pool, None, Some(reason), format_args!("Rejected in the queue: {reason}"));
     }
 
     /// The task's caller left. `ran` is the time since the task's first poll, if there was one.
     pub(super) fn log_cancellation(&self, pool: &Workload, ran: Option<Duration>) {
-        let (task, function) = (self.id(), self.function.as_str());
-        shielded(|| match ran.map(|ran| ran.as_secs_f64()) {
-            Some(seconds) => tracing::info!(
-                target: "tower_offload",
-                %pool, task, function, seconds,
-                "ThreadPool[{pool}] Task #{task}: Cancelled after {seconds:.3}s"
-            ),
-            None => tracing::info!(
-                target: "tower_offload",
-                %pool, task, function,
-                "ThreadPool[{pool}] Task #{task}: Cancelled in the queue"
-            ),
-        });
+        match ran.map(|ran| ran.as_secs_f64()) {
+            Some(seconds) => self.info(pool, Some(seconds), format_args!("Cancelled after {seconds:.3}s")),
+            None => self.info(pool, None, format_args!("Cancelled in the queue")),
+        }
     }
 
     /// `ran` is the time since the task's first poll, and `failure` the message of a panic.
     pub(super) fn log_end(&self, pool: &Workload, ran: Duration, outcome: Outcome, failure: Option<&str>) {
-        let (task, function) = (self.id(), self.function.as_str());
         let seconds = ran.as_secs_f64();
-        shielded(|| match (outcome, failure) {
-            (Outcome::Ok, _) => tracing::info!(
-                target: "tower_offload",
-                %pool, task, function, seconds,
-                "ThreadPool[{pool}] Task #{task}: Completed in {seconds:.3}s"
-            ),
+        let warn = |what: fmt::Arguments<'_>| self.warn(pool, Some(seconds), None, what);
+        match (outcome, failure) {
+            (Outcome::Ok, _) => self.info(pool, Some(seconds), format_args!("Completed in {seconds:.3}s")),
             // The client left while the task wrote or sent its response's body.
-            (Outcome::Cancelled, _) => tracing::info!(
+            (Outcome::Cancelled, _) => self.log_cancellation(pool, Some(ran)),
+            (Outcome::Stalled, _) => warn(format_args!("Stalled after {seconds:.3}s")),
+            (_, Some(failure)) => warn(format_args!("Failed after {seconds:.3}s: {failure}")),
+            (_, None) => warn(format_args!("Failed after {seconds:.3}s")),
+        }
+    }
+
+    fn info(&self, pool: &Workload, seconds: Option<f64>, what: fmt::Arguments<'_>) {
+        let (task, function) = (self.id(), self.function.as_str());
+        shielded(|| {
+            tracing::info!(
                 target: "tower_offload",
                 %pool, task, function, seconds,
-                "ThreadPool[{pool}] Task #{task}: Cancelled after {seconds:.3}s"
-            ),
-            (Outcome::Stalled, _) => tracing::warn!(
+                "ThreadPool[{pool}] Task #{task}: {what}"
+            );
+        });
+    }
+
+    fn warn(&self, pool: &Workload, seconds: Option<f64>, reason: Option<Reason>, what: fmt::Arguments<'_>) {
+        let (task, function, reason) = (self.id(), self.function.as_str(), reason.map(display));
+        shielded(|| {
+            tracing::warn!(
                 target: "tower_offload",
-                %pool, task, function, seconds,
-                "ThreadPool[{pool}] Task #{task}: Stalled after {seconds:.3}s"
-            ),
-            (_, Some(failure)) => tracing::warn!(
-                target: "tower_offload",
-                %pool, task, function, seconds,
-                "ThreadPool[{pool}] Task #{task}: Failed after {seconds:.3}s: {failure}"
-            ),
-            (_, None) => tracing::warn!(
-                target: "tower_offload",
-                %pool, task, function, seconds,
-                "ThreadPool[{pool}] Task #{task}: Failed after {seconds:.3}s"
-            ),
+                %pool, task, function, seconds, reason,
+                "ThreadPool[{pool}] Task #{task}: {what}"
+            );
         });
     }
 }
