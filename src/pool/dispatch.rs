@@ -111,73 +111,65 @@ impl<T> Dispatch<T> {
     where
         T: Admit,
     {
-        let mut evicted = Vec::new();
-        let mut state = self.lock();
-        let admitted = if state.workers.has_worker_for_another(state.ready.len()) {
-            state.admission.offer(now, offer, &mut evicted)
-        } else {
-            state.admission.offer_to_wait(now, offer, &mut evicted)
-        };
-        let runs_in_place = offer.rides && admitted == Err(Reason::QueueFull);
-        let admitted =
-            if runs_in_place { state.admission.offer_riding(now, offer).map(Admitted::InFlight) } else { admitted };
-        let id = state.admission.submitted();
-        let mut expiry = None;
-        let offered = match admitted {
-            Ok(Admitted::InFlight(key)) => {
-                task.admitted(key, id);
-                let in_place = if runs_in_place {
-                    Some(task)
-                } else {
-                    state.ready.push_back(task);
-                    None
-                };
-                Ok(state.offered(in_place))
+        self.change(now, |state, effects| {
+            let admitted = if state.workers.has_worker_for_another(state.ready.len()) {
+                state.admission.offer(now, offer, &mut effects.evicted)
+            } else {
+                state.admission.offer_to_wait(now, offer, &mut effects.evicted)
+            };
+            let runs_in_place = offer.rides && admitted == Err(Reason::QueueFull);
+            let admitted =
+                if runs_in_place { state.admission.offer_riding(now, offer).map(Admitted::InFlight) } else { admitted };
+            let id = state.admission.submitted();
+            let mut in_place = None;
+            match admitted {
+                Ok(Admitted::InFlight(key)) => {
+                    task.admitted(key, id);
+                    if runs_in_place {
+                        in_place = Some(task);
+                    } else {
+                        state.ready.push_back(task);
+                    }
+                }
+                Ok(Admitted::Queued(key)) => {
+                    task.admitted(key, id);
+                    state.admission.store(key, task);
+                    effects.expire_at = Some(state.admission.expiry_of(now, offer));
+                }
+                Err(reason) => {
+                    return Err(Refused { _task: task, reason, retry_after: state.admission.retry_after(now) });
+                }
             }
-            Ok(Admitted::Queued(key)) => {
-                task.admitted(key, id);
-                state.admission.store(key, task);
-                expiry = Some(state.admission.expiry_of(now, offer));
-                Ok(state.offered(None))
-            }
-            Err(reason) => Err(Refused { _task: task, reason, retry_after: state.admission.retry_after(now) }),
-        };
-        let effects = state.effects(now, evicted, expiry);
-        (offered, effects)
+            Ok(state.offered(in_place))
+        })
     }
 
     /// Refuses a task that is not offered yet, if it would be refused now: the reason, and when to try again.
     pub(crate) fn refuse_early(&self, now: Timestamp, offer: Offer) -> (Option<(Reason, Duration)>, Effects<T>) {
-        let mut evicted = Vec::new();
-        let mut state = self.lock();
-        let reason = state.admission.refuse_early(now, offer, &mut evicted);
-        let refused = reason.map(|reason| (reason, state.admission.retry_after(now)));
-        (refused, state.effects(now, evicted, None))
+        self.change(now, |state, effects| {
+            let reason = state.admission.refuse_early(now, offer, &mut effects.evicted)?;
+            Some((reason, state.admission.retry_after(now)))
+        })
     }
 
     /// Takes a queued task out of the queue, so that the task that waits for it can run it in place.
     pub(crate) fn start_in_place(&self, now: Timestamp, key: Key) -> (InPlace, Effects<T>) {
-        let mut state = self.lock();
-        let task = state.admission.start_riding(now, key);
-        let place = match &task {
+        // The caller has another reference to the task, so this drops nothing of the application.
+        self.change(now, |state, _| match state.admission.start_riding(now, key) {
             Some(_) => InPlace::Queued,
             None if state.admission.is_in_flight(key) => InPlace::InFlight,
             None => InPlace::Ended,
-        };
-        let effects = state.effects(now, Vec::new(), None);
-        drop(state);
-        // The caller has another reference to the task, so this drops nothing of the application.
-        (place, effects)
+        })
     }
 
     /// Takes queued tasks that join the batch of a task in flight, [`MAX_TAKEN`] of them at most, and adds them to
     /// `batch`.
     pub(crate) fn take_more(&self, now: Timestamp, join: impl FnMut(&T) -> Join, batch: &mut Vec<T>) -> Effects<T> {
         batch.reserve(MAX_TAKEN);
-        let mut evicted = Vec::new();
-        let mut state = self.lock();
-        state.admission.take_more(now, MAX_TAKEN, join, batch, &mut evicted);
-        state.effects(now, evicted, None)
+        let take = |state: &mut State<T>, effects: &mut Effects<T>| {
+            state.admission.take_more(now, MAX_TAKEN, join, batch, &mut effects.evicted);
+        };
+        self.change(now, take).1
     }
 
     /// Counts a task that was rejected before it was offered.
@@ -187,59 +179,53 @@ impl<T> Dispatch<T> {
 
     /// Puts a task in flight that was woken among the ready tasks.
     pub(crate) fn ready(&self, now: Timestamp, task: T) -> Effects<T> {
-        let mut state = self.lock();
-        state.ready.push_back(task);
-        state.effects(now, Vec::new(), None)
+        self.change(now, |state, _| state.ready.push_back(task)).1
     }
 
     /// Releases the permit of a task that continues without it.
     pub(crate) fn release_permit(&self, now: Timestamp, key: Key, ran: Option<Duration>) -> Effects<T> {
-        let mut state = self.lock();
-        state.admission.release_permit(now, key, ran);
-        state.effects(now, Vec::new(), None)
+        self.change(now, |state, _| state.admission.release_permit(now, key, ran)).1
     }
 
     /// Releases the permit of a task that ended outside of a worker's loop.
     pub(crate) fn finish(&self, now: Timestamp, ending: Ending) -> Effects<T> {
-        let mut state = self.lock();
-        state.admission.finish_as(now, ending.key, ending.finish);
-        state.effects(now, Vec::new(), None)
+        self.change(now, |state, _| state.admission.finish_as(now, ending.key, ending.finish)).1
     }
 
     /// Records what a worker did, which releases the permit of a task that ended, and takes the worker's next task
     /// under the same lock.
     pub(crate) fn next(&self, worker: WorkerId, now: Timestamp, event: WorkerEvent<T>) -> (Option<T>, Effects<T>) {
-        let mut evicted = Vec::new();
-        let mut state = self.lock();
-        match event {
-            WorkerEvent::Started => state.workers.started(worker),
-            WorkerEvent::Stale => state.workers.abort_poll(worker),
-            WorkerEvent::Pending => state.workers.end_poll(worker, now),
-            WorkerEvent::Woken(task) => {
-                state.workers.end_poll(worker, now);
-                state.ready.push_back(task);
+        self.change(now, |state, effects| {
+            match event {
+                WorkerEvent::Started => state.workers.started(worker),
+                WorkerEvent::Stale => state.workers.abort_poll(worker),
+                WorkerEvent::Pending => state.workers.end_poll(worker, now),
+                WorkerEvent::Woken(task) => {
+                    state.workers.end_poll(worker, now);
+                    state.ready.push_back(task);
+                }
+                WorkerEvent::Ended(Ending { key, finish }) => {
+                    state.workers.end_poll(worker, now);
+                    state.admission.finish_as(now, key, finish);
+                }
             }
-            WorkerEvent::Ended(Ending { key, finish }) => {
-                state.workers.end_poll(worker, now);
-                state.admission.finish_as(now, key, finish);
+            let next = state.take(worker, now, &mut effects.evicted);
+            if effects.evicted.is_empty() && state.to_drop.is_empty() {
+                // A worker beyond the limit takes no task when it looks once more.
+                if next.is_none() && !state.workers.exceeds_limit() {
+                    state.workers.will_recheck(worker);
+                }
+                return next;
             }
-        }
-        let next = state.take(worker, now, &mut evicted);
-        if evicted.is_empty() && state.to_drop.is_empty() {
-            // A worker beyond the limit takes no task when it looks once more.
-            if next.is_none() && !state.workers.exceeds_limit() {
-                state.workers.will_recheck(worker);
+            // The effects call code of the application first. Meanwhile no other worker could take the task from this
+            // one.
+            if let Some(task) = next {
+                state.workers.abort_poll(worker);
+                state.ready.push_front(task);
             }
-            return (next, state.effects(now, evicted, None));
-        }
-        // The effects call code of the application first. Meanwhile no other worker could take the task from this one.
-        if let Some(task) = next {
-            state.workers.abort_poll(worker);
-            state.ready.push_front(task);
-        }
-        let to_drop = std::mem::take(&mut state.to_drop);
-        let effects = state.effects(now, evicted, None);
-        (None, Effects { to_drop, ..effects })
+            effects.to_drop = std::mem::take(&mut state.to_drop);
+            None
+        })
     }
 
     /// Waits for the next task of a worker that found none, for at most `keep_alive`. `None` means that the worker must
@@ -258,17 +244,17 @@ impl<T> Dispatch<T> {
         let mut state = self.lock();
         state.workers.rechecked(worker);
         loop {
-            let mut evicted = Vec::new();
-            let task = state.take(worker, at, &mut evicted);
+            let mut effects = Effects::default();
+            let task = state.take(worker, at, &mut effects.evicted);
             let idle = at.since(idle_since);
-            let to_drop = std::mem::take(&mut state.to_drop);
+            effects.to_drop = std::mem::take(&mut state.to_drop);
             // If this found tasks that are too late, there may be more of them.
-            let found = task.is_some() || !evicted.is_empty() || !to_drop.is_empty();
+            let found = task.is_some() || !effects.evicted.is_empty() || !effects.to_drop.is_empty();
             let leaves = !found && (state.closed || idle >= keep_alive);
             if leaves {
                 state.workers.leave(worker);
             }
-            let mut effects = Effects { to_drop, ..state.effects(at, evicted, None) };
+            state.complete(at, &mut effects);
             // If nothing was found, nothing has changed. The tasks that wait outside of the queue were woken before,
             // and the worker would wake them again and again until one of them is polled.
             effects.has_room &= found;
@@ -297,46 +283,40 @@ impl<T> Dispatch<T> {
 
     /// Takes a task out of the queue, and counts its end as `outcome`.
     pub(crate) fn cancel(&self, now: Timestamp, key: Key, outcome: Outcome) -> (Option<T>, Effects<T>) {
-        let mut state = self.lock();
-        let task = state.admission.cancel(now, key, outcome);
-        let effects = state.effects(now, Vec::new(), None);
-        (task, effects)
+        self.change(now, |state, _| state.admission.cancel(now, key, outcome))
     }
 
     /// Hands tasks that have ended to the workers, which drop them. If more accumulate than the queue can hold, every
     /// worker is blocked, and all of them are returned.
     pub(crate) fn discard(&self, now: Timestamp, tasks: Vec<T>) -> (Vec<T>, Effects<T>) {
-        let mut state = self.lock();
-        state.to_drop.extend(tasks);
-        let too_many = state.to_drop.len() > state.admission.snapshot().capacity.max(MIN_DROP_CAPACITY);
-        let back = if too_many { std::mem::take(&mut state.to_drop) } else { Vec::new() };
-        (back, state.effects(now, Vec::new(), None))
+        self.change(now, |state, _| {
+            state.to_drop.extend(tasks);
+            let too_many = state.to_drop.len() > state.admission.snapshot().capacity.max(MIN_DROP_CAPACITY);
+            if too_many { std::mem::take(&mut state.to_drop) } else { Vec::new() }
+        })
     }
 
     /// No thread could be started for `worker`. If the pool has no worker at all, its queued tasks are rejected, and
     /// its ready tasks are returned: the caller ends them.
     pub(crate) fn start_failed(&self, now: Timestamp, worker: WorkerId) -> (Vec<T>, Effects<T>) {
-        let mut evicted = Vec::new();
-        let mut ready = Vec::new();
-        let mut state = self.lock();
-        state.workers.start_failed(now, worker);
-        if state.workers.present == 0 {
-            state.admission.evict_all(Reason::NoWorkers, &mut evicted);
-            ready.extend(state.ready.drain(..));
-            ready.append(&mut state.to_drop);
-        }
-        let effects = state.effects(now, evicted, None);
-        (ready, effects)
+        self.change(now, |state, effects| {
+            state.workers.start_failed(now, worker);
+            if state.workers.present > 0 {
+                return Vec::new();
+            }
+            state.admission.evict_all(Reason::NoWorkers, &mut effects.evicted);
+            state.ready.drain(..).chain(state.to_drop.drain(..)).collect()
+        })
     }
 
     /// Rejects the queued tasks whose deadline or queue timeout has passed.
     pub(crate) fn expire(&self, now: Timestamp) -> Effects<T> {
-        let mut evicted = Vec::new();
-        let mut state = self.lock();
-        state.admission.expire(now, &mut evicted);
-        state.expires_at = None;
-        let next = state.admission.next_expiry();
-        state.effects(now, evicted, next)
+        let expire = |state: &mut State<T>, effects: &mut Effects<T>| {
+            state.admission.expire(now, &mut effects.evicted);
+            state.expires_at = None;
+            effects.expire_at = state.admission.next_expiry();
+        };
+        self.change(now, expire).1
     }
 
     /// The timer could not be set: it will not call [`expire`](Self::expire) at the time that was requested.
@@ -352,18 +332,12 @@ impl<T> Dispatch<T> {
     /// Adjusts the active limit to a sample of the workers. The result is the time until the next sample, if one is
     /// needed. `sharing` is the number of runnable workers of all pools for each core.
     pub(crate) fn observe(&self, now: Timestamp, sample: &[Sampled], sharing: usize) -> (Option<Duration>, Effects<T>) {
-        let mut state = self.lock();
-        let waiting = state.waiting();
-        let next = state.workers.observe(now, sample, waiting, sharing);
-        (next, state.effects(now, Vec::new(), None))
+        self.change(now, |state, _| state.workers.observe(now, sample, state.waiting(), sharing))
     }
 
     /// Applies a message of the budget of cores.
     pub(crate) fn apply(&self, now: Timestamp, allot: Allot) -> Effects<T> {
-        let mut state = self.lock();
-        let waiting = state.waiting();
-        let report = state.workers.apply(allot, waiting);
-        let effects = state.effects(now, Vec::new(), None);
+        let (report, effects) = self.change(now, |state, _| state.workers.apply(allot, state.waiting()));
         // The later report, if there are two.
         Effects { report: effects.report.or(report), ..effects }
     }
@@ -390,10 +364,7 @@ impl<T> Dispatch<T> {
 
     /// Rejects every queued task.
     pub(crate) fn evict_all(&self, now: Timestamp, reason: Reason) -> Effects<T> {
-        let mut evicted = Vec::new();
-        let mut state = self.lock();
-        state.admission.evict_all(reason, &mut evicted);
-        state.effects(now, evicted, None)
+        self.change(now, |state, effects| state.admission.evict_all(reason, &mut effects.evicted)).1
     }
 
     /// Makes the workers end as soon as they find no task. The caller unparks the threads that this returns.
@@ -416,9 +387,11 @@ impl<T> Dispatch<T> {
 
     /// Counts a task that begins (`waits`) or ceases to wait outside of the queue until there is room.
     pub(crate) fn wait_for_room(&self, now: Timestamp, waits: bool) -> Effects<T> {
-        let mut state = self.lock();
-        state.waiting_for_room = if waits { state.waiting_for_room + 1 } else { state.waiting_for_room - 1 };
-        state.effects(now, Vec::new(), None)
+        let change = |state: &mut State<T>, _: &mut Effects<T>| match waits {
+            true => state.waiting_for_room += 1,
+            false => state.waiting_for_room -= 1,
+        };
+        self.change(now, change).1
     }
 
     pub(crate) fn instant(&self, now: Timestamp) -> Instantaneous {
@@ -460,6 +433,17 @@ impl<T> Dispatch<T> {
     #[cfg(all(test, any(tower_offload_loom, tower_offload_shuttle)))]
     pub(super) fn coming(&self) -> (usize, usize) {
         self.lock().workers.coming()
+    }
+
+    /// Changes the state. The result is that of `change`, and the effects that follow from the new state. `change` adds
+    /// the tasks that it evicts, and the time at which a queued task expires.
+    fn change<R>(&self, now: Timestamp, change: impl FnOnce(&mut State<T>, &mut Effects<T>) -> R) -> (R, Effects<T>) {
+        let mut effects = Effects::default();
+        let mut state = self.lock();
+        let result = change(&mut state, &mut effects);
+        state.complete(now, &mut effects);
+        drop(state);
+        (result, effects)
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {

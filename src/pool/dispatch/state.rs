@@ -102,30 +102,20 @@ impl<T> State<T> {
         self.ready.len() + self.admission.takeable() + usize::from(!self.to_drop.is_empty())
     }
 
-    /// The effects of any change of this state. `expiry` is the time at which a queued task expires.
-    pub(super) fn effects(
-        &mut self,
-        now: Timestamp,
-        evicted: Vec<Evicted<T>>,
-        expiry: Option<Timestamp>,
-    ) -> Effects<T> {
+    /// Adds the effects that any change of this state may have.
+    pub(super) fn complete(&mut self, now: Timestamp, effects: &mut Effects<T>) {
         let waiting = self.waiting();
-        let wake = self.workers.wake(now, waiting);
+        effects.wake = self.workers.wake(now, waiting);
         // If a thread could not be started, the timer tries it again, even if no other event occurs until then.
-        let retry = match wake {
+        let retry = match effects.wake {
             Wake::Nobody if waiting > 0 => self.workers.start_blocked_until(now),
             _ => None,
         };
-        Effects {
-            wake,
-            evicted,
-            to_drop: Vec::new(),
-            idle: self.idle_watchers(),
-            expire_at: expiry.into_iter().chain(retry).min().and_then(|at| self.expire_at(at)),
-            sample: self.workers.starts_sampler(waiting),
-            report: self.workers.report(waiting),
-            has_room: self.waiting_for_room > 0 && self.admission.has_room(),
-        }
+        effects.idle = self.idle_watchers();
+        effects.expire_at = effects.expire_at.into_iter().chain(retry).min().and_then(|at| self.expire_at(at));
+        effects.sample = self.workers.starts_sampler(waiting);
+        effects.report = self.workers.report(waiting);
+        effects.has_room = self.waiting_for_room > 0 && self.admission.has_room();
     }
 
     /// Requests a call of `expire` at this time, unless the timer is set to an earlier one.
