@@ -33,7 +33,7 @@ pub(super) type WorkerId = usize;
 /// The workers of a pool.
 #[derive(Debug)]
 pub(super) struct Workers {
-    workers: Vec<Option<Worker>>,
+    workers: Vec<Worker>,
     /// The stack of parked workers. The last one to park is woken first, so a light load touches few threads.
     parked: Vec<WorkerId>,
     pub(super) max: usize,
@@ -53,8 +53,10 @@ pub(super) struct Workers {
     start_blocked_until: Timestamp,
 }
 
+/// A worker, or the place of one that does not exist.
 #[derive(Debug, Default)]
 struct Worker {
+    is_present: bool,
     /// Known once the thread runs.
     thread: Option<Thread>,
     id: Option<ThreadId>,
@@ -112,11 +114,11 @@ impl Workers {
         if self.present >= self.max || (self.present > 0 && now < self.start_blocked_until) {
             return Wake::Nobody;
         }
-        let free = self.workers.iter().position(Option::is_none).unwrap_or(self.workers.len());
+        let free = self.workers.iter().position(|worker| !worker.is_present).unwrap_or(self.workers.len());
         if free == self.workers.len() {
-            self.workers.push(None);
+            self.workers.push(Worker::default());
         }
-        self.workers[free] = Some(Worker::default());
+        self.workers[free].is_present = true;
         self.present += 1;
         self.waking += 1;
         Wake::Start(free)
@@ -133,7 +135,7 @@ impl Workers {
 
     fn pop_parked(&mut self) -> Option<Thread> {
         let top = self.parked.pop()?;
-        let worker = self.workers[top].as_mut()?;
+        let worker = &mut self.workers[top];
         worker.parked = false;
         self.waking += 1;
         worker.thread.clone()
@@ -141,49 +143,36 @@ impl Workers {
 
     /// The worker's thread has started.
     pub(super) fn started(&mut self, worker: WorkerId) {
-        if let Some(worker) = &mut self.workers[worker] {
-            worker.thread = Some(current());
-            worker.id = thread_state::current();
-        }
+        let worker = &mut self.workers[worker];
+        (worker.thread, worker.id) = (Some(current()), thread_state::current());
         self.waking -= 1;
     }
 
     /// The worker found no task. It wakes the caller of its last task, and then looks once more.
     pub(super) fn will_recheck(&mut self, worker: WorkerId) {
-        if let Some(worker) = &mut self.workers[worker] {
-            worker.rechecking = true;
-            self.rechecking += 1;
-        }
+        self.workers[worker].rechecking = true;
+        self.rechecking += 1;
     }
 
     /// The worker looks for a task once more.
     pub(super) fn rechecked(&mut self, worker: WorkerId) {
-        if let Some(worker) = &mut self.workers[worker]
-            && std::mem::take(&mut worker.rechecking)
-        {
-            self.rechecking -= 1;
-        }
+        self.rechecking -= usize::from(std::mem::take(&mut self.workers[worker].rechecking));
     }
 
     /// The worker is about to park.
     pub(super) fn park(&mut self, worker: WorkerId) {
-        if let Some(worker) = &mut self.workers[worker] {
-            worker.parked = true;
-        }
+        self.workers[worker].parked = true;
         self.parked.push(worker);
     }
 
     /// The worker's park returned. Whether another thread woke it; if not, its keep-alive ended or the wake-up was
     /// spurious. It is not parked any more in either case.
     pub(super) fn unparked(&mut self, worker: WorkerId) -> bool {
-        let woken = self.workers[worker].as_ref().is_some_and(|worker| !worker.parked);
+        let woken = !std::mem::take(&mut self.workers[worker].parked);
         if woken {
             self.waking -= 1;
         } else {
             self.parked.retain(|&other| other != worker);
-            if let Some(worker) = &mut self.workers[worker] {
-                worker.parked = false;
-            }
         }
         woken
     }
@@ -201,23 +190,20 @@ impl Workers {
     }
 
     pub(super) fn leave(&mut self, worker: WorkerId) {
-        self.workers[worker] = None;
+        self.workers[worker] = Worker::default();
         self.present -= 1;
     }
 
     /// The worker begins to poll a task.
     pub(super) fn begin_poll(&mut self, worker: WorkerId, now: Timestamp) {
         self.active += 1;
-        if let Some(worker) = &mut self.workers[worker] {
-            worker.polling_since = Some(now);
-        }
+        self.workers[worker].polling_since = Some(now);
     }
 
     /// The worker has polled its task.
     pub(super) fn end_poll(&mut self, worker: WorkerId, now: Timestamp) {
         self.active -= 1;
-        let since = self.workers[worker].as_mut().and_then(|worker| worker.polling_since.take());
-        if let Some(since) = since {
+        if let Some(since) = self.workers[worker].polling_since.take() {
             let time = now.since(since);
             self.poll_time += time;
             self.limit.record_poll(time);
@@ -227,9 +213,7 @@ impl Workers {
     /// The worker did not poll the task that it took.
     pub(super) fn abort_poll(&mut self, worker: WorkerId) {
         self.active -= 1;
-        if let Some(worker) = &mut self.workers[worker] {
-            worker.polling_since = None;
-        }
+        self.workers[worker].polling_since = None;
     }
 
     /// Whether the active limit allows a worker for one more task than those that are polled and those that are `ready`.
@@ -297,7 +281,7 @@ impl Workers {
             if sample.len() == SAMPLE {
                 break;
             }
-            if let Some(Worker { id: Some(thread), parked: false, polling_since, .. }) = self.workers[worker] {
+            if let Worker { id: Some(thread), parked: false, polling_since, .. } = self.workers[worker] {
                 sample.push(AwakeWorker { thread, polling_since });
                 last = Some(worker);
             }
@@ -308,19 +292,19 @@ impl Workers {
 
     /// The threads of the workers, as far as the kernel shows them.
     pub(super) fn threads(&self) -> Vec<ThreadId> {
-        self.workers.iter().flatten().filter_map(|worker| worker.id).collect()
+        self.workers.iter().filter_map(|worker| worker.id).collect()
     }
 
     /// The same for the workers that poll a task.
     #[cfg(feature = "dashboard")]
     pub(super) fn polling_threads(&self) -> Vec<ThreadId> {
-        let polling = self.workers.iter().flatten().filter(|worker| worker.polling_since.is_some());
+        let polling = self.workers.iter().filter(|worker| worker.polling_since.is_some());
         polling.filter_map(|worker| worker.id).collect()
     }
 
     /// The time of all polls, those that go on included.
     pub(super) fn poll_time(&self, now: Timestamp) -> Duration {
-        let polling = self.workers.iter().flatten().filter_map(|worker| worker.polling_since);
+        let polling = self.workers.iter().filter_map(|worker| worker.polling_since);
         self.poll_time + polling.map(|since| now.since(since)).sum::<Duration>()
     }
 
