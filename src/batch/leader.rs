@@ -11,7 +11,8 @@ use super::item::{Item, ItemResult, Ride, Turn};
 use super::run::{Ran, run};
 use crate::admission::Timestamp;
 use crate::error::{BatchError, TaskError};
-use crate::pool::{BatchItem, BatchResult, CurrentTask, Rider, Riders, TaskFuture};
+use crate::metrics::batches::BatchResult;
+use crate::pool::{BatchItem, CurrentTask, Rider, Riders, TaskFuture};
 
 /// The future of the task of one item.
 pub(super) struct ItemTask<I, O, E> {

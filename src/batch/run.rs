@@ -8,7 +8,8 @@ use futures_util::FutureExt;
 
 use super::function::Function;
 use crate::error::{BatchError, Panic, TaskError};
-use crate::pool::{BatchResult, checkpoint};
+use crate::metrics::batches::BatchResult;
+use crate::pool::checkpoint;
 use crate::shield::shielded;
 
 /// The results of a batch, one for each item, and how the batch ended.

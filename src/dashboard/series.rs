@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::pool::{Counts, PoolStats, WaitCounts};
+use crate::metrics::waits::WaitCounts;
+use crate::pool::{Counts, PoolStats};
 
 /// How many points there are: ten minutes.
 pub(super) const POINTS: usize = 600;

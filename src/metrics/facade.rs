@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use metrics::{Histogram, counter, gauge, histogram};
 
-use super::{HoldingsReading, Reading, names};
+use super::batches::BatchCounts;
+use super::holdings::HoldingsReading;
+use super::names;
+use super::stats::PoolStats;
 use crate::admission::Timestamp;
 use crate::budget::Budget;
 use crate::workload::Workload;
@@ -94,33 +97,33 @@ fn of_pool(name: &'static str, pool: &str) -> Histogram {
 }
 
 /// Sets every gauge and counter of a pool from one reading of it.
-pub(crate) fn publish(reading: &Reading<'_>) {
+pub(crate) fn publish(stats: &PoolStats) {
     names::describe();
-    let pool = reading.pool.to_string();
+    let pool = stats.name.to_string();
     let gauges = [
-        (names::WORKERS, count(reading.workers)),
-        (names::WORKERS_MAX, count(reading.workers_max)),
-        (names::WORKERS_ACTIVE, count(reading.active)),
-        (names::IN_FLIGHT, count(reading.in_flight)),
-        (names::PERMITS_IN_USE, count(reading.permits_in_use)),
-        (names::CONCURRENCY_LIMIT, count(reading.concurrency_limit)),
-        (names::QUEUE_DEPTH, count(reading.queue_depth)),
-        (names::QUEUE_CAPACITY, count(reading.queue_capacity)),
-        (names::OVERLOADED, f64::from(u8::from(reading.overloaded))),
-        (names::UTILIZATION, reading.utilization),
-        (names::LOAD, reading.load_ratio),
-        (names::STREAMS, count(reading.streams)),
-        (names::STREAMS_LIMIT, count(reading.streams_limit)),
-        (names::STREAM_BUFFERED, count(reading.stream_buffered_bytes)),
+        (names::WORKERS, count(stats.workers)),
+        (names::WORKERS_MAX, count(stats.max_workers)),
+        (names::WORKERS_ACTIVE, count(stats.active_threads)),
+        (names::IN_FLIGHT, count(stats.in_flight)),
+        (names::PERMITS_IN_USE, count(stats.permits_in_use)),
+        (names::CONCURRENCY_LIMIT, count(stats.concurrency_limit)),
+        (names::QUEUE_DEPTH, count(stats.queued_tasks)),
+        (names::QUEUE_CAPACITY, count(stats.queue_capacity)),
+        (names::OVERLOADED, f64::from(u8::from(stats.overloaded))),
+        (names::UTILIZATION, stats.utilization()),
+        (names::LOAD, stats.load_ratio),
+        (names::STREAMS, count(stats.streams)),
+        (names::STREAMS_LIMIT, count(stats.streams_limit)),
+        (names::STREAM_BUFFERED, count(stats.stream_buffered_bytes)),
     ];
     for (name, value) in gauges {
         gauge!(name, "pool" => pool.clone()).set(value);
     }
-    counter!(names::SUBMITTED, "pool" => pool.clone()).absolute(reading.counts.submitted);
-    for (result, value) in reading.counts.by_result() {
+    counter!(names::SUBMITTED, "pool" => pool.clone()).absolute(stats.counts.submitted);
+    for (result, value) in stats.counts.by_result() {
         counter!(names::TASKS, "pool" => pool.clone(), "result" => result).absolute(value);
     }
-    for (result, value) in reading.batches.into_iter().flatten() {
+    for (result, value) in stats.batches.iter().flat_map(BatchCounts::by_result) {
         counter!(names::BATCHES, "pool" => pool.clone(), "result" => result).absolute(value);
     }
 }

@@ -17,7 +17,7 @@
 //! | `workload_pool_model_loads_total`, `_model_evictions_total` | loads by the label `result`; models that made room for others |
 //! | `workload_pool_model_load_seconds` | histogram: the time to load a model |
 //! | `workload_pool_tasks_submitted_total` | all tasks |
-//! | `workload_pool_tasks_total` | tasks that ended, by the label `result`: the fields of [`Counts`] |
+//! | `workload_pool_tasks_total` | tasks that ended, by the label `result`: the fields of [`Counts`](crate::pool::Counts) |
 //! | `workload_pool_queue_wait_seconds` | histogram: from submission to first poll, of the tasks that began |
 //! | `workload_pool_run_seconds` | histogram: from first poll to end, awaits included |
 //! | `workload_pool_batches_total` | batches that ended, by the label `result`: the fields of [`BatchCounts`](crate::pool::BatchCounts); absent for a pool without batches |
@@ -35,12 +35,14 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::admission::Counts;
-
+pub(crate) mod batches;
 #[cfg(feature = "metrics")]
 mod facade;
+pub(crate) mod holdings;
 #[cfg(feature = "metrics")]
 mod names;
+pub(crate) mod stats;
+pub(crate) mod waits;
 
 #[cfg(feature = "metrics")]
 pub(crate) use self::facade::{
@@ -67,56 +69,4 @@ pub(crate) struct PublishGuard {
 pub(crate) fn lock_publishing() -> PublishGuard {
     static PUBLISHING: Mutex<()> = Mutex::new(());
     PublishGuard { _guard: PUBLISHING.lock().unwrap_or_else(PoisonError::into_inner) }
-}
-
-/// One reading of the slots and models of a pool, each kind added up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HoldingsReading {
-    pub(crate) slots: Option<SlotsReading>,
-    pub(crate) models: Option<ModelsReading>,
-}
-
-/// The slots of a pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SlotsReading {
-    pub(crate) idle: usize,
-    pub(crate) in_use: usize,
-    pub(crate) loading: usize,
-    /// The highest of all.
-    pub(crate) generation: u64,
-}
-
-/// The models of a pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ModelsReading {
-    pub(crate) loaded: usize,
-    pub(crate) bytes: u64,
-    pub(crate) budget: u64,
-    pub(crate) loads_ok: u64,
-    pub(crate) loads_failed: u64,
-    pub(crate) evictions: u64,
-}
-
-/// One reading of a pool, in the numbers that its metrics show.
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read only by the metrics"))]
-pub(crate) struct Reading<'a> {
-    pub(crate) pool: &'a crate::workload::Workload,
-    pub(crate) workers: usize,
-    pub(crate) workers_max: usize,
-    pub(crate) active: usize,
-    pub(crate) in_flight: usize,
-    pub(crate) permits_in_use: usize,
-    pub(crate) concurrency_limit: usize,
-    pub(crate) queue_depth: usize,
-    pub(crate) queue_capacity: usize,
-    pub(crate) overloaded: bool,
-    pub(crate) streams: usize,
-    pub(crate) streams_limit: usize,
-    pub(crate) stream_buffered_bytes: usize,
-    pub(crate) utilization: f64,
-    pub(crate) load_ratio: f64,
-    pub(crate) counts: Counts,
-    /// Batches by result; `None` in a pool without batches.
-    pub(crate) batches: Option<[(&'static str, u64); 4]>,
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{HoldingsReading, Reading};
+use super::holdings::HoldingsReading;
+use super::stats::PoolStats;
 use crate::admission::Timestamp;
 use crate::budget::Budget;
 use crate::workload::Workload;
@@ -26,7 +27,7 @@ impl TaskTimes {
     pub(crate) const fn record_batch(&self, _now: Timestamp, _items: usize, _took: Duration) {}
 }
 
-pub(crate) const fn publish(_reading: &Reading<'_>) {}
+pub(crate) const fn publish(_stats: &PoolStats) {}
 
 pub(crate) const fn publish_load(_ratio: f64) {}
 

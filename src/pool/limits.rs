@@ -3,10 +3,10 @@
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
-use super::holdings::{Holding, HoldingStats};
 use super::submit::Pool;
 use super::{local, worker};
 use crate::admission::{Key, Limit};
+use crate::metrics::holdings::{Holding, HoldingStats};
 use crate::terms::Deadline;
 
 /// The deadline of the task that this thread polls, if there is one.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::shared::{Polled, Runnable, TaskRef};
 use super::thread_state::{self, ThreadId};
-use super::waits::Histogram;
 use crate::admission::{Key, Timestamp};
 use crate::metrics::TaskTimes;
+use crate::metrics::waits::Histogram;
 use crate::shield::shielded;
 
 thread_local! {

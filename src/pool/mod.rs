@@ -9,13 +9,13 @@
 //! | file | contents |
 //! |---|---|
 //! | `task_state`, `task_future` | the state of a task in one atomic word; the future that it polls |
-//! | `thread_state`, `context`, `batches`, `holdings`, `stats` | runnable or blocked; the submitter's context; batches by result; slots and models; a pool's numbers |
+//! | `thread_state`, `context` | runnable or blocked; the submitter's context |
 //! | `continuation`, `signal`, `item` | what a task does after its answer; a signal to many tasks; an item of a batch |
 //! | `cores`, `allotment` | the number of cores; the cores of one pool |
 //! | `active_limit`, `core_budget` | how many workers of a pool may be awake; the cores of all pools |
 //! | `workers`, `effects`, `dispatch` | awake and parked workers; deferred work; the lock |
 //! | `load_meter` | the pool's load |
-//! | `waits`, `task_log` | how long tasks waited; the log of single tasks |
+//! | `task_log` | the log of single tasks |
 //! | `group`, `plan`, `shared` | all pools; the settings of one pool; its state, and a task of any type |
 //! | `local`, `open_stream`, `current` | thread-local values of a worker; an open stream; the running task |
 //! | `publish`, `sampler` | the pool's metrics; the sampler |
@@ -27,7 +27,6 @@
 
 mod active_limit;
 mod allotment;
-mod batches;
 #[cfg(all(test, any(tower_offload_loom, tower_offload_shuttle)))]
 mod checked;
 mod checkpoint;
@@ -40,7 +39,6 @@ mod dispatch;
 mod effects;
 mod group;
 mod handle;
-mod holdings;
 mod item;
 mod limits;
 mod load_meter;
@@ -52,7 +50,6 @@ mod rider;
 mod sampler;
 mod shared;
 mod signal;
-mod stats;
 mod submit;
 mod task;
 mod task_future;
@@ -61,29 +58,26 @@ mod task_state;
 mod thread_state;
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 mod virtual_time;
-mod waits;
 #[cfg(feature = "dashboard")]
 mod watch;
 mod worker;
 mod workers;
 
-pub use self::batches::BatchCounts;
 pub use self::checkpoint::{Cancelled, cancelled, checkpoint, is_cancelled};
 pub use self::current::{HeldPermit, hold_permit};
 pub use self::handle::TaskHandle;
-pub use self::holdings::{HoldingStats, LoadedModel, ModelsStats, SlotsStats};
-pub use self::stats::{ActiveTask, PoolStats};
 pub use self::submit::Pool;
 pub use crate::admission::Counts;
+pub use crate::metrics::batches::BatchCounts;
+pub use crate::metrics::holdings::{HoldingStats, LoadedModel, ModelsStats, SlotsStats};
+pub use crate::metrics::stats::{ActiveTask, PoolStats};
 pub use crate::options::TaskOptions;
 
-pub(crate) use self::batches::BatchResult;
 pub(crate) use self::context::Capture;
 pub(crate) use self::current::CurrentTask;
 pub(crate) use self::dispatch::Backlog;
 pub(crate) use self::group::Group;
 pub(crate) use self::handle::{Pending, block_on};
-pub(crate) use self::holdings::Holding;
 pub(crate) use self::item::BatchItem;
 pub(crate) use self::limits::{current_deadline, current_panicked};
 pub(crate) use self::local::is_worker;
@@ -91,12 +85,9 @@ pub(crate) use self::open_stream::{FrameTimes, OpenStream};
 pub(crate) use self::plan::{Hooks, Plan};
 pub(crate) use self::rider::{Rider, Riders};
 pub(crate) use self::signal::Signal;
-pub(crate) use self::stats::ratio;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};
 pub(crate) use self::task_future::{Boxed, TaskFuture};
 pub(crate) use self::task_log::{function_name, short_type_name};
 pub(crate) use self::thread_state::run_delay;
-#[cfg(feature = "dashboard")]
-pub(crate) use self::waits::WaitCounts;
 #[cfg(feature = "dashboard")]
 pub(crate) use self::watch::doing;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::shared::Shared;
-use super::stats::PoolStats;
+use crate::metrics::stats::PoolStats;
 use crate::metrics::{self, PublishGuard};
 use crate::shield::shielded;
 use crate::timer::METRICS;
@@ -16,7 +16,7 @@ const DELAY: Duration = Duration::from_millis(500);
 
 /// Publishes the numbers now.
 pub(super) fn publish(pool: &Shared, _guard: &PublishGuard) {
-    metrics::publish(&pool.numbers().reading());
+    metrics::publish(&pool.numbers());
     metrics::publish_holdings(pool.name(), &pool.holdings.reading());
     metrics::publish_bodies(&pool.plan.group.bodies);
     pool.membership.keep_load(pool.load());

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batches::BatchResult;
 use super::current::CurrentTask;
 use super::dispatch::MAX_TAKEN;
 use super::item::{Batch, BatchItem, ItemHead};
@@ -12,6 +11,7 @@ use super::task_state::Wakeup;
 use super::{local, worker};
 use crate::admission::{BatchLimits, Growth, Join, SharedPermit, Timestamp};
 use crate::error::{Reason, Rejection};
+use crate::metrics::batches::BatchResult;
 use crate::shield::shielded;
 
 /// A task that was taken out of the queue and joins the batch of another one.

@@ -7,24 +7,24 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::batches::Batches;
 use super::continuation::Continuation;
 use super::dispatch::{Admit, Dispatch, Instantaneous};
 use super::group::{Member, Membership};
-use super::holdings::{HoldingStats, Holdings};
 use super::item::ItemHead;
 use super::load_meter::LoadMeter;
 use super::plan::Plan;
 use super::signal::Signal;
-use super::stats::PoolStats;
 use super::task_log::{LogEntry, RunningTasks};
 use super::task_state::TaskState;
-use super::waits::Waits;
 use crate::admission::{Finish, Key, Outcome, Timestamp};
 use crate::config::BodyPolicy;
 use crate::error::{Reason, Rejection};
 use crate::load::PoolLoad;
 use crate::metrics::TaskTimes;
+use crate::metrics::batches::Batches;
+use crate::metrics::holdings::{HoldingStats, Holdings};
+use crate::metrics::stats::PoolStats;
+use crate::metrics::waits::Waits;
 use crate::options::TaskOptions;
 use crate::terms::Deadline;
 use crate::timer::{Alarm, Earliest};

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use tracing::field::display;
 
-use super::stats::ActiveTask;
 use crate::admission::{Outcome, Timestamp};
 use crate::error::Reason;
+use crate::metrics::stats::ActiveTask;
 use crate::shield::shielded;
 use crate::sync::lock_std as lock;
 use crate::workload::Workload;

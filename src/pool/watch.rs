@@ -2,7 +2,7 @@
 
 use super::submit::Pool;
 use super::thread_state::{self, ThreadId};
-use super::waits::WaitCounts;
+use crate::metrics::waits::WaitCounts;
 
 impl Pool {
     /// How long the tasks waited that have begun.

@@ -8,7 +8,8 @@ use super::inner::{Inner, TaskId};
 use super::recipe::Hooks;
 use super::stack::Slot;
 use crate::error::SlotError;
-use crate::pool::{Holding, HoldingStats, Pool};
+use crate::metrics::holdings::Holding;
+use crate::pool::{HoldingStats, Pool};
 use crate::shield::shielded;
 
 /// Lends values to tasks. It keeps the slots open.

@@ -50,7 +50,7 @@ impl Totals {
 
     /// Active threads as a share of all threads that the pools may have, from 0 to 1.
     pub(super) fn utilization(&self) -> f64 {
-        crate::pool::ratio(self.active, self.max_workers)
+        crate::metrics::stats::ratio(self.active, self.max_workers)
     }
 }
 

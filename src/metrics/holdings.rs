@@ -2,12 +2,11 @@
 
 use std::sync::{Mutex, Weak};
 
-use crate::metrics::{HoldingsReading, ModelsReading, SlotsReading};
 use crate::sync::lock_std as lock;
 
 /// The slots and models of a pool, for its numbers.
 #[derive(Default)]
-pub(super) struct Holdings(Mutex<Held>);
+pub(crate) struct Holdings(Mutex<Held>);
 
 #[derive(Default)]
 struct Held {
@@ -93,6 +92,34 @@ pub struct LoadedModel {
     pub held: usize,
 }
 
+/// One reading of the slots and models of a pool, each kind added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HoldingsReading {
+    pub(crate) slots: Option<SlotsReading>,
+    pub(crate) models: Option<ModelsReading>,
+}
+
+/// The slots of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SlotsReading {
+    pub(crate) idle: usize,
+    pub(crate) in_use: usize,
+    pub(crate) loading: usize,
+    /// The highest of all.
+    pub(crate) generation: u64,
+}
+
+/// The models of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ModelsReading {
+    pub(crate) loaded: usize,
+    pub(crate) bytes: u64,
+    pub(crate) budget: u64,
+    pub(crate) loads_ok: u64,
+    pub(crate) loads_failed: u64,
+    pub(crate) evictions: u64,
+}
+
 impl HoldingStats {
     /// The sums of the slots and of the models, added to `gone`.
     fn reading(&self, gone: HoldingsReading) -> HoldingsReading {
@@ -124,14 +151,14 @@ impl HoldingStats {
 }
 
 impl Holdings {
-    pub(super) fn add(&self, holding: Weak<dyn Holding>) {
+    pub(crate) fn add(&self, holding: Weak<dyn Holding>) {
         let holdings = &mut lock(&self.0).holdings;
         holdings.retain(|other| other.strong_count() > 0);
         holdings.push(holding);
     }
 
     /// Slots or models are dropped. `last` are their last numbers: their counters stay in the sums.
-    pub(super) fn remove(&self, holding: &Weak<dyn Holding>, last: &HoldingStats) {
+    pub(crate) fn remove(&self, holding: &Weak<dyn Holding>, last: &HoldingStats) {
         let mut held = lock(&self.0);
         let before = held.holdings.len();
         held.holdings.retain(|other| !other.ptr_eq(holding));
@@ -142,12 +169,12 @@ impl Holdings {
         }
     }
 
-    pub(super) fn read(&self) -> HoldingStats {
+    pub(crate) fn read(&self) -> HoldingStats {
         self.read_all().0
     }
 
     /// The sums that the metrics show.
-    pub(super) fn reading(&self) -> HoldingsReading {
+    pub(crate) fn reading(&self) -> HoldingsReading {
         let (stats, gone) = self.read_all();
         stats.reading(gone)
     }

@@ -20,10 +20,10 @@ const BUCKETS: usize = ((LAST_BIT - FIRST_BIT) << SUB_BITS) as usize + 2;
 
 /// The waits of all tasks of a pool that have begun.
 #[derive(Default)]
-pub(super) struct Waits(Mutex<Workers>);
+pub(crate) struct Waits(Mutex<Workers>);
 
 /// The histogram of one worker.
-pub(super) struct Histogram([AtomicU64; BUCKETS]);
+pub(crate) struct Histogram([AtomicU64; BUCKETS]);
 
 #[derive(Default)]
 struct Workers {
@@ -38,7 +38,7 @@ pub(crate) struct WaitCounts([u64; BUCKETS]);
 
 impl Waits {
     /// The histogram of a worker that begins.
-    pub(super) fn join(&self) -> Arc<Histogram> {
+    pub(crate) fn join(&self) -> Arc<Histogram> {
         let mut workers = lock(&self.0);
         workers.fold_ended();
         let histogram = Arc::<Histogram>::default();
@@ -48,7 +48,7 @@ impl Waits {
 
     /// The waits so far.
     #[cfg(any(feature = "dashboard", test))]
-    pub(super) fn total(&self) -> WaitCounts {
+    pub(crate) fn total(&self) -> WaitCounts {
         let mut workers = lock(&self.0);
         workers.fold_ended();
         let mut total = workers.ended.clone();
@@ -73,7 +73,7 @@ impl Workers {
 
 impl Histogram {
     /// Called by the histogram's worker alone.
-    pub(super) fn count(&self, waited: Duration) {
+    pub(crate) fn count(&self, waited: Duration) {
         let bucket = &self.0[bucket_of(waited)];
         bucket.store(bucket.load(Relaxed) + 1, Relaxed);
     }

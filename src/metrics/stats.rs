@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::batches::BatchCounts;
 use super::holdings::HoldingStats;
 use crate::admission::Counts;
-use crate::metrics::Reading;
 use crate::workload::Workload;
 
 /// One pool at one instant: all numbers are read at once, under the pool's lock.
@@ -83,28 +82,6 @@ impl PoolStats {
     #[must_use]
     pub fn utilization(&self) -> f64 {
         ratio(self.active_threads, self.max_workers)
-    }
-
-    pub(crate) fn reading(&self) -> Reading<'_> {
-        Reading {
-            pool: &self.name,
-            workers: self.workers,
-            workers_max: self.max_workers,
-            active: self.active_threads,
-            in_flight: self.in_flight,
-            permits_in_use: self.permits_in_use,
-            concurrency_limit: self.concurrency_limit,
-            queue_depth: self.queued_tasks,
-            queue_capacity: self.queue_capacity,
-            overloaded: self.overloaded,
-            streams: self.streams,
-            streams_limit: self.streams_limit,
-            stream_buffered_bytes: self.stream_buffered_bytes,
-            utilization: self.utilization(),
-            load_ratio: self.load_ratio,
-            counts: self.counts,
-            batches: self.batches.map(|batches| batches.by_result()),
-        }
     }
 }
 
