@@ -94,6 +94,7 @@ pub mod batch;
 pub mod body;
 mod budget;
 pub mod config;
+mod cores;
 #[cfg(feature = "dashboard")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
 pub mod dashboard;
@@ -125,6 +126,7 @@ pub mod stats;
 pub mod stream;
 mod sync;
 pub mod terms;
+mod thread_state;
 mod threads;
 mod timer;
 pub mod workload;

@@ -8,8 +8,9 @@ use super::series::{self, NUMBERS, Recent, Series};
 use super::state::{self, Mood};
 use super::text::{self, NONE};
 use crate::load::{Load, PoolLoad};
-use crate::pool::{self, ActiveTask, PoolStats};
+use crate::pool::{ActiveTask, PoolStats};
 use crate::pools::SlowRoute;
+use crate::thread_state;
 
 /// How many running tasks are listed.
 const MAX_TASKS: usize = 50;
@@ -272,7 +273,7 @@ fn tasks(pools: &[Known<'_>], verbose: bool) -> (Vec<TaskView>, String) {
 
 fn task_of(known: &Known<'_>, task: &ActiveTask) -> TaskView {
     let does = match (task.thread, known.runnable) {
-        (Some(thread), _) => pool::doing(thread).unwrap_or(NONE),
+        (Some(thread), _) => thread_state::doing(thread).unwrap_or(NONE),
         (None, Some(_)) => "awaits",
         (None, None) => NONE,
     };

@@ -28,14 +28,13 @@ use std::time::Duration;
 
 use self::state::{IdleWatcher, State};
 pub(crate) use self::state::{Instantaneous, Offered};
-use super::active_limit::Sampled;
-use super::allotment::{Allot, Report};
 use super::effects::Effects;
-use super::thread_state::ThreadId;
 use super::workers::{AwakeWorker, WorkerId};
 use crate::admission::{Admitted, Demand, Finish, Join, Key, Offer, Outcome, Settings, Timestamp};
+use crate::cores::{Allot, Report, Sampled};
 use crate::error::Reason;
 use crate::sync::{Mutex, MutexGuard, Thread, lock, park_timeout};
+use crate::thread_state::ThreadId;
 
 /// The lock of one pool and the state behind it. It has its own cache line, because every submission and every worker
 /// writes to it. `T` is a task that can be polled.

@@ -2,9 +2,9 @@
 
 use std::task::Waker;
 
-use super::allotment::Report;
 use super::workers::Wake;
 use crate::admission::{Evicted, Timestamp};
+use crate::cores::Report;
 
 /// Work that is deferred until the pool's lock has been released, because it calls code of the application or may take
 /// long.

@@ -5,15 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use super::allotment::{Allot, MemberId, Report};
-use super::core_budget::{CoreBudget, TICK};
 use super::signal::Signal;
-use super::{cores, thread_state};
 use crate::admission::Timestamp;
 use crate::budget::Budget;
 use crate::config::Cores;
+use crate::cores::{self, Allot, CoreBudget, MemberId, Report, TICK};
 use crate::load::{PoolLoad, Scale};
 use crate::sync::lock_std as lock;
+use crate::thread_state;
 use crate::timer::TIMER;
 
 /// The time between two readings of the number of cores while the pools work.

@@ -9,10 +9,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::dispatch::Dispatch;
-use super::thread_state::{self, ThreadId};
 use crate::admission::Timestamp;
 use crate::load::{Capacity, Measured, Sums, Window};
 use crate::sync::lock_std as lock;
+use crate::thread_state::{self, ThreadId};
 
 #[derive(Debug)]
 pub(super) struct LoadMeter {

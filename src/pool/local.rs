@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::{Polled, Runnable, TaskRef};
-use super::thread_state::{self, ThreadId};
 use crate::admission::{Key, Timestamp};
 use crate::metrics::TaskTimes;
 use crate::metrics::waits::Histogram;
 use crate::shield::shielded;
+use crate::thread_state::{self, ThreadId};
 
 thread_local! {
     static WORKER: RefCell<Option<Local>> = const { RefCell::new(None) };

@@ -9,10 +9,8 @@
 //! | file | contents |
 //! |---|---|
 //! | `task_state`, `task_future` | the state of a task in one atomic word; the future that it polls |
-//! | `thread_state`, `context` | runnable or blocked; the submitter's context |
+//! | `context` | the submitter's context |
 //! | `continuation`, `signal`, `item` | what a task does after its answer; a signal to many tasks; an item of a batch |
-//! | `cores`, `allotment` | the number of cores; the cores of one pool |
-//! | `active_limit`, `core_budget` | how many workers of a pool may be awake; the cores of all pools |
 //! | `workers`, `effects`, `dispatch` | awake and parked workers; deferred work; the lock |
 //! | `load_meter` | the pool's load |
 //! | `task_log` | the log of single tasks |
@@ -23,17 +21,13 @@
 //! | `rider` | a task that rides in the permit of another |
 //! | `submit`, `limits`, `checkpoint`, `watch` | the handle to a pool; its limit, as slots see it; cancellation, as a task sees it; what a dashboard reads |
 //!
-//! Two folders are for tests only: `checked` has the models of the wake-up protocol, `virtual_time` the simulations.
+//! The folder `checked` is for tests only: it has the models of the wake-up protocol.
 
-mod active_limit;
-mod allotment;
 #[cfg(all(test, any(tower_offload_loom, tower_offload_shuttle)))]
 mod checked;
 mod checkpoint;
 mod context;
 mod continuation;
-mod core_budget;
-mod cores;
 mod current;
 mod dispatch;
 mod effects;
@@ -55,9 +49,6 @@ mod task;
 mod task_future;
 mod task_log;
 mod task_state;
-mod thread_state;
-#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
-mod virtual_time;
 #[cfg(feature = "dashboard")]
 mod watch;
 mod worker;
@@ -88,6 +79,4 @@ pub(crate) use self::signal::Signal;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};
 pub(crate) use self::task_future::{Boxed, TaskFuture};
 pub(crate) use self::task_log::{function_name, short_type_name};
-pub(crate) use self::thread_state::run_delay;
-#[cfg(feature = "dashboard")]
-pub(crate) use self::watch::doing;
+pub(crate) use crate::thread_state::run_delay;

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::active_limit::runnable;
 use super::effects::Effects;
 use super::shared::{Shared, TaskRef};
-use super::thread_state;
+use crate::cores::runnable;
 use crate::shield::shielded;
+use crate::thread_state;
 use crate::timer::TIMER;
 
 /// The time until the first sample. Shorter tasks cause no sample.

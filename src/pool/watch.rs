@@ -1,8 +1,8 @@
 //! The readings of a dashboard in addition to a pool's numbers: waits by length, and the states of its workers' threads.
 
 use super::submit::Pool;
-use super::thread_state::{self, ThreadId};
 use crate::metrics::waits::WaitCounts;
+use crate::thread_state;
 
 impl Pool {
     /// How long the tasks waited that have begun.
@@ -15,9 +15,4 @@ impl Pool {
         let threads = || self.shared().dispatch.polling_threads();
         thread_state::IS_KNOWN.then(|| threads().into_iter().filter(|thread| thread_state::runs(*thread)).count())
     }
-}
-
-/// The state of a thread of this process in words; `None` if the kernel does not show it.
-pub(crate) fn doing(thread: ThreadId) -> Option<&'static str> {
-    thread_state::doing(thread)
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::allotment::{Allot, Report};
 use super::dispatch::{Ending, WorkerEvent};
 use super::effects::Effects;
 use super::group::Member;
@@ -19,6 +18,7 @@ use super::sampler;
 use super::shared::{Polled, Shared, TaskRef};
 use super::workers::{Wake, WorkerId};
 use crate::admission::{Evicted, Outcome, Timestamp};
+use crate::cores::{Allot, Report};
 use crate::metrics::TaskTimes;
 use crate::shield::shielded;
 use crate::threads;

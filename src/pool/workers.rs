@@ -14,11 +14,10 @@
 
 use std::time::Duration;
 
-use super::active_limit::{ActiveLimit, Sampled};
-use super::allotment::{Allot, Report};
-use super::thread_state::{self, ThreadId};
 use crate::admission::Timestamp;
+use crate::cores::{ActiveLimit, Allot, Report, Sampled};
 use crate::sync::{Thread, current};
+use crate::thread_state::{self, ThreadId};
 use crate::threads::START_BACKOFF;
 
 /// The time that one worker would need for the waiting tasks from which on several workers wake at once.

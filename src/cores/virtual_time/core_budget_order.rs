@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use crate::admission::Timestamp;
-use crate::pool::active_limit::{ActiveLimit, Sampled};
-use crate::pool::allotment::{Allot, MemberId, Report};
-use crate::pool::core_budget::{CoreBudget, TICK};
+use crate::cores::{ActiveLimit, Sampled};
+use crate::cores::{Allot, MemberId, Report};
+use crate::cores::{CoreBudget, TICK};
 
 const WORKERS: usize = 8;
 

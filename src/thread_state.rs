@@ -3,31 +3,31 @@
 use std::time::Duration;
 
 /// The kernel's number of a thread.
-pub(super) type ThreadId = i32;
+pub(crate) type ThreadId = i32;
 
 /// Whether the kernel shows the state of a thread.
-pub(super) const IS_KNOWN: bool = cfg!(target_os = "linux");
+pub(crate) const IS_KNOWN: bool = cfg!(target_os = "linux");
 
 /// The calling thread's number; `None` if the kernel does not show the state of a thread.
 #[cfg(target_os = "linux")]
-pub(super) fn current() -> Option<ThreadId> {
+pub(crate) fn current() -> Option<ThreadId> {
     Some(rustix::thread::gettid().as_raw_nonzero().get())
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn current() -> Option<ThreadId> {
+pub(crate) fn current() -> Option<ThreadId> {
     None
 }
 
 /// Whether a thread of this process is runnable: it runs, or waits for a core. A thread that sleeps, waits for a disk
 /// or has ended is not, nor is a thread whose state cannot be read.
-pub(super) fn runs(thread: ThreadId) -> bool {
+pub(crate) fn runs(thread: ThreadId) -> bool {
     std::fs::read(format!("/proc/self/task/{thread}/stat")).is_ok_and(|stat| state_in(&stat) == Some(b'R'))
 }
 
 /// The state of a thread of this process in words; `None` if the kernel does not show it.
 #[cfg(feature = "dashboard")]
-pub(super) fn doing(thread: ThreadId) -> Option<&'static str> {
+pub(crate) fn doing(thread: ThreadId) -> Option<&'static str> {
     let read = |file: &str| std::fs::read(format!("/proc/self/task/{thread}/{file}")).ok();
     match state_in(&read("stat")?)? {
         b'R' => Some("computes"),
@@ -61,13 +61,13 @@ fn waits_in(function: &str) -> &'static str {
 /// The CPU time of a thread of this process, from the scheduler, or else from its times in clock ticks: see proc(5).
 /// `None` if the kernel shows neither, or the thread has ended.
 #[cfg(target_os = "linux")]
-pub(super) fn cpu_time(thread: ThreadId) -> Option<Duration> {
+pub(crate) fn cpu_time(thread: ThreadId) -> Option<Duration> {
     let read = |file: &str| std::fs::read(format!("/proc/self/task/{thread}/{file}")).ok();
     read("schedstat").and_then(|times| nanos_in(&times, 0)).or_else(|| ticks_in(&read("stat")?).map(of_ticks))
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn cpu_time(_thread: ThreadId) -> Option<Duration> {
+pub(crate) fn cpu_time(_thread: ThreadId) -> Option<Duration> {
     None
 }
 
@@ -111,7 +111,7 @@ const LEAST_REST: u32 = 20;
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
 /// The time until the next sample: `next`, or longer if the last sample took long.
-pub(super) fn rest(next: Duration, took: Duration) -> Duration {
+pub(crate) fn rest(next: Duration, took: Duration) -> Duration {
     next.max((took * LEAST_REST).min(LONGEST_REST))
 }
 

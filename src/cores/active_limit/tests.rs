@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::pool::allotment::MemberId;
+use crate::cores::MemberId;
 
 const CORES: usize = 2;
 const MOST: usize = 30;

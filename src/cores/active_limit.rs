@@ -50,7 +50,7 @@ const POLL_TIME_WINDOW: u64 = 16;
 
 /// How many workers of one pool may be awake. It lives under the pool's lock.
 #[derive(Debug)]
-pub(super) struct ActiveLimit {
+pub(crate) struct ActiveLimit {
     allotment: Allotment,
     /// The pool's number of workers.
     most: usize,
@@ -68,14 +68,14 @@ pub(super) struct ActiveLimit {
 
 /// A worker that is awake, as the sampler saw it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sampled {
-    pub(super) runnable: bool,
+pub(crate) struct Sampled {
+    pub(crate) runnable: bool,
     /// The time at which the worker began to poll its task.
-    pub(super) since: Option<Timestamp>,
+    pub(crate) since: Option<Timestamp>,
 }
 
 /// Estimates from a sample how many of the awake workers are runnable.
-pub(super) fn runnable(sample: &[Sampled], awake: usize) -> usize {
+pub(crate) fn runnable(sample: &[Sampled], awake: usize) -> usize {
     scale(sample.iter().filter(|worker| worker.runnable).count(), sample, awake)
 }
 
@@ -86,7 +86,7 @@ fn scale(count: usize, sample: &[Sampled], awake: usize) -> usize {
 
 impl ActiveLimit {
     /// The limit of a pool with at most `most` workers. It has no core until the budget allots it one.
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         let zero = Duration::ZERO;
         Self {
             allotment: Allotment::default(),
@@ -102,26 +102,26 @@ impl ActiveLimit {
     }
 
     /// The pool's cores.
-    pub(super) const fn cores(&self) -> usize {
+    pub(crate) const fn cores(&self) -> usize {
         self.allotment.cores()
     }
 
     /// Sets the number of cores of a pool without a budget.
     #[cfg(test)]
-    pub(super) fn set_cores(&mut self, cores: usize) {
+    pub(crate) fn set_cores(&mut self, cores: usize) {
         self.allotment = Allotment::fixed(cores);
         self.adjust();
     }
 
     /// The limit: at least one worker for each of the pool's cores, if it has that many workers.
-    pub(super) const fn current(&self) -> usize {
+    pub(crate) const fn current(&self) -> usize {
         self.current
     }
 
     /// Applies the budget's message, unless a newer one was applied before. The caller passes the result to the budget.
     /// `awake` is the number of workers that are not parked, `waiting` the number of tasks that another worker could
     /// take.
-    pub(super) fn apply(&mut self, allot: Allot, awake: usize, waiting: usize) -> Option<Report> {
+    pub(crate) fn apply(&mut self, allot: Allot, awake: usize, waiting: usize) -> Option<Report> {
         if !self.allotment.apply(allot) {
             return None;
         }
@@ -132,7 +132,7 @@ impl ActiveLimit {
 
     /// A report, if there is something that the budget must know. This is cheap enough to be called before each release
     /// of the pool's lock.
-    pub(super) fn report(&mut self, awake: usize, waiting: usize) -> Option<Report> {
+    pub(crate) fn report(&mut self, awake: usize, waiting: usize) -> Option<Report> {
         let returns = self.give_back(awake);
         let lacks = self.allotment.lacks(self.wanted(awake, waiting));
         let idle = awake == 0 && waiting == 0 && self.allotment.has_asked();
@@ -140,7 +140,7 @@ impl ActiveLimit {
     }
 
     /// The report for a tick of the budget.
-    pub(super) fn status(&mut self, awake: usize, waiting: usize) -> Report {
+    pub(crate) fn status(&mut self, awake: usize, waiting: usize) -> Report {
         self.give_back(awake);
         self.allotment.report(self.in_use(awake), self.wanted(awake, waiting))
     }
@@ -165,24 +165,24 @@ impl ActiveLimit {
     }
 
     /// Whether the sampler should run with this number of awake workers.
-    pub(super) const fn is_worth_sampling(&self, awake: usize, waiting: usize) -> bool {
+    pub(crate) const fn is_worth_sampling(&self, awake: usize, waiting: usize) -> bool {
         let waits_at_limit = waiting > 0 && awake >= self.current && self.current < self.most;
         awake > 0 && (awake > self.allotment.cores() || waits_at_limit)
     }
 
     /// Whether the sampler should sample the workers before a tick: they may be blocked on cores for which other pools
     /// wait.
-    pub(super) const fn may_hold_unused_cores(&self, awake: usize) -> bool {
+    pub(crate) const fn may_hold_unused_cores(&self, awake: usize) -> bool {
         awake > 0 && self.allotment.held() > 0
     }
 
     /// The mean length of a poll.
-    pub(super) const fn mean_poll_time(&self) -> Duration {
+    pub(crate) const fn mean_poll_time(&self) -> Duration {
         Duration::from_nanos(self.mean_poll_nanos)
     }
 
     /// Records the length of a poll that has ended.
-    pub(super) fn record_poll(&mut self, time: Duration) {
+    pub(crate) fn record_poll(&mut self, time: Duration) {
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.mean_poll_nanos = self.mean_poll_nanos - self.mean_poll_nanos / POLL_TIME_WINDOW + time / POLL_TIME_WINDOW;
     }
@@ -191,7 +191,7 @@ impl ActiveLimit {
     /// each core, as [`CoreBudget::sampled`](super::core_budget::CoreBudget::sampled) returns it. The result is the
     /// time until the next sample, or `None` if none is needed until sampling [is worth it](Self::is_worth_sampling)
     /// again.
-    pub(super) fn observe(
+    pub(crate) fn observe(
         &mut self,
         now: Timestamp,
         sample: &[Sampled],
@@ -253,7 +253,7 @@ impl ActiveLimit {
 
     /// The cores that the pool uses or may use.
     #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
-    pub(super) const fn held(&self) -> usize {
+    pub(crate) const fn held(&self) -> usize {
         self.allotment.held()
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::admission::Timestamp;
-use crate::pool::active_limit::{ActiveLimit, Sampled, runnable};
-use crate::pool::allotment::{Allot, MemberId, Report};
-use crate::pool::core_budget::{CoreBudget, TICK};
+use crate::cores::{ActiveLimit, Sampled, runnable};
+use crate::cores::{Allot, MemberId, Report};
+use crate::cores::{CoreBudget, TICK};
 
 /// One step of the machine. All runnable threads have the cores in equal parts.
 const STEP: Duration = Duration::from_micros(100);
