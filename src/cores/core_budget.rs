@@ -117,9 +117,7 @@ impl CoreBudget {
 
     /// Applies a pool's report.
     pub(crate) fn report(&mut self, member: MemberId, report: Report, now: Timestamp) -> Vec<Allot> {
-        self.count(now);
-        self.absorb(member, report);
-        self.rebalance(now)
+        self.tick(&[(member, report)], now)
     }
 
     /// Applies the reports of all pools after a [`TICK`].
@@ -200,7 +198,7 @@ impl CoreBudget {
     fn rebalance(&mut self, now: Timestamp) -> Vec<Allot> {
         let before: Vec<_> = self.members.iter().map(|member| member.granted).collect();
         let targets = self.targets(now);
-        self.grant_free_cores(&targets);
+        self.grant_free_cores(&targets, now);
         self.revoke(&targets, now);
         let mut changed = Vec::new();
         for (member, before) in self.members.iter_mut().zip(before) {
@@ -239,7 +237,7 @@ impl CoreBudget {
     }
 
     /// Grants the cores that nobody holds, to the pool with the least virtual time first.
-    fn grant_free_cores(&mut self, targets: &[usize]) {
+    fn grant_free_cores(&mut self, targets: &[usize], now: Timestamp) {
         let held: usize = self.members.iter().map(|member| member.held).sum();
         let mut free = self.cores.saturating_sub(held);
         while free > 0 {
@@ -251,7 +249,8 @@ impl CoreBudget {
             if member.granted == member.held {
                 free -= 1;
             }
-            member.grant(member.granted + 1);
+            member.granted += 1;
+            member.set_held(member.held.max(member.granted), now);
         }
     }
 
@@ -316,14 +315,6 @@ impl Member {
     fn overdue(&self, now: Timestamp) -> usize {
         let overdue = self.revoked.is_some_and(|revoked| now.since(revoked) >= TICK);
         if overdue { self.held - self.granted } else { 0 }
-    }
-
-    fn grant(&mut self, cores: usize) {
-        self.granted = cores;
-        self.held = self.held.max(cores);
-        if self.held == self.granted {
-            self.revoked = None;
-        }
     }
 
     fn set_held(&mut self, held: usize, now: Timestamp) {
