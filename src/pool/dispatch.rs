@@ -351,14 +351,12 @@ impl<T> Dispatch<T> {
 
     /// Rejects every further offer.
     pub(crate) fn drain(&self) {
-        let mut state = self.lock();
-        state.draining = true;
-        state.admission.drain();
+        self.lock().admission.drain();
     }
 
     /// Whether every further offer is rejected.
     pub(crate) fn is_draining(&self) -> bool {
-        self.lock().draining
+        self.lock().admission.is_draining()
     }
 
     /// Rejects every queued task.

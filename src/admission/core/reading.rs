@@ -62,6 +62,12 @@ impl<T> Admission<T> {
         self.drain_rate.retry_after(now, ahead, self.run.known(), limit, &mut self.random)
     }
 
+    /// Whether every further offer is refused.
+    #[must_use]
+    pub const fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// How many tasks were ever offered.
     #[must_use]
     pub const fn submitted(&self) -> u64 {

@@ -22,7 +22,6 @@ pub(super) struct State<T> {
     pub(super) workers: Workers,
     /// Tasks that have ended. A worker drops them, because their destructors may block.
     pub(super) to_drop: Vec<T>,
-    pub(super) draining: bool,
     /// The last handle was dropped: workers end when they find no task.
     pub(super) closed: bool,
     pub(super) idle_watchers: Vec<IdleWatcher>,
@@ -69,7 +68,6 @@ impl<T> State<T> {
             ready_in_a_row: 0,
             workers: Workers::new(workers),
             to_drop: Vec::new(),
-            draining: false,
             closed: false,
             idle_watchers: Vec::new(),
             waiting_for_room: 0,
@@ -156,7 +154,7 @@ impl<T> State<T> {
         Instantaneous {
             admission,
             overloaded: self.admission.is_overloaded(now),
-            draining: self.draining,
+            draining: self.admission.is_draining(),
             workers: self.workers.present,
             workers_max: self.workers.max,
             active: self.workers.active,
