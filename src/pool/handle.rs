@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::dispatch::InPlace;
-use super::task::{Awaited, Caller};
+use super::task::Awaited;
 use super::{local, worker};
 use crate::admission::Outcome;
 use crate::error::{Reason, Rejection, TaskError};
@@ -132,9 +132,7 @@ impl<T> Future for Pending<T> {
             return Poll::Ready(value);
         }
         // The waker that is replaced is dropped without the lock.
-        if let Caller::Waits(registered) = &mut answer.caller {
-            std::mem::swap(registered, &mut waker);
-        }
+        std::mem::swap(&mut answer.caller, &mut waker);
         drop(answer);
         Poll::Pending
     }
@@ -178,8 +176,8 @@ impl<T> Drop for Pending<T> {
 /// Notes that the caller has left, and drops its waker and the value.
 fn leave<T>(task: &dyn Awaited<T>) {
     let mut answer = lock(task.answer());
-    let caller = std::mem::replace(&mut answer.caller, Caller::Gone);
-    let value = answer.value.take();
+    answer.unwanted = true;
+    let (caller, value) = (answer.caller.take(), answer.value.take());
     drop(answer);
     shielded(|| drop(caller));
     shielded(|| drop(value));

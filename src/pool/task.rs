@@ -15,7 +15,7 @@ mod continued;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::task::{ArcWake, waker_ref};
@@ -56,15 +56,10 @@ struct Work<F> {
 /// The task's result, and the caller that waits for it.
 pub(super) struct Answer<T> {
     pub(super) value: Option<Result<T, TaskError>>,
-    pub(super) caller: Caller,
-}
-
-/// Whether a caller waits for the answer.
-pub(super) enum Caller {
-    /// The caller may read the answer. It is woken if it has polled for it.
-    Waits(Option<Waker>),
+    /// The waker of the caller, if it has polled for the answer.
+    pub(super) caller: Option<Waker>,
     /// The caller has left.
-    Gone,
+    pub(super) unwanted: bool,
 }
 
 /// A task as its caller sees it.
@@ -81,7 +76,7 @@ where
         Arc::new(Self {
             head,
             outcome_of,
-            answer: Mutex::new(Answer { value: None, caller: Caller::Waits(None) }),
+            answer: Mutex::new(Answer { value: None, caller: None, unwanted: false }),
             work: Mutex::new(Work {
                 future: Some(future),
                 live: true,
@@ -167,6 +162,16 @@ where
         }
     }
 
+    /// Ends a poll after which the task is pending, or was woken.
+    fn end_poll(&self, held: MutexGuard<'_, Work<F>>) -> Polled {
+        let wakeup = self.head.state.end_poll();
+        drop(held);
+        if wakeup == Wakeup::ScheduleAndWakeCaller {
+            wake_caller(self.take_waker());
+        }
+        if wakeup == Wakeup::Nothing { Polled::Pending } else { Polled::Woken }
+    }
+
     fn log_end(&self, work: &Work<F>, outcome: Outcome, failure: Option<&str>) {
         if let (Some(log), Some(began)) = (&self.head.log, work.began) {
             self.head.pool.running.ended(log);
@@ -187,7 +192,7 @@ where
     /// Stores the answer for the caller, or drops it if the caller has left.
     fn put(&self, value: Result<F::Output, TaskError>) {
         let mut answer = lock(&self.answer);
-        if matches!(answer.caller, Caller::Waits(_)) {
+        if !answer.unwanted {
             answer.value = Some(value);
             return;
         }
@@ -197,10 +202,7 @@ where
 
     /// Takes the caller's waker, if the caller has polled for the answer.
     fn take_waker(&self) -> Option<Waker> {
-        match &mut lock(&self.answer).caller {
-            Caller::Waits(waker) => waker.take(),
-            Caller::Gone => None,
-        }
+        lock(&self.answer).caller.take()
     }
 }
 
@@ -278,12 +280,7 @@ where
             self.begin(work, now);
         }
         let Poll::Ready((result, outcome)) = self.poll_future(work, &mut Context::from_waker(&waker_ref(&self))) else {
-            let wakeup = state.end_poll();
-            drop(held);
-            if wakeup == Wakeup::ScheduleAndWakeCaller {
-                wake_caller(self.take_waker());
-            }
-            return if wakeup == Wakeup::Nothing { Polled::Pending } else { Polled::Woken };
+            return self.end_poll(held);
         };
         if state.continues() {
             work.answered = Some(outcome);

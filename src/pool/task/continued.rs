@@ -10,7 +10,6 @@ use futures_util::task::waker_ref;
 use super::super::continuation::worse;
 use super::super::shared::Polled;
 use super::super::task_future::TaskFuture;
-use super::super::task_state::Wakeup;
 use super::super::worker;
 use super::{Task, Work, wake_caller};
 use crate::admission::Outcome;
@@ -79,12 +78,7 @@ where
         }
         work.answered = Some(outcome);
         if continuation.is_set() || continuation.is_held() {
-            let wakeup = self.head.state.end_poll();
-            drop(held);
-            if wakeup == Wakeup::ScheduleAndWakeCaller {
-                wake_caller(self.take_waker());
-            }
-            return if wakeup == Wakeup::Nothing { Polled::Pending } else { Polled::Woken };
+            return self.end_poll(held);
         }
         self.log_end(work, outcome, panic.as_ref().map(Panic::message));
         self.drop_all(work);
