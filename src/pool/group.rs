@@ -1,7 +1,7 @@
 //! The pools of one `Pools`, which share a clock and a budget of cores.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,6 @@ const READ_CORES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The pools of one `Pools`.
 pub(crate) struct Group {
-    /// Tells groups apart.
-    pub(crate) id: u64,
     /// Announces a drain.
     pub(super) drain: Arc<Signal>,
     /// The memory for request bodies that are read or queued.
@@ -32,7 +30,7 @@ pub(crate) struct Group {
     loads: Mutex<BTreeMap<MemberId, PoolLoad>>,
     cores: Cores,
     budget: Mutex<CoreBudget>,
-    members: Mutex<Vec<(MemberId, Weak<dyn Member>)>>,
+    members: Mutex<BTreeMap<MemberId, Weak<dyn Member>>>,
     /// Whether the timer is set to the next tick.
     ticking: AtomicBool,
     /// The time at which the number of cores was last read.
@@ -56,10 +54,8 @@ pub(super) struct Membership {
 
 impl Group {
     pub(crate) fn new(cores: Cores, drain: Arc<Signal>, bodies: Budget, scale: Scale) -> Arc<Self> {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let now = Instant::now();
         Arc::new(Self {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             drain,
             bodies,
             origin: now,
@@ -90,7 +86,7 @@ impl Group {
     /// Adds a pool with this share of the cores.
     pub(super) fn join(self: &Arc<Self>, share: u32, member: Weak<dyn Member>) -> Membership {
         let id = lock(&self.budget).add(share);
-        lock(&self.members).push((id, member));
+        lock(&self.members).insert(id, member);
         Membership { group: self.clone(), id }
     }
 
@@ -136,9 +132,9 @@ impl Group {
     /// Performs a tick. The result is the time of the next one, if one is needed.
     fn tick(self: Arc<Self>) -> Option<Instant> {
         let begun = Instant::now();
-        let members = lock(&self.members).clone();
-        let members = members.into_iter().filter_map(|(id, member)| Some((id, member.upgrade()?)));
-        let reports: Vec<_> = members.map(|(id, member)| (id, member.status())).collect();
+        let members: Vec<_> =
+            lock(&self.members).iter().filter_map(|(id, member)| Some((*id, member.upgrade()?))).collect();
+        let reports: Vec<_> = members.into_iter().map(|(id, member)| (id, member.status())).collect();
         // Stored before `is_contended` is asked: contention that begins later starts the ticks again.
         self.ticking.store(false, Ordering::Release);
         let mut budget = lock(&self.budget);
@@ -151,7 +147,7 @@ impl Group {
     }
 
     fn member(&self, id: MemberId) -> Option<Arc<dyn Member>> {
-        lock(&self.members).iter().find(|(other, _)| *other == id).and_then(|(_, member)| member.upgrade())
+        lock(&self.members).get(&id)?.upgrade()
     }
 }
 
@@ -178,7 +174,7 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        lock(&self.group.members).retain(|(id, _)| *id != self.id);
+        lock(&self.group.members).remove(&self.id);
         lock(&self.group.loads).remove(&self.id);
         let allots = lock(&self.group.budget).remove(self.id, self.group.now());
         self.group.distribute(allots);

@@ -19,17 +19,17 @@ pub(crate) trait BatchItem: Any + Send + Sync {
 
 /// The part of a task that only items of a batch have.
 pub(super) struct ItemHead {
-    item: Arc<dyn BatchItem>,
-    /// Set when the batch starts.
-    batch: OnceLock<Batch>,
+    pub(super) item: Arc<dyn BatchItem>,
+    /// Set when the batch starts. A task is in one batch.
+    pub(super) batch: OnceLock<Batch>,
 }
 
 /// The batch of a task.
 #[derive(Clone, Copy)]
-pub(crate) struct Batch {
-    pub(crate) permit: SharedPermit,
+pub(super) struct Batch {
+    pub(super) permit: SharedPermit,
     /// The latest deadline in it; `None` if a task in it has none.
-    pub(crate) deadline: Option<Deadline>,
+    pub(super) deadline: Option<Deadline>,
 }
 
 impl ItemHead {
@@ -37,26 +37,9 @@ impl ItemHead {
         Box::new(Self { item, batch: OnceLock::new() })
     }
 
-    pub(super) fn item(&self) -> &Arc<dyn BatchItem> {
-        &self.item
-    }
-
     /// Its properties for a batch that grows.
     pub(super) fn properties(&self, deadline: Option<Timestamp>) -> admission::BatchItem {
         admission::BatchItem { group: self.item.group(), weight: self.item.weight(), deadline }
-    }
-
-    pub(super) fn set_batch(&self, batch: Batch) {
-        // A task is in one batch.
-        let _ = self.batch.set(batch);
-    }
-
-    pub(super) fn shared_permit(&self) -> Option<SharedPermit> {
-        self.batch.get().map(|batch| batch.permit)
-    }
-
-    pub(super) fn batch_deadline(&self) -> Option<Option<Deadline>> {
-        self.batch.get().map(|batch| batch.deadline)
     }
 
     /// Whether a task that starts now and runs alone would end after its deadline.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::current::CurrentTask;
 use super::dispatch::MAX_TAKEN;
-use super::item::{Batch, BatchItem, ItemHead};
-use super::shared::{Head, Shared, TaskRef};
+use super::item::{Batch, BatchItem};
+use super::shared::{Shared, TaskRef};
 use super::task_state::Wakeup;
 use super::{local, worker};
 use crate::admission::{BatchLimits, Growth, Join, SharedPermit, Timestamp};
@@ -37,7 +37,7 @@ impl CurrentTask {
         let Some(item) = &head.item else { return riders };
         let now = self.now();
         let properties = item.properties(head.deadline());
-        let mut growth = Growth::new(now, limits, item.item().prediction(now), properties);
+        let mut growth = Growth::new(now, limits, item.item.prediction(now), properties);
         let mut taken = Vec::new();
         while !growth.is_complete() {
             let before = taken.len();
@@ -61,7 +61,7 @@ impl CurrentTask {
         let latest = deadlines.and_then(|deadlines| deadlines.into_iter().max_by_key(|deadline| deadline.moment()));
         let tasks = u32::try_from(heads().count()).unwrap_or(u32::MAX);
         let batch = Batch { permit: SharedPermit { tasks, cut: riders.cut }, deadline: latest };
-        heads().filter_map(item_of).for_each(|item| item.set_batch(batch));
+        heads().filter_map(|head| head.item.as_ref()).for_each(|item| _ = item.batch.set(batch));
     }
 
     /// Records the end of a batch.
@@ -79,7 +79,7 @@ impl CurrentTask {
 
 impl Rider {
     pub(crate) fn item(&self) -> Option<&Arc<dyn BatchItem>> {
-        item_of(self.0.head()).map(ItemHead::item)
+        self.0.head().item.as_ref().map(|item| &item.item)
     }
 
     /// Polls it for the first time: it begins, unless its caller has left or its deadline has passed.
@@ -108,8 +108,4 @@ fn take_more(pool: &Arc<Shared>, growth: &mut Growth, batch: &mut Vec<TaskRef>) 
     };
     let effects = pool.dispatch.take_more(pool.now(), join, batch);
     worker::perform(pool, effects);
-}
-
-fn item_of(head: &Head) -> Option<&ItemHead> {
-    head.item.as_deref()
 }

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::continuation::Continuation;
 use super::dispatch::{Admit, Dispatch, Instantaneous};
 use super::group::{Member, Membership};
-use super::item::ItemHead;
+use super::item::{Batch, ItemHead};
 use super::load_meter::LoadMeter;
 use super::plan::Plan;
 use super::signal::Signal;
@@ -241,7 +241,7 @@ impl Head {
 
     /// The end of the task, for admission.
     pub(super) fn finish(&self, outcome: Outcome, ran: Option<Duration>) -> Finish {
-        let batch = self.item.as_ref().and_then(|item| item.shared_permit());
+        let batch = self.batch().map(|batch| batch.permit);
         Finish { outcome, ran, reader: self.continuation.reader_time(), batch }
     }
 
@@ -253,8 +253,12 @@ impl Head {
 
     /// The deadline after which its code should stop: that of its batch, if it is in one.
     pub(super) fn end_deadline(&self) -> Option<Deadline> {
-        let batch = self.item.as_ref().and_then(|item| item.batch_deadline());
-        batch.unwrap_or(self.options.deadline)
+        self.batch().map_or(self.options.deadline, |batch| batch.deadline)
+    }
+
+    /// Its batch, once that has started.
+    fn batch(&self) -> Option<&Batch> {
+        self.item.as_ref()?.batch.get()
     }
 }
 

@@ -263,14 +263,17 @@ impl Pool {
     /// The options of a task that is submitted here, and what admission is offered.
     fn offer_of(&self, asked: TaskOptions, patient: bool) -> (TaskOptions, Offer) {
         let group = &self.shared().plan.group;
-        let parent = local::with_current(|task| (task.head().pool.plan.group.id, task.head().options));
+        let parent = local::with_current(|task| {
+            let head = task.head();
+            (Arc::ptr_eq(&head.pool.plan.group, group), head.options)
+        });
         let options = parent.map_or(asked, |(_, parent)| asked.inherit(&parent));
         let offer = Offer {
             deadline: options.deadline.map(|deadline| group.timestamp_of(deadline.moment())),
             level: options.priority.unwrap_or_default(),
             caller: options.caller.map(Caller::id),
             patient,
-            accepted: parent.is_some_and(|(id, _)| id == group.id),
+            accepted: parent.is_some_and(|(is_of_group, _)| is_of_group),
             rides: self.is_current(),
         };
         (options, offer)
