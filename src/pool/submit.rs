@@ -63,9 +63,9 @@ pub(crate) struct Submission<F: TaskFuture, L> {
 }
 
 /// A future that was rejected.
-pub(crate) struct Rejected<F: TaskFuture, L> {
-    /// The submission, if the caller can submit it again when the pool has room.
-    pub(crate) submission: Option<Box<Submission<F, L>>>,
+pub(crate) struct Rejected<F> {
+    /// The future, if the caller can submit it again when the pool has room.
+    pub(crate) future: Option<Box<F>>,
     pub(crate) rejection: Rejection,
 }
 
@@ -157,7 +157,7 @@ impl Pool {
     ///
     /// If a task of this pool submits another one and the queue is full, the submitting thread polls the new task in
     /// place, up to its first await.
-    pub(crate) fn submit_future<F, L>(&self, submission: Submission<F, L>) -> Result<Pending<F::Output>, Rejected<F, L>>
+    pub(crate) fn submit_future<F, L>(&self, submission: Submission<F, L>) -> Result<Pending<F::Output>, Rejected<F>>
     where
         F: TaskFuture,
         F::Output: Send + 'static,
@@ -180,19 +180,19 @@ impl Pool {
         &self,
         context: TaskContext,
         submission: Submission<F, L>,
-    ) -> Result<Pending<F::Output>, Rejected<F, L>>
+    ) -> Result<Pending<F::Output>, Rejected<F>>
     where
         F: TaskFuture,
         F::Output: Send + 'static,
         L: Fn() -> String,
     {
         let pool = self.shared();
-        let Submission { future, options: asked, function, outcome_of, body, may_stream, item, patient } = submission;
+        let Submission { future, options, function, outcome_of, body, may_stream, item, patient } = submission;
         if may_stream && pool.is_full_of_streams() {
             let rejection = self.count_rejected(Reason::StreamsFull, function);
-            return Err(Rejected { submission: None, rejection });
+            return Err(Rejected { future: None, rejection });
         }
-        let (options, offer) = self.offer_of(asked, patient);
+        let (options, offer) = self.offer_of(options, patient);
         let submitted = pool.now();
         let head = Head {
             state: TaskState::new(),
@@ -201,11 +201,11 @@ impl Pool {
             options,
             key: OnceLock::new(),
             deadline_alarm: OnceLock::new(),
-            body: body.clone(),
+            body,
             may_stream,
             continuation: Continuation::default(),
             panicked: AtomicBool::new(false),
-            item: item.clone().map(ItemHead::new),
+            item: item.map(ItemHead::new),
             log: self.is_verbose().then(|| LogEntry::new(function())),
         };
         let task = Task::new(head, context, future, outcome_of);
@@ -228,17 +228,12 @@ impl Pool {
                 worker::changed(pool);
                 let rejection = pool.rejection(reason, retry_after);
                 if reason == Reason::QueueFull && patient {
-                    let again = |future| {
-                        let task = Submission::new(future, asked, function, outcome_of);
-                        Submission { body, may_stream, item, patient, ..task }
-                    };
-                    let submission = task.into_future().map(again).map(Box::new);
-                    return Err(Rejected { submission, rejection });
+                    return Err(Rejected { future: task.into_future().map(Box::new), rejection });
                 }
                 if let Some(log) = &task.head().log {
                     task_log::log_refusal(pool.name(), reason, &log.function);
                 }
-                Err(Rejected { submission: None, rejection })
+                Err(Rejected { future: None, rejection })
             }
         }
     }

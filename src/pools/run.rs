@@ -217,20 +217,9 @@ fn submit<J, Kind>(
 where
     J: IntoTask<Kind>,
 {
-    pool.submit_future(submission(options, task, submitted_at, false)).map_err(|rejected| rejected.rejection)
-}
-
-fn submission<J, Kind>(
-    options: TaskOptions,
-    task: J,
-    submitted_at: &'static Location<'static>,
-    patient: bool,
-) -> Submission<J::Future, impl Fn() -> String + use<J, Kind>>
-where
-    J: IntoTask<Kind>,
-{
-    let function = move || function_name::<J>(J::IS_FUTURE, submitted_at);
-    Submission { patient, ..Submission::new(task.into_task(), options, function, always_ok) }
+    let function = || function_name::<J>(J::IS_FUTURE, submitted_at);
+    let submission = Submission::new(task.into_task(), options, function, always_ok);
+    pool.submit_future(submission).map_err(|rejected| rejected.rejection)
 }
 
 /// Runs a task in the pool, or on this thread if there is no pool.
@@ -258,12 +247,14 @@ where
     J: IntoTask<Kind>,
 {
     let Some(pool) = pool else { return run_here(task.into_task()).await };
-    let mut submission = submission(TaskOptions::new(), task, submitted_at, true);
+    let mut future = task.into_task();
     loop {
-        match pool.submit_future(submission) {
+        let function = || function_name::<J>(J::IS_FUTURE, submitted_at);
+        let submission = Submission::new(future, TaskOptions::new(), function, always_ok);
+        match pool.submit_future(Submission { patient: true, ..submission }) {
             Ok(pending) => return pending.await,
-            Err(Rejected { submission: Some(again), .. }) => {
-                submission = *again;
+            Err(Rejected { future: Some(again), .. }) => {
+                future = *again;
                 pool.room().await;
             }
             Err(Rejected { rejection, .. }) => return Err(rejection.into()),
