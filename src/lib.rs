@@ -91,6 +91,7 @@ pub mod admission;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "the tests of this repository use all of it")]
 mod admission;
 pub mod batch;
+mod block_on;
 pub mod body;
 mod budget;
 pub mod config;
@@ -99,6 +100,7 @@ mod cores;
 #[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
 pub mod dashboard;
 pub mod error;
+mod function_name;
 mod headers;
 mod inner_service;
 pub mod layer;

@@ -37,9 +37,10 @@ use tokio::runtime::Handle;
 use tracing::Span;
 
 use crate::admission::Outcome;
+use crate::block_on::block_on;
 use crate::body::{BodyError, BoxError, Buffer, Producer, Reader};
 use crate::config::BodyPolicy;
-use crate::pool::{CurrentTask, block_on};
+use crate::pool::CurrentTask;
 use crate::shield::shielded;
 use crate::threads;
 

@@ -16,7 +16,8 @@ use super::function::{BoxError, CallFuture, Function, Grouping, Results, Weight,
 use super::group::{Group, Groups};
 use crate::admission::BatchLimits;
 use crate::error::UnknownPool;
-use crate::pool::{Pool, function_name};
+use crate::function_name::function_name;
+use crate::pool::Pool;
 use crate::pools::Pools;
 use crate::workload::PoolName;
 

@@ -48,6 +48,7 @@
 //! On Linux, the CPU time is that of the workers' threads, as the kernel counts it. Elsewhere it is the time that workers
 //! spent in polls, which is more if tasks block in them.
 
+mod meter;
 mod pool_load;
 #[cfg(feature = "__internals")]
 #[doc(hidden)]
@@ -56,9 +57,11 @@ pub mod window;
 #[allow(unreachable_pub, reason = "the tests of this repository use it")]
 mod window;
 
+pub(crate) use self::meter::LoadMeter;
 pub(crate) use self::pool_load::Scale;
 pub use self::pool_load::{Load, PoolLoad};
-pub(crate) use self::window::{Capacity, Measured, Sums, Window};
+#[cfg(test)]
+pub(crate) use self::window::Measured;
 
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 mod tests;

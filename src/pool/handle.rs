@@ -4,9 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker, ready};
-use std::thread::{self, Thread};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
@@ -15,6 +13,7 @@ use super::dispatch::InPlace;
 use super::task::Awaited;
 use super::{local, worker};
 use crate::admission::Outcome;
+use crate::block_on::block_on_until;
 use crate::error::{Reason, Rejection, TaskError};
 use crate::shield::shielded;
 use crate::sync::lock_std as lock;
@@ -54,13 +53,6 @@ enum State<T> {
     /// The task ran where it was submitted.
     Ended(Result<T, TaskError>),
     Taken,
-}
-
-/// The waker of a thread that blocks.
-struct Unpark {
-    thread: Thread,
-    /// The token of `unpark` is not enough: a future that parks its thread while it is polled may consume it.
-    woken: AtomicBool,
 }
 
 // === impl Pending ===
@@ -313,44 +305,14 @@ impl<T> fmt::Debug for TaskHandle<T> {
     }
 }
 
-// === impl Unpark ===
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.woken.store(true, Ordering::Release);
-        self.thread.unpark();
-    }
-}
-
-/// Polls `future` on this thread until it is ready.
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    block_on_until(pin!(future), None).expect("without a limit there is an output")
-}
-
-/// Polls `future` on this thread until it is ready or the time is up.
-fn block_on_until<F: Future>(mut future: Pin<&mut F>, until: Option<Instant>) -> Option<F::Output> {
-    let unpark = Arc::new(Unpark { thread: thread::current(), woken: AtomicBool::new(false) });
-    let waker = Waker::from(unpark.clone());
-    let mut cx = Context::from_waker(&waker);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
-            return Some(output);
-        }
-        while !unpark.woken.swap(false, Ordering::Acquire) {
-            match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return None,
-                Some(left) => thread::park_timeout(left),
-                None => thread::park(),
-            }
-        }
-    }
-}
-
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
 mod tests {
     use std::sync::mpsc::{Sender, channel};
+    use std::task::Wake;
+    use std::thread;
 
     use super::*;
+    use crate::block_on::block_on;
     use crate::pool::{Boxed, Plan, Pool, Submission, TaskOptions, always_ok};
 
     fn pool() -> Pool {

@@ -12,7 +12,6 @@
 //! | `context` | the submitter's context |
 //! | `continuation`, `signal`, `item` | what a task does after its answer; a signal to many tasks; an item of a batch |
 //! | `workers`, `effects`, `dispatch` | awake and parked workers; deferred work; the lock |
-//! | `load_meter` | the pool's load |
 //! | `task_log` | the log of single tasks |
 //! | `group`, `plan`, `shared` | all pools; the settings of one pool; its state, and a task of any type |
 //! | `local`, `open_stream`, `current` | thread-local values of a worker; an open stream; the running task |
@@ -35,7 +34,6 @@ mod group;
 mod handle;
 mod item;
 mod limits;
-mod load_meter;
 mod local;
 mod open_stream;
 mod plan;
@@ -68,7 +66,7 @@ pub(crate) use self::context::Capture;
 pub(crate) use self::current::CurrentTask;
 pub(crate) use self::dispatch::Backlog;
 pub(crate) use self::group::Group;
-pub(crate) use self::handle::{Pending, block_on};
+pub(crate) use self::handle::Pending;
 pub(crate) use self::item::BatchItem;
 pub(crate) use self::limits::{current_deadline, current_panicked};
 pub(crate) use self::local::is_worker;
@@ -78,5 +76,4 @@ pub(crate) use self::rider::{Rider, Riders};
 pub(crate) use self::signal::Signal;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};
 pub(crate) use self::task_future::{Boxed, TaskFuture};
-pub(crate) use self::task_log::{function_name, short_type_name};
 pub(crate) use crate::thread_state::run_delay;

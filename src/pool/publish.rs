@@ -14,13 +14,15 @@ use crate::timer::METRICS;
 /// The time after a change at which gauges and counters show it, unless a scrape comes first.
 const DELAY: Duration = Duration::from_millis(500);
 
-/// Publishes the numbers now.
-pub(super) fn publish(pool: &Shared, _guard: &PublishGuard) {
-    metrics::publish(&pool.numbers());
+/// Publishes the numbers of this moment, and returns them.
+pub(super) fn publish(pool: &Shared, _guard: &PublishGuard) -> PoolStats {
+    let numbers = pool.numbers();
+    metrics::publish(&numbers);
     metrics::publish_holdings(pool.name(), &pool.holdings.reading());
     metrics::publish_bodies(&pool.plan.group.bodies);
     pool.membership.keep_load(pool.load());
     metrics::publish_load(pool.plan.group.load_ratio());
+    numbers
 }
 
 /// Schedules a publication, unless one is scheduled already.
@@ -42,8 +44,7 @@ fn publish_due(pool: &Shared) -> Option<Instant> {
     // Stored before the numbers are read: a later change schedules another publication.
     pool.publication_due.store(false, Ordering::Release);
     // The guard is dropped before the last reference to the pool may be.
-    publish(pool, &metrics::lock_publishing());
-    let numbers = pool.numbers();
+    let numbers = publish(pool, &metrics::lock_publishing());
     let PoolStats { name, queued_tasks, in_flight, overloaded, .. } = &numbers;
     match (pool.overloaded.swap(*overloaded, Ordering::Relaxed), *overloaded) {
         (false, true) => tracing::warn!(
@@ -55,8 +56,10 @@ fn publish_due(pool: &Shared) -> Option<Instant> {
         _ => {}
     }
     // An overload can end without any further event in the pool, and so can a load.
-    let goes_on =
-        *overloaded || *in_flight > 0 || *queued_tasks > 0 || !pool.load.is_at_rest(pool.now(), &pool.dispatch);
+    let goes_on = *overloaded
+        || *in_flight > 0
+        || *queued_tasks > 0
+        || !pool.load.is_at_rest(&pool.dispatch.demand(pool.now()).0);
     (goes_on && !pool.publication_due.swap(true, Ordering::AcqRel)).then(soon)
 }
 

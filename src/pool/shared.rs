@@ -11,7 +11,6 @@ use super::continuation::Continuation;
 use super::dispatch::{Admit, Dispatch, Instantaneous};
 use super::group::{Member, Membership};
 use super::item::{Batch, ItemHead};
-use super::load_meter::LoadMeter;
 use super::plan::Plan;
 use super::signal::Signal;
 use super::task_log::{LogEntry, RunningTasks};
@@ -19,7 +18,7 @@ use super::task_state::TaskState;
 use crate::admission::{Finish, Key, Outcome, Timestamp};
 use crate::config::BodyPolicy;
 use crate::error::{Reason, Rejection};
-use crate::load::PoolLoad;
+use crate::load::{LoadMeter, PoolLoad};
 use crate::metrics::TaskTimes;
 use crate::metrics::batches::Batches;
 use crate::metrics::holdings::{HoldingStats, Holdings};
@@ -192,7 +191,8 @@ impl Shared {
 
     /// The pool's load.
     pub(super) fn load(&self) -> PoolLoad {
-        let measured = self.load.read(self.now(), &self.dispatch, self.plan.group.cores());
+        let now = self.now();
+        let measured = self.load.read(now, self.plan.group.cores(), || self.dispatch.demand(now));
         PoolLoad::new(self.name().clone(), measured)
     }
 

@@ -9,8 +9,10 @@ use http::{Extensions, HeaderMap};
 use tokio::runtime::Handle;
 
 use super::{IntoTask, Pools};
+use crate::block_on::block_on;
 use crate::error::{Panic, Reason, Rejection, TaskError, UnknownPool};
-use crate::pool::{Pending, Pool, Rejected, Submission, TaskHandle, TaskOptions, always_ok, function_name};
+use crate::function_name::function_name;
+use crate::pool::{Pending, Pool, Rejected, Submission, TaskHandle, TaskOptions, always_ok};
 use crate::terms::Terms;
 use crate::workload::PoolName;
 
@@ -90,7 +92,7 @@ impl Pools {
         }
         match self.choose(pool)? {
             Some(pool) => pool.submit(task),
-            None => Ok(TaskHandle::ended(crate::pool::block_on(run_here(task.into_task())))),
+            None => Ok(TaskHandle::ended(block_on(run_here(task.into_task())))),
         }
     }
 }

@@ -59,7 +59,7 @@ pub trait Protocol<Req, Res, Err>: Clone + Send + Sync + 'static {
     /// The name of the request in the task log. By default its type.
     fn describe(&self, request: &Req) -> String {
         let _ = request;
-        crate::pool::short_type_name::<Req>()
+        crate::function_name::short_type_name::<Req>()
     }
 
     /// Adds to the response how long its request was queued and how long it ran. Called if the layer has

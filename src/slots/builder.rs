@@ -11,7 +11,8 @@ use super::loader::NICE;
 use super::recipe::{BoxError, Hooks, Make, Version};
 use super::slots::Slots;
 use crate::error::{SlotError, UnknownPool};
-use crate::pool::{Pool, short_type_name};
+use crate::function_name::short_type_name;
+use crate::pool::Pool;
 use crate::pools::Pools;
 use crate::workload::PoolName;
 

@@ -8,7 +8,8 @@ use super::guard::SlotGuard;
 use super::lender::Lender;
 use crate::admission::Outcome;
 use crate::error::SlotError;
-use crate::pool::{Pool, SlotsStats, Submission, TaskOptions, function_name};
+use crate::function_name::function_name;
+use crate::pool::{Pool, SlotsStats, Submission, TaskOptions};
 use crate::pools::{IntoTask, call_here};
 
 /// Values that belong to the permits of a pool: at most one for each task that may be in flight.

@@ -11,7 +11,8 @@ use std::time::Duration;
 use super::inner::{Asked, Inner, Wanted};
 use super::lease::ModelLease;
 use crate::error::{ModelError, Reason, TaskError};
-use crate::pool::{ModelsStats, Submission, TaskOptions, always_ok, current_deadline, function_name};
+use crate::function_name::function_name;
+use crate::pool::{ModelsStats, Submission, TaskOptions, always_ok, current_deadline};
 use crate::pools::{IntoTask, call_here};
 use crate::timer;
 

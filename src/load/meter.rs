@@ -8,14 +8,13 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::dispatch::Dispatch;
-use crate::admission::Timestamp;
-use crate::load::{Capacity, Measured, Sums, Window};
+use super::window::{Capacity, Measured, Sums, Window};
+use crate::admission::{Demand, Timestamp};
 use crate::sync::lock_std as lock;
 use crate::thread_state::{self, ThreadId};
 
 #[derive(Debug)]
-pub(super) struct LoadMeter {
+pub(crate) struct LoadMeter {
     state: Mutex<State>,
 }
 
@@ -38,15 +37,21 @@ struct CpuTime {
 
 impl LoadMeter {
     /// The meter of a pool that is made now.
-    pub(super) fn new(now: Timestamp) -> Self {
+    pub(crate) fn new(now: Timestamp) -> Self {
         Self { state: Mutex::new(State { window: Window::new(now), cpu: CpuTime::default() }) }
     }
 
-    /// The load, from counters that are read now if they were not read within the last second.
-    pub(super) fn read<T>(&self, now: Timestamp, pool: &Dispatch<T>, cores: usize) -> Measured {
+    /// The load, from counters that are read now if they were not read within the last second: the demand, the time of
+    /// all polls, and the workers' threads.
+    pub(crate) fn read(
+        &self,
+        now: Timestamp,
+        cores: usize,
+        counters: impl FnOnce() -> (Demand, Duration, Vec<ThreadId>),
+    ) -> Measured {
         let State { window, cpu } = &mut *lock(&self.state);
         if window.is_due(now) {
-            let (demand, poll_time, threads) = pool.demand(now);
+            let (demand, poll_time, threads) = counters();
             let cpu_time = cpu.read(&threads, thread_state::cpu_time).unwrap_or(poll_time);
             window.add(now, Sums { demand, cpu_time }, Capacity { permits: demand.limit, cores });
         }
@@ -54,18 +59,17 @@ impl LoadMeter {
     }
 
     /// The pool has work again after it rested.
-    pub(super) fn resume(&self, now: Timestamp) {
+    pub(crate) fn resume(&self, now: Timestamp) {
         lock(&self.state).window.resume(now);
     }
 
     /// Whether the pool had no work in the whole window.
-    pub(super) fn is_at_rest<T>(&self, now: Timestamp, pool: &Dispatch<T>) -> bool {
-        let (demand, ..) = pool.demand(now);
-        lock(&self.state).window.is_at_rest(&demand)
+    pub(crate) fn is_at_rest(&self, demand: &Demand) -> bool {
+        lock(&self.state).window.is_at_rest(demand)
     }
 
     /// The calling thread was a worker of the pool, and has left its list of workers.
-    pub(super) fn worker_ends(&self) {
+    pub(crate) fn worker_ends(&self) {
         if let Some(thread) = thread_state::current() {
             lock(&self.state).cpu.end(thread, thread_state::cpu_time);
         }
