@@ -10,8 +10,9 @@ use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 
 use crate::admission::{Finish, Key, Offer, Outcome, Settings, Timestamp};
+use crate::cores::Sampled;
 use crate::error::Reason;
-use crate::pool::active_limit::Sampled;
+
 use crate::pool::dispatch::{Admit, Dispatch, Ending, InPlace, Offered, Refused, WorkerEvent};
 use crate::pool::effects::Effects;
 use crate::pool::task_state::{TaskState, Wakeup};
