@@ -28,15 +28,17 @@ use crate::timer::TIMER;
 fn run(pool: &Arc<Shared>, worker: WorkerId) {
     local::enter(pool.id, TaskTimes::of(pool.name()), pool.waits.join());
     set_up(pool);
-    let mut next = next(pool, worker, pool.now(), WorkerEvent::Started, None);
-    while let Some((task, now)) = next.take() {
-        let polled = local::poll(&task, now);
-        let now = pool.now();
-        next = match polled {
-            Polled::Ended(outcome, began) => release(pool, worker, now, task, outcome, began),
-            Polled::Woken => self::next(pool, worker, now, WorkerEvent::Woken(task), None),
-            Polled::Pending => put_aside(pool, worker, now, task, WorkerEvent::Pending),
-            Polled::Stale => put_aside(pool, worker, now, task, WorkerEvent::Stale),
+    let (mut now, mut event, mut ended) = (pool.now(), WorkerEvent::Started, None);
+    while let Some((task, at)) = next(pool, worker, now, event, ended) {
+        let polled = local::poll(&task, at);
+        now = pool.now();
+        (event, ended) = match polled {
+            Polled::Ended(outcome, began) => {
+                (ending(&task, now, outcome, began).map_or(WorkerEvent::Stale, WorkerEvent::Ended), Some(task))
+            }
+            Polled::Woken => (WorkerEvent::Woken(task), None),
+            Polled::Pending => (put_aside(task, WorkerEvent::Pending), None),
+            Polled::Stale => (put_aside(task, WorkerEvent::Stale), None),
         };
     }
     if let Some(hook) = &pool.plan.hooks.on_worker_stop {
@@ -46,39 +48,22 @@ fn run(pool: &Arc<Shared>, worker: WorkerId) {
     local::leave();
 }
 
-/// Releases the permit of a task that ended, and takes the worker's next task.
-fn release(
-    pool: &Arc<Shared>,
-    worker: WorkerId,
-    now: Timestamp,
-    task: TaskRef,
-    outcome: Outcome,
-    began: Option<Timestamp>,
-) -> Option<(TaskRef, Timestamp)> {
+/// Drops the worker's reference to a task that it is done with for now.
+fn put_aside(task: TaskRef, event: WorkerEvent<TaskRef>) -> WorkerEvent<TaskRef> {
+    // If this is the last reference, nobody can wake the task, and dropping it releases its permit. That must not wait
+    // until the worker has parked and found another task.
+    shielded(|| drop(task));
+    event
+}
+
+/// Records how long a task ran that has ended. The result is its end for admission.
+fn ending(task: &TaskRef, now: Timestamp, outcome: Outcome, began: Option<Timestamp>) -> Option<Ending> {
     let ran = began.map(|began| now.since(began));
     if let Some(ran) = ran {
         local::record_run(now, ran);
     }
     let head = task.head();
-    let event = match head.key() {
-        Some(key) => WorkerEvent::Ended(Ending { key, finish: head.finish(outcome, ran) }),
-        None => WorkerEvent::Stale,
-    };
-    next(pool, worker, now, event, Some(task))
-}
-
-/// Drops the worker's reference to a task that it is done with for now, and takes the worker's next task.
-fn put_aside(
-    pool: &Arc<Shared>,
-    worker: WorkerId,
-    now: Timestamp,
-    task: TaskRef,
-    event: WorkerEvent<TaskRef>,
-) -> Option<(TaskRef, Timestamp)> {
-    // If this is the last reference, nobody can wake the task, and dropping it releases its permit. That must not wait
-    // until the worker has parked and found another task.
-    shielded(|| drop(task));
-    next(pool, worker, now, event, None)
+    Some(Ending { key: head.key()?, finish: head.finish(outcome, ran) })
 }
 
 /// The worker's next task and the current time. `None` means that the worker must end. The caller of the task that has
@@ -116,14 +101,10 @@ pub(super) fn run_in_place(pool: &Arc<Shared>, task: TaskRef) {
 /// Releases the permit of a task that ended outside of a worker's loop, and wakes its caller.
 pub(super) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Option<Timestamp>) {
     let now = pool.now();
-    let ran = began.map(|began| now.since(began));
-    if let Some(key) = task.head().key() {
-        let effects = pool.dispatch.finish(now, Ending { key, finish: task.head().finish(outcome, ran) });
+    if let Some(ending) = ending(&task, now, outcome, began) {
+        let effects = pool.dispatch.finish(now, ending);
         task.publish();
         perform(pool, effects);
-    }
-    if let Some(ran) = ran {
-        local::record_run(now, ran);
     }
     changed(pool);
 }
