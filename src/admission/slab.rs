@@ -85,6 +85,16 @@ impl Key {
     pub(super) const fn index(self) -> u32 {
         self.slot
     }
+
+    /// The key as a number, which is never 0.
+    pub(crate) const fn to_bits(self) -> u64 {
+        (self.generation as u64) << 32 | self.slot as u64
+    }
+
+    /// `None` for 0.
+    pub(crate) fn of_bits(bits: u64) -> Option<Self> {
+        (bits != 0).then_some(Self { slot: bits as u32, generation: (bits >> 32) as u32 })
+    }
 }
 
 // === impl Slab ===
@@ -95,7 +105,7 @@ impl<T> Slab<T> {
     }
 
     pub(super) fn insert(&mut self, state: State, since: Timestamp, level: u8) -> Key {
-        self.generation = self.generation.wrapping_add(1);
+        self.generation = self.generation.wrapping_add(1).max(1);
         let links = Links { before: NONE, after: NONE };
         let slot = Slot {
             task: None,

@@ -110,8 +110,9 @@ pub(super) struct Head {
     pub(super) submitted: Timestamp,
     /// The options that a task inherits which this one submits.
     pub(super) options: TaskOptions,
-    /// The task's key in the pool's admission, once it was admitted.
-    pub(super) key: OnceLock<Key>,
+    /// The task's key in the pool's admission, once it was admitted; 0 before. Other threads find the task under the
+    /// pool's lock, after it was stored.
+    pub(super) key: AtomicU64,
     /// The alarm that marks the task late at its deadline. The first `checkpoint` sets it.
     pub(super) deadline_alarm: OnceLock<Alarm>,
     /// Present while tasks are logged.
@@ -231,7 +232,7 @@ impl Shared {
 impl Head {
     /// `None` before the task was admitted.
     pub(super) fn key(&self) -> Option<Key> {
-        self.key.get().copied()
+        Key::of_bits(self.key.load(Ordering::Relaxed))
     }
 
     /// The deadline on the pool's clock.
@@ -265,8 +266,7 @@ impl Head {
 impl Admit for TaskRef {
     fn admitted(&self, key: Key, id: u64) {
         let head = self.head();
-        // A task is admitted once.
-        let _ = head.key.set(key);
+        head.key.store(key.to_bits(), Ordering::Relaxed);
         if let Some(log) = &head.log {
             log.id.store(id, Ordering::Relaxed);
         }

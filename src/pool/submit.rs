@@ -1,7 +1,7 @@
 //! The handle to one pool, which submits tasks to it.
 
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -199,7 +199,7 @@ impl Pool {
             pool: pool.clone(),
             submitted,
             options,
-            key: OnceLock::new(),
+            key: AtomicU64::new(0),
             deadline_alarm: OnceLock::new(),
             body,
             may_stream,

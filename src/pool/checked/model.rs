@@ -12,7 +12,6 @@ use std::time::Duration;
 use crate::admission::{Finish, Key, Offer, Outcome, Settings, Timestamp};
 use crate::cores::Sampled;
 use crate::error::Reason;
-
 use crate::pool::dispatch::{Admit, Dispatch, Ending, InPlace, Offered, Refused, WorkerEvent};
 use crate::pool::effects::Effects;
 use crate::pool::task_state::{TaskState, Wakeup};
