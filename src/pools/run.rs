@@ -27,7 +27,8 @@ impl Pools {
     /// A task that is submitted by another task inherits the deadline, the priority and the caller of its request;
     /// [`Pool::run_with`] sets them. A task may submit to its own pool: the inner task queues like any other, and the
     /// worker that polls this future runs the inner task in place if it is still queued. So a pool never waits for
-    /// itself.
+    /// itself. Inner tasks may run one after the other on that worker, also while the pool has free permits: none of
+    /// them may block its thread until another one has begun, as with a barrier.
     ///
     /// # Cancellation
     ///
