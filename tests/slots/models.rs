@@ -9,7 +9,7 @@ use tower_offload::pool::TaskOptions;
 use tower_offload::slots::{ModelError, Models, ModelsBuilder};
 use tower_offload::{Deadline, PoolConfig, Pools, Reason, TaskError};
 
-use crate::support::{Gate, PATIENCE, pools, until};
+use crate::support::{Gate, Held, PATIENCE, end_of, hold, pools, until};
 use crate::tally::{Tally, Value};
 
 const KEPT: u64 = 100;
@@ -417,4 +417,49 @@ async fn a_thousand_loads_swaps_and_unloads_leave_no_model_alive() {
     assert_eq!((tally.made(), tally.live()), (2000, 0));
     let stats = models.stats();
     assert_eq!((stats.bytes, stats.leaving, stats.loaded.len(), stats.loading.len()), (0, 0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_its_pool_would_reject_loads_no_model_and_makes_none_go() {
+    let (pools, tally) = (pools("full", PoolConfig::new(1).queue_capacity(1)), Tally::default());
+    let models = models(&pools, "full", 10, &tally).estimate(|_key| Some(10)).build().unwrap();
+    models.run("hot", |_model| ()).await.unwrap();
+    let held = hold(&pools, "full", 1);
+    let queued = pools.submit_to_pool("full", || ()).unwrap();
+    let reason = |result| match result {
+        Err(ModelError::Task(TaskError::Rejected(rejection))) => rejection.reason(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reason(models.run("cold", |_model| ()).await), Reason::QueueFull);
+    assert_eq!(reason(models.run("hot", |_model| ()).await), Reason::QueueFull);
+    let rejected = pools.get("full").unwrap().stats().counts.rejected;
+    assert_eq!((keys(&models), tally.made(), rejected), (vec!["hot".to_owned()], 1, 2), "each is counted once");
+    held.into_iter().for_each(Held::release);
+    end_of(queued).unwrap();
+    pools.shutdown(PATIENCE).await;
+    assert_eq!(reason(models.run("cold", |_model| ()).await), Reason::Draining);
+    assert_eq!(tally.made(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_hangs_delays_no_other_model_once_it_is_given_up() {
+    let (pools, tally, gate) = (pools("hangs", PoolConfig::new(1)), Tally::default(), Gate::default());
+    let (waits, made) = (gate.clone(), tally.clone());
+    let models = Models::builder(&pools, "hangs").budget(KEPT).weigh(|_model| 10).load(move |key: &str| {
+        if key == "hangs" {
+            waits.wait();
+        }
+        Ok::<_, String>(made.make(1))
+    });
+    let models = models.build().unwrap();
+    let caller = tokio::spawn(models.run("hangs", |_model| ()));
+    until("it is being loaded", || models.stats().loading == ["hangs"]);
+    let other = tokio::spawn(models.run("other", |_model| ()));
+    until("another load waits", || models.stats().loading == ["hangs", "other"]);
+    assert!(models.unload("hangs"));
+    assert!(matches!(caller.await.unwrap(), Err(ModelError::Unloaded(_))));
+    other.await.unwrap().unwrap();
+    gate.open();
+    until("the model that nobody wants is dropped", || (tally.made(), tally.live()) == (2, 1));
+    models.run("hangs", |_model| ()).await.unwrap();
 }

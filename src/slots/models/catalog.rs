@@ -4,7 +4,8 @@
 //!   nobody holds make room, the least recently used one first.
 //! - A model without any estimate reserves the weight of the largest model so far. Only one such model is loaded at a
 //!   time, so the budget is exceeded by one model at most.
-//! - Loads begin in the order in which they were asked for. If the first one does not fit, it waits until a model can go.
+//! - Loads begin in the order in which they were asked for. If the first one cannot begin, it waits until a model can go,
+//!   and those behind it that fit begin meanwhile, except while models make room for the first one.
 //! - A load that has found no room for a second makes room: callers of the model that was asked for least recently wait as
 //!   if it were not loaded, until those that hold it have let it go. A model serves for a second before that, and for as
 //!   long as its load took. If it is still held a second later, its callers are served again; the next attempt is after 4
@@ -13,6 +14,8 @@
 //! - A swap loads a model beside the one that serves, which cannot go meanwhile. Other models do not make room for the
 //!   short time: if the new one does not fit, the budget is exceeded until the earlier one is dropped. Only one load at a
 //!   time may exceed it.
+//! - A load that runs cannot be stopped. If its model is unloaded, it counts no longer among those that may run at once, and
+//!   keeps only its bytes until it ends.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -32,6 +35,9 @@ const SHORTEST_SERVICE: Duration = Duration::from_secs(1);
 
 /// How many failures and weights of unloaded models are remembered. Keys may come from clients.
 const REMEMBERED: usize = 10_000;
+
+/// How many loads that cannot begin others may pass. It bounds the time for which the lock is held.
+const PASSED: usize = 32;
 
 /// The models by key. `W` is a caller that waits.
 #[derive(Debug)]
@@ -205,6 +211,11 @@ impl<M, W> Catalog<M, W> {
         !self.pending.is_empty()
     }
 
+    /// Whether a model of this key is loaded.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.serving.is_some())
+    }
+
     /// How many loads are queued.
     #[cfg(test)]
     pub(super) fn queued(&self) -> usize {
@@ -314,10 +325,12 @@ impl<M, W> Catalog<M, W> {
         freed: &mut Freed<M, W>,
         makes_room: &mut bool,
     ) -> Option<(Arc<str>, C)> {
-        while let Some(key) = self.pending.front().cloned() {
+        // The loads that cannot begin yet, and that others pass. Room is made for the first of them that lacks it.
+        let (mut passed, mut lacks_room) = (0, false);
+        while let Some(key) = self.pending.get(passed).filter(|_| passed < PASSED).cloned() {
             let entry = self.entries.get_mut(&key);
             let Some(Entry { serving, load: Some(load @ Load { begun: None, .. }) }) = entry else {
-                self.pending.pop_front();
+                self.pending.remove(passed);
                 continue;
             };
             let before = freed.left.len();
@@ -333,14 +346,14 @@ impl<M, W> Catalog<M, W> {
             }
             let Some((estimate, context)) = load.waiters.first().map(&of_caller) else {
                 self.end_load(&key);
-                self.pending.pop_front();
+                self.pending.remove(passed);
                 continue;
             };
             // A swap loads another model, so the last weight may be wrong.
             let last = self.weights.get(&key).copied();
             let known = if swaps { estimate.or(last) } else { last.or(estimate) };
             if let Some(bytes) = known.filter(|&bytes| bytes > self.budget) {
-                self.pending.pop_front();
+                self.pending.remove(passed);
                 if let Some(loaded) = self.end_failed(&key, Failure::TooLarge(bytes), now) {
                     freed.ended.push((key, loaded));
                 }
@@ -348,19 +361,29 @@ impl<M, W> Catalog<M, W> {
             }
             let bytes = known.unwrap_or(self.largest.min(self.budget));
             let mut may_exceed = known.is_none();
-            if self.loading >= self.loading_limit || (may_exceed && self.exceeding) {
+            if self.loading >= self.loading_limit {
                 return None;
+            }
+            if may_exceed && self.exceeding {
+                passed += 1;
+                continue;
             }
             if swaps && self.used.saturating_add(bytes) > self.budget {
                 if self.exceeding || self.used > self.budget {
-                    return None;
+                    passed += 1;
+                    continue;
                 }
                 may_exceed = true;
             } else if !self.make_room(bytes, &mut freed.gone) {
-                *makes_room = is_time_to_make_room(waited) && self.close(bytes, now);
-                return None;
+                if !lacks_room && is_time_to_make_room(waited) {
+                    *makes_room = self.close(bytes, now);
+                    return None;
+                }
+                lacks_room = true;
+                passed += 1;
+                continue;
             }
-            self.pending.pop_front();
+            self.pending.remove(passed);
             if let Some(load) = self.entries.get_mut(&key).and_then(|entry| entry.load.as_mut()) {
                 load.begun = Some(Begun { at: now, reserved: bytes, may_exceed });
             }
@@ -553,8 +576,10 @@ impl<M, W> Catalog<M, W> {
         }
         if let Some(Begun { reserved, may_exceed, .. }) = load.begun {
             self.used -= reserved;
-            self.loading -= 1;
-            self.exceeding &= !may_exceed;
+            if !load.unloaded {
+                self.loading -= 1;
+                self.exceeding &= !may_exceed;
+            }
         }
         self.waiting -= load.waiters.len();
         Some(load)
@@ -610,6 +635,11 @@ impl<M, W> Catalog<M, W> {
         if let Some(load) = &mut entry.load {
             waiters = std::mem::take(&mut load.waiters);
             waiters.append(&mut load.next);
+            // A load that never ends must not keep others from beginning.
+            if let (Some(Begun { may_exceed, .. }), false) = (&load.begun, load.unloaded) {
+                self.loading -= 1;
+                self.exceeding &= !may_exceed;
+            }
             load.unloaded = true;
         }
         self.waiting -= waiters.len();

@@ -216,6 +216,11 @@ impl<M: Send + Sync + 'static> Inner<M> {
         drop(unloaded.map(|(model, version)| ModelLease::new(self.clone(), key.clone(), model, version)));
     }
 
+    /// Whether a model of this key is loaded.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.lock().has(key)
+    }
+
     pub(super) fn stats(&self) -> ModelsStats {
         self.lock().stats(&self.name)
     }

@@ -38,8 +38,8 @@ struct Waiting<'a, M: Send + Sync + 'static> {
 impl<M: Send + Sync + 'static> Models<M> {
     /// Runs a closure with a model, as a task of the pool.
     ///
-    /// The model is loaded first, if it is not: the caller waits outside of the pool, and holds no permit. The model stays
-    /// loaded until the task has ended.
+    /// The model is loaded first, if it is not: the caller waits outside of the pool, and holds no permit. If the pool would
+    /// reject the task now, nothing is loaded for it. The model stays loaded until the task has ended.
     ///
     /// # Errors
     ///
@@ -73,9 +73,17 @@ impl<M: Send + Sync + 'static> Models<M> {
         R: Send + 'static,
     {
         let submitted_at = Location::caller();
-        let (pool, lease) = (self.inner.pool.clone(), self.get_with(options, key));
+        let (inner, checked) = (self.inner.clone(), check(key));
+        let cold = checked.as_ref().ok().cloned();
+        let (pool, lease) = (self.inner.pool.clone(), self.ask(options, checked, Wanted::Any));
         async move {
             let function = move || function_name::<F>(false, submitted_at);
+            if let (Some(pool), Some(key)) = (&pool, cold)
+                && !inner.has(&key)
+                && let Some(rejection) = pool.reject_early(options, function)
+            {
+                return Err(rejection.into());
+            }
             let lease = match (lease.await, &pool) {
                 (Ok(lease), _) => lease,
                 (Err(error), pool) => {
@@ -118,7 +126,7 @@ impl<M: Send + Sync + 'static> Models<M> {
         options: TaskOptions,
         key: &str,
     ) -> impl Future<Output = Result<ModelLease<M>, ModelError>> + Send + use<M> {
-        self.ask(options, key, Wanted::Any)
+        self.ask(options, check(key), Wanted::Any)
     }
 
     /// Loads a model anew while the one before serves, replaces that one, and returns the new one.
@@ -146,19 +154,19 @@ impl<M: Send + Sync + 'static> Models<M> {
     ///
     /// As [`get`](Self::get). [`Unloaded`](ModelError::Unloaded) if the model is unloaded meanwhile.
     pub fn swap(&self, key: &str) -> impl Future<Output = Result<ModelLease<M>, ModelError>> + Send + use<M> {
-        self.ask(TaskOptions::new(), key, Wanted::Swap)
+        self.ask(TaskOptions::new(), check(key), Wanted::Swap)
     }
 
     fn ask(
         &self,
         options: TaskOptions,
-        key: &str,
+        checked: Result<Arc<str>, ModelError>,
         wanted: Wanted,
     ) -> impl Future<Output = Result<ModelLease<M>, ModelError>> + Send + use<M> {
-        let (inner, checked) = (self.inner.clone(), check(key));
+        let inner = self.inner.clone();
         let deadline = options.deadline.or_else(current_deadline);
         async move {
-            let key: Arc<str> = checked?;
+            let key = checked?;
             match inner.ask(&key, wanted) {
                 Asked::Now(result) => result,
                 Asked::Later(receiver) => {
@@ -193,6 +201,9 @@ impl<M: Send + Sync + 'static> Models<M> {
 
     /// Unloads a model, and forgets its weight and its failures. Callers that hold it keep it. Callers that wait for its
     /// load get [`Unloaded`](ModelError::Unloaded). Whether there was such a model.
+    ///
+    /// A load that runs cannot be stopped. Its bytes count until it ends, and callers of its key get `Unloaded` until
+    /// then. Loads of other keys do not wait for it.
     pub fn unload(&self, key: &str) -> bool {
         self.inner.unload(key)
     }
