@@ -1062,6 +1062,26 @@ const CASES: &[(&str, &str, &str)] = &[
         "server: {max_connection_age: 0}\n",
         "<yaml>:1:30: server.max_connection_age: 0 is no time at all; give a time from 1ms to 24h, such as `30` (seconds) or `250ms`",
     ),
+    (
+        "address of two colons without quotes",
+        "server:\n  host: ::\n",
+        "<yaml>:2:10: this is not YAML: mapping values are not allowed in this context; an address such as `::` needs quotes: `\"::\"`",
+    ),
+    (
+        "address in brackets without quotes",
+        "server:\n  host: [::]:80\n",
+        "<yaml>:2:10: this is not YAML: did not find expected node content, while parsing a flow node; an address such as `::` needs quotes: `\"::\"`",
+    ),
+    (
+        "asterisk for all addresses",
+        "server:\n  host: *\n  port: 80\n",
+        "<yaml>:2:10: this is not YAML: did not find expected alphabetic or numeric character, while scanning an alias at line 2 column 9; a text that begins with such a character needs quotes",
+    ),
+    (
+        "text that begins with an at sign",
+        "app:\n  name: @home\n",
+        "<yaml>:2:9: this is not YAML: found character that cannot start any token, while scanning for the next token; a text that begins with such a character needs quotes",
+    ),
     ("unknown alias", "general: *nowhere\n", "<yaml>:1:10: this is not YAML: unknown anchor"),
     (
         "tag",

@@ -131,6 +131,14 @@ fn remedy(text: &str, place: Position) -> &'static str {
     if line.contains("${") || before.contains("${") {
         return "; variables such as `${NAME}` are not replaced: write the value";
     }
+    if line.contains("::") {
+        return "; an address such as `::` needs quotes: `\"::\"`";
+    }
+    let value = line.split_once(": ").map_or("", |(_, value)| value.trim_start());
+    let is_alias = value.strip_prefix('*').is_some_and(|name| name.starts_with(char::is_alphanumeric));
+    if value.starts_with(['*', '@', '%', '`']) && !is_alias {
+        return "; a text that begins with such a character needs quotes";
+    }
     ""
 }
 
