@@ -87,4 +87,16 @@ impl TaskOptions {
             independent: false,
         }
     }
+
+    /// The options of a batch with a task of either: the latest deadline, the highest priority, and the caller of both.
+    pub(crate) fn shared_with(self, other: Self) -> Self {
+        let deadlines = self.deadline.zip(other.deadline);
+        let level = |options: Self| options.priority.unwrap_or_default();
+        Self {
+            deadline: deadlines.map(|(one, other)| if one.moment() < other.moment() { other } else { one }),
+            priority: Some(level(self).min(level(other))),
+            caller: self.caller.filter(|&caller| other.caller == Some(caller)),
+            independent: false,
+        }
+    }
 }

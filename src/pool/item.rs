@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 use crate::admission::{self, Prediction, SharedPermit, Timestamp};
-use crate::terms::Deadline;
+use crate::options::TaskOptions;
 
 /// An item of a batch, as its pool sees it. None of these methods calls code of the application.
 pub(crate) trait BatchItem: Any + Send + Sync {
@@ -28,8 +28,8 @@ pub(super) struct ItemHead {
 #[derive(Clone, Copy)]
 pub(super) struct Batch {
     pub(super) permit: SharedPermit,
-    /// The latest deadline in it; `None` if a task in it has none.
-    pub(super) deadline: Option<Deadline>,
+    /// The options that hold for all of its tasks.
+    pub(super) options: TaskOptions,
 }
 
 impl ItemHead {

@@ -11,7 +11,7 @@ use crate::terms::Deadline;
 
 /// The deadline of the task that this thread polls, if there is one.
 pub(crate) fn current_deadline() -> Option<Deadline> {
-    local::with_current(|task| task.head().options.deadline).flatten()
+    local::with_current(|task| task.head().end_deadline()).flatten()
 }
 
 /// Whether the task that this thread polls, or whose future it drops, has panicked.

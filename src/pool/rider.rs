@@ -12,6 +12,7 @@ use super::{local, worker};
 use crate::admission::{BatchLimits, Growth, Join, SharedPermit, Timestamp};
 use crate::error::{Reason, Rejection};
 use crate::metrics::batches::BatchResult;
+use crate::options::TaskOptions;
 use crate::shield::shielded;
 
 /// A task that was taken out of the queue and joins the batch of another one.
@@ -57,10 +58,9 @@ impl CurrentTask {
     pub(crate) fn starts_batch(&self, riders: &Riders) {
         let heads =
             || std::iter::once(self.task()).chain(riders.tasks.iter().map(|rider| &rider.0)).map(|task| task.head());
-        let deadlines: Option<Vec<_>> = heads().map(|head| head.options.deadline).collect();
-        let latest = deadlines.and_then(|deadlines| deadlines.into_iter().max_by_key(|deadline| deadline.moment()));
+        let options = heads().map(|head| head.options).reduce(TaskOptions::shared_with).unwrap_or_default();
         let tasks = u32::try_from(heads().count()).unwrap_or(u32::MAX);
-        let batch = Batch { permit: SharedPermit { tasks, cut: riders.cut }, deadline: latest };
+        let batch = Batch { permit: SharedPermit { tasks, cut: riders.cut }, options };
         heads().filter_map(|head| head.item.as_ref()).for_each(|item| _ = item.batch.set(batch));
     }
 

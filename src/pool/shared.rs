@@ -254,7 +254,12 @@ impl Head {
 
     /// The deadline after which its code should stop: that of its batch, if it is in one.
     pub(super) fn end_deadline(&self) -> Option<Deadline> {
-        self.batch().map_or(self.options.deadline, |batch| batch.deadline)
+        self.handed_on().deadline
+    }
+
+    /// The options that the tasks inherit which its code submits: those of its batch, if it is in one.
+    pub(super) fn handed_on(&self) -> TaskOptions {
+        self.batch().map_or(self.options, |batch| batch.options)
     }
 
     /// Its batch, once that has started.

@@ -260,7 +260,7 @@ impl Pool {
         let group = &self.shared().plan.group;
         let parent = local::with_current(|task| {
             let head = task.head();
-            (Arc::ptr_eq(&head.pool.plan.group, group), head.options)
+            (Arc::ptr_eq(&head.pool.plan.group, group), head.handed_on())
         });
         let options = parent.map_or(asked, |(_, parent)| asked.inherit(&parent));
         let offer = Offer {

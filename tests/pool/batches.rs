@@ -14,7 +14,7 @@ use tower_offload::config::Queue;
 use tower_offload::pool::TaskOptions;
 use tower_offload::{Deadline, PoolConfig, Pools, Priority, Reason, TaskError, checkpoint};
 
-use crate::support::{Gate, Held, PATIENCE, check_numbers, hold, pools, stats, until, until_at_rest};
+use crate::support::{Gate, Held, PATIENCE, check_numbers, end_of, hold, pools, stats, until, until_at_rest};
 
 type Seen = Arc<Mutex<Vec<Vec<u32>>>>;
 
@@ -617,6 +617,36 @@ fn a_deadline_that_passes_while_a_batch_runs_takes_no_result_away() {
 }
 
 /// Deadlines that pass before, while and after the batch of their items forms.
+#[test]
+fn a_task_that_a_batch_submits_has_the_latest_deadline_of_its_items_whoever_leads() {
+    for leader_is_late in [true, false] {
+        let pools = one_worker();
+        let (begun, gate, nested) = (Gate::default(), Gate::default(), Arc::new(Mutex::new(None)));
+        let batch: Echo = {
+            let (here, pools, begun, gate, nested) =
+                (&pools, pools.clone(), begun.clone(), gate.clone(), nested.clone());
+            let run = move |items: Vec<u32>| {
+                begun.open();
+                gate.wait();
+                *nested.lock().unwrap() = Some(pools.submit_to_pool("io", || 7));
+                items.into_iter().map(Ok).collect()
+            };
+            Batch::builder(here, "batch").run(run).unwrap()
+        };
+        let held = hold(&pools, "batch", 1);
+        let deadline = Deadline::after(Duration::from_millis(200));
+        let late = || queued_with(&batch, TaskOptions::new().deadline(deadline), 0);
+        let tasks = if leader_is_late { [late(), queued(&batch, 1)] } else { [queued(&batch, 1), late()] };
+        release(held);
+        begun.wait();
+        until("the deadline passes", || Instant::now() > deadline.moment() + Duration::from_millis(20));
+        gate.open();
+        results(tasks);
+        let nested = nested.lock().unwrap().take().expect("the batch ran");
+        assert_eq!(end_of(nested.expect("an item has no deadline")).unwrap(), 7);
+    }
+}
+
 #[test]
 fn an_item_whose_deadline_is_near_is_rejected_or_runs_and_never_both() {
     // Nothing is shed.
