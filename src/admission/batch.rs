@@ -96,8 +96,8 @@ pub struct BatchTime {
     sums: [f64; 5],
     deviation: f64,
     last: Timestamp,
-    /// Whether a batch has ended.
-    warm: bool,
+    /// When the first batch ended.
+    warm: Option<Timestamp>,
 }
 
 // === impl Growth ===
@@ -173,9 +173,10 @@ impl Prediction {
 
 impl BatchTime {
     /// Adds a batch of this weight that ended now. Nothing is learned from the first, which often loads or compiles
-    /// something that the others find ready.
+    /// something that the others find ready, nor from those that began before it had ended: each worker may load its own.
     pub fn add(&mut self, now: Timestamp, weight: u64, took: Duration) {
-        if !std::mem::replace(&mut self.warm, true) {
+        let warm = *self.warm.get_or_insert(now);
+        if now.since(warm) < took || now == warm {
             return;
         }
         let (x, mut y) = (weight as f64, nanos(took));
@@ -183,7 +184,7 @@ impl BatchTime {
             let (each, fixed) = self.line();
             let expected = each.mul_add(x, fixed);
             if y * SURPRISE < expected {
-                *self = Self { warm: true, ..Self::default() };
+                *self = Self { warm: self.warm, ..Self::default() };
             }
             y = y.min(expected * SURPRISE);
         }
@@ -233,7 +234,14 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn at(ms: u32) -> Timestamp {
-        Timestamp::default() + MS * ms
+        Timestamp::default() + MS * (20_000 + ms)
+    }
+
+    /// The first batch has ended long ago.
+    fn begun() -> BatchTime {
+        let mut time = BatchTime::default();
+        time.add(Timestamp::default(), 1, MS);
+        time
     }
 
     fn item(weight: u64, deadline: Option<u32>) -> BatchItem {
@@ -246,18 +254,20 @@ mod tests {
 
     /// Batches that take 4 ms and 1 ms for each item.
     fn linear() -> BatchTime {
-        let mut time = BatchTime::default();
+        let mut time = begun();
         (1..=8).for_each(|n| time.add(at(1), n, MS * (4 + n as u32)));
         time
     }
 
     #[test]
-    fn the_first_batch_teaches_nothing() {
+    fn the_first_batch_teaches_nothing_nor_do_those_that_began_before_its_end() {
         let mut time = BatchTime::default();
-        time.add(at(1), 1, MS * 10_000);
-        assert!(time.predict(at(1)).is_none());
-        time.add(at(1), 1, MS * 5);
-        assert_eq!(ms(time.predict(at(1)).expect("it is known"), 1).round(), 5.0);
+        for cold in 0..4 {
+            time.add(at(cold), 1, MS * 10_000);
+            assert!(time.predict(at(cold)).is_none());
+        }
+        time.add(at(8), 1, MS * 5);
+        assert_eq!(ms(time.predict(at(8)).expect("it is known"), 1).round(), 5.0);
     }
 
     fn ms(prediction: Prediction, weight: u64) -> f64 {
@@ -274,18 +284,18 @@ mod tests {
 
     #[test]
     fn batches_of_one_size_predict_the_same_time_for_every_size() {
-        let mut time = BatchTime::default();
+        let mut time = begun();
         (0..10).for_each(|_| time.add(at(1), 1, MS * 5));
         assert_eq!(ms(time.predict(at(1)).expect("it is known"), 32).round(), 5.0);
     }
 
     #[test]
     fn neither_part_of_the_line_is_negative() {
-        let mut time = BatchTime::default();
+        let mut time = begun();
         (1..=8).for_each(|n| time.add(at(1), n, MS * (9 - n as u32)));
         let falling = time.predict(at(1)).expect("it is known");
         assert!(falling.each == 0.0 && falling.fixed > 0.0, "{falling:?}");
-        let mut time = BatchTime::default();
+        let mut time = begun();
         (1..=8).for_each(|n| time.add(at(1), n, MS * (n * n) as u32));
         let steep = time.line();
         assert!(steep.0 > 0.0 && steep.1 == 0.0, "{steep:?}");
@@ -293,7 +303,7 @@ mod tests {
 
     #[test]
     fn scattered_times_add_to_the_prediction() {
-        let mut time = BatchTime::default();
+        let mut time = begun();
         (0..64).for_each(|n| time.add(at(1), 4, MS * if n % 2 == 0 { 4 } else { 6 }));
         let predicted = ms(time.predict(at(1)).expect("it is known"), 4);
         assert!((6.5..7.5).contains(&predicted), "5 and two deviations of 1: {predicted}");
@@ -301,7 +311,7 @@ mod tests {
 
     #[test]
     fn one_slow_batch_changes_little() {
-        let mut time = BatchTime::default();
+        let mut time = begun();
         (0..300).for_each(|_| time.add(at(1), 1, MS * 4));
         time.add(at(1), 1, MS * 10_000);
         let predicted = ms(time.predict(at(1)).expect("it is known"), 1);
@@ -310,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_pool_that_becomes_slower_or_faster_is_learned() {
-        let mut time = BatchTime::default();
+        let mut time = begun();
         (0..300).for_each(|_| time.add(at(1), 1, MS * 4));
         (0..100).for_each(|_| time.add(at(1), 1, MS * 4_000));
         let slow = ms(time.predict(at(1)).expect("it is known"), 1);
@@ -323,9 +333,9 @@ mod tests {
     fn an_old_prediction_is_not_used() {
         let time = linear();
         assert!(time.predict(at(30)).is_some() && time.predict(at(40)).is_none());
-        assert!(BatchTime::default().predict(at(0)).is_none());
+        assert!(begun().predict(at(0)).is_none());
         // Weights in tokens of 20 µs each, and nothing fixed.
-        let mut time = BatchTime::default();
+        let mut time = begun();
         (1..=8).for_each(|n| time.add(at(1), n * 100, 2 * MS * n as u32));
         assert!(time.predict(at(10)).is_some() && time.predict(at(60)).is_none());
     }
