@@ -5,6 +5,7 @@ use std::time::Duration;
 use metrics::{Histogram, counter, gauge, histogram};
 
 use super::batches::BatchCounts;
+use super::ended::{self, Total};
 use super::holdings::HoldingsReading;
 use super::names;
 use super::stats::PoolStats;
@@ -119,13 +120,41 @@ pub(crate) fn publish(stats: &PoolStats) {
     for (name, value) in gauges {
         gauge!(name, "pool" => pool.clone()).set(value);
     }
-    counter!(names::SUBMITTED, "pool" => pool.clone()).absolute(stats.counts.submitted);
-    for (result, value) in stats.counts.by_result() {
-        counter!(names::TASKS, "pool" => pool.clone(), "result" => result).absolute(value);
+    set_counters(&pool, &totals_of(stats));
+}
+
+/// The counters of a pool.
+fn totals_of(stats: &PoolStats) -> Vec<Total> {
+    let tasks = stats.counts.by_result().map(|(result, value)| (names::TASKS, Some(result), value));
+    let batches = stats.batches.iter().flat_map(BatchCounts::by_result);
+    let batches = batches.map(|(result, value)| (names::BATCHES, Some(result), value));
+    [(names::SUBMITTED, None, stats.counts.submitted)].into_iter().chain(tasks).chain(batches).collect()
+}
+
+/// The counters of the models of a pool.
+fn totals_of_holdings(reading: &HoldingsReading) -> Vec<Total> {
+    let Some(models) = &reading.models else { return Vec::new() };
+    vec![
+        (names::MODEL_LOADS, Some("ok"), models.loads_ok),
+        (names::MODEL_LOADS, Some("error"), models.loads_failed),
+        (names::MODEL_EVICTIONS, None, models.evictions),
+    ]
+}
+
+fn set_counters(pool: &str, totals: &[Total]) {
+    for (&(name, result, value), before) in totals.iter().zip(ended::before(pool, totals)) {
+        let counter = match result {
+            Some(result) => counter!(name, "pool" => pool.to_owned(), "result" => result),
+            None => counter!(name, "pool" => pool.to_owned()),
+        };
+        counter.absolute(before + value);
     }
-    for (result, value) in stats.batches.iter().flat_map(BatchCounts::by_result) {
-        counter!(names::BATCHES, "pool" => pool.clone(), "result" => result).absolute(value);
-    }
+}
+
+/// Keeps the counters of a pool that ends, after they were published for the last time.
+pub(crate) fn end(stats: &PoolStats, holdings: &HoldingsReading) {
+    let totals = [totals_of(stats), totals_of_holdings(holdings)].concat();
+    ended::add(stats.name.as_str(), &totals);
 }
 
 /// Sets the gauge of the load of the process.
@@ -147,11 +176,8 @@ pub(crate) fn publish_holdings(pool: &Workload, reading: &HoldingsReading) {
         gauge!(names::MODELS, "pool" => pool.clone()).set(count(models.loaded));
         gauge!(names::MODELS_BYTES, "pool" => pool.clone()).set(real(models.bytes));
         gauge!(names::MODELS_BUDGET, "pool" => pool.clone()).set(real(models.budget));
-        for (result, value) in [("ok", models.loads_ok), ("error", models.loads_failed)] {
-            counter!(names::MODEL_LOADS, "pool" => pool.clone(), "result" => result).absolute(value);
-        }
-        counter!(names::MODEL_EVICTIONS, "pool" => pool).absolute(models.evictions);
     }
+    set_counters(&pool, &totals_of_holdings(reading));
 }
 
 /// Records how long the load of a model took. Loads are rare, so the handle is resolved each time.

@@ -29,6 +29,8 @@ impl TaskTimes {
 
 pub(crate) const fn publish(_stats: &PoolStats) {}
 
+pub(crate) const fn end(_stats: &PoolStats, _holdings: &HoldingsReading) {}
+
 pub(crate) const fn publish_load(_ratio: f64) {}
 
 pub(crate) const fn publish_holdings(_pool: &Workload, _reading: &HoldingsReading) {}

@@ -70,7 +70,11 @@ fn soon() -> Instant {
 /// Publishes the last numbers of a pool that is dropped.
 impl Drop for Shared {
     fn drop(&mut self) {
-        shielded(|| publish(self, &metrics::lock_publishing()));
+        let publishing = metrics::lock_publishing();
+        shielded(|| {
+            let numbers = publish(self, &publishing);
+            metrics::end(&numbers, &self.holdings.reading());
+        });
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tower::{Layer, ServiceExt};
@@ -75,4 +77,20 @@ fn every_number_is_in_a_scrape_of_the_applications_own() {
     assert_eq!(samples["workload_pool_batches_total,result=\"ok\""], 1.0);
     assert_eq!(samples["workload_pool_batch_items_bucket,le=\"1\""], 1.0);
     assert_eq!(samples["workload_pool_batch_seconds_count"], 1.0);
+
+    // A later pool of the name counts on, once the workers of this one have let it go.
+    drop(pools);
+    let pools = Pools::builder().pool(POOL, PoolConfig::new(1)).build().unwrap();
+    runtime.block_on(pools.run_in_pool(POOL, || ())).expect("it is not rejected");
+    let start = Instant::now();
+    loop {
+        let samples = self::samples(&pools.publish_metrics(|| exporter.render()));
+        let counts = ["tasks_submitted_total", "tasks_total,result=\"ok\"", "run_seconds_count"]
+            .map(|name| samples[&format!("workload_pool_{name}")]);
+        if counts == [4.0; 3] {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "{counts:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
