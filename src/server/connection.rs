@@ -32,6 +32,10 @@ const STREAM_WINDOW: u32 = 256 << 10;
 /// not being read cannot keep the others from sending theirs.
 const CONNECTION_WINDOW: u32 = MAX_CONCURRENT_STREAMS * STREAM_WINDOW;
 
+/// How many bytes the header of an HTTP/2 request may have, with 32 more for each field. hyper's default is 16 KiB: less
+/// than balancers let pass, and less than a user's cookies and tokens may take.
+const HEADER_LIST: u32 = 64 << 10;
+
 /// The part of a connection's task that decides when it is over.
 struct Driver<'a> {
     connection: &'a Connection,
@@ -82,6 +86,7 @@ fn builder(tasks: Tasks) -> Builder<Tasks> {
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(HEADER_LIST)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .enable_connect_protocol();

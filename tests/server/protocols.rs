@@ -44,6 +44,21 @@ async fn http2_is_served_with_prior_knowledge() {
 }
 
 #[tokio::test]
+async fn a_header_that_a_balancer_lets_pass_is_served_over_both_protocols() {
+    let server = TestServer::start(hello(), |_| {}).await;
+    let cookies = "c".repeat(60_000);
+    let mut stream = server.connect().await;
+    stream.write_all(format!("GET / HTTP/1.1\r\nhost: x\r\ncookie: {cookies}\r\n\r\n").as_bytes()).await.unwrap();
+    assert!(read_to(&mut stream, "hello").await.starts_with("HTTP/1.1 200 OK\r\n"));
+    let (mut client, _connection) = server.http2(|_| {}).await;
+    let mut request = request(server.address, "/");
+    request.headers_mut().insert("cookie", cookies.parse().unwrap());
+    assert_eq!(soon(client.send_request(request.clone())).await.unwrap().status(), 200);
+    request.headers_mut().append("cookie", "c".repeat(10_000).parse().unwrap());
+    assert_eq!(soon(client.send_request(request)).await.unwrap().status(), 431);
+}
+
+#[tokio::test]
 async fn any_tower_service_can_be_served() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
