@@ -109,9 +109,18 @@ impl Dashboard {
 
 fn wants_events(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
-    let media_type =
-        |range: &str| range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(EVENT_STREAM));
-    accepted.flat_map(|value| value.split(',')).any(media_type)
+    accepted.flat_map(|value| value.split(',')).any(accepts_events)
+}
+
+/// Whether a media range of `Accept` names the events. A weight of 0 says that they are not wanted.
+fn accepts_events(range: &str) -> bool {
+    let mut parts = range.split(';').map(str::trim);
+    parts.next().is_some_and(|name| name.eq_ignore_ascii_case(EVENT_STREAM)) && !parts.any(is_zero_weight)
+}
+
+fn is_zero_weight(parameter: &str) -> bool {
+    let weight = parameter.split_once('=').filter(|(name, _)| name.trim_end().eq_ignore_ascii_case("q"));
+    weight.is_some_and(|(_, weight)| weight.trim_start().parse() == Ok(0.0_f32))
 }
 
 fn problem(status: StatusCode, detail: &str) -> Response<DashboardBody> {

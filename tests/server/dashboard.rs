@@ -218,6 +218,15 @@ async fn a_question_for_the_head_of_the_events_ends() {
 }
 
 #[tokio::test]
+async fn a_client_that_refuses_events_gets_the_page() {
+    for refusal in ["text/event-stream;q=0, */*", "text/html, text/event-stream; charset=utf-8; Q=0.000"] {
+        let request = Request::get("/").header(ACCEPT, refusal).body(()).unwrap();
+        let response = Dashboard::new(&Pools::default()).oneshot(request).await.unwrap();
+        assert_eq!(response.headers()[CONTENT_TYPE], "text/html; charset=utf-8", "{refusal}");
+    }
+}
+
+#[tokio::test]
 async fn disabled_pools_have_a_page() {
     assert!(page(&Pools::disabled()).await.contains("There are no pools"));
 }
