@@ -17,6 +17,8 @@ pub(crate) struct StallSignal(Arc<Signal>);
 #[derive(Debug, Default)]
 struct Signal {
     set: AtomicBool,
+    /// The client expects no body, so it does not leave when the body is dropped.
+    bodiless: AtomicBool,
     server: AtomicWaker,
 }
 
@@ -24,6 +26,15 @@ impl StallSignal {
     pub(crate) fn set(&self) {
         self.0.set.store(true, Ordering::Release);
         self.0.server.wake();
+    }
+
+    /// The response is one to a `HEAD`, or has a status without a body.
+    pub(crate) fn expect_no_body(&self) {
+        self.0.bodiless.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn expects_no_body(&self) -> bool {
+        self.0.bodiless.load(Ordering::Acquire)
     }
 
     #[cfg(feature = "server")]

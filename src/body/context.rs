@@ -53,9 +53,18 @@ impl ResponseContext {
         B::Data: From<Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let has_body = self.expects_body && may_have_body(response.status()) && !response.body().is_end_stream();
-        let task = if self.in_pool && has_body { CurrentTask::get() } else { None };
-        let Some(task) = task else { return response.map(ResponseBody::inner) };
+        let expects_body = self.expects_body && may_have_body(response.status());
+        let task = if self.in_pool { CurrentTask::get() } else { None };
+        let Some(task) = task.filter(|_| !expects_body || !response.body().is_end_stream()) else {
+            return response.map(ResponseBody::inner);
+        };
+        if !expects_body {
+            // The server drops the body. A function that writes it is then done.
+            if let Some(stalled) = task.stall_signal() {
+                stalled.expect_no_body();
+            }
+            return response.map(ResponseBody::inner);
+        }
         let policy = task.policy();
         let (mut parts, body) = response.into_parts();
         let size = body.size_hint();

@@ -734,6 +734,33 @@ async fn a_writer_learns_that_its_client_has_left_or_stalled() {
 }
 
 #[tokio::test]
+async fn a_request_for_the_head_alone_of_what_a_writer_writes_is_not_cancelled() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handler = service_fn(move |request: Request<String>| {
+        let tell = tell.clone();
+        let body = writer(move |out| {
+            tell.send(None).unwrap();
+            let written = out.write_all(&[7; 1024 * 1024]);
+            tell.send(Some(checkpoint().is_ok())).unwrap();
+            written
+        });
+        let status = if request.method() == "HEAD" { 200 } else { 304 };
+        async move { Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap()) }
+    });
+    for (method, policy) in [("HEAD", BodyPolicy::default()), ("GET", BodyPolicy::in_pool().hold())] {
+        let pools = pools_of(1, 5);
+        let service = PoolLayer::<Cpu>::new(&pools).body(policy).layer(handler.clone());
+        let response = in_time(service.oneshot(request(method, "/"))).await.unwrap();
+        assert_eq!(in_time(told.recv()).await.unwrap(), None, "{method}: the writer runs");
+        drop(response);
+        assert_eq!(in_time(told.recv()).await.unwrap(), Some(true), "{method}: its caller has not left");
+        until("the permit is released", || in_flight(&pools) == 0).await;
+        let counts = stats_of(&pools, "cpu").counts;
+        assert_eq!((counts.ok, counts.cancelled, counts.error), (1, 0, 0), "{method}");
+    }
+}
+
+#[tokio::test]
 async fn a_writer_that_fails_or_panics_ends_its_body_with_an_error() {
     let pools = pools_of(2, 5);
     let lines = Arc::default();
