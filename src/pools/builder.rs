@@ -122,7 +122,8 @@ impl PoolsBuilder {
     /// ```
     ///
     /// For OpenTelemetry, capture `Context::current()` and call `run` while the guard of `attach()` lives; for Sentry,
-    /// capture `Hub::current()` and call `Hub::run(hub.clone(), run)`.
+    /// capture `Hub::current()` and call `Hub::run(hub.clone(), run)`. For a `tokio::task_local!` that middleware sets,
+    /// capture `USER.try_with(Clone::clone).ok()` and, if there is one, call `USER.sync_scope(user.clone(), run)`.
     #[must_use]
     pub fn context<C, E>(mut self, capture: C) -> Self
     where

@@ -172,3 +172,26 @@ async fn a_worker_keeps_nothing_of_the_request_it_ran() {
     assert_eq!(whole(traced).await.body(), "first");
     assert_eq!(answer(service, request("GET", "/")).await.body(), "none");
 }
+
+tokio::task_local! { static USER: &'static str; }
+
+#[tokio::test]
+async fn a_hook_carries_a_task_local_of_middleware() {
+    let carry = || {
+        let user = USER.try_with(|user| *user).ok();
+        move |run: &mut dyn FnMut()| match user {
+            Some(user) => USER.sync_scope(user, run),
+            None => run(),
+        }
+    };
+    let pools = Pools::builder().context(carry).build().expect("the settings are valid");
+    let handler = on_get(async || {
+        tokio::task::yield_now().await;
+        format!("{} {}", place(), USER.get())
+    });
+    let app: Router = Router::new().route("/", handler).layer(PoolLayer::<Cpu>::new(&pools));
+    for user in ["ann", "bob"] {
+        let response = USER.scope(user, in_time(answer(app.clone(), get("/")))).await;
+        assert_eq!(response.body(), &format!("cpu {user}"));
+    }
+}
