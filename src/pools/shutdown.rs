@@ -58,7 +58,9 @@ impl Pools {
     /// New tasks are rejected with [`Draining`](crate::Reason::Draining), even before the returned future is polled.
     /// After `limit`, queued tasks are rejected too. A task in flight cannot be interrupted: it runs to its end or to
     /// the end of the process, and [`checkpoint`](crate::checkpoint) tells it that it is cut off. Threads end when they
-    /// have no more tasks. If the future is dropped, the pools continue to drain without a limit.
+    /// have no more tasks, which may be shortly after this future completes: so may the hooks of
+    /// [`on_worker_stop`](crate::pools::PoolsBuilder::on_worker_stop). If the future is dropped, the pools continue to drain
+    /// without a limit.
     ///
     /// A task that belongs to an accepted request may still submit tasks. A task that calls this does not wait for
     /// itself.
