@@ -1,4 +1,4 @@
-//! The signal that the client of a response has stopped to read it.
+//! The signal that the client of a response has stopped to read it, or expects no body.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
-/// Set when the client of a response has read nothing for the stall timeout; an extension of the response.
+/// Set when the client of a response has read nothing for the stall timeout; an extension of the response. It also notes
+/// that the client expects no body, for the producer of the body.
 ///
 /// A server that does not poll the body, because its connection takes no bytes, learns from this that it should close
 /// the connection.
