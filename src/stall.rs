@@ -1,4 +1,4 @@
-//! The signal that the client of a response has stopped to read it, or expects no body.
+//! The signal that the client of a response has stopped to read it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,8 +7,7 @@ use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
-/// Set when the client of a response has read nothing for the stall timeout; an extension of the response. It also notes
-/// that the client expects no body, for the producer of the body.
+/// Set when the client of a response has read nothing for the stall timeout; an extension of the response.
 ///
 /// A server that does not poll the body, because its connection takes no bytes, learns from this that it should close
 /// the connection.
@@ -18,8 +17,6 @@ pub(crate) struct StallSignal(Arc<Signal>);
 #[derive(Debug, Default)]
 struct Signal {
     set: AtomicBool,
-    /// The client expects no body, so it does not leave when the body is dropped.
-    bodiless: AtomicBool,
     server: AtomicWaker,
 }
 
@@ -27,15 +24,6 @@ impl StallSignal {
     pub(crate) fn set(&self) {
         self.0.set.store(true, Ordering::Release);
         self.0.server.wake();
-    }
-
-    /// The response is one to a `HEAD`, or has a status without a body.
-    pub(crate) fn expect_no_body(&self) {
-        self.0.bodiless.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn expects_no_body(&self) -> bool {
-        self.0.bodiless.load(Ordering::Acquire)
     }
 
     #[cfg(feature = "server")]

@@ -230,10 +230,6 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         self.stalled.clone()
     }
 
-    pub(crate) fn expects_no_body(&self) -> bool {
-        self.stalled.expects_no_body()
-    }
-
     pub(crate) const fn task(&self) -> Option<&CurrentTask> {
         self.task.as_ref()
     }

@@ -54,15 +54,10 @@ impl ResponseContext {
         B::Error: Into<BoxError>,
     {
         let expects_body = self.expects_body && may_have_body(response.status());
-        let task = if self.in_pool { CurrentTask::get() } else { None };
-        let Some(task) = task.filter(|_| !expects_body || !response.body().is_end_stream()) else {
-            return response.map(ResponseBody::inner);
-        };
+        let task = if self.in_pool && !response.body().is_end_stream() { CurrentTask::get() } else { None };
+        let Some(task) = task else { return response.map(ResponseBody::inner) };
         if !expects_body {
-            // The server drops the body. A function that writes it is then done.
-            if let Some(stalled) = task.stall_signal() {
-                stalled.expect_no_body();
-            }
+            task.expect_no_body();
             return response.map(ResponseBody::inner);
         }
         let policy = task.policy();

@@ -10,9 +10,10 @@ use super::buffer::Buffer;
 use super::error::BoxError;
 use super::frames::FRAMES_IN_A_ROW;
 use super::remaining::Remaining;
+use crate::pool::CurrentTask;
 
-/// Takes the frames of a body that a task produces. Dropping it before the end of the body cancels the task,
-/// unless the client expects no body.
+/// Takes the frames of a body that a task produces. Dropping it before the end of the body cancels the task, unless the
+/// client expects no body.
 pub(crate) struct Reader<D: Buf + Send + 'static> {
     buffer: Arc<Buffer<D>>,
     remaining: Remaining,
@@ -63,7 +64,8 @@ impl<D: Buf + Send + 'static> Reader<D> {
 
 impl<D: Buf + Send + 'static> Drop for Reader<D> {
     fn drop(&mut self) {
-        let complete = self.remaining.is_complete() || self.buffer.is_end() || self.buffer.expects_no_body();
+        let expects_no_body = self.buffer.task().is_some_and(CurrentTask::expects_no_body);
+        let complete = expects_no_body || self.remaining.is_complete() || self.buffer.is_end();
         // A task whose reader has stalled learns of that. A server drops the body then.
         if let (Some(task), false) = (self.buffer.task(), complete || self.buffer.has_stalled()) {
             // Before the writer finds that nobody reads, `checkpoint` says so.

@@ -26,6 +26,8 @@ struct State {
     keeps_permit: AtomicBool,
     /// The guards that hold the permit.
     held: AtomicU32,
+    /// The client expects no body, so it has not left when the body is dropped.
+    bodiless: AtomicBool,
     /// The nanoseconds for which the task waited for the reader of its body.
     reader: AtomicU64,
 }
@@ -46,6 +48,17 @@ impl Continuation {
 
     pub(super) fn stalled(&self) -> Option<StallSignal> {
         lock(&self.0.get()?.stalled).clone()
+    }
+
+    /// Notes that the client expects no body. A task without a continuation writes none.
+    pub(super) fn expect_no_body(&self) {
+        if let Some(state) = self.0.get() {
+            state.bodiless.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn expects_no_body(&self) -> bool {
+        self.0.get().is_some_and(|state| state.bodiless.load(Ordering::Relaxed))
     }
 
     pub(super) fn is_set(&self) -> bool {

@@ -99,6 +99,16 @@ impl CurrentTask {
         !head.state.has_answer() && !occupied
     }
 
+    /// Notes that the answer is one to a `HEAD`, or has a status without a body: the server drops the body, and a function
+    /// that writes it is then done.
+    pub(crate) fn expect_no_body(&self) {
+        self.0.head().continuation.expect_no_body();
+    }
+
+    pub(crate) fn expects_no_body(&self) -> bool {
+        self.0.head().continuation.expects_no_body()
+    }
+
     /// The task's waker.
     pub(crate) fn waker(&self) -> Waker {
         self.0.clone().waker()
