@@ -34,7 +34,9 @@
 //! task or frame. Each worker keeps their handles, and resolves them again every half second, because the recorder may
 //! have been installed late.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+
+use crate::sync::lock_std as lock;
 
 pub(crate) mod batches;
 #[cfg(feature = "metrics")]
@@ -71,5 +73,5 @@ pub(crate) struct PublishGuard {
 /// Locks the published metrics.
 pub(crate) fn lock_publishing() -> PublishGuard {
     static PUBLISHING: Mutex<()> = Mutex::new(());
-    PublishGuard { _guard: PUBLISHING.lock().unwrap_or_else(PoisonError::into_inner) }
+    PublishGuard { _guard: lock(&PUBLISHING) }
 }

@@ -1,9 +1,10 @@
 //! The routes whose handlers hold a thread of the runtime for long, as `PoolLayer::observe` finds them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::shield::shielded;
+use crate::sync::lock_std as lock;
 
 /// The most routes that are kept, and the longest name of one, in bytes. Names come from the application, and may come
 /// from its clients by mistake.
@@ -38,7 +39,7 @@ impl Observed {
     /// Counts a poll of a route that was too long, and logs the route when it is named for the first time.
     pub(crate) fn long_poll(&self, route: &str, took: Duration) {
         let route = shortened(route);
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = lock(&self.routes);
         let known = routes.iter().position(|known| known.route == route);
         if known.is_none() && routes.len() == MOST_ROUTES {
             return;
@@ -67,7 +68,7 @@ impl Observed {
 
     /// The routes that are named, the longest poll first.
     pub(crate) fn slow_routes(&self) -> Vec<SlowRoute> {
-        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let routes = lock(&self.routes);
         let mut named: Vec<_> = routes.iter().filter(|route| is_named(route)).cloned().collect();
         named.sort_by_key(|route| std::cmp::Reverse(route.longest));
         named

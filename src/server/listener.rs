@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use crate::shield::shielded;
+use crate::sync::lock_std as lock;
 
 /// How long to wait after an accept that failed for lack of resources.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -168,7 +169,7 @@ async fn back_off(error: &io::Error) {
 /// Whether the last warning was long ago. All listeners share it, because they share the process's descriptors.
 fn may_warn() -> bool {
     static WARNED: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut warned = lock(&WARNED);
     let may_warn = warned.is_none_or(|warned| warned.elapsed() >= WARN_AGAIN);
     if may_warn {
         *warned = Some(Instant::now());
