@@ -1,11 +1,11 @@
 //! One item on its way through a pool, shared by its caller, its task and the leader of its batch.
 
-use crate::error::BatchError;
 use std::sync::{Arc, Mutex};
 
 use super::function::Function;
 use super::group::Group;
 use crate::admission::{Prediction, Timestamp};
+use crate::error::BatchError;
 use crate::pool::{BatchItem, Pending};
 use crate::shield::shielded;
 use crate::sync::lock_std as lock;

@@ -6,7 +6,7 @@
 
 /// The number of a pool in the budget. Numbers are not reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct MemberId(pub(crate) u64);
+pub(crate) struct MemberId(pub(super) u64);
 
 /// From the budget to a pool: this many of its workers may be runnable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(crate) struct Report {
 
 /// The cores of one pool. It lives under the pool's lock.
 #[derive(Debug, Default)]
-pub(crate) struct Allotment {
+pub(super) struct Allotment {
     cores: usize,
     /// Cores that were taken away while workers were runnable on them.
     unreturned: usize,
@@ -49,20 +49,20 @@ pub(crate) struct Allotment {
 impl Allotment {
     /// An allotment that no budget changes.
     #[cfg(test)]
-    pub(crate) fn fixed(cores: usize) -> Self {
+    pub(super) fn fixed(cores: usize) -> Self {
         Self { cores, ..Self::default() }
     }
 
-    pub(crate) const fn cores(&self) -> usize {
+    pub(super) const fn cores(&self) -> usize {
         self.cores
     }
 
-    pub(crate) const fn held(&self) -> usize {
+    pub(super) const fn held(&self) -> usize {
         self.cores + self.unreturned
     }
 
     /// Applies an allotment; false if a newer one was applied before.
-    pub(crate) fn apply(&mut self, allot: Allot) -> bool {
+    pub(super) fn apply(&mut self, allot: Allot) -> bool {
         let newer = allot.seq > self.applied;
         if newer {
             self.unreturned = (self.cores + self.unreturned).saturating_sub(allot.cores);
@@ -73,7 +73,7 @@ impl Allotment {
     }
 
     /// Keeps at most `excess` cores beyond the allotment. Whether that gives any back.
-    pub(crate) fn give_back_all_but(&mut self, excess: usize) -> bool {
+    pub(super) fn give_back_all_but(&mut self, excess: usize) -> bool {
         let before = self.unreturned;
         self.unreturned = before.min(excess);
         self.unreturned < before
@@ -81,16 +81,16 @@ impl Allotment {
 
     /// Whether the pool should report that it wants this many cores: they are more than it has, and the last report did
     /// not ask for more than it has.
-    pub(crate) const fn lacks(&self, wanted: usize) -> bool {
+    pub(super) const fn lacks(&self, wanted: usize) -> bool {
         wanted > self.cores && self.wanted <= self.cores
     }
 
     /// Whether the last report asked for cores.
-    pub(crate) const fn has_asked(&self) -> bool {
+    pub(super) const fn has_asked(&self) -> bool {
         self.wanted > 0
     }
 
-    pub(crate) fn report(&mut self, in_use: usize, wanted: usize) -> Report {
+    pub(super) fn report(&mut self, in_use: usize, wanted: usize) -> Report {
         self.wanted = wanted;
         self.reports += 1;
         Report { seq: self.reports, applied: self.applied, in_use, wanted, held: self.held() }

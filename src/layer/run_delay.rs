@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use crate::pool::run_delay;
+use crate::thread_state::run_delay;
 
 /// How old a reading may be when a poll begins.
 const FRESH: Duration = Duration::from_millis(10);

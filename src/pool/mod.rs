@@ -76,4 +76,3 @@ pub(crate) use self::rider::{Rider, Riders};
 pub(crate) use self::signal::Signal;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};
 pub(crate) use self::task_future::{Boxed, TaskFuture};
-pub(crate) use crate::thread_state::run_delay;

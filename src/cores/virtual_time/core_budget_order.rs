@@ -3,9 +3,7 @@
 use proptest::prelude::*;
 
 use crate::admission::Timestamp;
-use crate::cores::{ActiveLimit, Sampled};
-use crate::cores::{Allot, MemberId, Report};
-use crate::cores::{CoreBudget, TICK};
+use crate::cores::{ActiveLimit, Allot, CoreBudget, MemberId, Report, Sampled, TICK};
 
 const WORKERS: usize = 8;
 

@@ -7,9 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::admission::Timestamp;
-use crate::cores::{ActiveLimit, Sampled, runnable};
-use crate::cores::{Allot, MemberId, Report};
-use crate::cores::{CoreBudget, TICK};
+use crate::cores::{ActiveLimit, Allot, CoreBudget, MemberId, Report, Sampled, TICK, runnable};
 
 /// One step of the machine. All runnable threads have the cores in equal parts.
 const STEP: Duration = Duration::from_micros(100);
