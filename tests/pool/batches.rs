@@ -616,7 +616,6 @@ fn a_deadline_that_passes_while_a_batch_runs_takes_no_result_away() {
     until_at_rest(&pools, "batch");
 }
 
-/// Deadlines that pass before, while and after the batch of their items forms.
 #[test]
 fn a_task_that_a_batch_submits_has_the_latest_deadline_of_its_items_whoever_leads() {
     for leader_is_late in [true, false] {
@@ -647,6 +646,7 @@ fn a_task_that_a_batch_submits_has_the_latest_deadline_of_its_items_whoever_lead
     }
 }
 
+/// Deadlines that pass before, while and after the batch of their items forms.
 #[test]
 fn an_item_whose_deadline_is_near_is_rejected_or_runs_and_never_both() {
     // Nothing is shed.
