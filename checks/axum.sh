@@ -2,9 +2,10 @@
 # Runs axum's own unit tests with every service of a router in a pool: bash checks/axum.sh
 #
 # The sources are those of the registry, in the version of Cargo.lock. A patch puts a `PoolLayer` around each route, which
-# reads request bodies first and polls the bodies of responses in the pool. It adds a test that handlers run in the pool. Tests that count the clones of a router's state are left out: they expect exact numbers,
-# and the layer clones the service once more for each request. So are the two of keep-alive events, which pause the clock: Tokio
-# advances a paused clock while it waits for a pool.
+# reads request bodies first and polls the bodies of responses in the pool. It adds a test that handlers run in the pool.
+# Tests that count the clones of a router's state are left out: they expect exact numbers, and the layer clones the service
+# once more for each request. So are the two of keep-alive events, which pause the clock: Tokio advances a paused clock
+# while it waits for a pool.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -10,4 +10,4 @@ fi
 mkdir -p target/dashboard
 (cd target/dashboard && { [ -f package.json ] || npm init --yes; } >/dev/null && npm install --silent --no-audit --no-fund playwright-core@1 axe-core@4)
 cargo build --quiet --example server
-timeout 180 node checks/dashboard.mjs target/debug/examples/server "$(command -v chromium)" target/dashboard
+timeout 600 node checks/dashboard.mjs target/debug/examples/server "$(command -v chromium)" target/dashboard

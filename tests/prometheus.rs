@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use self::process::{Client, Example, Folder};
 
 /// The longest time that any step may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running Prometheus. Dropping the value kills it.
 struct Prometheus {

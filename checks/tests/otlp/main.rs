@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use self::collector::{Collector, has_label, label};
 
 /// The time after which a step counts as hanging.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 const REQUESTS: u64 = 5;
 
