@@ -151,13 +151,25 @@ impl<T> Dispatch<T> {
         })
     }
 
-    /// Takes a queued task out of the queue, so that the task that waits for it can run it in place.
-    pub(crate) fn start_in_place(&self, now: Timestamp, key: Key) -> (InPlace, Effects<T>) {
-        // The caller has another reference to the task, so this drops nothing of the application.
-        self.change(now, |state, _| match state.admission.start_riding(now, key) {
-            Some(_) => InPlace::Queued,
-            None if state.admission.is_in_flight(key) => InPlace::InFlight,
-            None => InPlace::Ended,
+    /// Starts a queued task that a worker of the pool waits for. If a permit is free, and a worker that polls no task,
+    /// it is put among the ready tasks: run in place, it might block for a task that is awaited after it. If not, or if
+    /// the worker `blocks` for this task alone, it is taken out of the queue, and the worker runs it in place.
+    pub(crate) fn start_awaited(&self, now: Timestamp, key: Key, blocks: bool) -> (InPlace, Effects<T>) {
+        self.change(now, |state, _| {
+            let has_worker = state.workers.active + state.ready.len() < state.workers.max;
+            if has_worker
+                && !blocks
+                && let Some(started) = state.admission.start_awaited(now, key)
+            {
+                state.ready.push_back(started.task);
+                return InPlace::InFlight;
+            }
+            // The caller has another reference to the task, so this drops nothing of the application.
+            match state.admission.start_riding(now, key) {
+                Some(_) => InPlace::Queued,
+                None if state.admission.is_in_flight(key) => InPlace::InFlight,
+                None => InPlace::Ended,
+            }
         })
     }
 

@@ -94,24 +94,16 @@ impl<T> Pending<T> {
             if for_ever {
                 state.awaited_on_worker();
             }
-            if start_in_place(task) != InPlace::Ended {
+            if start_awaited(task, true) != InPlace::Ended {
                 worker::run_in_place(&task.head().pool, task.clone());
             }
         }
     }
-}
 
-impl<T> Future for Pending<T> {
-    type Output = Result<T, TaskError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    /// Takes the answer, or notes that the caller waits for it.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, TaskError>> {
         assert!(!self.done, "a task's result is taken once");
         let task = &self.task;
-        // A worker that waits for a task which is queued behind the task that it polls would wait for itself.
-        let waits_on_worker = !task.head().state.has_started() && local::is_worker_of(task.head().pool.id);
-        if waits_on_worker && start_in_place(task) == InPlace::Queued {
-            worker::run_in_place(&task.head().pool, task.clone());
-        }
         let state = &task.head().state;
         // The waker is cloned without the lock, and only if it is needed.
         let mut waker = (!state.has_answer()).then(|| cx.waker().clone());
@@ -127,6 +119,20 @@ impl<T> Future for Pending<T> {
         std::mem::swap(&mut answer.caller, &mut waker);
         drop(answer);
         Poll::Pending
+    }
+}
+
+impl<T> Future for Pending<T> {
+    type Output = Result<T, TaskError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let task = &self.task;
+        // A worker that waits for a task which is queued behind the task that it polls would wait for itself.
+        let waits_on_worker = !task.head().state.has_started() && local::is_worker_of(task.head().pool.id);
+        if waits_on_worker && start_awaited(task, false) == InPlace::Queued {
+            worker::run_in_place(&task.head().pool, task.clone());
+        }
+        self.poll_answer(cx)
     }
 }
 
@@ -175,11 +181,11 @@ fn leave<T>(task: &dyn Awaited<T>) {
     shielded(|| drop(value));
 }
 
-/// Takes a queued task out of the queue, to run it inside the permit of the task that waits for it. Returns its place.
-fn start_in_place<T>(task: &Arc<dyn Awaited<T>>) -> InPlace {
+/// Starts a queued task that this worker waits for, as [`Dispatch::start_awaited`](super::dispatch::Dispatch) has it.
+fn start_awaited<T>(task: &Arc<dyn Awaited<T>>, blocks: bool) -> InPlace {
     let Some(key) = task.head().key() else { return InPlace::Ended };
     let pool = &task.head().pool;
-    let (place, effects) = pool.dispatch.start_in_place(pool.now(), key);
+    let (place, effects) = pool.dispatch.start_awaited(pool.now(), key, blocks);
     worker::perform(pool, effects);
     place
 }
@@ -253,10 +259,9 @@ impl<T> TaskHandle<T> {
 
     fn block_until(&mut self, until: Option<Instant>) -> Option<Result<T, TaskError>> {
         let polled = std::future::poll_fn(|cx| {
-            let polled = Pin::new(&mut *self).poll(cx);
-            if polled.is_pending()
-                && let State::Pending(pending) = &self.state
-            {
+            let State::Pending(pending) = &mut self.state else { return Pin::new(&mut *self).poll(cx) };
+            let polled = pending.poll_answer(cx);
+            if polled.is_pending() {
                 // The task may end here, which wakes this thread.
                 pending.wait_on_worker(until.is_none());
             }
@@ -306,96 +311,4 @@ impl<T> fmt::Debug for TaskHandle<T> {
 }
 
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
-mod tests {
-    use std::sync::mpsc::{Sender, channel};
-    use std::task::Wake;
-    use std::thread;
-
-    use super::*;
-    use crate::block_on::block_on;
-    use crate::pool::{Boxed, Plan, Pool, Submission, TaskOptions, always_ok};
-
-    fn pool() -> Pool {
-        Pool::new(Plan::of_one_worker())
-    }
-
-    fn submit<F>(pool: &Pool, future: F) -> Pending<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send,
-    {
-        let submission = Submission::new(Boxed::new(future), TaskOptions::new(), String::new, always_ok);
-        pool.submit_future(submission).map_err(|rejected| rejected.rejection).expect("there is room")
-    }
-
-    /// A task that has begun, and ends when the sender is used.
-    fn hold(pool: &Pool) -> (Pending<()>, Sender<()>) {
-        let (release, held) = channel();
-        let (begins, begun) = channel();
-        let task = submit(pool, async move {
-            begins.send(()).expect("the test waits for it");
-            held.recv().expect("the test releases it");
-        });
-        begun.recv().expect("it begins");
-        (task, release)
-    }
-
-    /// A waker keeps the caller's task in memory, and that task may own the handle.
-    #[test]
-    fn nothing_keeps_the_waker_of_a_caller_that_has_its_answer_or_has_left() {
-        struct Caller;
-        impl Wake for Caller {
-            fn wake(self: Arc<Self>) {}
-        }
-        let pool = pool();
-        let (caller, other) = (Arc::new(Caller), Arc::new(Caller));
-        let poll = |pending: &mut Pending<()>, caller: &Arc<Caller>| {
-            Pin::new(pending).poll(&mut Context::from_waker(&caller.clone().into())).is_ready()
-        };
-        let (mut first, release) = hold(&pool);
-        let mut second = submit(&pool, async {});
-        assert!(!poll(&mut first, &caller) && !poll(&mut second, &other));
-        let second = TaskHandle::pending(second);
-        drop(second);
-        assert_eq!(Arc::strong_count(&other), 1, "the task is still queued");
-        release.send(()).expect("it waits for this");
-        while !poll(&mut first, &caller) {
-            thread::yield_now();
-        }
-        // The worker may not have dropped the waker yet that it has just called.
-        let begun = Instant::now();
-        while Arc::strong_count(&caller) > 1 {
-            assert!(begun.elapsed() < Duration::from_secs(30), "it has its answer");
-            thread::yield_now();
-        }
-        drop(first);
-    }
-
-    /// The caller leaves before the queue has noticed the deadline.
-    #[test]
-    fn a_queued_task_that_was_said_to_be_too_late_counts_as_expired() {
-        let pool = pool();
-        let (first, release) = hold(&pool);
-        let [late, left] = [(); 2].map(|()| submit(&pool, async {}));
-        late.too_late();
-        drop((late, left));
-        let counts = pool.stats().counts;
-        assert_eq!((counts.expired, counts.cancelled), (1, 1));
-        release.send(()).expect("it waits for this");
-        block_on(first).expect("it ends by itself");
-    }
-
-    /// A client that receives `started: false` may send the request again.
-    #[test]
-    fn a_task_that_was_said_not_to_have_started_never_does() {
-        let pool = pool();
-        let (first, release) = hold(&pool);
-        assert!(first.too_late().started());
-        let second = submit(&pool, async { panic!("it began after all") });
-        assert!(!second.too_late().started());
-        release.send(()).expect("it waits for this");
-        block_on(first).expect("it ends by itself");
-        let Err(TaskError::Rejected(rejection)) = block_on(second) else { panic!("it ran") };
-        assert_eq!((rejection.reason(), rejection.started()), (Reason::DeadlineExceeded, false));
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! Tasks in flight without their own permit: they run inside the permit of another task.
 //!
-//! A *nested* task is awaited by a task of its pool on the worker that polls both. The tasks of a *batch* join the task
+//! A *nested* task is awaited by a task of its pool on the worker that polls both. It gets a permit of its own if one is
+//! free, and there is a worker for it. The tasks of a *batch* join the task
 //! that a worker took, in the order in which they would start: of the highest level first, and in a level as callers are
 //! served. A batch counts as one towards the limit, and its tasks share its time.
 
@@ -8,7 +9,7 @@ use super::super::batch::Join;
 use super::super::settings::Offer;
 use super::super::slab::{Key, State, UNSHARED};
 use super::super::timestamp::Timestamp;
-use super::{Admission, Evicted, Finish};
+use super::{Admission, Evicted, Finish, Started};
 use crate::error::Reason;
 
 /// How many queued tasks one call looks at, at most.
@@ -19,13 +20,22 @@ impl<T> Admission<T> {
     /// permit of the task that awaits it. `None` if it does not wait (any more).
     pub fn start_riding(&mut self, now: Timestamp, key: Key) -> Option<T> {
         self.pass(now);
-        let index = self.slab.find(key, State::Queued).filter(|&index| self.slab.at(index).task.is_some())?;
+        let index = self.waiting(key)?;
         self.unlink(index);
         self.without_permit += 1;
         let slot = self.slab.at_mut(index);
         // It takes nothing from other callers.
         (slot.state, slot.queue) = (State::InFlight, UNSHARED);
         slot.task.take()
+    }
+
+    /// Starts a queued task with a permit of its own, ahead of those before it, because a task in flight awaits it.
+    /// `None` if no permit is free, or it does not wait (any more).
+    pub fn start_awaited(&mut self, now: Timestamp, key: Key) -> Option<Started<T>> {
+        self.pass(now);
+        let index = self.waiting(key).filter(|_| self.free_permits() > 0)?;
+        let level = usize::from(self.slab.at(index).level);
+        Some(self.start(now, level, index))
     }
 
     /// Admits a task that runs in place, inside the permit of the task that awaits it, without waiting.
@@ -82,6 +92,11 @@ impl<T> Admission<T> {
         let (level, task) = (usize::from(slot.level), slot.task.take());
         self.levels.get(level).started(&self.slab, index);
         task
+    }
+
+    /// The place of a queued task whose payload is stored.
+    fn waiting(&self, key: Key) -> Option<u32> {
+        self.slab.find(key, State::Queued).filter(|&index| self.slab.at(index).task.is_some())
     }
 
     /// Ends a task that had no permit.

@@ -409,7 +409,7 @@ impl Pool {
         let bell = Arc::new(Bell(Notify::new()));
         while !task.poll_answer(&bell) {
             task.state.awaited_on_worker();
-            let (place, effects) = self.dispatch.start_in_place(NOW, task.key());
+            let (place, effects) = self.dispatch.start_awaited(NOW, task.key(), true);
             self.perform(effects);
             if place != InPlace::Ended {
                 self.run_in_place(task);

@@ -173,7 +173,7 @@ fn a_task_in_place_is_taken_out_of_the_queue_once_and_not_after_its_end() {
     let dispatch = dispatch(Settings::fixed(1).with_capacity(1), 1, 1);
     drop_effects(offer(&dispatch, START, ("first", &keys[0])));
     drop_effects(offer(&dispatch, START, ("queued", &keys[1])));
-    let place = |key: &Cell<Option<Key>>| dispatch.start_in_place(START, ended(key).key).0;
+    let place = |key: &Cell<Option<Key>>| dispatch.start_awaited(START, ended(key).key, true).0;
     assert_eq!([&keys[0], &keys[1], &keys[1]].map(place), [InPlace::InFlight, InPlace::Queued, InPlace::InFlight]);
     drop_effects(dispatch.finish(START, ended(&keys[1])));
     assert_eq!(place(&keys[1]), InPlace::Ended);
