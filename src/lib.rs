@@ -31,7 +31,7 @@
 //! submitted from, so timers, sockets and `tokio::spawn` work. They may block: no thread of that runtime runs them.
 //!
 //! A task that submits another task to its own pool queues like any other. A worker that waits for such a task, while
-//! it is still queued, runs it in place. So a pool never waits for itself.
+//! no permit or no other worker is free for it, runs it in place. So a pool never waits for itself.
 //!
 //! # Where to look
 //!

@@ -639,6 +639,25 @@ fn a_queued_task_can_run_inside_the_permit_of_another() {
 }
 
 #[test]
+fn a_queued_task_that_another_awaits_starts_ahead_of_others_once_a_permit_is_free() {
+    let (mut admission, first) = full(Settings::fixed(1));
+    queue(&mut admission, START, Offer::default(), "before").unwrap();
+    let Ok(Admitted::Queued(awaited)) = admission.offer(START, Offer::default(), &mut Vec::new()) else { panic!() };
+    assert!(admission.finish(START, first, Outcome::Ok, Some(TIMEOUT)));
+    assert!(admission.start_awaited(START, awaited).is_none(), "its payload is not stored yet");
+    admission.store(awaited, "awaited");
+    let started = admission.start_awaited(START, awaited).unwrap();
+    assert_eq!((started.key, started.task), (awaited, "awaited"));
+    assert!(admission.has_permit(awaited) && !admission.has_takeable());
+    let Ok(Admitted::Queued(next)) = admission.offer(START, Offer::default(), &mut Vec::new()) else { panic!() };
+    admission.store(next, "next");
+    assert!(admission.start_awaited(START, next).is_none(), "no permit is free");
+    assert_all_counted(&admission);
+    assert!(admission.finish(START, awaited, Outcome::Ok, Some(TIMEOUT)));
+    assert_eq!(admission.take(START, &mut Vec::new()).unwrap().task, "before");
+}
+
+#[test]
 fn a_task_that_finds_the_queue_full_can_run_inside_the_permit_of_another() {
     let (mut admission, _) = full(Settings::fixed(1).with_capacity(0));
     assert_eq!(admission.offer(START, Offer::default(), &mut Vec::new()), Err(Reason::QueueFull));

@@ -25,10 +25,10 @@ impl Pools {
     /// # Tasks within tasks
     ///
     /// A task that is submitted by another task inherits the deadline, the priority and the caller of its request;
-    /// [`Pool::run_with`] sets them. A task may submit to its own pool: the inner task queues like any other, and the
-    /// worker that polls this future runs the inner task in place if it is still queued. So a pool never waits for
-    /// itself. Inner tasks may run one after the other on that worker, also while the pool has free permits: none of
-    /// them may block its thread until another one has begun, as with a barrier.
+    /// [`Pool::run_with`] sets them. A task may submit to its own pool: the inner task queues like any other. If a
+    /// worker polls this future while no permit or no other worker is free for the inner task, that worker runs it in
+    /// place. So a pool never waits for itself. Inner tasks that run in place run one after the other: they may block
+    /// their threads for each other, as with a barrier, only if the pool has a permit and a worker for each of them.
     ///
     /// # Cancellation
     ///
@@ -67,9 +67,10 @@ impl Pools {
     /// An overloaded pool sheds tasks that wait too long (see [`Queue`](crate::config::Queue)). For a backlog of many
     /// tasks, use a [batch](Self::batch_executor), whose tasks wait outside the pool, or give the pool `queue: fifo`.
     ///
-    /// A task may submit to its own pool: the inner task queues like any other. If a worker of the pool polls the
-    /// handle or waits for it while the inner task is still queued, that worker runs the inner task in place. If the
-    /// queue has no room, the inner task runs in place before this returns, up to its first await.
+    /// A task may submit to its own pool: the inner task queues like any other. A worker of the pool that waits for the
+    /// handle runs the inner task in place if it is still queued. A worker that polls the handle does so only if no
+    /// permit or no other worker is free for the inner task. If the queue has no room, the inner task runs in place
+    /// before this returns, up to its first await.
     ///
     /// [Disabled](Self::disabled) pools run a task to its end before this returns; except that a future, if this is
     /// called in a Tokio runtime, is spawned there.

@@ -27,6 +27,8 @@ pub(crate) enum Call {
         deadline: Option<u64>,
     },
     Ride(usize),
+    /// A queued task is awaited: it starts at once if a permit is free.
+    StartAwaited(usize),
     Take,
     Cancel(usize),
     Finish(usize, Outcome, Option<u64>),
@@ -155,7 +157,8 @@ fn decode_call(kind: u8, next: &mut impl FnMut() -> usize) -> Call {
         }
         10..14 => Call::Take,
         14 => match next() {
-            which @ 0..128 => Call::Ride(which),
+            which @ 0..96 => Call::Ride(which),
+            which @ 96..128 => Call::StartAwaited(which - 96),
             which => Call::ReleasePermit(which - 128, (which & 1 != 0).then(|| next() as u64)),
         },
         15 => match next() {
@@ -247,6 +250,7 @@ impl Model {
             }
             Call::OfferRiding { deadline } => self.offer_riding(deadline),
             Call::Ride(which) => self.ride(which),
+            Call::StartAwaited(which) => self.start_awaited(which),
             Call::TakeMore(most, choice) => self.take_more(most, choice),
             Call::FinishShared(which, tasks, ran) => {
                 let ran = ran.map(Duration::from_millis);
@@ -373,6 +377,21 @@ impl Model {
         );
         if waits {
             self.tasks[id] = Known::Riding;
+        }
+    }
+
+    fn start_awaited(&mut self, which: usize) {
+        let Some(id) = self.pick(which) else { return };
+        let Some(&key) = self.keys.get(&id) else { return };
+        let (now, before) = (self.timestamp(), self.admission.snapshot());
+        let waits = matches!(self.tasks[id], Known::Queued { .. });
+        // An adaptive limit may move within this call, because time has passed.
+        let moves = matches!(self.settings.limit, Limit::Adaptive { .. });
+        let started = self.admission.start_awaited(now, key);
+        assert!(moves || started.is_some() == (waits && before.permits < before.limit), "a permit is all it needs");
+        if let Some(started) = started {
+            assert_eq!((started.task, started.key, waits), (id, key, true), "only a queued task can start");
+            self.tasks[id] = Known::InFlight;
         }
     }
 

@@ -12,9 +12,7 @@ use crate::support::{Gate, Held, PATIENCE, begun_in_time, end_of, hold, pools, s
 
 #[test]
 fn nested_tasks_of_one_pool_run_in_parallel_where_there_is_room() {
-    // Where other processes take the cores, tasks of a pool that seems to compute would wait for one of them, and so run in
-    // place.
-    let pools = Pools::builder().cores(9).pool("room", PoolConfig::new(9)).build().unwrap();
+    let pools = pools("room", PoolConfig::new(9));
     let inner = pools.clone();
     let task = async move {
         let all = Arc::new(Barrier::new(8));

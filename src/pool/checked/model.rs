@@ -81,6 +81,9 @@ pub(super) struct Pool {
     dropped: Notify,
     /// Notified when the sampler must start.
     pub(super) sampler: Notify,
+    /// Whether a worker is about to block for a task, and notified when one is.
+    blocks: AtomicBool,
+    blocked: Notify,
     /// Notified when the queue has room for a task that waits outside of it.
     has_room: Notify,
 }
@@ -183,6 +186,8 @@ impl Pool {
             discarded: AtomicUsize::new(0),
             dropped: Notify::new(),
             sampler: Notify::new(),
+            blocks: AtomicBool::new(false),
+            blocked: Notify::new(),
             has_room: Notify::new(),
         })
     }
@@ -418,6 +423,26 @@ impl Pool {
         }
     }
 
+    /// Blocks a worker of the pool until the task has ended, with an executor that does not know that it blocks one.
+    pub(super) fn block_on_worker_for(self: &Arc<Self>, task: &TaskRef) {
+        let bell = Arc::new(Bell(Notify::new()));
+        loop {
+            if !task.state.has_started() {
+                let (place, effects) = self.dispatch.start_awaited(NOW, task.key(), false);
+                self.perform(effects);
+                if place == InPlace::Queued {
+                    self.run_in_place(task);
+                }
+            }
+            if task.poll_answer(&bell) {
+                return;
+            }
+            self.blocks.store(true, Relaxed);
+            self.blocked.notify();
+            bell.0.wait();
+        }
+    }
+
     /// The caller of a task goes away.
     pub(super) fn leave(self: &Arc<Self>, task: &TaskRef) {
         if task.state.has_ended() {
@@ -461,6 +486,13 @@ impl Pool {
         let waker = Waker::from(bell.clone());
         while !self.dispatch.poll_idle(except, &waker) {
             bell.0.wait();
+        }
+    }
+
+    /// Waits until a worker is about to block for a task.
+    pub(super) fn wait_until_blocked(&self) {
+        while !self.blocks.load(Relaxed) {
+            self.blocked.wait();
         }
     }
 
@@ -553,6 +585,15 @@ pub(super) fn waits_for(child: impl Fn() -> Body + Send + 'static) -> Body {
     Box::new(move |pool, _| {
         let child = pool.submit_from_task(child());
         pool.wait_on_worker_for(&child);
+        Poll::Ready(())
+    })
+}
+
+/// The same with an executor that does not know that it blocks a worker.
+pub(super) fn blocks_on(child: fn() -> Body) -> Body {
+    Box::new(move |pool, _| {
+        let child = pool.submit_from_task(child());
+        pool.block_on_worker_for(&child);
         Poll::Ready(())
     })
 }

@@ -27,6 +27,8 @@
 //! | workers of a closed pool stay | `a_pool_that_closes_finishes_what_it_has_and_its_workers_end` |
 //! | a task that begins to wait for room does not look; a worker calls it again and again | `a_task_that_waits_for_room_is_admitted_when_there_is_some` |
 //! | a task that runs in place stays in the queue; a stale entry leaves its worker active | `a_task_to_run_in_place_is_polled_by_one_of_two_workers` |
+//! | a task that is awaited is left to a worker that does not exist | `both_workers_may_block_for_inner_tasks_that_have_a_permit` |
+//! | a task that is awaited is not put among the ready tasks | `a_task_that_is_awaited_below_a_low_limit_gets_a_worker_of_its_own` |
 //! | a task that was evicted is polled in place | `a_task_to_run_in_place_is_polled_or_rejected_and_never_both` |
 //! | the worker that waits is not woken with its task; or not by a wake-up during the poll | `the_only_worker_may_wait_for_a_task_that_is_woken`, `…_that_yields` |
 //! | a task that was woken during its poll is dropped | `a_task_that_yields_is_polled_again` |
@@ -42,7 +44,9 @@ use loom::sync::Notify;
 use loom::sync::atomic::AtomicBool;
 use loom::thread::{self, JoinHandle};
 
-use super::model::{Body, LATE, NOW, Plan, Pool, Slot, TaskRef, awaits, ends, meets, notifies, waits_for, yields};
+use super::model::{
+    Body, LATE, NOW, Plan, Pool, Slot, TaskRef, awaits, blocks_on, ends, meets, notifies, waits_for, yields,
+};
 use crate::error::Reason;
 use crate::pool::continuation::Continuation;
 use crate::pool::task_state::{TaskState, Wakeup};
@@ -447,6 +451,34 @@ fn a_task_to_run_in_place_is_polled_by_one_of_two_workers() {
         pool.submit(waits_for(ends)).expect("a permit is free");
         pool.wait_until_idle(0);
         pool.close(3, 0);
+    });
+}
+
+/// The limit is low, and the worker blocks for an inner task that has a permit. The sampler gets it another worker.
+#[test]
+fn a_task_that_is_awaited_below_a_low_limit_gets_a_worker_of_its_own() {
+    explore(3, || {
+        let pool = two(1);
+        pool.dispatch.lower_limit();
+        pool.submit(blocks_on(ends)).expect("a permit is free");
+        pool.sampler.wait();
+        pool.wait_until_blocked();
+        (0..3).for_each(|_| _ = pool.sample(false));
+        pool.wait_until_idle(0);
+        pool.close(2, 0);
+    });
+}
+
+/// There are permits for all, and each worker blocks for an inner task: the last one runs its own in place.
+#[test]
+fn both_workers_may_block_for_inner_tasks_that_have_a_permit() {
+    explore(2, || {
+        let pool = Pool::new(&Plan { workers: 2, limit: 4, capacity: 2, cores: 2 });
+        for _ in 0..2 {
+            pool.submit(blocks_on(ends)).expect("a permit is free");
+        }
+        pool.wait_until_idle(0);
+        pool.close(4, 0);
     });
 }
 

@@ -182,6 +182,26 @@ fn a_task_in_place_is_taken_out_of_the_queue_once_and_not_after_its_end() {
     assert_eq!(place(&keys[1]), InPlace::Ended, "it was rejected, whether or not its caller knows");
 }
 
+/// Run in place, it might block for a task that is awaited after it.
+#[test]
+fn a_task_that_is_awaited_is_left_to_another_worker_if_it_has_a_permit_and_there_is_one() {
+    for (permits, workers, expected) in [(2, 2, InPlace::InFlight), (1, 2, InPlace::Queued), (2, 1, InPlace::Queued)] {
+        let keys = [(); 2].map(|()| Cell::new(None));
+        let dispatch = dispatch(Settings::fixed(permits).with_capacity(1), workers, 1);
+        drop_effects(offer(&dispatch, START, ("outer", &keys[0])));
+        assert!(dispatch.next(0, START, WorkerEvent::Started).0.is_some());
+        dispatch.lower_limit();
+        drop_effects(offer(&dispatch, START, ("inner", &keys[1])));
+        let (place, effects) = dispatch.start_awaited(START, ended(&keys[1]).key, false);
+        assert_eq!(place, expected, "{permits} permits, {workers} workers");
+        assert!(matches!(effects.wake, Wake::Nobody), "the limit is one");
+        let instant = dispatch.instant(START).admission;
+        assert_eq!((instant.in_flight, instant.queued), (2, 0));
+        let next = dispatch.next(0, START, WorkerEvent::Pending).0;
+        assert_eq!(next.is_some(), expected == InPlace::InFlight, "it is ready only if it does not run in place");
+    }
+}
+
 /// A worker that called them again would spin until one of them is polled.
 #[test]
 fn a_worker_that_finds_nothing_does_not_call_the_tasks_that_wait_for_room() {
