@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(feature = "server")]
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 
@@ -11,16 +12,26 @@ use futures_util::task::AtomicWaker;
 ///
 /// A server that does not poll the body, because its connection takes no bytes, learns from this that it should close
 /// the connection.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct StallSignal(Arc<Signal>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Signal {
+    timeout: Duration,
     set: AtomicBool,
     server: AtomicWaker,
 }
 
 impl StallSignal {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self(Arc::new(Signal { timeout, set: AtomicBool::new(false), server: AtomicWaker::new() }))
+    }
+
+    /// The stall timeout.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.0.timeout
+    }
+
     pub(crate) fn set(&self) {
         self.0.set.store(true, Ordering::Release);
         self.0.server.wake();

@@ -23,7 +23,6 @@ use crate::timer::Earliest;
 pub(crate) struct Buffer<D> {
     state: Mutex<State<D>>,
     capacity: usize,
-    stall_timeout: Duration,
     stalled: StallSignal,
     timer: Earliest,
     task: Option<CurrentTask>,
@@ -91,8 +90,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         Arc::new(Self {
             state: Mutex::new(state),
             capacity,
-            stall_timeout,
-            stalled: StallSignal::default(),
+            stalled: StallSignal::new(stall_timeout),
             timer: Earliest::default(),
             task,
         })
@@ -105,7 +103,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         if state.progress != Progress::Reads {
             return;
         }
-        let look = if state.frames.is_empty() { state.watch.begin(self.stall_timeout) } else { None };
+        let look = if state.frames.is_empty() { state.watch.begin(self.stalled.timeout()) } else { None };
         state.frames.push(frame);
         state.bytes += bytes;
         if let Some(task) = &self.task {
@@ -248,7 +246,7 @@ impl<D: Buf + Send + 'static> Watched for Buffer<D> {
 
     fn look(&self) -> Option<Instant> {
         let mut state = lock(&self.state);
-        if let Look::Later(at) = state.watch.look(self.stall_timeout) {
+        if let Look::Later(at) = state.watch.look(self.stalled.timeout()) {
             return at;
         }
         state.progress = Progress::Stalled;

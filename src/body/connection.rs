@@ -38,8 +38,7 @@ pub(super) struct OnConnection<B: Body> {
 struct Shared<B> {
     state: Mutex<State<B>>,
     /// `None` if the permit is not held.
-    stall_timeout: Option<Duration>,
-    stalled: StallSignal,
+    stalled: Option<StallSignal>,
     timer: Earliest,
 }
 
@@ -72,12 +71,11 @@ where
     ) -> Self {
         let (body, stream) = (Some(Box::pin(body)), counted.then(|| task.open_stream()));
         let state = State { body, outcome: None, watch: Watch::default(), worker: None, stream };
-        let stall_timeout = hold.then(|| task.policy().stall_timeout);
-        let (stalled, timer) = (StallSignal::default(), Earliest::default());
-        let shared = Arc::new(Shared { state: Mutex::new(state), stall_timeout, stalled, timer });
-        if hold {
+        let stalled = hold.then(|| StallSignal::new(task.policy().stall_timeout));
+        let shared =
+            Arc::new(Shared { state: Mutex::new(state), stalled: stalled.clone(), timer: Earliest::default() });
+        if let Some(stalled) = stalled {
             let shared = shared.clone();
-            let stalled = shared.stalled.clone();
             task.continue_with(Box::pin(async move { poll_fn(|cx| shared.poll_end(cx)).await }), true, stalled);
         }
         Self {
@@ -194,7 +192,7 @@ where
             self.end(outcome_of(&end));
             return Poll::Ready(frame.map(Ok).or(end.err().map(Err)));
         }
-        let look = self.stall_timeout.and_then(|timeout| state.watch.begin(timeout));
+        let look = self.stalled.as_ref().and_then(|stalled| state.watch.begin(stalled.timeout()));
         drop(held);
         look_at(look, self);
         Poll::Ready(frame.map(Ok))
@@ -207,7 +205,8 @@ impl<B: Body + Send + 'static> Watched for Shared<B> {
     }
 
     fn look(&self) -> Option<Instant> {
-        let timeout = self.stall_timeout?;
+        let stalled = self.stalled.as_ref()?;
+        let timeout = stalled.timeout();
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(state)) => state.into_inner(),
@@ -219,7 +218,7 @@ impl<B: Body + Send + 'static> Watched for Shared<B> {
         }
         state.outcome = Some(Outcome::Stalled);
         // Set under the lock: a server that finds the error knows the signal.
-        self.stalled.set();
+        stalled.set();
         let worker = state.worker.take();
         let stream = state.stream.take();
         drop(state);

@@ -28,6 +28,10 @@ pub(super) const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long a peer may take nothing of what the server has to write, and send nothing, before it is disconnected. An
+/// HTTP/2 client that reads nothing answers no ping either.
+pub(super) const WRITE_TIMEOUT: Duration = PING_INTERVAL.saturating_add(PING_TIMEOUT);
+
 /// How often the server looks whether the client has hung up, while a request is in flight and hyper reads nothing.
 ///
 /// hyper reads ahead to see the end of the connection, but not while a body is unread or the next request is there.
@@ -40,6 +44,7 @@ const NEVER: u64 = u64::MAX;
 pub(super) struct Timeouts {
     pub(super) keep_alive: Duration,
     pub(super) header_read: Duration,
+    pub(super) write: Duration,
     pub(super) max_age: Option<Duration>,
 }
 
@@ -68,6 +73,8 @@ pub(super) enum Action {
     Look,
     /// Close the socket.
     Drop,
+    /// Reset the connection: its peer takes nothing.
+    Reset,
 }
 
 /// The next action, and when it is due.
@@ -109,6 +116,8 @@ pub(super) struct Activity {
     discarded: AtomicU64,
     /// The peer does not read fast enough.
     blocked: AtomicBool,
+    /// How long the response in flight lets its client take nothing, in nanoseconds, if it says so.
+    patience: AtomicU64,
     /// A write succeeded.
     wrote: AtomicBool,
     /// hyper waits for bytes, so it notices the end of the connection.
@@ -135,6 +144,7 @@ impl Activity {
             ended: AtomicU64::new(NEVER),
             discarded: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
+            patience: AtomicU64::new(0),
             wrote: AtomicBool::new(false),
             reading: AtomicBool::new(false),
             not_reading_since: AtomicU64::new(NEVER),
@@ -153,9 +163,9 @@ impl Activity {
 
     /// hyper took the response to its last byte, or the request was cancelled.
     pub(super) fn request_ended(&self) {
-        // First the time, then the count: a reader that sees no request in flight also sees since when. While a client of
-        // HTTP/2 does not read, hyper may end all of its requests, and the clock keeps running.
-        if !self.is_blocked_http2() {
+        // First the time, then the count: a reader that sees no request in flight also sees since when. While a client
+        // does not read, hyper may end all of its requests, and the clock keeps running.
+        if !self.blocked.load(Ordering::Relaxed) {
             self.restart_idle_clock();
         }
         self.in_flight.fetch_sub(1, Ordering::Release);
@@ -178,7 +188,7 @@ impl Activity {
 
     /// Bytes were read, or are there to be read.
     pub(super) fn read(&self) {
-        if self.is_blocked_http2() {
+        if self.blocked.load(Ordering::Relaxed) {
             self.restart_idle_clock();
         }
         let new_head = self.is(Protocol::Http1)
@@ -198,6 +208,19 @@ impl Activity {
             self.blocked.store(blocked, Ordering::Relaxed);
             self.restart_idle_clock();
         }
+    }
+
+    /// All that hyper had was written, and a flush had to wait for the peer, or succeeded. Streams of TLS hold bytes.
+    pub(super) fn flush_blocked(&self, blocked: bool) {
+        if blocked || self.blocked.load(Ordering::Relaxed) {
+            self.write_blocked(blocked);
+        }
+    }
+
+    /// Lets the client of the response in flight take nothing for this time, if that is more than others may.
+    pub(super) fn set_patience(&self, patience: Option<Duration>) {
+        let nanos = patience.map_or(0, |patience| u64::try_from(patience.as_nanos()).unwrap_or(NEVER));
+        self.patience.store(nanos, Ordering::Relaxed);
     }
 
     /// Whether a part of what hyper has to write was written since the last call, and the next part has to wait.
@@ -277,20 +300,20 @@ impl Activity {
         }
         // First the count, then the time: see `request_ended`.
         let requests = self.in_flight.load(Ordering::Acquire);
-        let in_flight = requests > 0 || self.blocked.load(Ordering::Relaxed);
+        let blocked = self.blocked.load(Ordering::Relaxed);
+        let in_flight = requests > 0 || blocked;
         let idle_since = self.at(self.idle_since.load(Ordering::Relaxed));
         match stage {
             Stage::ClosingIdle(since) if requests == 0 => {
                 return Due::At(since.max(idle_since) + CLOSING_GRACE, Action::Drop);
             }
             Stage::Draining if in_flight => return Due::Now(Action::Close),
-            // hyper cannot close a connection before its client has read what was written.
-            _ if in_flight && self.is_blocked_http2() => {
-                return Due::At(idle_since + PING_INTERVAL + PING_TIMEOUT, Action::Drop);
-            }
             _ if in_flight => {
-                let look = |since| Due::At(since + LOOK_INTERVAL, Action::Look);
-                return self.moment(&self.not_reading_since).map_or(Due::Never, look);
+                let look = self.moment(&self.not_reading_since).map(|since| (since + LOOK_INTERVAL, Action::Look));
+                // hyper cannot close a connection before its client has read what was written.
+                let reset = blocked.then(|| self.patience_ends(idle_since, timeouts)).flatten();
+                let first = look.into_iter().chain(reset.map(|at| (at, Action::Reset))).min_by_key(|(at, _)| *at);
+                return first.map_or(Due::Never, |(at, action)| Due::At(at, action));
             }
             Stage::Closing(since) | Stage::ClosingIdle(since) => {
                 return Due::At(since.max(idle_since) + CLOSING_GRACE, Action::Drop);
@@ -310,14 +333,10 @@ impl Activity {
         Due::At(idle_since + timeouts.keep_alive, Action::CloseIdle)
     }
 
-    /// Whether an HTTP/2 client neither reads nor answers pings. Its connection is reset.
-    pub(super) fn is_stuck(&self) -> bool {
-        let idle_since = self.at(self.idle_since.load(Ordering::Relaxed));
-        self.is_blocked_http2() && idle_since.elapsed() >= PING_INTERVAL + PING_TIMEOUT
-    }
-
-    fn is_blocked_http2(&self) -> bool {
-        self.is(Protocol::Http2) && self.blocked.load(Ordering::Relaxed)
+    /// When a client is disconnected that has taken nothing since `since`.
+    fn patience_ends(&self, since: Instant, timeouts: &Timeouts) -> Option<Instant> {
+        let patience = Duration::from_nanos(self.patience.load(Ordering::Relaxed));
+        since.checked_add(timeouts.write.max(patience))
     }
 
     fn is(&self, protocol: Protocol) -> bool {
@@ -350,8 +369,12 @@ mod tests {
 
     use super::*;
 
-    const TIMEOUTS: Timeouts =
-        Timeouts { keep_alive: Duration::from_secs(30), header_read: Duration::from_secs(10), max_age: None };
+    const TIMEOUTS: Timeouts = Timeouts {
+        keep_alive: Duration::from_secs(30),
+        header_read: Duration::from_secs(10),
+        write: WRITE_TIMEOUT,
+        max_age: None,
+    };
 
     fn open(activity: &Activity) -> Due {
         activity.due(Stage::Open, &TIMEOUTS)
@@ -363,6 +386,10 @@ mod tests {
 
     fn drop_in(seconds: u64) -> Due {
         Due::At(Instant::now() + Duration::from_secs(seconds), Action::Drop)
+    }
+
+    fn reset_in(seconds: u64) -> Due {
+        Due::At(Instant::now() + Duration::from_secs(seconds), Action::Reset)
     }
 
     fn close_idle_in(seconds: u64) -> Due {
@@ -464,11 +491,46 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_response_that_waits_for_its_reader_is_in_flight() {
         let activity = served().await;
+        advance(Duration::from_secs(7)).await;
         activity.write_blocked(true);
-        assert_eq!((open(&activity), activity.in_flight()), (Due::Never, 1));
-        advance(Duration::from_secs(100)).await;
+        assert_eq!((open(&activity), activity.in_flight()), (reset_in(30), 1));
+        advance(Duration::from_secs(20)).await;
         activity.write_blocked(false);
         assert_eq!((open(&activity), activity.in_flight()), (close_idle_in(30), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_is_one_whose_last_bytes_are_in_the_stream_of_tls() {
+        let activity = served().await;
+        activity.flush_blocked(true);
+        assert_eq!((open(&activity), activity.in_flight()), (reset_in(30), 1));
+        activity.flush_blocked(false);
+        assert_eq!((open(&activity), activity.in_flight()), (close_idle_in(30), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_may_let_its_client_take_nothing_for_longer_than_others() {
+        let activity = served().await;
+        activity.request_began(false);
+        activity.write_blocked(true);
+        for (patience, seconds) in [(None, 30), (Some(100), 100), (Some(10), 30)] {
+            activity.set_patience(patience.map(Duration::from_secs));
+            assert_eq!(open(&activity), reset_in(seconds));
+        }
+        activity.set_patience(Some(Duration::MAX));
+        open(&activity);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_may_still_hang_up_while_its_next_request_is_unread() {
+        let activity = served().await;
+        activity.request_began(true);
+        activity.write_blocked(true);
+        activity.polled();
+        assert_eq!(open(&activity), look_in(Duration::ZERO));
+        advance(WRITE_TIMEOUT - LOOK_INTERVAL / 2).await;
+        activity.look();
+        assert_eq!(open(&activity), Due::At(Instant::now() + LOOK_INTERVAL / 2, Action::Reset));
     }
 
     #[tokio::test(start_paused = true)]
@@ -482,27 +544,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_http2_client_that_neither_reads_nor_sends_is_dropped_when_its_ping_would_time_out() {
+    async fn an_http2_client_that_neither_reads_nor_sends_is_reset_when_its_ping_would_time_out() {
         let activity = Activity::new();
         activity.set_protocol(Protocol::Http2);
         activity.request_began(false);
         advance(Duration::from_secs(7)).await;
         activity.write_blocked(true);
         activity.write_blocked(true);
-        assert_eq!(open(&activity), drop_in(30));
+        assert_eq!(open(&activity), reset_in(30));
         advance(Duration::from_secs(20)).await;
         activity.request_ended();
-        assert_eq!(open(&activity), drop_in(10));
+        assert_eq!(open(&activity), reset_in(10));
         activity.request_began(false);
         activity.read();
-        assert_eq!(open(&activity), drop_in(30));
-        assert_eq!(activity.due(Stage::Closing(Instant::now()), &TIMEOUTS), drop_in(30));
-        advance(Duration::from_secs(29)).await;
-        assert!(!activity.is_stuck());
-        advance(Duration::from_secs(1)).await;
-        assert!(activity.is_stuck());
+        assert_eq!(open(&activity), reset_in(30));
+        assert_eq!(activity.due(Stage::Closing(Instant::now()), &TIMEOUTS), reset_in(30));
         activity.write_blocked(false);
-        assert_eq!((open(&activity), activity.is_stuck()), (Due::Never, false));
+        assert_eq!(open(&activity), Due::Never);
     }
 
     #[tokio::test(start_paused = true)]
@@ -536,6 +594,8 @@ mod tests {
         assert_eq!(activity.due(closing, &TIMEOUTS), drop_in(5));
         // A request that HTTP/2 let in at the last moment is one.
         activity.request_began(false);
+        assert_eq!(activity.due(closing, &TIMEOUTS), reset_in(30));
+        activity.write_blocked(false);
         assert_eq!(activity.due(closing, &TIMEOUTS), Due::Never);
     }
 

@@ -99,6 +99,12 @@ fn spread(age: Duration) -> Duration {
     age.mul_f64(0.9 + 0.2 * random)
 }
 
+/// Ends a connection whose socket will be reset.
+fn reset() -> Poll<()> {
+    debug!(target: "tower_offload", "a connection is reset because its client has stopped to read");
+    Poll::Ready(())
+}
+
 impl Driver<'_> {
     fn poll<C>(&mut self, mut http: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<()>
     where
@@ -118,8 +124,7 @@ impl Driver<'_> {
                 return Poll::Ready(());
             }
             if self.connection.poll_stalled(cx).is_ready() {
-                debug!(target: "tower_offload", "a connection is reset because its client has stopped to read");
-                return Poll::Ready(());
+                return reset();
             }
             // After a write hyper has room for frames, but takes them when it is polled again. That can be many seconds
             // later if the client reads slowly, and then the client would seem to have stopped.
@@ -130,6 +135,10 @@ impl Driver<'_> {
             match self.due(cx) {
                 None => return Poll::Pending,
                 Some(Action::Drop) => return Poll::Ready(()),
+                Some(Action::Reset) => {
+                    self.connection.set_stuck();
+                    return reset();
+                }
                 // hyper is polled once more, and the socket fails if the client has hung up.
                 Some(Action::Look) => self.connection.activity.look(),
                 // Before an idle connection is closed, hyper is polled once more, and the socket asks the kernel
@@ -256,7 +265,8 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_only_the_kernel_knows_of_is_served_before_the_connection_is_closed() {
         let connections = Connections::default();
-        let mut client = served(&connections, Timeouts { keep_alive: LONG, header_read: LONG, max_age: None }).await;
+        let mut client =
+            served(&connections, Timeouts { keep_alive: LONG, header_read: LONG, write: LONG, max_age: None }).await;
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
 
@@ -272,7 +282,7 @@ mod tests {
     async fn so_is_one_over_a_unix_socket() {
         let connections = Connections::default();
         let (mut client, server) = tokio::net::UnixStream::pair().unwrap();
-        start(&connections, Timeouts { keep_alive: LONG, header_read: LONG, max_age: None }, server);
+        start(&connections, Timeouts { keep_alive: LONG, header_read: LONG, write: LONG, max_age: None }, server);
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
 
@@ -286,7 +296,8 @@ mod tests {
     async fn a_request_that_arrives_together_with_the_keep_alive_timeout_is_served() {
         let keep_alive = Duration::from_millis(50);
         let connections = Connections::default();
-        let mut client = served(&connections, Timeouts { keep_alive, header_read: LONG, max_age: None }).await;
+        let mut client =
+            served(&connections, Timeouts { keep_alive, header_read: LONG, write: LONG, max_age: None }).await;
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
 
@@ -307,7 +318,8 @@ mod tests {
     #[tokio::test]
     async fn dropping_the_connections_ends_them() {
         let connections = Connections::default();
-        let mut client = served(&connections, Timeouts { keep_alive: LONG, header_read: LONG, max_age: None }).await;
+        let mut client =
+            served(&connections, Timeouts { keep_alive: LONG, header_read: LONG, write: LONG, max_age: None }).await;
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
         drop(connections);
@@ -317,7 +329,7 @@ mod tests {
 
     /// A server that answers with a body without an end, the stall signal of that body, and how many frames were taken.
     async fn endless(connections: &Connections, version: &str) -> (TcpStream, StallSignal, Arc<AtomicUsize>) {
-        let (signal, taken) = (StallSignal::default(), Arc::new(AtomicUsize::new(0)));
+        let (signal, taken) = (StallSignal::new(LONG), Arc::new(AtomicUsize::new(0)));
         let (inserted, counted) = (signal.clone(), Arc::clone(&taken));
         let service = tower::service_fn(move |_: Request<Incoming>| {
             let taken = Arc::clone(&counted);
@@ -332,7 +344,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        start_service(connections, Timeouts { keep_alive: LONG, header_read: LONG, max_age: None }, stream, service);
+        start_service(
+            connections,
+            Timeouts { keep_alive: LONG, header_read: LONG, write: LONG, max_age: None },
+            stream,
+            service,
+        );
         client.write_all(format!("GET / {version}\r\nhost: localhost\r\n\r\n").as_bytes()).await.unwrap();
         (client, signal, taken)
     }
@@ -356,9 +373,33 @@ mod tests {
         }
     }
 
+    /// The body has no stall timeout of its own.
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_reset_after_the_time_for_writes() {
+        let connections = Connections::default();
+        let body =
+            || StreamBody::new(repeat_with(|| Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[0; 1 << 14])))));
+        let service =
+            tower::service_fn(move |_: Request<Incoming>| async move { Ok::<_, Infallible>(Response::new(body())) });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let write = Duration::from_millis(200);
+        start_service(
+            &connections,
+            Timeouts { keep_alive: LONG, header_read: LONG, write, max_age: None },
+            stream,
+            service,
+        );
+        client.write_all(REQUEST).await.unwrap();
+        tokio::time::timeout(LONG, connections.none_open()).await.expect("closed soon");
+        let end = client.read_to_end(&mut Vec::new()).await;
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
     #[tokio::test]
     async fn a_stall_signal_counts_for_its_own_response_only() {
-        let signal = StallSignal::default();
+        let signal = StallSignal::new(LONG);
         let inserted = signal.clone();
         let service = tower::service_fn(move |request: Request<Incoming>| {
             let mut response = Response::new(Full::new(Bytes::from_static(b"hello")));
@@ -369,7 +410,7 @@ mod tests {
         });
         let connections = Connections::default();
         let (mut client, server) = tokio::io::duplex(1 << 16);
-        let timeouts = Timeouts { keep_alive: LONG, header_read: LONG, max_age: None };
+        let timeouts = Timeouts { keep_alive: LONG, header_read: LONG, write: LONG, max_age: None };
         start_service(&connections, timeouts, server, service);
         client.write_all(&String::from_utf8_lossy(REQUEST).replace("/ ", "/signal ").into_bytes()).await.unwrap();
         answer(&mut client).await.unwrap();

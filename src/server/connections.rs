@@ -49,6 +49,8 @@ pub(super) struct Connection {
     stall: Mutex<Option<StallSignal>>,
     /// Some response had such a signal.
     measured: AtomicBool,
+    /// The client takes nothing.
+    stuck: AtomicBool,
     /// One for each [`Side`].
     wakers: [AtomicWaker; 3],
 }
@@ -81,6 +83,7 @@ impl Connections {
             upgraded: AtomicBool::new(false),
             stall: Mutex::new(None),
             measured: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
             wakers: Default::default(),
         });
         lock(&self.shared.open).insert(address(&connection), Arc::clone(&connection));
@@ -147,6 +150,7 @@ impl Connection {
         if signal.is_some() {
             self.measured.store(true, Ordering::Relaxed);
         }
+        self.activity.set_patience(signal.as_ref().map(StallSignal::timeout));
         *lock(&self.stall) = signal;
     }
 
@@ -165,9 +169,14 @@ impl Connection {
         lock(&self.stall).as_ref().map_or(Poll::Pending, |signal| signal.poll_set(cx))
     }
 
+    /// The client has stopped to read, whatever its responses say.
+    pub(super) fn set_stuck(&self) {
+        self.stuck.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the client has stopped to read.
     pub(super) fn is_stalled(&self) -> bool {
-        self.activity.is_stuck() || lock(&self.stall).as_ref().is_some_and(StallSignal::is_set)
+        self.stuck.load(Ordering::Relaxed) || lock(&self.stall).as_ref().is_some_and(StallSignal::is_set)
     }
 
     /// Has `waker` woken at the next order. Ask for the order after this, not before.

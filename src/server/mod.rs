@@ -36,8 +36,7 @@
 //!   includes the handshake of TLS. HTTP/2 has no such timeout for later headers: an incomplete header is not a
 //!   request, so the connection stays idle.
 //! - **Peers that vanished** are noticed by TCP keep-alive after 90 s, and by HTTP/2 pings after 30 s. Their requests
-//!   are then cancelled. While an HTTP/1.1 response is being sent, the kernel's retransmissions decide: Linux gives up
-//!   after some 15 minutes (`net.ipv4.tcp_retries2`).
+//!   are then cancelled.
 //! - **Clients that hang up** have their requests cancelled: a queued one leaves its queue, and an async handler is
 //!   dropped at its next await. The server notices it at once, and within half a second if bytes are unread: a body that
 //!   no handler reads, or the next request. A client that closes only its sending side has hung up as well. The end of
@@ -45,10 +44,12 @@
 //!   Linux, is not noticed before the body is read. [`PoolLayer::read_body`](crate::PoolLayer::read_body) does that
 //!   first. While bytes are unread, the server has to see the socket ([`Listener::socket`]), and Windows does not report
 //!   the end.
-//! - **Clients that stop to read** a body with a stall timeout ([`BodyPolicy`](crate::body::BodyPolicy)) are
-//!   disconnected: HTTP/1 connections and streams of HTTP/2 are reset, so that no response looks complete that is not. A
-//!   client of HTTP/2 that takes and sends no byte of the connection answers no ping either, and its connection is reset
-//!   after 30 s, whatever the body.
+//! - **Clients that take nothing** while bytes wait for them, because they stopped to read or vanished, have 30 s. Then
+//!   their connections are reset, so that no response looks complete that is not. A client that reads slowly is not
+//!   disconnected, and neither is one that sends, such as the frames of HTTP/2 that open its windows. A body with a stall
+//!   timeout ([`BodyPolicy`](crate::body::BodyPolicy)) has its own time: over HTTP/1, a longer one counts instead of the
+//!   30 s. Over HTTP/2, its stream alone is reset if the client does not open the stream's window. Without a stall timeout
+//!   such a stream remains while the client answers pings. An upgraded connection belongs to its handler.
 //! - **Old connections** are closed after `server.max_connection_age`, 10% more or less, when their requests in flight
 //!   have ended. Clients then connect again, and a balancer can send them to a new server. There is no maximum by
 //!   default.
@@ -66,10 +67,10 @@
 //!
 //! # Memory
 //! Of a response over HTTP/1, hyper holds up to 16 frames or 408 KiB that the kernel does not take, and one frame above
-//! it. The kernel takes up to 4 MiB (Linux, `net.ipv4.tcp_wmem`). If a body has a stall timeout, the kernel takes only
-//! 64 KiB more than it can send at once (`TCP_NOTSENT_LOWAT`). The timeout then measures what the client reads, in steps
-//! of about 200 KB: with 30 s, a client must read 7 KB a second. On systems other than Linux and Android it is as coarse
-//! as the kernel's buffer.
+//! it. On Linux and Android the kernel takes 128 KiB more than it can send at once (`TCP_NOTSENT_LOWAT`). The server
+//! therefore sees what a client reads in steps of about 250 KB: to take something within 30 s, a client must read 9 KB a
+//! second. If it was fast before, its own kernel holds megabytes and reports them in steps of a sixteenth. On other
+//! systems the steps are as coarse as the kernel's buffer.
 //!
 //! A client of HTTP/2 may have 200 requests in flight on one connection, and may send 256 KiB of each body before the
 //! handler reads it. The connection's window has room for all of them, so requests whose bodies are not being read do

@@ -9,7 +9,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
 
-use super::activity::Timeouts;
+use super::activity::{Timeouts, WRITE_TIMEOUT};
 use super::connection;
 use super::connections::{Connections, Order};
 use super::error::ServeError;
@@ -153,6 +153,7 @@ impl<L: Listener> Server<L> {
         let timeouts = Timeouts {
             keep_alive: config.performance.keep_alive_timeout,
             header_read: config.server.header_read_timeout,
+            write: WRITE_TIMEOUT,
             max_age: config.server.max_connection_age,
         };
         let serve = |accepted| {

@@ -1,4 +1,4 @@
-//! Readers of bodies that hold their permit: a stalled one is reset, a slow one is not.
+//! Readers of bodies: a stalled one is reset, a slow one is not.
 
 use std::convert::Infallible;
 use std::io;
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tower_offload::body::BodyPolicy;
 use tower_offload::{Io, PoolConfig, PoolLayer, PoolStats, Pools};
 
-use crate::harness::{TestServer, soon};
+use crate::harness::{MemoryServer, TestServer, send, soon};
 
 /// A pool for `permits` bodies, and a server of bodies without an end.
 async fn endless(permits: usize, policy: BodyPolicy) -> (Pools, TestServer) {
@@ -109,5 +109,34 @@ async fn a_slow_but_steady_reader_is_not_taken_for_a_stalled_one() {
         while read_slowly(&mut ask(&server).await, timeout).await.is_err() {
             assert!(tries.next().is_some(), "the reader is taken for a stalled one, or the machine is too busy");
         }
+    }
+}
+
+/// More than the connections of a [`MemoryServer`] hold.
+const LARGE: usize = 100_000;
+
+/// A server whose responses are complete in memory, and no matter of a pool.
+fn large() -> MemoryServer {
+    MemoryServer::start(Router::new().route("/", get(|| async { vec![b'x'; LARGE] })), |_| {})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_of_a_plain_response_is_disconnected() {
+    let mut client = large().connect();
+    send(&mut client, "/").await;
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let mut taken = Vec::new();
+    client.read_to_end(&mut taken).await.unwrap();
+    assert!(!taken.is_empty() && taken.len() < LARGE, "it has {} bytes", taken.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_a_little_of_it_now_and_then_gets_all_of_it() {
+    let mut client = large().connect();
+    send(&mut client, "/").await;
+    let mut taken = vec![0; 2000];
+    for _ in 0..LARGE / taken.len() {
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        client.read_exact(&mut taken).await.unwrap();
     }
 }
