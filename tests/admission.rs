@@ -408,7 +408,7 @@ fn each_outcome_and_each_reason_is_counted_once_under_its_result() {
         (Reason::BodyTooLarge, "rejected"),
         (Reason::BodyTimeout, "rejected"),
         (Reason::BodyBudget, "rejected"),
-        (Reason::BodyError, "rejected"),
+        (Reason::BodyError, "cancelled"),
     ];
     for (reason, name) in reasons {
         let mut admission = Admission::<()>::new(Settings::fixed(1), 1);

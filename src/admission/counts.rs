@@ -104,7 +104,8 @@ impl Counts {
         *match reason {
             Reason::QueueTimeout | Reason::DeadlineExceeded => &mut self.expired,
             Reason::Shed => &mut self.shed,
-            Reason::CutOff | Reason::Panicked => &mut self.cancelled,
+            // The client left, or sent what cannot be read: nobody refused it.
+            Reason::CutOff | Reason::Panicked | Reason::BodyError => &mut self.cancelled,
             Reason::QueueFull
             | Reason::StreamsFull
             | Reason::Draining
@@ -113,8 +114,7 @@ impl Counts {
             | Reason::BadHeader
             | Reason::BodyTooLarge
             | Reason::BodyTimeout
-            | Reason::BodyBudget
-            | Reason::BodyError => &mut self.rejected,
+            | Reason::BodyBudget => &mut self.rejected,
         } += 1;
     }
 }

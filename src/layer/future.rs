@@ -232,13 +232,19 @@ where
     submitted.map_err(|rejected| rejected.rejection)
 }
 
+impl Task {
+    fn name(&self) -> String {
+        self.function.clone().unwrap_or_default()
+    }
+}
+
 impl<S, F, H> Reading<S, F, H> {
     /// Reads the body, unless the pool would reject the request now. Gives the service and its request.
     fn poll<Q>(&mut self, pool: &Pool, task: &Task, cx: &mut Context<'_>) -> Poll<Result<(S, Q), Rejection>>
     where
         F: Future<Output = Result<Q, ReadError>> + Unpin,
     {
-        let function = || task.function.clone().unwrap_or_default();
+        let function = || task.name();
         if !mem::replace(&mut self.begun, true)
             && !pool.is_current()
             && let Some(rejection) = pool.reject_early(task.options, function)
@@ -254,7 +260,8 @@ impl<S, F, H> Reading<S, F, H> {
     }
 }
 
-/// Lets the handler of a client that has left run to its end, if the layer detaches handlers.
+/// Lets the handler of a client that has left run to its end, if the layer detaches handlers. Counts a request whose body
+/// was being read.
 #[pinned_drop]
 impl<S, Req, R, P, B> PinnedDrop for ResponseFuture<S, Req, R, P, B>
 where
@@ -264,8 +271,12 @@ where
 {
     fn drop(self: Pin<&mut Self>) {
         let this = self.project();
-        if let (StateProj::Pending { pending, .. }, true) = (this.state.project(), this.options.detach) {
-            pending.detach();
+        match this.state.project() {
+            StateProj::Pending { pending, .. } if this.options.detach => pending.detach(),
+            StateProj::Reading { pool, reading, task, .. } if reading.begun => {
+                pool.count_rejected(Reason::BodyError, || task.name());
+            }
+            _ => {}
         }
     }
 }

@@ -283,7 +283,7 @@ impl Pool {
         drop(waits);
     }
 
-    /// Counts and logs a task that is rejected before it is offered.
+    /// Counts and logs a task that is rejected before it is offered, or whose client left before.
     pub(crate) fn count_rejected(&self, reason: Reason, function: impl FnOnce() -> String) -> Rejection {
         let pool = self.shared();
         pool.dispatch.count_rejected(reason);

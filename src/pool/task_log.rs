@@ -118,11 +118,17 @@ impl LogEntry {
 
 /// Logs a task that the pool rejected at once, before the task had a number.
 pub(super) fn log_refusal(pool: &Workload, reason: Reason, function: &str) {
-    shielded(|| {
-        tracing::warn!(
+    shielded(|| match reason {
+        // Its client left.
+        Reason::BodyError => tracing::info!(
+            target: "tower_offload",
+            %pool, function, %reason,
+            "ThreadPool[{pool}] Cancelled '{function}': {reason}"
+        ),
+        _ => tracing::warn!(
             target: "tower_offload",
             %pool, function, %reason,
             "ThreadPool[{pool}] Rejected '{function}': {reason}"
-        );
+        ),
     });
 }

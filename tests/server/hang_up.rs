@@ -1,5 +1,6 @@
 //! A client that hangs up while its request waits has its request cancelled, whatever it has sent before.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,10 +9,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::{iter, pending as pending_stream};
 use http::Request;
-use http_body_util::Full;
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use socket2::SockRef;
@@ -19,6 +23,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tower_offload::body::ReadBody;
 use tower_offload::server::Server;
 use tower_offload::{Config, Cpu, PoolConfig, PoolLayer, Pools};
 
@@ -238,6 +243,62 @@ async fn over_http2_a_reset_stream_and_a_lost_connection_cancel_queued_requests(
     let lost = soon(lost).await.unwrap();
     assert!(lost.is_err(), "{lost:?}");
     held.end(2).await;
+}
+
+/// A server whose pool reads bodies before it takes requests.
+async fn reading() -> (Pools, TestServer) {
+    let pools = Pools::builder().pool("cpu", PoolConfig::new(1)).build().unwrap();
+    let layer = PoolLayer::<Cpu>::new(&pools).read_body(ReadBody::new(1 << 22).within(2 * FOR_EVER));
+    let app = Router::new().route("/", post(|_: Bytes| async {}).route_layer(layer));
+    let server = TestServer::with_pools(app, &pools, |_| {}).await;
+    (pools, server)
+}
+
+/// Waits until an upload counts, and checks that it is not among those that were refused.
+async fn until_cancelled(pools: &Pools) {
+    let counts = || pools.get("cpu").unwrap().stats().counts;
+    soon(async {
+        while counts().submitted == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!((counts().cancelled, counts().rejected), (1, 0));
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_counts_as_cancelled() {
+    for leave in LEAVES {
+        let (pools, server) = reading().await;
+        let mut client = server.connect().await;
+        let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\nexpect: 100-continue\r\n\r\n";
+        write(&mut client, "a head", head).await;
+        read_to(&mut client, "HTTP/1.1 100 Continue\r\n\r\n").await;
+        write(&mut client, "a part of a body", "hello").await;
+        let _kept = leave.leave(client).await;
+        until_cancelled(&pools).await;
+    }
+}
+
+/// hyper drops the request then, and its body has no error.
+#[tokio::test]
+async fn so_does_one_over_http2_whose_stream_is_reset() {
+    const FRAMES: usize = 32;
+    let (pools, server) = reading().await;
+    let io = TokioIo::new(server.connect().await);
+    let (mut client, connection) = soon(http2::handshake(TokioExecutor::new(), io)).await.unwrap();
+    tokio::spawn(connection);
+    // More than the window of a stream, so the last frame is asked for when the server has begun to read.
+    let (asked, mut all_asked) = mpsc::unbounded_channel();
+    let frames = iter(0..FRAMES).map(move |frame| {
+        asked.send(frame).ok();
+        Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[0; 1 << 14])))
+    });
+    let body = BodyExt::boxed(StreamBody::new(frames.chain(pending_stream())));
+    let upload = tokio::spawn(client.send_request(Request::post("http://localhost/").body(body).unwrap()));
+    while soon(all_asked.recv()).await != Some(FRAMES - 1) {}
+    upload.abort();
+    until_cancelled(&pools).await;
 }
 
 #[cfg(unix)]
