@@ -529,12 +529,14 @@ fn what_the_application_refuses_has_its_place() {
             "<yaml>:4:13: app.files[0].path: invalid type: sequence, expected a string",
         ),
         ("\napp:\n  files: []\n", "<yaml>:3:3: app: missing field `database`"),
-        ("general: {}\n", "app: missing field `database`; add the section `app` with what is missing"),
+        ("general: {}\n", "<yaml>: app: missing field `database`; add the section `app` with what is missing"),
     ];
     for (text, expected) in cases {
         let error = Config::from_yaml(text).unwrap().app::<Settings>().unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
+    let error = Config::default().app::<Settings>().unwrap_err();
+    assert_eq!(error.to_string(), "app: missing field `database`; add the section `app` with what is missing");
 }
 
 #[test]

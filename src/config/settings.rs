@@ -35,7 +35,7 @@ pub struct Config {
     /// The server's address and timeouts.
     pub server: ServerConfig,
     #[cfg(feature = "config")]
-    pub(super) app: Option<super::yaml::App>,
+    pub(super) app: super::yaml::App,
 }
 
 /// Settings of the whole application. In YAML: `general`.

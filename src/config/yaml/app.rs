@@ -11,11 +11,12 @@ use super::tree::{Data, Node};
 use crate::config::error::{ConfigError, Position};
 use crate::config::settings::Config;
 
-/// The section `app`: its value, and the whole text, so that an error of the application's type can name its line.
-#[derive(Clone)]
+/// The section `app`: its value, if there is one, and the whole text, so that an error of the application's type can name
+/// its line. Settings that were not read have neither.
+#[derive(Clone, Default)]
 pub(in crate::config) struct App {
-    value: Value,
-    source: Source,
+    value: Option<Value>,
+    source: Option<Source>,
 }
 
 /// The section of the application.
@@ -48,18 +49,18 @@ impl Config {
     ///
     /// If the section is not a valid `T`: the error names the file, the line and the key.
     pub fn app<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        let Some(app) = &self.app else {
-            return T::deserialize(Value::Mapping(Mapping::new())).map_err(|error| {
+        let App { value, source } = &self.app;
+        let result = match (value, source) {
+            (Some(_), Some(source)) => read(&source.text).map_err(refused),
+            _ => T::deserialize(Value::Mapping(Mapping::new())).map_err(|error| {
                 let message = format!("{error}; add the section `app` with what is missing");
                 ConfigError::new(message).at_key("app")
-            });
+            }),
         };
-        let documents = &mut serde_yaml::Deserializer::from_str(&app.source.text);
-        let result = match documents.next() {
-            Some(document) => AppSeed(std::marker::PhantomData).deserialize(document),
-            None => T::deserialize(Value::Null),
-        };
-        result.map_err(|error| refused(error).in_file(&app.source.name))
+        result.map_err(|error| match source {
+            Some(source) => error.in_file(&source.name),
+            None => error,
+        })
     }
 
     /// Sets the section `app`.
@@ -76,6 +77,13 @@ impl Config {
         // Read with the rules for a file, so that the section can be written and read again.
         self.app = Self::from_source(&Source::new("<app>", &text)?)?.app;
         Ok(self)
+    }
+}
+
+fn read<T: DeserializeOwned>(text: &str) -> Result<T, serde_yaml::Error> {
+    match serde_yaml::Deserializer::from_str(text).next() {
+        Some(document) => AppSeed(std::marker::PhantomData).deserialize(document),
+        None => T::deserialize(Value::Null),
     }
 }
 
@@ -100,12 +108,12 @@ fn refused(error: serde_yaml::Error) -> ConfigError {
 }
 
 impl App {
-    pub(super) fn read(node: &Node, source: &Source) -> Self {
-        Self { value: to_value(node), source: source.clone() }
+    pub(super) fn read(node: Option<&Node>, source: &Source) -> Self {
+        Self { value: node.map(to_value), source: Some(source.clone()) }
     }
 
-    pub(super) const fn value(&self) -> &Value {
-        &self.value
+    pub(super) const fn value(&self) -> Option<&Value> {
+        self.value.as_ref()
     }
 }
 

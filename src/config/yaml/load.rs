@@ -74,7 +74,7 @@ impl Config {
         let root = tree::parse(&source.text).map_err(|error| error.in_file(&source.name))?;
         let (mut config, mistakes) = read::read(&root);
         ConfigError::all(placed(mistakes, &source.text)).map_err(|error| error.in_file(&source.name))?;
-        config.app = read::app(&root).map(|node| App::read(node, source));
+        config.app = App::read(read::app(&root), source);
         Ok(config)
     }
 }

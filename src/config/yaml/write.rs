@@ -83,8 +83,8 @@ impl Config {
             ("performance", mapping(inner)),
             ("server", mapping(listening)),
         ];
-        if let Some(app) = &self.app {
-            outer.push(("app", app.value().clone()));
+        if let Some(app) = self.app.value() {
+            outer.push(("app", app.clone()));
         }
         mapping(outer)
     }
