@@ -19,7 +19,7 @@ use tracing::debug;
 
 use super::activity::{Action, Due, PING_INTERVAL, PING_TIMEOUT, Stage, Timeouts};
 use super::connections::{Connection, Order, Registration, Side};
-use super::requests::{HttpService, Requests, Tasks};
+use super::requests::{HttpService, MAX_HEADER_LIST, Requests, Tasks};
 use super::socket::Socket;
 
 /// How many requests a client may have in flight on one HTTP/2 connection.
@@ -32,9 +32,11 @@ const STREAM_WINDOW: u32 = 256 << 10;
 /// not being read cannot keep the others from sending theirs.
 const CONNECTION_WINDOW: u32 = MAX_CONCURRENT_STREAMS * STREAM_WINDOW;
 
-/// How many bytes the header of an HTTP/2 request may have, with 32 more for each field. hyper's default is 16 KiB: less
-/// than balancers let pass, and less than a user's cookies and tokens may take.
-const HEADER_LIST: u32 = 64 << 10;
+/// Up to this size h2 unpacks the header of a request. `Requests` refuses those that are too large.
+///
+/// h2 also announces this limit, and closes the connections of clients that exceed it by more than about a third. Theirs
+/// may be the requests of others, if they are proxies.
+const HEADER_LIST: u32 = 4 * MAX_HEADER_LIST as u32;
 
 /// The part of a connection's task that decides when it is over.
 struct Driver<'a> {
@@ -125,6 +127,9 @@ impl Driver<'_> {
             }
             if self.connection.poll_stalled(cx).is_ready() {
                 return reset();
+            }
+            if self.connection.take_poll_again() {
+                continue;
             }
             // After a write hyper has room for frames, but takes them when it is polled again. That can be many seconds
             // later if the client reads slowly, and then the client would seem to have stopped.

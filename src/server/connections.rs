@@ -51,6 +51,8 @@ pub(super) struct Connection {
     measured: AtomicBool,
     /// The client takes nothing.
     stuck: AtomicBool,
+    /// A request was answered, and hyper has to look at its body before it gets the response.
+    answered: AtomicBool,
     /// One for each [`Side`].
     wakers: [AtomicWaker; 3],
 }
@@ -84,6 +86,7 @@ impl Connections {
             stall: Mutex::new(None),
             measured: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
             wakers: Default::default(),
         });
         lock(&self.shared.open).insert(address(&connection), Arc::clone(&connection));
@@ -167,6 +170,16 @@ impl Connection {
     /// Completes when the client has stopped to read.
     pub(super) fn poll_stalled(&self, cx: &Context<'_>) -> Poll<()> {
         lock(&self.stall).as_ref().map_or(Poll::Pending, |signal| signal.poll_set(cx))
+    }
+
+    /// Has hyper polled once more, at once.
+    pub(super) fn poll_again(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether hyper shall be polled once more. The answer is true once for each [`poll_again`](Self::poll_again).
+    pub(super) fn take_poll_again(&self) -> bool {
+        self.answered.load(Ordering::Relaxed) && self.answered.swap(false, Ordering::Relaxed)
     }
 
     /// The client has stopped to read, whatever its responses say.

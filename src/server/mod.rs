@@ -35,6 +35,8 @@
 //!   of an HTTP/1 connection, and for the preface of HTTP/2, the time runs from the start of the connection and
 //!   includes the handshake of TLS. HTTP/2 has no such timeout for later headers: an incomplete header is not a
 //!   request, so the connection stays idle.
+//!   A header of more than 64 KiB is answered with 431 over HTTP/2, and one of more than about 400 KiB over HTTP/1. Over
+//!   HTTP/2, one of more than about 300 KiB ends its connection.
 //! - **Peers that vanished** are noticed by TCP keep-alive after 90 s, and by HTTP/2 pings after 30 s. Their requests
 //!   are then cancelled.
 //! - **Clients that hang up** have their requests cancelled: a queued one leaves its queue, and an async handler is
@@ -53,9 +55,10 @@
 //! - **Old connections** are closed after `server.max_connection_age`, 10% more or less, when their requests in flight
 //!   have ended. Clients then connect again, and a balancer can send them to a new server. There is no maximum by
 //!   default.
-//! - **Unread bodies**: if a response ends while its client still sends the request's body, the server discards what
-//!   arrives, until no byte came for 1 s and for 5 s at most. An immediate close would reset the connection, and many
-//!   clients would never read the response.
+//! - **Unread bodies**: a handler may answer before it has read the body of an HTTP/1 request, such as axum's 404 and 405.
+//!   If the rest of the body has not arrived, the response carries `connection: close`. When it has ended, the server
+//!   discards what still arrives, until no byte came for 1 s and for 5 s at most. An immediate close would reset the
+//!   connection, and many clients would never read the response.
 //! - **File descriptors**: when none is left for another connection, the server logs this once a minute, and tries
 //!   again ten times a second.
 //!

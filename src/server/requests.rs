@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::{CONNECTION, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -20,6 +20,10 @@ use super::connections::{Connection, Order};
 use crate::body::StallSignal;
 
 type BoxError = Box<dyn Error + Send + Sync>;
+
+/// How many bytes the fields of an HTTP/2 request's header may have, with 32 more for each field. hyper's default is
+/// 16 KiB: less than balancers let pass, and less than a user's cookies and tokens may take.
+pub(super) const MAX_HEADER_LIST: usize = 64 << 10;
 
 /// A Tower service that answers HTTP requests, such as an axum `Router` or a tonic `Routes`.
 ///
@@ -109,22 +113,36 @@ struct CountedTask<F> {
 
 /// The response future of [`Requests`].
 #[pin_project]
-#[derive(Debug)]
-pub(super) struct CountedFuture<F> {
+pub(super) struct CountedFuture<F, B> {
     #[pin]
-    future: F,
+    state: State<F, B>,
     /// None for HTTP/2.
     in_flight: Option<InFlight>,
+    /// The request has a body over HTTP/1, which may be unread when the response is there.
+    has_body: bool,
     /// The client asked for a tunnel with `CONNECT`.
     connect: bool,
+}
+
+#[pin_project(project = StateProj)]
+enum State<F, B> {
+    /// The header is too large.
+    TooLarge,
+    Called {
+        #[pin]
+        future: F,
+    },
+    /// The service has answered, and the request is dropped.
+    Answered { response: Option<Response<B>> },
 }
 
 /// A response body that keeps its request among those in flight.
 #[pin_project]
 #[derive(Debug)]
 pub(super) struct CountedBody<B> {
+    /// None if the service was not called.
     #[pin]
-    body: B,
+    body: Option<B>,
     _in_flight: Option<InFlight>,
 }
 
@@ -149,17 +167,28 @@ where
 {
     type Response = Response<CountedBody<S::Body>>;
     type Error = S::Error;
-    type Future = CountedFuture<TowerToHyperServiceFuture<S, Request<Incoming>>>;
+    type Future = CountedFuture<TowerToHyperServiceFuture<S, Request<Incoming>>, S::Body>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer.clone());
         let http1 = request.version() <= Version::HTTP_11;
+        let has_body = !request.body().is_end_stream();
         CountedFuture {
-            in_flight: http1.then(|| InFlight::new(&self.connection, !request.body().is_end_stream())),
+            in_flight: http1.then(|| InFlight::new(&self.connection, has_body)),
+            has_body: http1 && has_body,
             connect: request.method() == Method::CONNECT,
-            future: self.service.call(request),
+            state: if !http1 && is_too_large(request.headers()) {
+                State::TooLarge
+            } else {
+                State::Called { future: self.service.call(request) }
+            },
         }
     }
+}
+
+fn is_too_large(headers: &HeaderMap) -> bool {
+    let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum::<usize>();
+    bytes > MAX_HEADER_LIST
 }
 
 // === impl Tasks ===
@@ -197,17 +226,34 @@ impl<F: Future> Future for CountedTask<F> {
 
 // === impl CountedFuture ===
 
-impl<F, B, E> Future for CountedFuture<F>
+impl<F, B, E> Future for CountedFuture<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
     type Output = Result<Response<CountedBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let response = ready!(this.future.poll(cx));
+        let mut this = self.project();
+        let mut response = match this.state.as_mut().project() {
+            StateProj::TooLarge => {
+                let mut response = Response::new(CountedBody { body: None, _in_flight: None });
+                *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                return Poll::Ready(Ok(response));
+            }
+            StateProj::Called { future } => {
+                let response = ready!(future.poll(cx))?;
+                if let (Some(in_flight), true) = (&*this.in_flight, *this.has_body) {
+                    // hyper finds out what is unread of the body when it is polled with the request dropped. It then
+                    // reads a rest that has arrived, or announces in the response that it closes the connection.
+                    this.state.set(State::Answered { response: Some(response) });
+                    in_flight.connection.poll_again();
+                    return Poll::Pending;
+                }
+                response
+            }
+            StateProj::Answered { response } => response.take().expect("a response is given once"),
+        };
         let in_flight = this.in_flight.take();
-        let mut response = response?;
         let stall = response.extensions_mut().remove::<StallSignal>();
         if let Some(InFlight { connection }) = &in_flight {
             connection.watch_stall(stall);
@@ -221,7 +267,7 @@ where
         } else if let Some(stall) = stall {
             STALL.with(|task| task.set(stall)).expect("a task sends one response");
         }
-        Poll::Ready(Ok(response.map(|body| CountedBody { body, _in_flight: in_flight })))
+        Poll::Ready(Ok(response.map(|body| CountedBody { body: Some(body), _in_flight: in_flight })))
     }
 }
 
@@ -232,15 +278,15 @@ impl<B: Body> Body for CountedBody<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
+        self.project().body.as_pin_mut().map_or(Poll::Ready(None), |body| body.poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

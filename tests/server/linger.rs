@@ -1,8 +1,9 @@
-//! A connection lingers while its client still sends, instead of being reset.
+//! Unread bodies: a connection lingers while its client still sends, instead of being reset, and announces its close.
 
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::StatusCode;
 use axum::routing::post;
 use tokio::io::AsyncWriteExt;
@@ -57,4 +58,40 @@ async fn a_connection_that_has_read_everything_closes_without_waiting_for_its_cl
         }
     }
     panic!("the server waits for its client, or the machine is too busy for this test");
+}
+
+/// A proxy would otherwise send the next request on a connection that is about to be closed.
+#[tokio::test]
+async fn a_response_before_an_unread_body_announces_the_close() {
+    let app =
+        Router::new().route("/", post(|| async { "unread" })).route("/later", post(|_: Body| async { "dropped" }));
+    let server = TestServer::start(app, |_| {}).await;
+    let expect = "expect: 100-continue\r\n";
+    for (what, expect, status) in [
+        ("POST /", "", "200 OK"),
+        ("POST /", expect, "200 OK"),
+        ("POST /later", "", "200 OK"),
+        ("POST /nowhere", "", "404 Not Found"),
+        ("PUT /", "", "405 Method Not Allowed"),
+    ] {
+        let mut stream = server.connect().await;
+        let request = format!("{what} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n{expect}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let head = read_to(&mut stream, "\r\n\r\n").await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{what}: {head}");
+        assert!(head.contains("\r\nconnection: close\r\n"), "{what}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_serves_on_after_an_unread_body_that_has_arrived_and_after_one_that_was_read() {
+    let app = Router::new().route("/", post(|| async { "unread" })).route("/read", post(|body: String| async { body }));
+    let server = TestServer::start(app, |_| {}).await;
+    let mut stream = server.connect().await;
+    for (path, answer) in [("/", "unread"), ("/read", "hello"), ("/", "unread")] {
+        let request = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nhello");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let response = read_to(&mut stream, answer).await;
+        assert!(!response.contains("connection: close"), "{response}");
+    }
 }

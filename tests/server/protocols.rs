@@ -54,8 +54,15 @@ async fn a_header_that_a_balancer_lets_pass_is_served_over_both_protocols() {
     let mut request = request(server.address, "/");
     request.headers_mut().insert("cookie", cookies.parse().unwrap());
     assert_eq!(soon(client.send_request(request.clone())).await.unwrap().status(), 200);
-    request.headers_mut().append("cookie", "c".repeat(10_000).parse().unwrap());
-    assert_eq!(soon(client.send_request(request)).await.unwrap().status(), 431);
+    // Its connection may be that of a proxy, which has requests of others there.
+    for more in [10_000, 40_000, 180_000] {
+        request.headers_mut().insert("x-more", "c".repeat(more).parse().unwrap());
+        let refused = soon(client.send_request(request.clone())).await.unwrap();
+        assert_eq!(refused.status(), 431, "{more}");
+        assert_eq!(refused.into_body().collect().await.unwrap().to_bytes(), "");
+    }
+    request.headers_mut().remove("x-more");
+    assert_eq!(soon(client.send_request(request)).await.unwrap().status(), 200);
 }
 
 #[tokio::test]
