@@ -97,11 +97,23 @@ fn of_pool(name: &'static str, pool: &str) -> Histogram {
     histogram!(name, "pool" => pool.to_owned())
 }
 
+/// There is a new pool of this name.
+pub(crate) fn begin(pool: &Workload) {
+    ended::begin(pool.as_str());
+}
+
 /// Sets every gauge and counter of a pool from one reading of it.
 pub(crate) fn publish(stats: &PoolStats) {
     names::describe();
     let pool = stats.name.to_string();
-    let gauges = [
+    for (name, value) in gauges_of(stats) {
+        gauge!(name, "pool" => pool.clone()).set(value);
+    }
+    set_counters(&pool, &totals_of(stats));
+}
+
+fn gauges_of(stats: &PoolStats) -> [(&'static str, f64); 14] {
+    [
         (names::WORKERS, count(stats.workers)),
         (names::WORKERS_MAX, count(stats.max_workers)),
         (names::WORKERS_ACTIVE, count(stats.active_threads)),
@@ -116,11 +128,7 @@ pub(crate) fn publish(stats: &PoolStats) {
         (names::STREAMS, count(stats.streams)),
         (names::STREAMS_LIMIT, count(stats.streams_limit)),
         (names::STREAM_BUFFERED, count(stats.stream_buffered_bytes)),
-    ];
-    for (name, value) in gauges {
-        gauge!(name, "pool" => pool.clone()).set(value);
-    }
-    set_counters(&pool, &totals_of(stats));
+    ]
 }
 
 /// The counters of a pool.
@@ -151,10 +159,20 @@ fn set_counters(pool: &str, totals: &[Total]) {
     }
 }
 
-/// Keeps the counters of a pool that ends, after they were published for the last time.
+/// Keeps the counters of a pool that ends, after they were published for the last time. If there is no other pool of its
+/// name, its gauges become 0. Those of its slots and models are that already.
 pub(crate) fn end(stats: &PoolStats, holdings: &HoldingsReading) {
     let totals = [totals_of(stats), totals_of_holdings(holdings)].concat();
-    ended::add(stats.name.as_str(), &totals);
+    if ended::end(stats.name.as_str(), &totals) {
+        for (name, _) in gauges_of(stats) {
+            gauge!(name, "pool" => stats.name.to_string()).set(0.0);
+        }
+    }
+    if ended::none_left() {
+        for name in [names::PROCESS_LOAD, names::REQUEST_BODIES, names::REQUEST_BODIES_LIMIT] {
+            gauge!(name).set(0.0);
+        }
+    }
 }
 
 /// Sets the gauge of the load of the process.

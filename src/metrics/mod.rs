@@ -30,7 +30,8 @@
 //! `workload_request_body_bytes` and `_limit`, without a label, are the memory for request bodies that all pools share.
 //!
 //! Counters and gauges are set from one reading of the pool, so that in every scrape *submitted = Σ results + queued +
-//! in flight*. A pool counts on from where an earlier pool of its name has ended. Only the histograms are recorded for each
+//! in flight*. A pool counts on from where an earlier pool of its name has ended. The gauges of a name without a pool
+//! are 0. Only the histograms are recorded for each
 //! task or frame. Each worker keeps their handles, and resolves them again every half second, because the recorder may
 //! have been installed late.
 
@@ -51,7 +52,7 @@ pub(crate) mod waits;
 
 #[cfg(feature = "metrics")]
 pub(crate) use self::facade::{
-    TaskTimes, end, publish, publish_bodies, publish_holdings, publish_load, publish_routes, record_model_load,
+    TaskTimes, begin, end, publish, publish_bodies, publish_holdings, publish_load, publish_routes, record_model_load,
 };
 #[cfg(feature = "metrics")]
 pub use self::names::HISTOGRAMS;
@@ -60,7 +61,7 @@ pub use self::names::HISTOGRAMS;
 mod off;
 #[cfg(not(feature = "metrics"))]
 pub(crate) use self::off::{
-    TaskTimes, end, publish, publish_bodies, publish_holdings, publish_load, publish_routes, record_model_load,
+    TaskTimes, begin, end, publish, publish_bodies, publish_holdings, publish_load, publish_routes, record_model_load,
 };
 
 /// The lock on the published metrics. While it is held, no other thread sets them, so that readings are published in

@@ -27,6 +27,8 @@ impl TaskTimes {
     pub(crate) const fn record_batch(&self, _now: Timestamp, _items: usize, _took: Duration) {}
 }
 
+pub(crate) const fn begin(_pool: &Workload) {}
+
 pub(crate) const fn publish(_stats: &PoolStats) {}
 
 pub(crate) const fn end(_stats: &PoolStats, _holdings: &HoldingsReading) {}

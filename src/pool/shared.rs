@@ -19,11 +19,11 @@ use crate::admission::{Finish, Key, Outcome, Timestamp};
 use crate::config::BodyPolicy;
 use crate::error::{Reason, Rejection};
 use crate::load::{LoadMeter, PoolLoad};
-use crate::metrics::TaskTimes;
 use crate::metrics::batches::Batches;
 use crate::metrics::holdings::{HoldingStats, Holdings};
 use crate::metrics::stats::PoolStats;
 use crate::metrics::waits::Waits;
+use crate::metrics::{self, TaskTimes};
 use crate::options::TaskOptions;
 use crate::terms::Deadline;
 use crate::timer::{Alarm, Earliest};
@@ -134,6 +134,7 @@ impl Shared {
         Self: Member,
     {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        metrics::begin(&plan.name);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Arc::new_cyclic(|this: &Weak<Self>| Self {
             dispatch: Dispatch::new(plan.admission, id, plan.workers),

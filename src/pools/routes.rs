@@ -68,15 +68,26 @@ impl Routes {
 
     /// Sets the gauge of each pool that a route leads to.
     pub(crate) fn publish(&self) {
+        for pool in self.pools() {
+            let unmatched = self.unmatched().filter(|route| route.pool() == pool).count();
+            metrics::publish_routes(pool, unmatched);
+        }
+    }
+
+    fn pools(&self) -> Vec<&Workload> {
         let mut pools: Vec<&Workload> = Vec::new();
         for pool in self.all.iter().map(Route::pool) {
             if !pools.contains(&pool) {
                 pools.push(pool);
             }
         }
-        for pool in pools {
-            let unmatched = self.unmatched().filter(|route| route.pool() == pool).count();
-            metrics::publish_routes(pool, unmatched);
-        }
+        pools
+    }
+}
+
+/// Routes that are gone are not unmatched.
+impl Drop for Routes {
+    fn drop(&mut self) {
+        shielded(|| self.pools().into_iter().for_each(|pool| metrics::publish_routes(pool, 0)));
     }
 }

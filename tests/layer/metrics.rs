@@ -78,8 +78,19 @@ fn every_number_is_in_a_scrape_of_the_applications_own() {
     assert_eq!(samples["workload_pool_batch_items_bucket,le=\"1\""], 1.0);
     assert_eq!(samples["workload_pool_batch_seconds_count"], 1.0);
 
-    // A later pool of the name counts on, once the workers of this one have let it go.
+    // Once the workers of the pool have let it go, its gauges are 0.
     drop(pools);
+    let start = Instant::now();
+    let gauges = || {
+        let samples = self::samples(&exporter.render());
+        ["workers_max", "concurrency_limit", "queue_capacity", "streams_limit"]
+            .map(|name| samples[&format!("workload_pool_{name}")])
+    };
+    while gauges() != [0.0; 4] {
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", gauges());
+        thread::sleep(Duration::from_millis(1));
+    }
+    // A later pool of the name counts on.
     let pools = Pools::builder().pool(POOL, PoolConfig::new(1)).build().unwrap();
     runtime.block_on(pools.run_in_pool(POOL, || ())).expect("it is not rejected");
     let start = Instant::now();
