@@ -227,7 +227,7 @@ impl<I: Send + 'static> BatchBuilder<I> {
 
     fn check(self) -> Result<Settings<I>, BuildError> {
         let pool = self.pool.map_err(BuildError::UnknownPool)?;
-        let set = pool.as_ref().map(|pool| *pool.batch_settings()).unwrap_or_default();
+        let set = pool.as_ref().map(|pool| pool.plan().batch).unwrap_or_default();
         if let (Some(pool), Some(_), None) = (&pool, set.max_weight, &self.items.weight) {
             return Err(BuildError::NoWeight(pool.name().to_string()));
         }

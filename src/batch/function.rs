@@ -64,7 +64,7 @@ impl<I, O, E> Function<I, O, E> {
 
     /// How many items of one list are in the pool at once, queued or in flight.
     pub(super) fn window(&self) -> usize {
-        self.pool.as_ref().map_or(1, |pool| pool.queue_capacity() / 2).max(1)
+        self.pool.as_ref().map_or(1, |pool| pool.plan().admission.capacity / 2).max(1)
     }
 
     /// Whether no other item of this group is in the pool, so that nothing can share a batch with its only one.

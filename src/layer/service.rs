@@ -77,7 +77,7 @@ where
         };
         let layer = selection.options.union(&self.options);
         let hint = self.reject.hint(&request);
-        let state = match pool.map(|pool| (self.protocol.terms(&mut request, pool.trust()), pool)) {
+        let state = match pool.map(|pool| (self.protocol.terms(&mut request, &pool.plan().trust), pool)) {
             Ok((Ok(terms), pool)) => {
                 let options = TaskOptions::of_request(terms, selection.priority, selection.caller);
                 self.chosen(pool, options, &layer, request)
@@ -101,7 +101,7 @@ impl<S, W, R, P, B> PoolService<S, W, R, P, B> {
         R: OnReject<Req, S::Response, S::Error>,
         P: Protocol<Req, S::Response, S::Error>,
     {
-        let task = Task { options, function: pool.is_verbose().then(|| self.protocol.describe(&request)) };
+        let task = Task { options, function: pool.plan().verbose.then(|| self.protocol.describe(&request)) };
         let expects_body = self.reject.expects_body(&request);
         // The service that was made ready goes with the request. A fresh clone stays, to be made ready anew.
         let clone = self.inner.clone();

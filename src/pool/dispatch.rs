@@ -29,7 +29,7 @@ use std::time::Duration;
 use self::state::{IdleWatcher, State};
 pub(crate) use self::state::{Instantaneous, Offered};
 use super::effects::Effects;
-use super::workers::{AwakeWorker, WorkerId};
+use super::workers::WorkerId;
 use crate::admission::{Admitted, Demand, Finish, Join, Key, Offer, Outcome, Settings, Timestamp};
 use crate::cores::{Allot, Report, Sampled};
 use crate::error::Reason;
@@ -80,17 +80,6 @@ pub(crate) struct Backlog {
     pub(crate) run: Duration,
 }
 
-/// The place of a task that another task wants to run in place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum InPlace {
-    /// It was queued. It is in flight from now on.
-    Queued,
-    /// It was in flight already.
-    InFlight,
-    /// It has ended, or was rejected: it must not be polled, although its caller may not know yet.
-    Ended,
-}
-
 /// A task that was not admitted.
 #[derive(Debug)]
 pub(crate) struct Refused<T> {
@@ -139,7 +128,8 @@ impl<T> Dispatch<T> {
                     return Err(Refused { _task: task, reason, retry_after: state.admission.retry_after(now) });
                 }
             }
-            Ok(state.offered(in_place))
+            let queued = state.admission.queued() - state.admission.takeable();
+            Ok(Offered { in_place, queued, active: state.workers.active })
         })
     }
 
@@ -151,25 +141,24 @@ impl<T> Dispatch<T> {
         })
     }
 
-    /// Starts a queued task that a worker of the pool waits for. If a permit is free, and a worker that polls no task,
-    /// it is put among the ready tasks: run in place, it might block for a task that is awaited after it. If not, or if
-    /// the worker `blocks` for this task alone, it is taken out of the queue, and the worker runs it in place.
-    pub(crate) fn start_awaited(&self, now: Timestamp, key: Key, blocks: bool) -> (InPlace, Effects<T>) {
+    /// Starts a queued task that a worker of the pool waits for. Whether the worker must poll it in place.
+    ///
+    /// If a permit is free, and a worker that polls no task, the task is put among the ready tasks: in place, it might
+    /// block for a task that is awaited after it. If not, or if the worker `blocks` for this task alone, it runs inside
+    /// the permit of the task that waits. A worker that blocks polls it in place even if it was in flight already. A task
+    /// that has ended, or was rejected, must not be polled, although its caller may not know yet.
+    pub(crate) fn start_awaited(&self, now: Timestamp, key: Key, blocks: bool) -> (bool, Effects<T>) {
         self.change(now, |state, _| {
             let has_worker = state.workers.active + state.ready.len() < state.workers.max;
-            if has_worker
-                && !blocks
+            if !blocks
+                && has_worker
                 && let Some(started) = state.admission.start_awaited(now, key)
             {
                 state.ready.push_back(started.task);
-                return InPlace::InFlight;
+                return false;
             }
             // The caller has another reference to the task, so this drops nothing of the application.
-            match state.admission.start_riding(now, key) {
-                Some(_) => InPlace::Queued,
-                None if state.admission.is_in_flight(key) => InPlace::InFlight,
-                None => InPlace::Ended,
-            }
+            state.admission.start_riding(now, key).is_some() || (blocks && state.admission.is_in_flight(key))
         })
     }
 
@@ -335,8 +324,9 @@ impl<T> Dispatch<T> {
         self.lock().expires_at = None;
     }
 
-    /// The workers whose threads the sampler looks up, and how many workers are awake.
-    pub(crate) fn sample(&self) -> (Vec<AwakeWorker>, usize) {
+    /// The threads of the workers that the sampler looks up, with the times at which they began to poll their tasks, and
+    /// how many workers are awake.
+    pub(crate) fn sample(&self) -> (Vec<(ThreadId, Option<Timestamp>)>, usize) {
         self.lock().workers.sample()
     }
 

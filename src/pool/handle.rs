@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::dispatch::InPlace;
 use super::task::Awaited;
 use super::{local, worker};
 use crate::admission::Outcome;
@@ -94,9 +93,7 @@ impl<T> Pending<T> {
             if for_ever {
                 state.awaited_on_worker();
             }
-            if start_awaited(task, true) != InPlace::Ended {
-                worker::run_in_place(&task.head().pool, task.clone());
-            }
+            start_awaited(task, true);
         }
     }
 
@@ -129,8 +126,8 @@ impl<T> Future for Pending<T> {
         let task = &self.task;
         // A worker that waits for a task which is queued behind the task that it polls would wait for itself.
         let waits_on_worker = !task.head().state.has_started() && local::is_worker_of(task.head().pool.id);
-        if waits_on_worker && start_awaited(task, false) == InPlace::Queued {
-            worker::run_in_place(&task.head().pool, task.clone());
+        if waits_on_worker {
+            start_awaited(task, false);
         }
         self.poll_answer(cx)
     }
@@ -181,13 +178,16 @@ fn leave<T>(task: &dyn Awaited<T>) {
     shielded(|| drop(value));
 }
 
-/// Starts a queued task that this worker waits for, as [`Dispatch::start_awaited`](super::dispatch::Dispatch) has it.
-fn start_awaited<T>(task: &Arc<dyn Awaited<T>>, blocks: bool) -> InPlace {
-    let Some(key) = task.head().key() else { return InPlace::Ended };
+/// Starts a queued task for which this worker waits, and polls it in place if no other worker will, or if this one
+/// `blocks` for it.
+fn start_awaited<T>(task: &Arc<dyn Awaited<T>>, blocks: bool) {
+    let Some(key) = task.head().key() else { return };
     let pool = &task.head().pool;
-    let (place, effects) = pool.dispatch.start_awaited(pool.now(), key, blocks);
+    let (in_place, effects) = pool.dispatch.start_awaited(pool.now(), key, blocks);
     worker::perform(pool, effects);
-    place
+    if in_place {
+        worker::run_in_place(pool, task.clone());
+    }
 }
 
 // === impl TaskHandle ===

@@ -6,13 +6,7 @@ use std::time::Duration;
 use super::context::Capture;
 use super::group::Group;
 use crate::admission::Settings;
-#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
-use crate::budget::Budget;
-#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
-use crate::config::Cores;
 use crate::config::{BatchSettings, BodyPolicy, Trust};
-#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
-use crate::load::Scale;
 use crate::workload::Workload;
 
 /// The settings of a pool.
@@ -23,7 +17,9 @@ pub(crate) struct Plan {
     pub(crate) keep_alive: Duration,
     pub(crate) nice: Option<i32>,
     pub(crate) stack_size: Option<usize>,
+    /// The headers of a request that the pool trusts.
     pub(crate) trust: Trust,
+    /// Whether tasks are logged and listed one by one.
     pub(crate) verbose: bool,
     pub(crate) group: Arc<Group>,
     /// The pool's share of the group's cores.
@@ -50,6 +46,10 @@ pub(crate) struct Hooks {
 impl Plan {
     /// A `cpu` pool for tests.
     pub(super) fn of_one_worker() -> Self {
+        use crate::budget::Budget;
+        use crate::config::Cores;
+        use crate::load::Scale;
+
         Self {
             name: Workload::CPU,
             workers: 1,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::effects::Effects;
 use super::shared::{Shared, TaskRef};
-use crate::cores::runnable;
+use crate::cores::{Sampled, runnable};
 use crate::shield::shielded;
 use crate::thread_state;
 use crate::timer::TIMER;
@@ -34,7 +34,8 @@ pub(super) fn start(pool: &Arc<Shared>, perform: Perform) {
 /// Takes a sample. The result is the time until the next one, if one is needed.
 pub(super) fn sample(pool: &Shared) -> (Option<Duration>, Effects<TaskRef>) {
     let (workers, awake) = pool.dispatch.sample();
-    let sample: Vec<_> = workers.into_iter().map(|worker| worker.sampled(thread_state::runs(worker.thread))).collect();
+    let sampled = |(thread, since)| Sampled { runnable: thread_state::runs(thread), since };
+    let sample: Vec<_> = workers.into_iter().map(sampled).collect();
     let sharing = pool.membership.sampled(runnable(&sample, awake));
     let (next, effects) = pool.dispatch.observe(pool.now(), &sample, sharing);
     if next.is_none() {

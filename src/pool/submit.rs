@@ -20,7 +20,7 @@ use super::task_state::TaskState;
 use super::{local, publish, task_log, worker};
 use crate::admission::{Offer, Outcome};
 use crate::budget::Budget;
-use crate::config::{BatchSettings, BodyPolicy, Trust};
+use crate::config::BodyPolicy;
 use crate::error::{Reason, Rejection};
 use crate::load::PoolLoad;
 use crate::metrics::PublishGuard;
@@ -123,9 +123,9 @@ impl Pool {
         local::is_worker_of(self.shared().id)
     }
 
-    /// The headers of a request that the pool trusts.
-    pub(crate) fn trust(&self) -> &Trust {
-        &self.shared().plan.trust
+    /// The pool's settings.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.shared().plan
     }
 
     /// The memory for request bodies that are read or queued, of all pools of one `Pools`.
@@ -133,24 +133,9 @@ impl Pool {
         &self.shared().plan.group.bodies
     }
 
-    /// The limits of a batch that the settings have.
-    pub(crate) fn batch_settings(&self) -> &BatchSettings {
-        &self.shared().plan.batch
-    }
-
     /// Notes that the pool has a function for batches.
     pub(crate) fn has_batches(&self) {
         self.shared().batches.set_in_use();
-    }
-
-    /// How many tasks may wait.
-    pub(crate) fn queue_capacity(&self) -> usize {
-        self.shared().plan.admission.capacity
-    }
-
-    /// Whether tasks are logged and listed one by one.
-    pub(crate) fn is_verbose(&self) -> bool {
-        self.shared().plan.verbose
     }
 
     /// Submits a future, or returns it with the reason why it was rejected.
@@ -206,7 +191,7 @@ impl Pool {
             continuation: Continuation::default(),
             panicked: AtomicBool::new(false),
             item: item.map(ItemHead::new),
-            log: self.is_verbose().then(|| LogEntry::new(function())),
+            log: self.plan().verbose.then(|| LogEntry::new(function())),
         };
         let task = Task::new(head, context, future, outcome_of);
         let (offered, effects) = pool.dispatch.offer(submitted, offer, task.clone());
@@ -249,9 +234,7 @@ impl Pool {
         worker::perform(pool, effects);
         let (reason, retry_after) = refused?;
         worker::changed(pool);
-        if self.is_verbose() {
-            shielded(|| task_log::log_refusal(pool.name(), reason, &function()));
-        }
+        self.log_refusal(reason, function);
         Some(pool.rejection(reason, retry_after))
     }
 
@@ -287,11 +270,15 @@ impl Pool {
     pub(crate) fn count_rejected(&self, reason: Reason, function: impl FnOnce() -> String) -> Rejection {
         let pool = self.shared();
         pool.dispatch.count_rejected(reason);
-        if self.is_verbose() {
-            shielded(|| task_log::log_refusal(pool.name(), reason, &function()));
-        }
+        self.log_refusal(reason, function);
         worker::changed(pool);
         pool.rejection(reason, Duration::ZERO)
+    }
+
+    fn log_refusal(&self, reason: Reason, function: impl FnOnce() -> String) {
+        if self.plan().verbose {
+            shielded(|| task_log::log_refusal(self.name(), reason, &function()));
+        }
     }
 
     /// Rejects every further task. Tasks that are queued or in flight are finished.

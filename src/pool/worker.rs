@@ -33,9 +33,7 @@ fn run(pool: &Arc<Shared>, worker: WorkerId) {
         let polled = local::poll(&task, at);
         now = pool.now();
         (event, ended) = match polled {
-            Polled::Ended(outcome, began) => {
-                (ending(&task, now, outcome, began).map_or(WorkerEvent::Stale, WorkerEvent::Ended), Some(task))
-            }
+            Polled::Ended(outcome, began) => (WorkerEvent::Ended(ending(&task, now, outcome, began)), Some(task)),
             Polled::Woken => (WorkerEvent::Woken(task), None),
             Polled::Pending => (put_aside(task, WorkerEvent::Pending), None),
             Polled::Stale => (put_aside(task, WorkerEvent::Stale), None),
@@ -57,13 +55,14 @@ fn put_aside(task: TaskRef, event: WorkerEvent<TaskRef>) -> WorkerEvent<TaskRef>
 }
 
 /// Records how long a task ran that has ended. The result is its end for admission.
-fn ending(task: &TaskRef, now: Timestamp, outcome: Outcome, began: Option<Timestamp>) -> Option<Ending> {
+fn ending(task: &TaskRef, now: Timestamp, outcome: Outcome, began: Option<Timestamp>) -> Ending {
     let ran = began.map(|began| now.since(began));
     if let Some(ran) = ran {
         local::record_run(now, ran);
     }
     let head = task.head();
-    Some(Ending { key: head.key()?, finish: head.finish(outcome, ran) })
+    let key = head.key().expect("a task that is polled was admitted");
+    Ending { key, finish: head.finish(outcome, ran) }
 }
 
 /// The worker's next task and the current time. `None` means that the worker must end. The caller of the task that has
@@ -101,11 +100,9 @@ pub(super) fn run_in_place(pool: &Arc<Shared>, task: TaskRef) {
 /// Releases the permit of a task that ended outside of a worker's loop, and wakes its caller.
 pub(super) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Option<Timestamp>) {
     let now = pool.now();
-    if let Some(ending) = ending(&task, now, outcome, began) {
-        let effects = pool.dispatch.finish(now, ending);
-        task.publish();
-        perform(pool, effects);
-    }
+    let effects = pool.dispatch.finish(now, ending(&task, now, outcome, began));
+    task.publish();
+    perform(pool, effects);
     changed(pool);
 }
 

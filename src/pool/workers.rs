@@ -65,13 +65,6 @@ struct Worker {
     polling_since: Option<Timestamp>,
 }
 
-/// A worker whose thread the sampler looks up.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AwakeWorker {
-    pub(super) thread: ThreadId,
-    polling_since: Option<Timestamp>,
-}
-
 /// The worker to wake after the lock has been released.
 #[derive(Debug, Default)]
 pub(crate) enum Wake {
@@ -269,9 +262,9 @@ impl Workers {
         self.limit.set_cores(cores);
     }
 
-    /// The awake workers, or some of them if they are many: each call continues where the last one ended. And how many
-    /// workers are awake.
-    pub(super) fn sample(&mut self) -> (Vec<AwakeWorker>, usize) {
+    /// The awake workers, or some of them if they are many: each call continues where the last one ended. Of each, its
+    /// thread and the time at which it began to poll its task. And how many workers are awake.
+    pub(super) fn sample(&mut self) -> (Vec<(ThreadId, Option<Timestamp>)>, usize) {
         let count = self.workers.len();
         let order = (0..count).map(|step| (self.sample_from + step) % count);
         let mut sample = Vec::new();
@@ -281,7 +274,7 @@ impl Workers {
                 break;
             }
             if let Worker { id: Some(thread), parked: false, polling_since, .. } = self.workers[worker] {
-                sample.push(AwakeWorker { thread, polling_since });
+                sample.push((thread, polling_since));
                 last = Some(worker);
             }
         }
@@ -336,14 +329,6 @@ impl Workers {
 
     fn awake(&self) -> usize {
         self.present - self.parked.len()
-    }
-}
-
-// === impl Awake ===
-
-impl AwakeWorker {
-    pub(super) const fn sampled(self, runnable: bool) -> Sampled {
-        Sampled { runnable, since: self.polling_since }
     }
 }
 

@@ -179,7 +179,7 @@ impl Pool {
     ///
     /// If a trusted header cannot be read, and the pool rejects such requests. The rejection is counted.
     pub fn options_of(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<TaskOptions, Rejection> {
-        match Terms::of_parts(headers, extensions, self.trust()) {
+        match Terms::of_parts(headers, extensions, &self.plan().trust) {
             Ok(terms) => Ok(TaskOptions::of_request(terms, None, None)),
             Err(bad) => Err(self.count_rejected(Reason::BadHeader, String::new).with_detail(&bad)),
         }

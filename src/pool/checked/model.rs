@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::admission::{Finish, Key, Offer, Outcome, Settings, Timestamp};
 use crate::cores::Sampled;
 use crate::error::Reason;
-use crate::pool::dispatch::{Admit, Dispatch, Ending, InPlace, Offered, Refused, WorkerEvent};
+use crate::pool::dispatch::{Admit, Dispatch, Ending, Offered, Refused, WorkerEvent};
 use crate::pool::effects::Effects;
 use crate::pool::task_state::{TaskState, Wakeup};
 use crate::pool::workers::{Wake as WakeWorker, WorkerId};
@@ -414,12 +414,16 @@ impl Pool {
         let bell = Arc::new(Bell(Notify::new()));
         while !task.poll_answer(&bell) {
             task.state.awaited_on_worker();
-            let (place, effects) = self.dispatch.start_awaited(NOW, task.key(), true);
-            self.perform(effects);
-            if place != InPlace::Ended {
-                self.run_in_place(task);
-            }
+            self.start_awaited(task, true);
             bell.0.wait();
+        }
+    }
+
+    fn start_awaited(self: &Arc<Self>, task: &TaskRef, blocks: bool) {
+        let (in_place, effects) = self.dispatch.start_awaited(NOW, task.key(), blocks);
+        self.perform(effects);
+        if in_place {
+            self.run_in_place(task);
         }
     }
 
@@ -428,11 +432,7 @@ impl Pool {
         let bell = Arc::new(Bell(Notify::new()));
         loop {
             if !task.state.has_started() {
-                let (place, effects) = self.dispatch.start_awaited(NOW, task.key(), false);
-                self.perform(effects);
-                if place == InPlace::Queued {
-                    self.run_in_place(task);
-                }
+                self.start_awaited(task, false);
             }
             if task.poll_answer(&bell) {
                 return;

@@ -137,10 +137,6 @@ impl<T> State<T> {
         self.admission.queued() == 0 && self.admission.in_flight() <= except
     }
 
-    pub(super) fn offered(&self, in_place: Option<T>) -> Offered<T> {
-        Offered { in_place, queued: self.admission.queued() - self.admission.takeable(), active: self.workers.active }
-    }
-
     /// A queued task that the limit would admit, and that only waits for a worker, is reported as in flight.
     pub(super) fn instant(&self, now: Timestamp) -> Instantaneous {
         let seen = self.admission.snapshot();

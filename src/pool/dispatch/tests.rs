@@ -173,32 +173,35 @@ fn a_task_in_place_is_taken_out_of_the_queue_once_and_not_after_its_end() {
     let dispatch = dispatch(Settings::fixed(1).with_capacity(1), 1, 1);
     drop_effects(offer(&dispatch, START, ("first", &keys[0])));
     drop_effects(offer(&dispatch, START, ("queued", &keys[1])));
-    let place = |key: &Cell<Option<Key>>| dispatch.start_awaited(START, ended(key).key, true).0;
-    assert_eq!([&keys[0], &keys[1], &keys[1]].map(place), [InPlace::InFlight, InPlace::Queued, InPlace::InFlight]);
+    let in_flight = || dispatch.instant(START).admission.in_flight;
+    let runs_in_place = |key: &Cell<Option<Key>>| dispatch.start_awaited(START, ended(key).key, true).0;
+    assert_eq!((runs_in_place(&keys[0]), in_flight()), (true, 1));
+    assert_eq!((runs_in_place(&keys[1]), in_flight()), (true, 2));
+    assert_eq!((runs_in_place(&keys[1]), in_flight()), (true, 2));
     drop_effects(dispatch.finish(START, ended(&keys[1])));
-    assert_eq!(place(&keys[1]), InPlace::Ended);
+    assert!(!runs_in_place(&keys[1]));
     drop_effects(offer(&dispatch, START, ("late", &keys[1])));
     assert_eq!(dispatch.expire(LATE).evicted.len(), 1);
-    assert_eq!(place(&keys[1]), InPlace::Ended, "it was rejected, whether or not its caller knows");
+    assert!(!runs_in_place(&keys[1]), "it was rejected, whether or not its caller knows");
 }
 
 /// Run in place, it might block for a task that is awaited after it.
 #[test]
 fn a_task_that_is_awaited_is_left_to_another_worker_if_it_has_a_permit_and_there_is_one() {
-    for (permits, workers, expected) in [(2, 2, InPlace::InFlight), (1, 2, InPlace::Queued), (2, 1, InPlace::Queued)] {
+    for (permits, workers, expected) in [(2, 2, false), (1, 2, true), (2, 1, true)] {
         let keys = [(); 2].map(|()| Cell::new(None));
         let dispatch = dispatch(Settings::fixed(permits).with_capacity(1), workers, 1);
         drop_effects(offer(&dispatch, START, ("outer", &keys[0])));
         assert!(dispatch.next(0, START, WorkerEvent::Started).0.is_some());
         dispatch.lower_limit();
         drop_effects(offer(&dispatch, START, ("inner", &keys[1])));
-        let (place, effects) = dispatch.start_awaited(START, ended(&keys[1]).key, false);
-        assert_eq!(place, expected, "{permits} permits, {workers} workers");
+        let (runs_in_place, effects) = dispatch.start_awaited(START, ended(&keys[1]).key, false);
+        assert_eq!(runs_in_place, expected, "{permits} permits, {workers} workers");
         assert!(matches!(effects.wake, Wake::Nobody), "the limit is one");
         let instant = dispatch.instant(START).admission;
         assert_eq!((instant.in_flight, instant.queued), (2, 0));
         let next = dispatch.next(0, START, WorkerEvent::Pending).0;
-        assert_eq!(next.is_some(), expected == InPlace::InFlight, "it is ready only if it does not run in place");
+        assert_eq!(next.is_some(), !runs_in_place, "it is ready only if it does not run in place");
     }
 }
 

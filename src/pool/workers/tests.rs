@@ -179,7 +179,7 @@ fn of_many_workers_each_sample_has_others_and_none_that_is_parked() {
     (0..COUNT).for_each(|worker| workers.begin_poll(worker, Timestamp::from_nanos(worker as u64)));
     [3, 70].into_iter().for_each(|worker| workers.park(worker));
     let mut sample = || {
-        let since = |sampled: AwakeWorker| sampled.polling_since.expect("it polls a task").as_nanos() as usize;
+        let since = |(_, since): (_, Option<Timestamp>)| since.expect("it polls a task").as_nanos() as usize;
         workers.sample().0.into_iter().map(since).collect::<Vec<_>>()
     };
     let awake: Vec<_> = (0..COUNT).filter(|worker| ![3, 70].contains(worker)).collect();
