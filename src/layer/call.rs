@@ -28,7 +28,7 @@ pub(super) struct Call<S: Service<Q>, Q, Req, R, P> {
     state: State<S, Q>,
     reject: R,
     expects_body: bool,
-    trace: Option<Box<Trace>>,
+    trace: Option<Trace>,
     protocol: PhantomData<fn(Req) -> P>,
 }
 
@@ -59,7 +59,7 @@ where
         request: Q,
         reject: R,
         expects_body: bool,
-        trace: Option<Box<Trace>>,
+        trace: Option<Trace>,
     ) -> BoxedCall<S, Q, Req, R, P> {
         let state = State::Ready { call: Some((service, request)) };
         Boxed::new(Self { state, reject, expects_body, trace, protocol: PhantomData })

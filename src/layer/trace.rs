@@ -8,52 +8,60 @@ use tracing::span::Entered;
 use super::options::Options;
 use crate::workload::Workload;
 
-/// The part of a call that exists only with `server_timing` or `spans`.
+/// The part of a call that exists only with `server_timing` or `spans`. It is not boxed: the thread that submits a
+/// request would allocate the box, and a worker would free it, which costs more than the place that this takes.
 #[derive(Debug)]
 pub(super) struct Trace {
-    submitted: Instant,
+    /// The times of the submission and of the first poll, if the response shows them.
+    submitted: Option<Instant>,
     began: Option<Instant>,
-    timing: bool,
-    spans: Option<Spans>,
+    spans: Spans,
 }
 
 /// The first span is open until the call begins, the second until it ends.
 #[derive(Debug)]
-struct Spans {
-    pool: Workload,
-    queue: Option<Span>,
-    run: Span,
+enum Spans {
+    Off,
+    Queue { pool: Workload, _span: Span },
+    Run(Span),
 }
 
 impl Trace {
     /// The trace of a request that is submitted now. Called in the span of the request.
-    pub(super) fn begin(options: &Options, pool: &Workload) -> Option<Box<Self>> {
+    pub(super) fn begin(options: &Options, pool: &Workload) -> Option<Self> {
         if !options.server_timing && !options.spans {
             return None;
         }
-        let spans = options.spans.then(|| Spans {
-            pool: pool.clone(),
-            queue: Some(tracing::info_span!(target: "tower_offload", "pool.queue", %pool)),
-            run: Span::none(),
-        });
-        Some(Box::new(Self { submitted: Instant::now(), began: None, timing: options.server_timing, spans }))
+        let spans = match options.spans {
+            true => Spans::Queue {
+                pool: pool.clone(),
+                _span: tracing::info_span!(target: "tower_offload", "pool.queue", %pool),
+            },
+            false => Spans::Off,
+        };
+        Some(Self { submitted: options.server_timing.then(Instant::now), began: None, spans })
     }
 
     /// The call is polled, in the span of the request.
     pub(super) fn poll(&mut self) -> Option<Entered<'_>> {
-        let first = self.began.is_none();
-        self.began.get_or_insert_with(Instant::now);
-        let Spans { pool, queue, run } = self.spans.as_mut()?;
-        if first {
-            *queue = None;
-            *run = tracing::info_span!(target: "tower_offload", "pool.run", %pool);
+        if self.submitted.is_some() {
+            self.began.get_or_insert_with(Instant::now);
         }
-        Some(run.enter())
+        if let Spans::Queue { pool, .. } = &self.spans {
+            let pool = pool.clone();
+            // The first span ends before the second begins.
+            self.spans = Spans::Off;
+            self.spans = Spans::Run(tracing::info_span!(target: "tower_offload", "pool.run", %pool));
+        }
+        match &self.spans {
+            Spans::Run(span) => Some(span.enter()),
+            _ => None,
+        }
     }
 
     /// How long the call was queued, and how long it ran until now, if the response shows it.
     pub(super) fn times(&self) -> Option<(Duration, Duration)> {
-        let began = self.began.filter(|_| self.timing)?;
-        Some((began.saturating_duration_since(self.submitted), began.elapsed()))
+        let (submitted, began) = self.submitted.zip(self.began)?;
+        Some((began.saturating_duration_since(submitted), began.elapsed()))
     }
 }
