@@ -5,23 +5,27 @@ use http::{HeaderMap, HeaderValue};
 
 /// The media type of gRPC. `application/grpc-web` is another protocol.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE);
-    let rest = content_type.and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
-    matches!(rest, Some([] | [b'+' | b';', ..]))
+    is_type_of_grpc(content_type(headers))
 }
 
 /// Whether the body is a stream of server-sent events.
 pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE);
-    let rest = content_type.and_then(|value| value.as_bytes().strip_prefix(b"text/event-stream"));
-    matches!(rest, Some([] | [b' ' | b';', ..]))
+    matches!(content_type(headers).strip_prefix(b"text/event-stream"), Some([] | [b' ' | b';', ..]))
 }
 
 /// Whether the body is a stream of messages, each behind a flag of one byte and its length in four, the highest first:
 /// gRPC, and the streams of Connect.
 pub(super) fn is_framed(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
-    is_grpc(headers) || content_type.starts_with(b"application/connect+")
+    let content_type = content_type(headers);
+    is_type_of_grpc(content_type) || content_type.starts_with(b"application/connect+")
+}
+
+fn content_type(headers: &HeaderMap) -> &[u8] {
+    headers.get(CONTENT_TYPE).map_or(&[], HeaderValue::as_bytes)
+}
+
+fn is_type_of_grpc(content_type: &[u8]) -> bool {
+    matches!(content_type.strip_prefix(b"application/grpc"), Some([] | [b'+' | b';', ..]))
 }
 
 /// Finds the end of the first message of a body.

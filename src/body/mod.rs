@@ -43,6 +43,7 @@ pub(crate) use self::buffer::Buffer;
 pub(crate) use self::error::BoxError;
 pub(crate) use self::grpc::is_grpc;
 pub(crate) use self::pump::Producer;
+pub(crate) use self::read::RequestReading;
 pub(crate) use self::reader::Reader;
 #[cfg(feature = "server")]
 pub(crate) use crate::stall::StallSignal;

@@ -7,9 +7,10 @@ use std::task::{Context, Poll, ready};
 use pin_project::pin_project;
 use tower_service::Service;
 
+use super::request_body::RequestBody;
 use super::trace::Trace;
 use crate::admission::Outcome;
-use crate::body::ResponseContext;
+use crate::body::{ReadError, ResponseContext};
 use crate::pool::Boxed;
 use crate::reject::{OnReject, Protocol};
 
@@ -17,15 +18,13 @@ use crate::reject::{OnReject, Protocol};
 /// converts the response.
 ///
 /// It is boxed from the start, so that moving it into a pool does not copy the request, and the response future stays
-/// small.
-///
-/// `Q` is the type of the request that the service gets, and `Req` that of the request that the layer got.
-pub(super) type BoxedCall<S, Q, Req, R, P> = Boxed<Call<S, Q, Req, R, P>>;
+/// small. If the body of the request is read first, that is done in the same box.
+pub(super) type BoxedCall<S, B, Req, R, P> = Boxed<Call<S, B, Req, R, P>>;
 
 #[pin_project]
-pub(super) struct Call<S: Service<Q>, Q, Req, R, P> {
+pub(super) struct Call<S: Service<B::Request>, B: RequestBody<Req>, Req, R, P> {
     #[pin]
-    state: State<S, Q>,
+    state: State<S, S::Future, B::Request, B::Reading>,
     reject: R,
     expects_body: bool,
     trace: Option<Trace>,
@@ -33,12 +32,18 @@ pub(super) struct Call<S: Service<Q>, Q, Req, R, P> {
 }
 
 #[pin_project(project = StateProj)]
-enum State<S: Service<Q>, Q> {
+enum State<S, F, Q, D> {
+    /// The body of the request is read. `None` once it was.
+    Reading {
+        service: Option<S>,
+        #[pin]
+        request: D,
+    },
     /// `None` if the call itself panicked.
     Ready { call: Option<(S, Q)> },
     Called {
         #[pin]
-        future: S::Future,
+        future: F,
     },
 }
 
@@ -48,23 +53,61 @@ pub(super) struct Answer<Res, Err> {
     pub(super) outcome: Outcome,
 }
 
-impl<S, Q, Req, R, P> Call<S, Q, Req, R, P>
+impl<S, B, Req, R, P> Call<S, B, Req, R, P>
 where
-    S: Service<Q>,
-    R: OnReject<Req, S::Response, S::Error>,
-    P: Protocol<Req, S::Response, S::Error>,
+    B: RequestBody<Req>,
+    S: Service<B::Request>,
 {
     pub(super) fn boxed(
         service: S,
-        request: Q,
+        request: B::Request,
         reject: R,
         expects_body: bool,
         trace: Option<Trace>,
-    ) -> BoxedCall<S, Q, Req, R, P> {
+    ) -> BoxedCall<S, B, Req, R, P> {
         let state = State::Ready { call: Some((service, request)) };
         Boxed::new(Self { state, reject, expects_body, trace, protocol: PhantomData })
     }
 
+    /// A call whose request has a body that must be [read](Self::poll_read) first.
+    pub(super) fn reading(
+        service: S,
+        request: B::Reading,
+        reject: R,
+        expects_body: bool,
+    ) -> BoxedCall<S, B, Req, R, P> {
+        let state = State::Reading { service: Some(service), request };
+        Boxed::new(Self { state, reject, expects_body, trace: None, protocol: PhantomData })
+    }
+
+    /// Whether all of the body may have arrived with the head of the request.
+    pub(super) fn is_brief(&self) -> bool {
+        matches!(&self.state, State::Reading { request, .. } if B::is_brief(request))
+    }
+
+    /// Reads the body of the request. `trace` is called when it was read.
+    pub(super) fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        trace: impl FnOnce() -> Option<Trace>,
+    ) -> Poll<Result<(), ReadError>> {
+        let mut this = self.project();
+        let StateProj::Reading { service, request } = this.state.as_mut().project() else { return Poll::Ready(Ok(())) };
+        let request = ready!(request.poll(cx))?;
+        let call = service.take().map(|service| (service, request));
+        this.state.set(State::Ready { call });
+        *this.trace = trace();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S, B, Req, R, P> Call<S, B, Req, R, P>
+where
+    B: RequestBody<Req>,
+    S: Service<B::Request>,
+    R: OnReject<Req, S::Response, S::Error>,
+    P: Protocol<Req, S::Response, S::Error>,
+{
     /// Polls the call inside of another task of its pool: its body is not that task's.
     pub(super) fn poll_here(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer<R::Response, S::Error>> {
         self.poll_with(cx, false)
@@ -81,6 +124,7 @@ where
                     this.state.set(State::Called { future });
                 }
                 StateProj::Called { future } => break ready!(future.poll(cx)),
+                StateProj::Reading { .. } => unreachable!("a request is submitted when its body was read"),
             }
         };
         drop(entered);
@@ -96,9 +140,10 @@ where
     }
 }
 
-impl<S, Q, Req, R, P> Future for Call<S, Q, Req, R, P>
+impl<S, B, Req, R, P> Future for Call<S, B, Req, R, P>
 where
-    S: Service<Q>,
+    B: RequestBody<Req>,
+    S: Service<B::Request>,
     R: OnReject<Req, S::Response, S::Error>,
     P: Protocol<Req, S::Response, S::Error>,
 {

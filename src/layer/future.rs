@@ -9,11 +9,11 @@ use std::task::{Context, Poll, ready};
 use pin_project::{pin_project, pinned_drop};
 use tower_service::Service;
 
-use super::call::{Answer, BoxedCall, Call};
+use super::call::{Answer, BoxedCall};
 use super::options::Options;
 use super::request_body::{RequestBody, Unread};
 use super::trace::Trace;
-use crate::body::{ReadError, ResponseContext};
+use crate::body::ResponseContext;
 use crate::error::{Reason, Rejection, TaskError};
 use crate::pool::{Pending, Pool, Submission, TaskOptions};
 use crate::reject::{Http, OnReject, Protocol};
@@ -54,16 +54,16 @@ where
     R: OnReject<Req, S::Response, S::Error>,
 {
     /// The pool is chosen, and the body of the request must be read.
-    Reading { pool: Pool, reading: Reading<S, B::Reading, R::Hint>, expects_body: bool, task: Task },
+    Reading { pool: Pool, reading: Reading<S, Req, R, P, B>, task: Task },
     /// The pool is chosen, and the request is not submitted yet. Submitting takes the call.
-    Chosen { pool: Pool, call: Option<BoxedCall<S, B::Request, Req, R, P>>, task: Task },
+    Chosen { pool: Pool, call: Option<BoxedCall<S, B, Req, R, P>>, task: Task },
     /// No pool was chosen.
     Inline {
         #[pin]
         future: S::Future,
     },
     /// The first poll found that this thread is a worker of the chosen pool.
-    Here { call: BoxedCall<S, B::Request, Req, R, P> },
+    Here { call: BoxedCall<S, B, Req, R, P> },
     /// The request was submitted.
     Pending { pending: PendingAnswer<R::Response, S::Error>, late: Option<Sleep> },
     /// The request was rejected before it came to a pool.
@@ -81,14 +81,18 @@ pub(super) struct Task {
 }
 
 /// A request whose body must be read, and the service that was made ready for it.
-pub(super) struct Reading<S, F, H> {
+pub(super) struct Reading<S, Req, R, P, B>
+where
+    B: RequestBody<Req>,
+    S: Service<B::Request>,
+    R: OnReject<Req, S::Response, S::Error>,
+{
     /// Taken when the body was read.
-    pub(super) service: Option<S>,
-    pub(super) request: F,
+    call: Option<BoxedCall<S, B, Req, R, P>>,
     /// The hint for a rejection after the body was read.
-    pub(super) hint: Option<H>,
+    hint: Option<R::Hint>,
     /// Whether the pool was asked if it would reject the request.
-    pub(super) begun: bool,
+    begun: bool,
 }
 
 impl<S, Req, R, P, B> ResponseFuture<S, Req, R, P, B>
@@ -145,13 +149,11 @@ where
                 StateProj::Rejected { rejection } => {
                     break Err(rejection.take().expect("a response is given once"));
                 }
-                StateProj::Reading { pool, reading, expects_body, task } => {
-                    match ready!(reading.poll(pool, task, cx)) {
-                        Ok((service, request)) => {
+                StateProj::Reading { pool, reading, task } => {
+                    match ready!(reading.poll(pool, task, this.options, cx)) {
+                        Ok(call) => {
                             *this.hint = reading.hint.take();
-                            let trace = Trace::begin(this.options, pool.name());
-                            let call = Call::boxed(service, request, this.reject.clone(), *expects_body, trace);
-                            State::Chosen { pool: pool.clone(), call: Some(call), task: mem::take(task) }
+                            State::Chosen { pool: pool.clone(), call, task: mem::take(task) }
                         }
                         Err(rejection) => State::Rejected { rejection: Some(rejection) },
                     }
@@ -209,17 +211,18 @@ fn rejection(pool: &Workload, error: TaskError, options: &Options) -> Rejection 
     }
 }
 
-fn submit<S, Q, Req, R, P>(
+fn submit<S, B, Req, R, P>(
     pool: &Pool,
-    call: BoxedCall<S, Q, Req, R, P>,
+    call: BoxedCall<S, B, Req, R, P>,
     task: Task,
     layer: &Options,
 ) -> Result<PendingAnswer<R::Response, S::Error>, Rejection>
 where
-    S: Service<Q> + Send + 'static,
+    B: RequestBody<Req>,
+    B::Request: Send + 'static,
+    S: Service<B::Request> + Send + 'static,
     S::Error: Send + 'static,
     S::Future: Send + 'static,
-    Q: Send + 'static,
     Req: 'static,
     R: OnReject<Req, S::Response, S::Error>,
     R::Response: Send + 'static,
@@ -238,25 +241,53 @@ impl Task {
     }
 }
 
-impl<S, F, H> Reading<S, F, H> {
-    /// Reads the body, unless the pool would reject the request now. Gives the service and its request.
-    fn poll<Q>(&mut self, pool: &Pool, task: &Task, cx: &mut Context<'_>) -> Poll<Result<(S, Q), Rejection>>
-    where
-        F: Future<Output = Result<Q, ReadError>> + Unpin,
-    {
+impl<S, Req, R, P, B> Reading<S, Req, R, P, B>
+where
+    B: RequestBody<Req>,
+    S: Service<B::Request>,
+    R: OnReject<Req, S::Response, S::Error>,
+{
+    pub(super) fn new(call: BoxedCall<S, B, Req, R, P>, hint: R::Hint) -> Self {
+        Self { call: Some(call), hint: Some(hint), begun: false }
+    }
+
+    /// Reads the body, unless the pool would reject the request now.
+    ///
+    /// A brief body is polled first, because it has often arrived with the head. If all of it is there, nothing is read
+    /// in vain, and the pool decides once.
+    fn poll(
+        &mut self,
+        pool: &Pool,
+        task: &Task,
+        layer: &Options,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<BoxedCall<S, B, Req, R, P>>, Rejection>> {
+        let Self { call, begun, .. } = self;
         let function = || task.name();
-        if !mem::replace(&mut self.begun, true)
-            && !pool.is_current()
-            && let Some(rejection) = pool.reject_early(task.options, function)
+        let mut request = call.as_mut().and_then(BoxedCall::as_pin_mut).expect("a body is read once");
+        let would_reject = || if pool.is_current() { None } else { pool.reject_early(task.options, function) };
+        let is_new = !mem::replace(begun, true);
+        let ask_last = is_new && request.is_brief();
+        if is_new
+            && !ask_last
+            && let Some(rejection) = would_reject()
         {
             return Poll::Ready(Err(rejection));
         }
-        let read = ready!(Pin::new(&mut self.request).poll(cx));
-        let service = self.service.take().expect("a body is read once");
-        Poll::Ready(read.map(|request| (service, request)).map_err(|error| {
-            let rejection = pool.count_rejected(error.reason(), function);
-            rejection.with_detail(&error).with_retry_after(error.retry_after())
-        }))
+        let read = match request.as_mut().poll_read(cx, || Trace::begin(layer, pool.name())) {
+            Poll::Ready(read) => read,
+            Poll::Pending if ask_last => {
+                return would_reject().map_or(Poll::Pending, |rejection| Poll::Ready(Err(rejection)));
+            }
+            Poll::Pending => return Poll::Pending,
+        };
+        Poll::Ready(match read {
+            Ok(()) => Ok(call.take()),
+            Err(error) => {
+                let rejection = pool.count_rejected(error.reason(), function);
+                Err(rejection.with_detail(&error).with_retry_after(error.retry_after()))
+            }
+        })
     }
 }
 

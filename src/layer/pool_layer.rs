@@ -582,7 +582,8 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     /// let app: Router = Router::new().route("/digest", post(async |body: String| body).route_layer(layer));
     /// ```
     ///
-    /// A request that the pool would reject now is rejected unread, so that nobody uploads in vain. Otherwise the body
+    /// A request that the pool would reject now is rejected unread, so that nobody uploads in vain. Only a body of up to
+    /// 64 KiB that arrived together with the head is read in any case, and keeps its connection. Otherwise the body
     /// is read on the connection's task, where a slow client delays nobody, and then the request is submitted: its
     /// handler finds the whole body. A [`Deadline`](crate::Deadline) that passes meanwhile is answered with a status of
     /// 504. All bodies that are read or queued have their place in one budget of the pools, `performance.body_budget`.

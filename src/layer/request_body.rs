@@ -11,7 +11,7 @@ use http::Request;
 use http_body::Body;
 
 use self::sealed::Sealed;
-use crate::body::{BodyRead, BoxError, Buffered, ReadBody, ReadError, ReadRequest};
+use crate::body::{BodyRead, BoxError, Buffered, ReadBody, ReadError, RequestReading};
 use crate::budget::Budget;
 
 /// Whether a layer reads the bodies of requests before it submits them: [`Unread`] or [`ReadBody`].
@@ -20,7 +20,7 @@ pub trait RequestBody<Req>: Clone + Send + Sync + Sealed + 'static {
     type Request;
     /// Reads the body of a request.
     #[doc(hidden)]
-    type Reading: Future<Output = Result<Self::Request, ReadError>> + Unpin + Send + 'static;
+    type Reading: Future<Output = Result<Self::Request, ReadError>> + Send + 'static;
 
     /// The request with its body unread.
     #[doc(hidden)]
@@ -35,6 +35,11 @@ pub trait RequestBody<Req>: Clone + Send + Sync + Sealed + 'static {
         budget: &Budget,
         deadline: Option<Instant>,
     ) -> Result<(Self::Reading, H), Self::Request>;
+
+    /// Whether all of the body may have arrived with the head: it is polled before the pool is asked if it would reject
+    /// the request.
+    #[doc(hidden)]
+    fn is_brief(reading: &Self::Reading) -> bool;
 }
 
 /// Bodies are not read: the handler gets them as they arrive. This is the default.
@@ -75,6 +80,10 @@ impl<Req: 'static> RequestBody<Req> for Unread {
     ) -> Result<(NoReading<Req>, H), Req> {
         Err(request)
     }
+
+    fn is_brief(reading: &NoReading<Req>) -> bool {
+        match reading.0 {}
+    }
 }
 
 impl<B> RequestBody<Request<B>> for ReadBody
@@ -83,7 +92,7 @@ where
     B::Error: Into<BoxError>,
 {
     type Request = Request<Buffered<B>>;
-    type Reading = ReadRequest<B>;
+    type Reading = RequestReading<B>;
 
     fn unread(request: Request<B>) -> Self::Request {
         request.map(Buffered::unread)
@@ -95,13 +104,17 @@ where
         look: impl FnOnce(&Request<B>) -> H,
         budget: &Budget,
         deadline: Option<Instant>,
-    ) -> Result<(ReadRequest<B>, H), Self::Request> {
+    ) -> Result<(RequestReading<B>, H), Self::Request> {
         if request.body().is_end_stream() {
             return Err(Self::unread(request));
         }
         request.extensions_mut().insert(BodyRead);
         let seen = look(&request);
-        Ok((ReadRequest::of(self, request, Some(budget), deadline), seen))
+        Ok((RequestReading::of_marked(self, request, Some(budget), deadline), seen))
+    }
+
+    fn is_brief(reading: &RequestReading<B>) -> bool {
+        reading.is_brief()
     }
 }
 

@@ -110,8 +110,8 @@ impl<S, W, R, P, B> PoolService<S, W, R, P, B> {
         let look = |request: &Req| self.reject.hint(request);
         match self.body.read(request, look, pool.body_budget(), deadline) {
             Ok((request, hint)) => {
-                let reading = Reading { service: Some(service), request, hint: Some(hint), begun: false };
-                State::Reading { pool, reading, expects_body, task }
+                let call = Call::reading(service, request, self.reject.clone(), expects_body);
+                State::Reading { pool, reading: Reading::new(call, hint), task }
             }
             Err(request) => {
                 let trace = Trace::begin(layer, pool.name());

@@ -1,13 +1,16 @@
 //! Bodies that are read before their requests take a place in a pool.
 
 use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use http::{Request, Response, StatusCode};
+use http_body::{Frame, SizeHint};
 use tokio_test::task::Spawn;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
-use tower_offload::body::{Buffered, ReadBody};
+use tower_offload::body::{Budget, Buffered, ReadBody};
 use tower_offload::{Cpu, Deadline, PoolConfig, PoolLayer, Pools};
 
 use crate::fixtures::{Gate, in_time, json, place, pools_of, stats_of, until, whole};
@@ -224,6 +227,57 @@ async fn a_rejection_closes_the_connection_only_if_the_body_is_unread() {
     let unread = whole(in_time(app.clone().oneshot(request(endless))).await.unwrap()).await;
     assert_eq!(json(&unread)["reason"], "queue_full");
     assert_eq!(unread.headers()["connection"], "close");
+    gate.open(1);
+    in_time(holder).await.unwrap().unwrap();
+}
+
+/// A short body that its client sends when it is told to.
+struct Unpolled;
+
+impl http_body::Body for Unpolled {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        panic!("the client would send its body in vain")
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(5)
+    }
+}
+
+#[tokio::test]
+async fn a_full_pool_reads_a_short_body_that_has_arrived_and_asks_for_no_other() {
+    let pools = pools_of(1, 0);
+    let gate = Gate::new();
+    let holding = gate.clone();
+    let budget = Budget::new(1 << 20);
+    let layer = PoolLayer::<Cpu>::new(&pools).read_body(read_body().budget(&budget));
+    let app = ServiceBuilder::new().layer(layer).service(service_fn(move |_: Request<Buffered<Body>>| {
+        let gate = holding.clone();
+        async move {
+            gate.pass().await;
+            Ok::<_, Infallible>(Response::new("held".to_owned()))
+        }
+    }));
+    let request = |body: Body| Request::post("/").header("content-length", "5").body(body).unwrap();
+    let holder = tokio::spawn(app.clone().oneshot(request(Body::from("holds"))));
+    gate.arrived(1).await;
+
+    let half = Body::new(Script::sized([data("short"), Step::Stall]));
+    let mut expecting = request(Body::new(Unpolled));
+    expecting.headers_mut().insert("expect", http::HeaderValue::from_static("100-continue"));
+    for (what, request, closes) in [
+        ("a body that has arrived", request(Body::from("short")), false),
+        ("a body whose end has not arrived", request(half), true),
+        ("a body that waits for a permission", expecting, true),
+    ] {
+        let refused = whole(in_time(app.clone().oneshot(request)).await.unwrap()).await;
+        assert_eq!(json(&refused)["reason"], "queue_full", "{what}");
+        assert_eq!(refused.headers().contains_key("connection"), closes, "{what}");
+    }
+    assert_eq!(budget.in_use(), 0, "a body that was refused gives its memory back");
     gate.open(1);
     in_time(holder).await.unwrap().unwrap();
 }

@@ -37,7 +37,8 @@ enum State<B> {
 /// The part of a body that was read, and the rest.
 pub(super) struct Read<B> {
     pub(super) chunks: Chunks,
-    pub(super) trailers: Option<HeaderMap>,
+    /// In a box, because most bodies have none.
+    pub(super) trailers: Option<Box<HeaderMap>>,
     /// `None` if all of the body was read.
     pub(super) rest: Option<Pin<Box<B>>>,
     pub(super) reservation: Reservation,
@@ -62,12 +63,12 @@ impl<B> Buffered<B> {
 impl<B: Body> Read<B> {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if let Some(bytes) = self.chunks.pop() {
-            self.reservation.shrink_to(self.chunks.cost() + cost_of(self.trailers.as_ref()));
+            self.reservation.shrink_to(self.chunks.cost() + cost_of(self.trailers.as_deref()));
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
         if let Some(trailers) = self.trailers.take() {
             self.reservation.shrink_to(0);
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            return Poll::Ready(Some(Ok(Frame::trailers(*trailers))));
         }
         match &mut self.rest {
             Some(rest) => poll_bytes(rest.as_mut(), cx),

@@ -18,7 +18,10 @@ const PIECE: usize = 64;
 /// The bytes of a body, in the order of their arrival.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
-    pieces: VecDeque<Piece>,
+    /// Not among the others, because most bodies have one piece, which then needs no allocation.
+    first: Option<Piece>,
+    /// Empty if there is no first one.
+    more: VecDeque<Piece>,
     /// The piece into which small frames are copied. It is behind all others.
     last: Vec<u8>,
     /// How many bytes there are.
@@ -97,13 +100,17 @@ impl Chunks {
 
     fn add(&mut self, bytes: Bytes, memory: usize) {
         let cost = memory + PIECE;
-        self.pieces.push_back(Piece { bytes, cost });
+        let piece = Piece { bytes, cost };
+        match self.first {
+            Some(_) => self.more.push_back(piece),
+            None => self.first = Some(piece),
+        }
         self.cost += cost;
     }
 
     /// Takes the first piece. The last piece must be sealed.
     pub(super) fn pop(&mut self) -> Option<Bytes> {
-        let Piece { bytes, cost } = self.pieces.pop_front()?;
+        let Piece { bytes, cost } = std::mem::replace(&mut self.first, self.more.pop_front())?;
         self.length -= bytes.len();
         self.cost -= cost;
         Some(bytes)
@@ -147,7 +154,7 @@ mod tests {
                 chunks.push(Bytes::from_static(b"x"), known.then_some(LENGTH - sent));
             }
             assert!(chunks.cost() < LENGTH + LENGTH / 8, "{} bytes of memory", chunks.cost());
-            assert!(chunks.pieces.len() < 20);
+            assert!(chunks.more.len() < 20);
         }
     }
 

@@ -16,5 +16,6 @@ mod streamed;
 pub use self::buffered::Buffered;
 pub use self::error::ReadError;
 pub use self::request::ReadRequest;
+pub(crate) use self::request::RequestReading;
 pub use self::settings::ReadBody;
 pub use self::streamed::{StreamBody, Streamed};

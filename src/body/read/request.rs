@@ -9,6 +9,7 @@ use std::time::Instant;
 use http::Request;
 use http::request::Parts;
 use http_body::Body;
+use pin_project::pin_project;
 
 use super::buffered::Buffered;
 use super::error::ReadError;
@@ -24,13 +25,17 @@ use crate::budget::Budget;
 ///
 /// If it is polled again after it has ended.
 pub struct ReadRequest<B> {
-    /// Boxed, so that the future of a response stays small.
-    read: Box<Read<B>>,
+    /// Boxed, so that futures that contain this stay small.
+    read: Pin<Box<RequestReading<B>>>,
 }
 
-struct Read<B> {
+/// Reads the body of a request where it stands.
+#[doc(hidden)]
+#[pin_project]
+pub struct RequestReading<B> {
     /// `None` once they were given away.
     parts: Option<Parts>,
+    #[pin]
     body: Reading<B>,
 }
 
@@ -70,8 +75,25 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// Reads the body of a request. `budget` counts if `settings` have none.
+    /// Reads the body of a request.
     pub(crate) fn of(
+        settings: &ReadBody,
+        mut request: Request<B>,
+        budget: Option<&Budget>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        request.extensions_mut().insert(BodyRead);
+        Self { read: Box::pin(RequestReading::of_marked(settings, request, budget, deadline)) }
+    }
+}
+
+impl<B> RequestReading<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    /// Reads the body of a request that is marked as read. `budget` counts if `settings` have none.
+    pub(crate) fn of_marked(
         settings: &ReadBody,
         request: Request<B>,
         budget: Option<&Budget>,
@@ -79,7 +101,12 @@ where
     ) -> Self {
         let (parts, body) = request.into_parts();
         let body = Reading::of(settings, &parts.headers, body, budget, deadline);
-        Self { read: Box::new(Read { parts: Some(parts), body }) }
+        Self { parts: Some(parts), body }
+    }
+
+    /// Whether all of the body may have arrived with the head.
+    pub(crate) const fn is_brief(&self) -> bool {
+        self.body.is_brief()
     }
 }
 
@@ -91,22 +118,37 @@ where
     type Output = Result<Request<Buffered<B>>, ReadError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Read { parts, body } = &mut *self.read;
-        let body = ready!(Pin::new(body).poll(cx))?;
-        let mut parts = parts.take().expect("a request is given once");
-        // So that a rejection does not close the connection.
-        match body.is_whole() {
-            true => parts.extensions.insert(BodyRead),
-            false => parts.extensions.remove(),
-        };
+        self.read.as_mut().poll(cx)
+    }
+}
+
+impl<B> Future for RequestReading<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<Request<Buffered<B>>, ReadError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let body = ready!(this.body.poll(cx))?;
+        let mut parts = this.parts.take().expect("a request is given once");
+        // So that a rejection closes the connection.
+        if !body.is_whole() {
+            parts.extensions.remove::<BodyRead>();
+        }
         Poll::Ready(Ok(Request::from_parts(parts, body)))
     }
 }
 
-impl<B> Unpin for ReadRequest<B> {}
-
 impl<B> fmt::Debug for ReadRequest<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReadRequest").finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Debug for RequestReading<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestReading").finish_non_exhaustive()
     }
 }
