@@ -115,7 +115,7 @@ where
 
     fn poll_with(self: Pin<&mut Self>, cx: &mut Context<'_>, in_pool: bool) -> Poll<Answer<R::Response, S::Error>> {
         let mut this = self.project();
-        let entered = this.trace.as_mut().and_then(|trace| trace.poll());
+        let entered = this.trace.as_mut().and_then(Trace::poll);
         let mut result = loop {
             match this.state.as_mut().project() {
                 StateProj::Ready { call } => {

@@ -151,9 +151,9 @@ where
                 }
                 StateProj::Reading { pool, reading, task } => {
                     match ready!(reading.poll(pool, task, this.options, cx)) {
-                        Ok(call) => {
+                        Ok(()) => {
                             *this.hint = reading.hint.take();
-                            State::Chosen { pool: pool.clone(), call, task: mem::take(task) }
+                            State::Chosen { pool: pool.clone(), call: reading.call.take(), task: mem::take(task) }
                         }
                         Err(rejection) => State::Rejected { rejection: Some(rejection) },
                     }
@@ -255,13 +255,7 @@ where
     ///
     /// A brief body is polled first, because it has often arrived with the head. If all of it is there, nothing is read
     /// in vain, and the pool decides once.
-    fn poll(
-        &mut self,
-        pool: &Pool,
-        task: &Task,
-        layer: &Options,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<BoxedCall<S, B, Req, R, P>>, Rejection>> {
+    fn poll(&mut self, pool: &Pool, task: &Task, layer: &Options, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
         let Self { call, begun, .. } = self;
         let function = || task.name();
         let mut request = call.as_mut().and_then(BoxedCall::as_pin_mut).expect("a body is read once");
@@ -281,13 +275,10 @@ where
             }
             Poll::Pending => return Poll::Pending,
         };
-        Poll::Ready(match read {
-            Ok(()) => Ok(call.take()),
-            Err(error) => {
-                let rejection = pool.count_rejected(error.reason(), function);
-                Err(rejection.with_detail(&error).with_retry_after(error.retry_after()))
-            }
-        })
+        Poll::Ready(read.map_err(|error| {
+            let rejection = pool.count_rejected(error.reason(), function);
+            rejection.with_detail(&error).with_retry_after(error.retry_after())
+        }))
     }
 }
 
