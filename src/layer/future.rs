@@ -235,12 +235,6 @@ where
     submitted.map_err(|rejected| rejected.rejection)
 }
 
-impl Task {
-    fn name(&self) -> String {
-        self.function.clone().unwrap_or_default()
-    }
-}
-
 impl<S, Req, R, P, B> Reading<S, Req, R, P, B>
 where
     B: RequestBody<Req>,
@@ -257,7 +251,7 @@ where
     /// in vain, and the pool decides once.
     fn poll(&mut self, pool: &Pool, task: &Task, layer: &Options, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
         let Self { call, begun, .. } = self;
-        let function = || task.name();
+        let function = || task.function.clone().unwrap_or_default();
         let mut request = call.as_mut().and_then(BoxedCall::as_pin_mut).expect("a body is read once");
         let would_reject = || if pool.is_current() { None } else { pool.reject_early(task.options, function) };
         let is_new = !mem::replace(begun, true);
@@ -282,8 +276,7 @@ where
     }
 }
 
-/// Lets the handler of a client that has left run to its end, if the layer detaches handlers. Counts a request whose body
-/// was being read.
+/// Lets the handler of a client that has left run to its end, if the layer detaches handlers.
 #[pinned_drop]
 impl<S, Req, R, P, B> PinnedDrop for ResponseFuture<S, Req, R, P, B>
 where
@@ -293,12 +286,8 @@ where
 {
     fn drop(self: Pin<&mut Self>) {
         let this = self.project();
-        match this.state.project() {
-            StateProj::Pending { pending, .. } if this.options.detach => pending.detach(),
-            StateProj::Reading { pool, reading, task, .. } if reading.begun => {
-                pool.count_rejected(Reason::BodyError, || task.name());
-            }
-            _ => {}
+        if let (StateProj::Pending { pending, .. }, true) = (this.state.project(), this.options.detach) {
+            pending.detach();
         }
     }
 }

@@ -86,8 +86,7 @@ async fn clients_that_send_half_a_body_hold_no_place_in_the_pool() {
     assert_eq!((stats.in_flight, stats.queued_tasks, stats.counts.submitted), (0, 0, 0));
     assert_eq!(answer(&app, post("/", Script::of([data("quick")]))).await.1, "cpu quick");
     drop(slow);
-    let counts = stats_of(&pools, "cpu").counts;
-    assert_eq!((counts.submitted, counts.ok, counts.cancelled), (51, 1, 50));
+    assert_eq!(stats_of(&pools, "cpu").counts.submitted, 1, "a client that left before was never a task of the pool");
 }
 
 #[tokio::test]
@@ -159,17 +158,12 @@ async fn bodies_that_are_refused_count_as_rejected() {
 }
 
 #[tokio::test]
-async fn bodies_that_break_off_count_as_cancelled_whether_the_server_sees_an_error_or_drops_the_request() {
+async fn a_body_that_breaks_off_counts_as_cancelled() {
     let pools = pools_of(1, 0);
-    let app = app(&pools, &Gate::new());
-    let answer = answer(&app, post("/", Script::of([data("a"), Step::Fail]))).await;
+    let answer = answer(&app(&pools, &Gate::new()), post("/", Script::of([data("a"), Step::Fail]))).await;
     assert_eq!(answer, (StatusCode::BAD_REQUEST, "body_error".to_owned()));
-    let mut reading = begin(&app, post("/", half()));
-    tokio_test::assert_pending!(reading.poll());
-    drop(reading);
-    drop(begin(&app, post("/", half())));
     let counts = stats_of(&pools, "cpu").counts;
-    assert_eq!((counts.submitted, counts.cancelled), (2, 2), "nothing asked for the third");
+    assert_eq!((counts.submitted, counts.cancelled), (1, 1));
 }
 
 #[tokio::test]

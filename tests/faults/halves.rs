@@ -57,7 +57,7 @@ async fn who_closes_its_half_in_the_middle_of_a_request_or_between_two_is_closed
     soon(connection.stream.shutdown()).await.unwrap();
     assert_eq!(connection.rest().await, b"");
     let cpu = until_pool(&server.client(), "cpu", "at rest", crate::support::at_rest).await;
-    assert_eq!(cpu["submitted"], cpu["results"]["rejected"], "a request with half a body does not come to the queue");
+    assert_eq!(cpu["submitted"], cpu["results"]["cancelled"], "a request with half a body does not come to the queue");
     assert_well(&server).await;
     server.stop().await;
 }

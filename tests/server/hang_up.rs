@@ -280,7 +280,6 @@ async fn an_upload_that_breaks_off_counts_as_cancelled() {
     }
 }
 
-/// hyper drops the request then, and its body has no error.
 #[tokio::test]
 async fn so_does_one_over_http2_whose_stream_is_reset() {
     const FRAMES: usize = 32;
