@@ -30,10 +30,9 @@
 //! `workload_request_body_bytes` and `_limit`, without a label, are the memory for request bodies that all pools share.
 //!
 //! Counters and gauges are set from one reading of the pool, so that in every scrape *submitted = Σ results + queued +
-//! in flight*. A pool counts on from where an earlier pool of its name has ended. The gauges of a name without a pool
-//! are 0. Only the histograms are recorded for each
-//! task or frame. Each worker keeps their handles, and resolves them again every half second, because the recorder may
-//! have been installed late.
+//! in flight*. A pool counts on from where an earlier pool of its name has ended, and the gauges of a name without a pool
+//! are 0. Only the histograms are recorded for each task or frame. Each worker keeps their handles, and resolves them
+//! again every half second, because the recorder may have been installed late.
 
 use std::sync::{Mutex, MutexGuard};
 
