@@ -626,7 +626,8 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     /// use tower_http::compression::CompressionLayer;
     /// use tower_offload::{Cpu, PoolLayer, Pools, body::BodyPolicy};
     ///
-    /// // Bodies are compressed by the workers of `cpu`, because the compression is inside of the pool's layer.
+    /// // Bodies are compressed by the workers of `cpu`, because the compression is inside of the pool's layer. In the
+    /// // settings of a pool that compresses, `nice: 5` keeps the server's own threads quick.
     /// let pools = Pools::default();
     /// let app: Router = Router::new()
     ///     .route("/export", get(|| async { "a,b,c\n".repeat(100_000) }))
