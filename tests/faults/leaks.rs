@@ -109,7 +109,7 @@ async fn connections_that_end_badly_leave_nothing_behind() {
         &folder
             .config()
             .replace("keep_alive_timeout: 30", "keep_alive_timeout: 1")
-            .replace("header_read_timeout: 10", "header_read_timeout: 1"),
+            .replace("header_read_timeout: 10", "header_read_timeout: 5"),
     );
     let server = Example::start(&folder).await;
     assert_well(&server).await;
