@@ -441,7 +441,6 @@ impl<T> Dispatch<T> {
         let mut state = self.lock();
         let result = change(&mut state, &mut effects);
         state.complete(now, &mut effects);
-        drop(state);
         (result, effects)
     }
 

@@ -7,8 +7,8 @@
 //! counts as in flight.
 //!
 //! A task with a continuation gives its answer before its end (`task/continued.rs`): the caller reads the head of a
-//! response while the task polls the body. It keeps its permit until the continuation has ended and all guards of the permit are dropped, unless
-//! the continuation needs none: then the permit is released before the answer is given.
+//! response while the task polls the body. It keeps its permit until the continuation has ended and all guards of the
+//! permit are dropped, unless the continuation needs none: then the permit is released before the answer is given.
 
 mod continued;
 

@@ -46,6 +46,28 @@ fn a_context_surrounds_each_poll_and_the_drop_of_the_future() {
 }
 
 #[test]
+fn a_context_whose_destructor_panics_harms_no_pool() {
+    struct Fails;
+    impl Drop for Fails {
+        fn drop(&mut self) {
+            panic!("the context is dropped");
+        }
+    }
+    let capture = || {
+        let fails = Fails;
+        move |run: &mut dyn FnMut()| {
+            let _fails = &fails;
+            run();
+        }
+    };
+    let pools = Pools::builder().pool("fails", PoolConfig::new(1)).context(capture).build().unwrap();
+    let here = || std::thread::current().id();
+    let [one, two] = [(); 2].map(|()| end_of(pools.submit_to_pool("fails", here).unwrap()).unwrap());
+    assert_eq!(one, two, "the only worker has survived");
+    assert_eq!((stats(&pools, "fails").counts.ok, stats(&pools, "fails").in_flight), (2, 0));
+}
+
+#[test]
 fn a_context_hook_that_panics_or_does_not_call_its_argument_harms_no_pool() {
     let silent =
         Pools::builder().pool("quiet", PoolConfig::new(1)).context(|| |_: &mut dyn FnMut()| ()).build().unwrap();

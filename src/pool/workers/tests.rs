@@ -146,11 +146,13 @@ fn how_long_a_poll_took_counts_once_and_not_if_it_was_aborted() {
     workers.begin_poll(0, NOW);
     workers.abort_poll(0);
     assert_eq!((workers.active, workers.limit.mean_poll_time()), (0, Duration::ZERO));
+    assert_eq!(workers.poll_time(at(50)), Duration::ZERO);
     workers.begin_poll(0, NOW);
-    assert_eq!(workers.active, 1);
+    assert_eq!((workers.active, workers.poll_time(at(20))), (1, Duration::from_millis(20)));
     workers.end_poll(0, at(50));
     let usual = workers.limit.mean_poll_time();
     assert!(workers.active == 0 && usual > Duration::ZERO);
+    assert_eq!(workers.poll_time(at(70)), Duration::from_millis(50));
 }
 
 #[cfg(target_os = "linux")]
