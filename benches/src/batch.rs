@@ -2,9 +2,12 @@
 //! runs full lists one after the other.
 
 use std::convert::Infallible;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 use tower::ServiceExt;
 use tower_offload::batch::Batch;
 use tower_offload::{Cpu, PoolConfig, Pools};
@@ -27,6 +30,8 @@ const UP_TO_16: &str = "ours, lists of up to 16";
 const LISTS_OF_8: &str = "a thread that runs lists of 8";
 const LISTS_OF_16: &str = "a thread that runs lists of 16";
 const LISTS_OF_32: &str = "a thread that runs lists of 32";
+const QUEUE: &str = "a thread with a queue, beside the callers";
+const ROUNDS: usize = 15;
 const FEW: usize = 16;
 const MANY: usize = 256;
 
@@ -37,6 +42,16 @@ struct Batched(Batch<Item, Output, Infallible>, Item);
 /// One task for each item.
 #[derive(Clone)]
 struct Alone(Pools, Function, Item);
+
+/// Submits an item to a [`Queue`].
+#[derive(Clone)]
+struct Queued(Arc<Queue>, Item);
+
+/// Items that wait for a thread, with the channels of their callers. `None` once no more of them come.
+struct Queue {
+    items: Mutex<Option<Vec<(Item, oneshot::Sender<Output>)>>>,
+    pushed: Condvar,
+}
 
 /// The echo of nothing, in a batch.
 #[derive(Clone)]
@@ -131,38 +146,50 @@ fn few_callers(harness: &mut Harness, runtime: &Runtime, subject: &Subject<'_>) 
     ];
     let target = Target {
         text: "at least 0.95 of lists of 8, the most for 16 callers without a pause between lists",
-        reached: |medians| medians.ratio_to(LISTS_OF_8, 0) >= 0.95,
+        reached: |medians| medians.paired(OURS, LISTS_OF_8) >= 0.95,
     };
-    saturated(harness, subject, FEW, cases, target);
+    saturated(harness, subject, FEW, cases, target, LISTS_OF_8);
 }
 
 /// More callers than two lists hold: every list can be full.
+///
+/// The thread that only runs lists has a core for itself. A thread with a queue shares the cores with the callers, as a
+/// worker does.
 fn many_callers(harness: &mut Harness, runtime: &Runtime, subject: &Subject<'_>) {
     let cases = vec![
         in_batches(OURS, runtime, subject, MANY, MAX_ITEMS),
+        from_a_queue(runtime, subject),
         one_by_one(runtime, subject, MANY),
         full_lists(LISTS_OF_32, subject, MAX_ITEMS),
     ];
     let target = Target {
         text: "at least 0.97 of lists of 32, the most that one thread can do",
-        reached: |medians| medians.ratio_to(LISTS_OF_32, 0) >= 0.97,
+        reached: |medians| medians.paired(OURS, LISTS_OF_32) >= 0.97,
     };
-    saturated(harness, subject, MANY, cases, target);
+    saturated(harness, subject, MANY, cases, target, LISTS_OF_32);
 }
 
-fn saturated(harness: &mut Harness, subject: &Subject<'_>, callers: usize, cases: Vec<Case<'_>>, target: Target) {
+fn saturated(
+    harness: &mut Harness,
+    subject: &Subject<'_>,
+    callers: usize,
+    cases: Vec<Case<'_>>,
+    target: Target,
+    most: &'static str,
+) {
     let columns = [
         Column { name: "throughput", unit: "items/s" },
         Column { name: "in a batch", unit: "items" },
         kernel::SWITCHES,
     ];
-    harness.run(Scenario {
+    let scenario = Scenario {
         name: format!("batch, {}, {callers} callers", subject.name),
         columns: &columns,
         cases,
         baseline: OURS,
         target: Some(target),
-    });
+    };
+    harness.run_rounds(ROUNDS, scenario, Some(most));
 }
 
 /// Callers that submit the next item when they have the result of the one before, and a pool of one worker.
@@ -182,6 +209,21 @@ fn in_batches<'a>(
         vec![done.tasks_per_second, (after.0 - before.0) / (after.1 - before.1), done.switches]
     };
     Case { name, sample: Box::new(sample) }
+}
+
+/// The least that answers callers with lists of 32: a queue, a thread, and a channel for each result.
+fn from_a_queue<'a>(runtime: &'a Runtime, subject: &'a Subject<'_>) -> Case<'a> {
+    let sample = move || {
+        let queue = Arc::new(Queue::default());
+        let (taken, function) = (queue.clone(), subject.function.clone());
+        let thread = thread::spawn(move || taken.serve(&*function));
+        let way = Queued(queue.clone(), subject.item.clone());
+        let done = ways::measure(runtime, &[way], Task::EMPTY, MANY, subject.span);
+        queue.close();
+        let (items, lists) = thread.join().expect("the function does not panic");
+        vec![done.tasks_per_second, items / lists, done.switches]
+    };
+    Case { name: QUEUE, sample: Box::new(sample) }
 }
 
 fn one_by_one<'a>(runtime: &'a Runtime, subject: &'a Subject<'_>, callers: usize) -> Case<'a> {
@@ -220,6 +262,47 @@ fn ended(pools: &Pools) -> (f64, f64) {
 impl Way for Batched {
     async fn run(&self, _: Task) {
         self.0.clone().oneshot(self.1.clone()).await.expect("the queue is long enough");
+    }
+}
+
+impl Way for Queued {
+    async fn run(&self, _: Task) {
+        let (sender, receiver) = oneshot::channel();
+        self.0.items.lock().expect("no caller panics").as_mut().expect("it is open").push((self.1.clone(), sender));
+        self.0.pushed.notify_one();
+        receiver.await.expect("the thread ends after its callers");
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { items: Mutex::new(Some(Vec::new())), pushed: Condvar::new() }
+    }
+}
+
+impl Queue {
+    /// Runs lists until the queue is closed. The result is the number of items and of lists.
+    #[expect(clippy::cast_precision_loss, reason = "nobody sends 2^53 items")]
+    fn serve(&self, function: &(dyn Fn(Vec<Item>) -> Vec<Output> + Send + Sync)) -> (f64, f64) {
+        let (mut items, mut lists) = (0.0, 0.0);
+        loop {
+            let waiting = self.items.lock().expect("no caller panics");
+            let is_empty = |waiting: &mut Option<Vec<_>>| waiting.as_ref().is_some_and(Vec::is_empty);
+            let mut held = self.pushed.wait_while(waiting, is_empty).expect("no caller panics");
+            let Some(waiting) = &mut *held else { return (items, lists) };
+            let (list, senders): (Vec<_>, Vec<_>) = waiting.drain(..waiting.len().min(MAX_ITEMS)).unzip();
+            drop(held);
+            (items, lists) = (items + list.len() as f64, lists + 1.0);
+            for (sender, output) in senders.into_iter().zip(function(list)) {
+                // Every caller waits.
+                let _ = sender.send(output);
+            }
+        }
+    }
+
+    fn close(&self) {
+        *self.items.lock().expect("no caller panics") = None;
+        self.pushed.notify_all();
     }
 }
 

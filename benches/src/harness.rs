@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::kernel::{Machine, OTHERS};
+
 /// The options of the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -47,8 +49,8 @@ pub struct Target {
 pub struct Medians {
     baseline: &'static str,
     rows: Vec<(&'static str, Vec<f64>)>,
-    /// The least figure of all rounds, in the same places.
-    least: Vec<Vec<f64>>,
+    /// The figures of all rounds, in the same places.
+    rounds: Vec<Vec<Figures>>,
 }
 
 /// One question, and the cases that are compared to answer it.
@@ -67,7 +69,7 @@ pub const OURS: &str = "ours";
 const ROUNDS: usize = 7;
 
 /// One column of figures.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 struct Figures {
     rounds: Vec<f64>,
 }
@@ -97,14 +99,26 @@ impl Harness {
 
     /// Measures a scenario and prints its table.
     pub fn run(&mut self, scenario: Scenario<'_>) {
+        self.run_rounds(ROUNDS, scenario, None);
+    }
+
+    /// The same, with the ratios of the first column to the case `beside` in each round. The two samples of a round are
+    /// seconds apart, so these ratios vary less than the figures of a machine whose speed changes.
+    ///
+    /// A round in which other programs took more than [`OTHERS`] of the cores is repeated, as often as there are rounds in
+    /// all. Linux gives each session of programs an equal share, so one other program can take a whole core.
+    pub fn run_rounds(&mut self, rounds: usize, scenario: Scenario<'_>, beside: Option<&str>) {
         if !self.wants(&scenario.name) {
             return;
         }
         let Scenario { name, columns, mut cases, baseline, target } = scenario;
-        let rounds = if self.options.quick { 1 } else { ROUNDS };
-        let mut figures: Vec<Vec<Figures>> =
-            cases.iter().map(|_| columns.iter().map(|_| Figures { rounds: Vec::new() }).collect()).collect();
-        for round in 0..rounds {
+        let rounds = if self.options.quick { 1 } else { rounds };
+        let mut figures = vec![vec![Figures::default(); columns.len()]; cases.len()];
+        let most_repeats = if self.options.quick { 0 } else { rounds };
+        let (mut disturbed, mut repeated) = (0, 0);
+        let mut round = 0;
+        while round < rounds {
+            let before = Machine::so_far();
             for turn in 0..cases.len() {
                 // Each round begins with another case: none always follows the same one.
                 let index = (turn + round) % cases.len();
@@ -119,11 +133,27 @@ impl Harness {
                     figures.rounds.push(value);
                 }
             }
+            round += 1;
+            if beside.is_some() && Machine::so_far().others_since(before) > OTHERS {
+                disturbed += 1;
+                if repeated < most_repeats {
+                    (repeated, round) = (repeated + 1, round - 1);
+                    figures.iter_mut().flatten().for_each(|figures| _ = figures.rounds.pop());
+                }
+            }
         }
         let medians = |(case, row): (&Case<'_>, &Vec<Figures>)| (case.name, row.iter().map(Figures::median).collect());
-        let least = figures.iter().map(|row| row.iter().map(|figures| figures.spread().0).collect()).collect();
-        let medians = Medians { baseline, rows: cases.iter().zip(&figures).map(medians).collect(), least };
-        print!("{}", table(&name, columns, &medians, &figures));
+        let all = cases.iter().zip(&figures).map(medians).collect();
+        let medians = Medians { baseline, rows: all, rounds: figures };
+        let figures = &medians.rounds;
+        print!("{}", table(&name, columns, &medians, figures));
+        if let Some(beside) = beside {
+            println!("\nRatios to `{beside}` in each round, median (quarters; min–max):\n");
+            for (case, _) in medians.rows.iter().filter(|(case, _)| *case != beside) {
+                println!("- {case}: {}", medians.in_each_round(case, beside));
+            }
+            println!("\nOther programs disturbed {disturbed} rounds, and {repeated} of these were repeated.");
+        }
         let target = target.map(|target| {
             let reached = (target.reached)(&medians);
             println!("\nTarget: {}: {}.", target.text, if reached { "reached" } else { "**not reached**" });
@@ -134,7 +164,7 @@ impl Harness {
             "name": name,
             "baseline": baseline,
             "columns": columns.iter().map(|column| json!({ "name": column.name, "unit": column.unit })).collect::<Vec<_>>(),
-            "rows": rows(columns, &medians, &figures),
+            "rows": rows(columns, &medians, figures),
             "target": target,
         }));
     }
@@ -158,6 +188,25 @@ impl Medians {
         self.of(self.baseline, column) / self.of(case, column)
     }
 
+    /// The median of the ratios of two cases in each round, in the first column.
+    pub fn paired(&self, case: &str, beside: &str) -> f64 {
+        self.ratios(case, beside).median()
+    }
+
+    fn in_each_round(&self, case: &str, beside: &str) -> String {
+        let sorted = self.ratios(case, beside).sorted();
+        let at = |quarter: usize| sorted[(sorted.len() - 1) * quarter / 4];
+        format!("{:.3} ({:.3}–{:.3}; {:.3}–{:.3})", sorted[sorted.len() / 2], at(1), at(3), at(0), at(4))
+    }
+
+    fn ratios(&self, case: &str, beside: &str) -> Figures {
+        let of = |case: &str| {
+            let row = self.rows.iter().position(|(name, _)| *name == case).expect("the scenario has this case");
+            &self.rounds[row][0].rounds
+        };
+        Figures { rounds: of(case).iter().zip(of(beside)).map(|(figure, other)| figure / other).collect() }
+    }
+
     /// Whether the baseline has the largest figure of all systems but ours and the one `excepted`.
     pub fn is_most_but(&self, excepted: &str, column: usize) -> bool {
         let ours = self.of(self.baseline, column);
@@ -167,9 +216,9 @@ impl Medians {
     /// The same, where a system that had less than the baseline's median in one of its rounds counts as equal.
     pub fn is_most_or_within_spread_but(&self, excepted: &str, column: usize) -> bool {
         let ours = self.of(self.baseline, column);
-        let rows = self.rows.iter().zip(&self.least);
+        let rows = self.rows.iter().zip(&self.rounds);
         rows.filter(|((name, _), _)| !name.starts_with(OURS) && *name != excepted)
-            .all(|(_, least)| least[column] <= ours)
+            .all(|(_, rounds)| rounds[column].spread().0 <= ours)
     }
 
     /// The baseline in relation to the largest figure of all systems but ours and the one `excepted`.

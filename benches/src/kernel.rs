@@ -1,4 +1,4 @@
-//! The context switches and the CPU time of a process.
+//! The context switches and the CPU time of a process, and the CPU time that other programs take meanwhile.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,6 +25,40 @@ pub struct Kernel {
     pub time: Duration,
     /// CPU time outside of it.
     pub user: Duration,
+}
+
+/// The share of the machine's cores that other programs may take while something is measured. The kernel's figures are off
+/// by some hundredths where threads switch often.
+pub const OTHERS: f64 = 0.1;
+
+/// The CPU time of all programs, from the start of the machine. It comes in hundredths of a second.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    busy: Duration,
+    all: Duration,
+    /// The part of this process.
+    own: Duration,
+}
+
+impl Machine {
+    /// All zero if the system does not tell.
+    pub fn so_far() -> Self {
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        // The fields are user, nice, system, idle, waiting for the disk, interrupts of two kinds, and stolen by the host.
+        let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8);
+        let times: Vec<u64> = fields.filter_map(|field| field.parse().ok()).collect();
+        let idle: u64 = times.iter().skip(3).take(2).sum();
+        let all: u64 = times.iter().sum();
+        let Kernel { time, user, .. } = Kernel::so_far();
+        Self { busy: Duration::from_millis(10 * (all - idle)), all: Duration::from_millis(10 * all), own: time + user }
+    }
+
+    /// The share of the cores that others took since then.
+    pub fn others_since(self, before: Self) -> f64 {
+        let others = (self.busy - before.busy).saturating_sub(self.own - before.own);
+        let all = (self.all - before.all).max(Duration::from_millis(1));
+        others.as_secs_f64() / all.as_secs_f64()
+    }
 }
 
 impl Kernel {
