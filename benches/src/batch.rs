@@ -47,9 +47,12 @@ struct Alone(Pools, Function, Item);
 #[derive(Clone)]
 struct Queued(Arc<Queue>, Item);
 
+/// An item, and where its result goes.
+type Asked = (Item, oneshot::Sender<Output>);
+
 /// Items that wait for a thread, with the channels of their callers. `None` once no more of them come.
 struct Queue {
-    items: Mutex<Option<Vec<(Item, oneshot::Sender<Output>)>>>,
+    items: Mutex<Option<Vec<Asked>>>,
     pushed: Condvar,
 }
 
