@@ -87,13 +87,14 @@ where
         let task = CurrentTask::get()?;
         let alone = item.function.is_only_one(&item.group);
         let mut riders = if alone { Riders::default() } else { task.take_riders(item.function.limits) };
+        let now = task.now();
         let (mut items, mut weight) = (vec![first], item.weight);
         let mut joined = Vec::new();
         riders.tasks.retain(|rider| {
             let Some(other) = rider.item().and_then(downcast::<I, O, E>) else { return false };
             other.join(ride);
             // If its caller has left, this ends it.
-            rider.begin();
+            rider.begin(now);
             let Some(given) = other.give() else { return false };
             items.push(given);
             weight = weight.saturating_add(other.weight);
@@ -120,10 +121,11 @@ where
         self.task.batch_ended(result, results.len(), took);
         let mut results = results.into_iter();
         let own = results.next().expect("there is a result for each item");
-        for ((rider, other), result) in self.riders.drain(..).zip(results) {
+        let ended = self.riders.drain(..).zip(results).map(|((rider, other), result)| {
             other.end(result);
-            rider.end();
-        }
+            rider
+        });
+        self.task.end_riders(now, ended);
         Poll::Ready(own)
     }
 }

@@ -192,6 +192,16 @@ impl<T> Dispatch<T> {
         self.change(now, |state, _| state.admission.finish_as(now, ending.key, ending.finish)).1
     }
 
+    /// The same for several tasks under one hold of the lock, [`MAX_TAKEN`] of them at most.
+    pub(crate) fn finish_all(&self, now: Timestamp, endings: &[Ending]) -> Effects<T> {
+        let finish = |state: &mut State<T>, _: &mut Effects<T>| {
+            for Ending { key, finish } in endings {
+                state.admission.finish_as(now, *key, *finish);
+            }
+        };
+        self.change(now, finish).1
+    }
+
     /// Records what a worker did, which releases the permit of a task that ended, and takes the worker's next task
     /// under the same lock.
     pub(crate) fn next(&self, worker: WorkerId, now: Timestamp, event: WorkerEvent<T>) -> (Option<T>, Effects<T>) {
@@ -449,7 +459,7 @@ impl<T> Dispatch<T> {
     }
 }
 
-/// How many tasks join a batch under one hold of the lock, at most.
+/// How many tasks join a batch, or end with one, under one hold of the lock, at most.
 pub(crate) const MAX_TAKEN: usize = 64;
 
 /// The least number of ended tasks that a pool keeps for its workers to drop, however short its queue is.

@@ -1,4 +1,4 @@
-//! The thread-local values of a worker: its pool, the tasks that it is polling, and its histograms.
+//! The thread-local values of a worker: its pool, the tasks that it is polling, those that it ended, and its histograms.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -23,11 +23,20 @@ struct Local {
     thread: Option<ThreadId>,
     /// The stack of tasks that the worker is polling: each one waits for the task above it, which runs in place.
     polling: Vec<TaskRef>,
+    /// Tasks that have ended, and whose callers are not woken yet.
+    ended: Vec<TaskRef>,
 }
 
 /// Makes this thread a worker of `pool`.
 pub(super) fn enter(pool: u64, times: TaskTimes, waits: Arc<Histogram>) {
-    WORKER.set(Some(Local { pool, times, waits, thread: thread_state::current(), polling: Vec::new() }));
+    WORKER.set(Some(Local {
+        pool,
+        times,
+        waits,
+        thread: thread_state::current(),
+        polling: Vec::new(),
+        ended: Vec::new(),
+    }));
 }
 
 /// Ends that.
@@ -57,6 +66,20 @@ pub(super) fn poll(task: &TaskRef, now: Timestamp) -> Polled {
     // Dropped without the borrow.
     let _task = with(|local| local.polling.pop());
     polled
+}
+
+/// Keeps a task that has ended until [`publish_ended`].
+pub(super) fn publish_later(task: TaskRef) {
+    let mut task = Some(task);
+    with(|local| local.ended.extend(task.take()));
+    // No worker.
+    task.into_iter().for_each(|task| task.publish());
+}
+
+/// Makes the answers of the tasks readable that were kept, and wakes their callers.
+pub(super) fn publish_ended() {
+    let ended = with(|local| std::mem::take(&mut local.ended)).unwrap_or_default();
+    ended.into_iter().for_each(|task| task.publish());
 }
 
 /// Calls `f` with the task that this thread polls. `f` must call no code of the application.

@@ -62,6 +62,7 @@ impl CurrentTask {
         let tasks = u32::try_from(heads().count()).unwrap_or(u32::MAX);
         let batch = Batch { permit: SharedPermit { tasks, cut: riders.cut }, options };
         heads().filter_map(|head| head.item.as_ref()).for_each(|item| _ = item.batch.set(batch));
+        local::publish_ended();
     }
 
     /// Records the end of a batch.
@@ -69,6 +70,12 @@ impl CurrentTask {
         let pool = &self.task().head().pool;
         pool.batches.ended(result);
         shielded(|| local::record(|times| times.record_batch(pool.now(), items, took)));
+    }
+
+    /// Polls riders once more, in place: their results are there.
+    pub(crate) fn end_riders(&self, now: Timestamp, riders: impl Iterator<Item = Rider>) {
+        let woken = riders.map(|rider| rider.0).filter(|task| task.head().state.wake() != Wakeup::Nothing);
+        worker::end_in_place(&self.task().head().pool, now, woken);
     }
 
     /// The rejection for a task of a batch that does not end.
@@ -82,16 +89,9 @@ impl Rider {
         self.0.head().item.as_ref().map(|item| &item.item)
     }
 
-    /// Polls it for the first time: it begins, unless its caller has left or its deadline has passed.
-    pub(crate) fn begin(&self) {
-        worker::run_in_place(&self.0.head().pool, self.0.clone());
-    }
-
-    /// Polls it once more, in place: its result is there.
-    pub(crate) fn end(&self) {
-        if self.0.head().state.wake() != Wakeup::Nothing {
-            worker::run_in_place(&self.0.head().pool, self.0.clone());
-        }
+    /// Begins it, unless its caller has left or its deadline has passed.
+    pub(crate) fn begin(&self, now: Timestamp) {
+        worker::begin_in_place(&self.0.head().pool, now, self.0.clone());
     }
 
     /// Lets a worker poll it.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::dispatch::{Ending, WorkerEvent};
+use super::dispatch::{Ending, MAX_TAKEN, WorkerEvent};
 use super::effects::Effects;
 use super::group::Member;
 use super::local;
@@ -31,6 +31,9 @@ fn run(pool: &Arc<Shared>, worker: WorkerId) {
     let (mut now, mut event, mut ended) = (pool.now(), WorkerEvent::Started, None);
     while let Some((task, at)) = next(pool, worker, now, event, ended) {
         let polled = local::poll(&task, at);
+        if !matches!(polled, Polled::Ended(_, Some(_))) {
+            local::publish_ended();
+        }
         now = pool.now();
         (event, ended) = match polled {
             Polled::Ended(outcome, began) => (WorkerEvent::Ended(ending(&task, now, outcome, began)), Some(task)),
@@ -67,6 +70,9 @@ fn ending(task: &TaskRef, now: Timestamp, outcome: Outcome, began: Option<Timest
 
 /// The worker's next task and the current time. `None` means that the worker must end. The caller of the task that has
 /// `ended` is woken after the permit was released, and before the worker parks.
+///
+/// If the next task is one that may lead a batch, the callers are woken when that batch starts: from then on they compete
+/// with the worker for the pool's lock and for a core.
 fn next(
     pool: &Arc<Shared>,
     worker: WorkerId,
@@ -75,9 +81,17 @@ fn next(
     ended: Option<TaskRef>,
 ) -> Option<(TaskRef, Timestamp)> {
     let (next, effects) = pool.dispatch.next(worker, now, event);
+    let begins_batch = effects.is_empty() && next.as_ref().is_some_and(|task| task.head().item.is_some());
     if let Some(task) = ended {
-        task.publish();
+        if begins_batch {
+            local::publish_later(task)
+        } else {
+            task.publish()
+        }
         changed(pool);
+    }
+    if !begins_batch {
+        local::publish_ended();
     }
     perform_on_worker(pool, effects);
     if let Some(task) = next {
@@ -90,11 +104,42 @@ fn next(
 
 /// Polls a task of this thread's pool in place, for the task that waits for it, and releases its permit if it ends.
 pub(super) fn run_in_place(pool: &Arc<Shared>, task: TaskRef) {
-    match local::poll(&task, pool.now()) {
+    in_place(pool, local::poll(&task, pool.now()), task);
+    local::publish_ended();
+}
+
+/// Begins a task of this thread's pool that rides in the batch of another.
+pub(super) fn begin_in_place(pool: &Arc<Shared>, now: Timestamp, task: TaskRef) {
+    in_place(pool, local::poll(&task, now), task);
+}
+
+fn in_place(pool: &Arc<Shared>, polled: Polled, task: TaskRef) {
+    match polled {
         Polled::Ended(outcome, began) => end(pool, task, outcome, began),
         Polled::Woken => ready(pool, task),
         Polled::Pending | Polled::Stale => {}
     }
+}
+
+/// Polls tasks of this thread's pool in place, for the task that leads their batch. Those that end release their permits
+/// together. Their callers are woken once the worker knows what it does next.
+pub(super) fn end_in_place(pool: &Arc<Shared>, now: Timestamp, tasks: impl Iterator<Item = TaskRef>) {
+    let mut endings = Vec::new();
+    for task in tasks {
+        match local::poll(&task, now) {
+            Polled::Ended(outcome, began) => {
+                endings.extend(ending(&task, now, outcome, began));
+                local::publish_later(task);
+            }
+            Polled::Woken => ready(pool, task),
+            Polled::Pending | Polled::Stale => {}
+        }
+    }
+    for endings in endings.chunks(MAX_TAKEN) {
+        let effects = pool.dispatch.finish_all(now, endings);
+        perform(pool, effects);
+    }
+    changed(pool);
 }
 
 /// Releases the permit of a task that ended outside of a worker's loop, and wakes its caller.

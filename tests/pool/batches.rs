@@ -117,6 +117,42 @@ fn a_batch_has_one_permit_and_all_of_its_tasks_are_in_flight() {
 }
 
 #[test]
+fn callers_have_their_results_while_the_worker_runs_the_next_batch() {
+    let pools = one_worker();
+    let gate = Gate::default();
+    let waits = gate.clone();
+    let batch = Batch::builder(&pools, "batch").max_items(4).run(move |items: Vec<u32>| {
+        if items.contains(&4) {
+            waits.wait();
+        }
+        items.into_iter().map(Ok::<_, Infallible>).collect()
+    });
+    let batch = batch.unwrap();
+    let held = hold(&pools, "batch", 1);
+    let mut tasks: Vec<_> = (0..8).map(|item| queued(&batch, item)).collect();
+    let next = tasks.split_off(4);
+    release(held);
+    assert!(results(tasks).iter().all(Result::is_ok));
+    gate.open();
+    assert!(results(next).iter().all(Result::is_ok), "the next batch had not ended");
+}
+
+#[test]
+fn callers_have_their_results_while_the_worker_runs_a_task_of_another_kind() {
+    let pools = one_worker();
+    let (batch, _) = echo(&pools, 32);
+    let held = hold(&pools, "batch", 1);
+    let tasks: Vec<_> = (0..4).map(|item| queued(&batch, item)).collect();
+    let gate = Gate::default();
+    let waits = gate.clone();
+    let next = pools.submit_to_pool("batch", move || waits.wait()).unwrap();
+    release(held);
+    assert!(results(tasks).iter().all(Result::is_ok));
+    gate.open();
+    end_of(next).expect("it had not ended");
+}
+
+#[test]
 fn a_batch_has_at_most_so_many_items() {
     let pools = one_worker();
     let (batch, seen) = echo(&pools, 4);
