@@ -61,8 +61,17 @@ pub(crate) fn is_worker() -> bool {
 
 /// Polls a task once, as the current one of this thread.
 pub(super) fn poll(task: &TaskRef, now: Timestamp) -> Polled {
+    as_current(task, || task.clone().poll(now))
+}
+
+/// Begins a task that rides in a batch.
+pub(super) fn begin(task: &TaskRef, now: Timestamp) -> Polled {
+    as_current(task, || task.begin(now))
+}
+
+fn as_current(task: &TaskRef, poll: impl FnOnce() -> Polled) -> Polled {
     with(|local| local.polling.push(task.clone()));
-    let polled = task.clone().poll(now);
+    let polled = poll();
     // Dropped without the borrow.
     let _task = with(|local| local.polling.pop());
     polled

@@ -74,6 +74,10 @@ pub(super) trait Runnable: Send + Sync {
     /// If the future ended, its content has been dropped, and so has its value if no caller waits for it.
     fn poll(self: Arc<Self>, now: Timestamp) -> Polled;
 
+    /// Begins a task that rides in a batch, as its first poll would. Its future is not polled, because it has nothing to do
+    /// before its result is there.
+    fn begin(&self, now: Timestamp) -> Polled;
+
     /// Makes the answer of a task that ended readable, and wakes the caller. Called after the permit was released.
     ///
     /// This drops the reference before it wakes the caller, so that the caller usually has the last one.

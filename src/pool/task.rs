@@ -24,7 +24,7 @@ use super::context::TaskContext;
 use super::dispatch::Ending;
 use super::shared::{Head, Polled, Runnable};
 use super::task_future::TaskFuture;
-use super::task_state::Wakeup;
+use super::task_state::{Begun, Wakeup};
 use super::{local, worker};
 use crate::admission::{Outcome, Timestamp};
 use crate::error::{Panic, Reason, Rejection, TaskError};
@@ -112,8 +112,35 @@ where
         Polled::Ended(outcome, work.began)
     }
 
+    /// Claims the next poll.
+    fn begin_poll(&self, now: Timestamp) -> Option<Begun> {
+        let state = &self.head.state;
+        if !state.has_started() && self.head.starts_too_late(now) {
+            state.deadline_passed();
+        }
+        state.begin_poll()
+    }
+
+    /// Starts the task if this is its first poll. The result is its end, if it must not start or must not be polled again.
+    fn start(&self, work: &mut Work<F>, begun: Begun, now: Timestamp) -> Option<Polled> {
+        if begun.too_late {
+            return Some(self.end_early(work, Reason::DeadlineExceeded, Outcome::Expired));
+        }
+        if begun.caller_left {
+            return Some(self.end_early(work, Reason::CutOff, Outcome::Cancelled));
+        }
+        if begun.first {
+            // Streams may have been opened while it was queued.
+            if self.head.may_stream && self.head.pool.is_full_of_streams() {
+                return Some(self.end_early(work, Reason::StreamsFull, Outcome::Rejected));
+            }
+            self.record_start(work, now);
+        }
+        None
+    }
+
     /// Records the first poll.
-    fn begin(&self, work: &mut Work<F>, now: Timestamp) {
+    fn record_start(&self, work: &mut Work<F>, now: Timestamp) {
         work.began = Some(now);
         local::record_wait(now, now.since(self.head.submitted));
         if let Some(log) = &self.head.log {
@@ -255,34 +282,20 @@ where
     }
 
     fn poll(self: Arc<Self>, now: Timestamp) -> Polled {
-        let state = &self.head.state;
-        if !state.has_started() && self.head.starts_too_late(now) {
-            state.deadline_passed();
-        }
-        let Some(begun) = state.begin_poll() else { return Polled::Stale };
+        let Some(begun) = self.begin_poll(now) else { return Polled::Stale };
         let mut held = lock(&self.work);
         if held.answered.is_some() {
             drop(held);
             return self.poll_continuation(begun.caller_left);
         }
         let work = &mut *held;
-        if begun.too_late {
-            return self.end_early(work, Reason::DeadlineExceeded, Outcome::Expired);
-        }
-        if begun.caller_left {
-            return self.end_early(work, Reason::CutOff, Outcome::Cancelled);
-        }
-        if begun.first {
-            // Streams may have been opened while it was queued.
-            if self.head.may_stream && self.head.pool.is_full_of_streams() {
-                return self.end_early(work, Reason::StreamsFull, Outcome::Rejected);
-            }
-            self.begin(work, now);
+        if let Some(ended) = self.start(work, begun, now) {
+            return ended;
         }
         let Poll::Ready((result, outcome)) = self.poll_future(work, &mut Context::from_waker(&waker_ref(&self))) else {
             return self.end_poll(held);
         };
-        if state.continues() {
+        if self.head.state.continues() {
             work.answered = Some(outcome);
             if result.is_err() {
                 let future = self.head.continuation.take();
@@ -298,6 +311,12 @@ where
         self.drop_all(work);
         self.put(result);
         Polled::Ended(outcome, work.began)
+    }
+
+    fn begin(&self, now: Timestamp) -> Polled {
+        let Some(begun) = self.begin_poll(now) else { return Polled::Stale };
+        let mut held = lock(&self.work);
+        self.start(&mut held, begun, now).unwrap_or_else(|| self.end_poll(held))
     }
 
     fn publish(self: Arc<Self>) {

@@ -110,7 +110,7 @@ pub(super) fn run_in_place(pool: &Arc<Shared>, task: TaskRef) {
 
 /// Begins a task of this thread's pool that rides in the batch of another.
 pub(super) fn begin_in_place(pool: &Arc<Shared>, now: Timestamp, task: TaskRef) {
-    in_place(pool, local::poll(&task, now), task);
+    in_place(pool, local::begin(&task, now), task);
 }
 
 fn in_place(pool: &Arc<Shared>, polled: Polled, task: TaskRef) {
