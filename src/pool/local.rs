@@ -81,14 +81,18 @@ fn as_current(task: &TaskRef, poll: impl FnOnce() -> Polled) -> Polled {
 pub(super) fn publish_later(task: TaskRef) {
     let mut task = Some(task);
     with(|local| local.ended.extend(task.take()));
-    // No worker.
-    task.into_iter().for_each(|task| task.publish());
+    // This thread is no worker.
+    if let Some(task) = task {
+        task.publish();
+    }
 }
 
 /// Makes the answers of the tasks readable that were kept, and wakes their callers.
 pub(super) fn publish_ended() {
     let ended = with(|local| std::mem::take(&mut local.ended)).unwrap_or_default();
-    ended.into_iter().for_each(|task| task.publish());
+    for task in ended {
+        task.publish();
+    }
 }
 
 /// Calls `f` with the task that this thread polls. `f` must call no code of the application.

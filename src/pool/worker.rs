@@ -84,9 +84,9 @@ fn next(
     let begins_batch = effects.is_empty() && next.as_ref().is_some_and(|task| task.head().item.is_some());
     if let Some(task) = ended {
         if begins_batch {
-            local::publish_later(task)
+            local::publish_later(task);
         } else {
-            task.publish()
+            task.publish();
         }
         changed(pool);
     }
@@ -128,7 +128,7 @@ pub(super) fn end_in_place(pool: &Arc<Shared>, now: Timestamp, tasks: impl Itera
     for task in tasks {
         match local::poll(&task, now) {
             Polled::Ended(outcome, began) => {
-                endings.extend(ending(&task, now, outcome, began));
+                endings.push(ending(&task, now, outcome, began));
                 local::publish_later(task);
             }
             Polled::Woken => ready(pool, task),
