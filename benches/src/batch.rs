@@ -80,30 +80,35 @@ pub fn run(harness: &mut Harness) {
         item: functions::image(),
         span: harness.span(Duration::from_millis(500)),
     };
-    if harness.wants("batch, digits.onnx") {
-        let Cost { fixed, each } = Cost::measure(&digits.function, &digits.item, digits.span);
-        println!("digits.onnx: a list of n items takes {fixed:.1?} + n · {each:.2?}.\n");
-    }
     let network = Subject {
         name: "network.onnx",
         function: functions::network(),
         item: functions::features(),
         span: harness.span(Duration::from_secs(1)),
     };
-    if harness.wants("batch, network.onnx") {
-        let Cost { fixed, each } = Cost::measure(&network.function, &network.item, network.span);
-        println!("network.onnx: a list of n items takes {fixed:.1?} + n · {each:.2?}.\n");
-    }
+    let large = Subject {
+        name: "network-large.onnx",
+        function: functions::large_network(),
+        item: functions::features(),
+        span: harness.span(Duration::from_secs(2)),
+    };
     let dear = Subject {
         name: "4 ms + n · 0.25 ms",
         function: functions::blocking(DEAR),
         item: Item::default(),
         span: harness.span(Duration::from_secs(1)),
     };
+    for Subject { name, function, item, span } in [&digits, &network, &large] {
+        if harness.wants(&format!("batch, {name}")) {
+            let Cost { fixed, each } = Cost::measure(function, item, *span);
+            println!("{name}: a list of n items takes {fixed:.1?} + n · {each:.2?}.\n");
+        }
+    }
     for subject in [&digits, &network, &dear] {
         few_callers(harness, &runtime, subject);
         many_callers(harness, &runtime, subject);
     }
+    many_callers(harness, &runtime, &large);
 }
 
 fn one_caller(harness: &mut Harness, runtime: &Runtime) {

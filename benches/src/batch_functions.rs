@@ -58,7 +58,12 @@ pub fn digits() -> Function {
 
 /// The network of some size.
 pub fn network() -> Function {
-    Session::of_network().into_function()
+    Session::of_network(network::WIDTH).into_function()
+}
+
+/// A network with about four times as many weights.
+pub fn large_network() -> Function {
+    Session::of_network(network::LARGE_WIDTH).into_function()
 }
 
 /// A function that blocks, as a call of a device or of a remote service does.
@@ -95,9 +100,9 @@ impl Session {
         Self { model, input, output }
     }
 
-    /// The network of some size.
-    pub fn of_network() -> Self {
-        Self::new(network::onnx(), network::INPUT, network::OUTPUT)
+    /// A network with so many values between its layers.
+    pub fn of_network(width: usize) -> Self {
+        Self::new(network::onnx(width), network::INPUT, network::OUTPUT)
     }
 
     /// Runs the model on a list.

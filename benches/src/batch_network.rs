@@ -13,23 +13,29 @@ use crate::overload::Chance;
 /// The values of an item.
 pub const FEATURES: usize = 256;
 
-/// The numbers of values before, between and after the layers: 2.4 million weights.
-const WIDTHS: [usize; 5] = [FEATURES, 1024, 1024, 1024, 16];
+/// The values between the layers of a network with 2.4 million weights.
+pub const WIDTH: usize = 1024;
+
+/// The same of one with 9 million weights.
+pub const LARGE_WIDTH: usize = 2048;
+
+const SCORES: usize = 16;
 
 pub const INPUT: &str = "features";
 pub const OUTPUT: &str = "scores";
 
-/// The bytes of the file.
-pub fn onnx() -> Vec<u8> {
-    let (mut chance, layers) = (Chance::new(1), WIDTHS.len() - 1);
+/// The bytes of the file of a network with so many values between its layers.
+pub fn onnx(width: usize) -> Vec<u8> {
+    let widths = [FEATURES, width, width, width, SCORES];
+    let (mut chance, layers) = (Chance::new(1), widths.len() - 1);
     let mut graph = GraphProto {
-        input: vec![rows_of(INPUT, WIDTHS[0])],
-        output: vec![rows_of(OUTPUT, WIDTHS[layers])],
+        input: vec![rows_of(INPUT, FEATURES)],
+        output: vec![rows_of(OUTPUT, SCORES)],
         ..GraphProto::default()
     };
     let mut input = INPUT.to_owned();
     for layer in 0..layers {
-        let (from, to) = (WIDTHS[layer], WIDTHS[layer + 1]);
+        let (from, to) = (widths[layer], widths[layer + 1]);
         let (weights, bias, sum) = (format!("weights{layer}"), format!("bias{layer}"), format!("sum{layer}"));
         graph.initializer.push(tensor(&weights, &[from, to], &mut chance));
         graph.initializer.push(tensor(&bias, &[to], &mut chance));

@@ -9,6 +9,7 @@ use tower_offload::slots::Slots;
 use tower_offload::{Cpu, PoolConfig, Pools};
 
 use crate::batch_functions::{Item, Session, features};
+use crate::batch_network as network;
 use crate::harness::{Case, Column, Harness, Scenario, Target};
 use crate::kernel;
 use crate::ways::{self, Task, Way};
@@ -38,9 +39,10 @@ pub fn run(harness: &mut Harness) {
     let (runtime, span) = (ways::runtime(), harness.span(Duration::from_secs(1)));
     let list: Arc<[Item]> = vec![features(); LIST].into();
     let pools = || ways::pools(ways::patient(PoolConfig::new(SESSIONS)));
-    let slots = Slots::builder(&pools(), Cpu).make(|| Ok::<_, String>(Session::of_network())).build_lazy();
+    let slots =
+        Slots::builder(&pools(), Cpu).make(|| Ok::<_, String>(Session::of_network(network::WIDTH))).build_lazy();
     let slots = InSlots(slots.expect("it is complete"), list.clone());
-    let shared = Shared(pools(), Arc::new(Mutex::new(Session::of_network())), list.clone());
+    let shared = Shared(pools(), Arc::new(Mutex::new(Session::of_network(network::WIDTH))), list.clone());
     // The first runs make the sessions, and start the threads of `rten`.
     measure(&runtime, &slots, span / 4);
     measure(&runtime, &shared, span / 4);
@@ -75,7 +77,7 @@ fn of_threads(threads: usize, list: &[Item], span: Duration) -> f64 {
     thread::scope(|scope| {
         let runs = |_| {
             scope.spawn(|| {
-                let session = Session::of_network();
+                let session = Session::of_network(network::WIDTH);
                 session.run(list);
                 let (mut runs, began) = (0.0, Instant::now());
                 while began.elapsed() < span {
