@@ -32,12 +32,11 @@ impl Trace {
         if !options.server_timing && !options.spans {
             return None;
         }
-        let spans = match options.spans {
-            true => Spans::Queue {
-                pool: pool.clone(),
-                _span: tracing::info_span!(target: "tower_offload", "pool.queue", %pool),
-            },
-            false => Spans::Off,
+        let spans = if options.spans {
+            let span = tracing::info_span!(target: "tower_offload", "pool.queue", %pool);
+            Spans::Queue { pool: pool.clone(), _span: span }
+        } else {
+            Spans::Off
         };
         Some(Self { submitted: options.server_timing.then(Instant::now), began: None, spans })
     }

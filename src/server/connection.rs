@@ -231,6 +231,8 @@ mod tests {
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
     const LONG: Duration = Duration::from_secs(60);
+    /// Longer than any test.
+    const NO_TIMEOUTS: Timeouts = Timeouts { keep_alive: LONG, header_read: LONG, write: LONG, max_age: None };
 
     /// A connection that is being served, and its client's end.
     async fn served(connections: &Connections, timeouts: Timeouts) -> TcpStream {
@@ -270,8 +272,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_only_the_kernel_knows_of_is_served_before_the_connection_is_closed() {
         let connections = Connections::default();
-        let mut client =
-            served(&connections, Timeouts { keep_alive: LONG, header_read: LONG, write: LONG, max_age: None }).await;
+        let mut client = served(&connections, NO_TIMEOUTS).await;
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
 
@@ -287,7 +288,7 @@ mod tests {
     async fn so_is_one_over_a_unix_socket() {
         let connections = Connections::default();
         let (mut client, server) = tokio::net::UnixStream::pair().unwrap();
-        start(&connections, Timeouts { keep_alive: LONG, header_read: LONG, write: LONG, max_age: None }, server);
+        start(&connections, NO_TIMEOUTS, server);
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
 
@@ -301,8 +302,7 @@ mod tests {
     async fn a_request_that_arrives_together_with_the_keep_alive_timeout_is_served() {
         let keep_alive = Duration::from_millis(50);
         let connections = Connections::default();
-        let mut client =
-            served(&connections, Timeouts { keep_alive, header_read: LONG, write: LONG, max_age: None }).await;
+        let mut client = served(&connections, Timeouts { keep_alive, ..NO_TIMEOUTS }).await;
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
 
@@ -323,8 +323,7 @@ mod tests {
     #[tokio::test]
     async fn dropping_the_connections_ends_them() {
         let connections = Connections::default();
-        let mut client =
-            served(&connections, Timeouts { keep_alive: LONG, header_read: LONG, write: LONG, max_age: None }).await;
+        let mut client = served(&connections, NO_TIMEOUTS).await;
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
         drop(connections);
@@ -349,12 +348,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        start_service(
-            connections,
-            Timeouts { keep_alive: LONG, header_read: LONG, write: LONG, max_age: None },
-            stream,
-            service,
-        );
+        start_service(connections, NO_TIMEOUTS, stream, service);
         client.write_all(format!("GET / {version}\r\nhost: localhost\r\n\r\n").as_bytes()).await.unwrap();
         (client, signal, taken)
     }
@@ -390,12 +384,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let write = Duration::from_millis(200);
-        start_service(
-            &connections,
-            Timeouts { keep_alive: LONG, header_read: LONG, write, max_age: None },
-            stream,
-            service,
-        );
+        start_service(&connections, Timeouts { write, ..NO_TIMEOUTS }, stream, service);
         client.write_all(REQUEST).await.unwrap();
         tokio::time::timeout(LONG, connections.none_open()).await.expect("closed soon");
         let end = client.read_to_end(&mut Vec::new()).await;
@@ -415,8 +404,7 @@ mod tests {
         });
         let connections = Connections::default();
         let (mut client, server) = tokio::io::duplex(1 << 16);
-        let timeouts = Timeouts { keep_alive: LONG, header_read: LONG, write: LONG, max_age: None };
-        start_service(&connections, timeouts, server, service);
+        start_service(&connections, NO_TIMEOUTS, server, service);
         client.write_all(&String::from_utf8_lossy(REQUEST).replace("/ ", "/signal ").into_bytes()).await.unwrap();
         answer(&mut client).await.unwrap();
         signal.set();

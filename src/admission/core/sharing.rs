@@ -1,9 +1,9 @@
 //! Tasks in flight without their own permit: they run inside the permit of another task.
 //!
 //! A *nested* task is awaited by a task of its pool on the worker that polls both. It gets a permit of its own if one is
-//! free, and there is a worker for it. The tasks of a *batch* join the task
-//! that a worker took, in the order in which they would start: of the highest level first, and in a level as callers are
-//! served. A batch counts as one towards the limit, and its tasks share its time.
+//! free, and there is a worker for it. The tasks of a *batch* join the task that a worker took, in the order in which they
+//! would start: of the highest level first, and in a level as callers are served. A batch counts as one towards the limit,
+//! and its tasks share its time.
 
 use super::super::batch::Join;
 use super::super::settings::Offer;
