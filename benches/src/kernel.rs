@@ -7,6 +7,7 @@ use std::{fs, io};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use crate::child;
 use crate::harness::Column;
 
 /// The price of each hand-over between threads, which the operating system takes.
@@ -36,7 +37,7 @@ pub const OTHERS: f64 = 0.1;
 pub struct Machine {
     busy: Duration,
     all: Duration,
-    /// The part of this process.
+    /// The part of this process, and of those that it started.
     own: Duration,
 }
 
@@ -49,8 +50,10 @@ impl Machine {
         let times: Vec<u64> = fields.filter_map(|field| field.parse().ok()).collect();
         let idle: u64 = times.iter().skip(3).take(2).sum();
         let all: u64 = times.iter().sum();
-        let Kernel { time, user, .. } = Kernel::so_far();
-        Self { busy: Duration::from_millis(10 * (all - idle)), all: Duration::from_millis(10 * all), own: time + user }
+        let own = [Kernel::usage(UsageWho::RUSAGE_SELF), Kernel::usage(UsageWho::RUSAGE_CHILDREN)];
+        let running = child::running().into_iter().filter_map(|process| Kernel::of(process).ok());
+        let own = own.into_iter().chain(running).map(|Kernel { time, user, .. }| time + user).sum();
+        Self { busy: Duration::from_millis(10 * (all - idle)), all: Duration::from_millis(10 * all), own }
     }
 
     /// The share of the cores that others took since then.
@@ -63,7 +66,11 @@ impl Machine {
 
 impl Kernel {
     pub fn so_far() -> Self {
-        let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process may ask what it uses");
+        Self::usage(UsageWho::RUSAGE_SELF)
+    }
+
+    fn usage(who: UsageWho) -> Self {
+        let usage = getrusage(who).expect("a process may ask what it uses");
         #[expect(clippy::cast_precision_loss, reason = "no process lives for 2^53 switches")]
         let switches = (usage.voluntary_context_switches() + usage.involuntary_context_switches()) as f64;
         let micros = |time: TimeVal| Duration::from_micros(time.num_microseconds().unsigned_abs());
