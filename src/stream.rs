@@ -44,8 +44,10 @@ use crate::pool::CurrentTask;
 use crate::shield::shielded;
 use crate::threads;
 
-/// The bytes of a frame.
+/// The bytes that small writes are gathered into.
 const FRAME: usize = 16 * 1024;
+/// The bytes of a single large write that become one frame. A frame costs the connection the same whatever its size.
+const LARGEST_FRAME: usize = 64 * 1024;
 
 /// A body that the function writes, in blocking code.
 ///
@@ -95,8 +97,8 @@ pub struct WriterBody {
 
 /// Takes what the function writes.
 ///
-/// Bytes are sent in frames of 16 KiB; [`flush`](io::Write::flush) sends a smaller frame. A write blocks while the
-/// client is behind by more than the buffer.
+/// Small writes are gathered into frames of 16 KiB, and [`flush`](io::Write::flush) sends a smaller frame. A write of more
+/// is sent in frames of up to 64 KiB. A write blocks while the client is behind by more than the buffer.
 ///
 /// # Errors
 ///
@@ -170,7 +172,12 @@ impl io::Write for Writer {
         if self.frame.len() >= FRAME {
             self.send()?;
         }
-        let taken = bytes.len().min(FRAME - self.frame.len());
+        let most = if self.frame.is_empty() && bytes.len() > FRAME { LARGEST_FRAME } else { FRAME };
+        let taken = bytes.len().min(most - self.frame.len());
+        if self.frame.is_empty() && self.frame.capacity() < taken {
+            // Frames that are small because of a flush share an allocation.
+            self.frame.reserve(taken.max(FRAME));
+        }
         self.frame.extend_from_slice(&bytes[..taken]);
         Ok(taken)
     }

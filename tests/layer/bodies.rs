@@ -708,6 +708,33 @@ where
 }
 
 #[tokio::test]
+async fn a_writer_gathers_small_writes_and_sends_a_large_one_in_few_frames() {
+    const LENGTHS: [usize; 8] = [10, 100_000, 16 * 1024, 7, 64 * 1024, 1, 200_000, 20 * 1024];
+    let all: Vec<u8> = (0..LENGTHS.iter().sum()).map(|place: usize| (place % 251) as u8).collect();
+    let source = all.clone();
+    let mut body = written(&pools_of(1, 5), BodyPolicy::in_pool(), move |out| {
+        let mut rest = &source[..];
+        for length in LENGTHS {
+            out.write_all(rest.split_off(..length).unwrap())?;
+        }
+        Ok(())
+    })
+    .await;
+    let (mut received, mut lengths) = (Vec::new(), Vec::new());
+    while let Some(frame) = in_time(body.frame()).await {
+        let frame = frame.unwrap().into_data().unwrap();
+        lengths.push(frame.len());
+        received.extend_from_slice(&frame);
+    }
+    assert_eq!(received, all);
+    let (small, large) = (16 * 1024, 64 * 1024);
+    assert!(lengths.iter().all(|&length| length <= large), "{lengths:?}");
+    let (last, others) = lengths.split_last().unwrap();
+    assert!(others.iter().all(|&length| length >= small), "{lengths:?}");
+    assert!(*last > 0 && lengths.contains(&large), "{lengths:?}");
+}
+
+#[tokio::test]
 async fn a_writer_learns_that_its_client_has_left_or_stalled() {
     let (tell, mut told) = mpsc::unbounded_channel();
     let endless = move |out: &mut tower_offload::stream::Writer| -> io::Result<()> {
