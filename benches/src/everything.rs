@@ -87,7 +87,7 @@ pub fn play(kind: &str, speed: Speed) {
         layer = layer.server_timing();
     }
     if on(SPANS) {
-        tracing_subscriber::fmt().with_writer(std::io::sink).init();
+        tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::sink).init();
         layer = layer.spans();
     }
     let (routes, observe, report) =
