@@ -10,7 +10,7 @@ use http::{Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio_test::task::Spawn;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
-use tower_offload::body::{Budget, Buffered, ReadBody};
+use tower_offload::body::{BodyPolicy, Budget, Buffered, ReadBody};
 use tower_offload::{Cpu, Deadline, PoolConfig, PoolLayer, Pools};
 
 use crate::fixtures::{Gate, in_time, json, place, pools_of, stats_of, until, whole};
@@ -110,6 +110,21 @@ async fn a_request_that_the_pool_would_reject_now_is_rejected_unread() {
     assert_eq!(answer(&app, post("/", unread())).await, (StatusCode::SERVICE_UNAVAILABLE, "draining".to_owned()));
     let counts = stats_of(&pools, "cpu").counts;
     assert_eq!((counts.submitted, counts.ok, counts.expired, counts.rejected), (4, 1, 1, 2));
+}
+
+#[tokio::test]
+async fn a_request_is_rejected_unread_while_the_pool_has_as_many_streams_as_it_may_have() {
+    let config = PoolConfig::new(1).body(BodyPolicy::in_pool()).max_streams(1);
+    let pools = Pools::builder().pool(Cpu, config).build().unwrap();
+    let layer = PoolLayer::<Cpu>::new(&pools).read_body(read_body());
+    let endless = service_fn(async |_: Request<Buffered<Script>>| {
+        Ok::<_, Infallible>(Response::new(Script::of([data("event"), Step::Stall])))
+    });
+    let service = ServiceBuilder::new().layer(layer).service(endless);
+    let stream = in_time(service.clone().oneshot(post("/", Script::of([data("whole")])))).await.unwrap();
+    let refused = in_time(service.oneshot(post("/", Script::of([Step::Stall])))).await.unwrap();
+    assert_eq!((stream.status(), refused.status()), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE));
+    assert_eq!(json(&whole(refused).await)["reason"], "streams_full");
 }
 
 /// A more important request takes the place of a queued one, so it must be read although the queue is full.

@@ -350,6 +350,16 @@ fn the_running_tasks_are_listed_oldest_first_and_only_while_they_run() {
     assert_eq!(stats(&pools, "tasks").active_tasks, []);
 }
 
+/// It keeps no waker, and its caller has left: the worker that polled it has the last reference.
+#[test]
+fn a_task_that_nobody_can_wake_any_more_leaves_the_list_and_releases_its_permit() {
+    let pools = verbose("lost", PoolConfig::new(1));
+    drop(pools.submit_to_pool("lost", pending()).unwrap());
+    until("it was dropped", || stats(&pools, "lost").counts.cancelled == 1);
+    let stats = stats(&pools, "lost");
+    assert_eq!((stats.in_flight, stats.active_tasks), (0, Vec::new()));
+}
+
 #[test]
 fn without_verbose_nothing_is_logged_or_listed() {
     let pools = crate::support::pools("quiet", PoolConfig::new(1));

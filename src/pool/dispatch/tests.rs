@@ -235,6 +235,29 @@ fn evicted_tasks_beyond_what_the_queue_holds_come_back() {
     assert_eq!(back.len(), MIN_DROP_CAPACITY + 1);
 }
 
+/// A destructor may block, so the next task is left to another worker meanwhile.
+#[test]
+fn a_worker_drops_what_has_ended_before_its_next_task() {
+    let keys = [(); 2].map(|()| Cell::new(None));
+    let dispatch = dispatch(Settings::fixed(1), 2, 2);
+    drop_effects(offer(&dispatch, START, ("first", &keys[0])));
+    let (first, _) = dispatch.next(0, START, WorkerEvent::Started);
+    assert!(first.is_some());
+    drop_effects(offer(&dispatch, START, ("next", &keys[1])));
+    drop_effects(dispatch.discard(START, vec![("ended", &keys[1])]).1);
+    let (next, effects) = dispatch.next(0, START, WorkerEvent::Ended(ended(&keys[0])));
+    assert!(next.is_none());
+    assert_eq!(effects.to_drop.iter().map(|task| task.0).collect::<Vec<_>>(), ["ended"]);
+}
+
+#[test]
+fn a_pool_that_drains_says_so() {
+    let dispatch = dispatch::<&str>(Settings::fixed(1), 1, 1);
+    assert!(!dispatch.is_draining());
+    dispatch.drain();
+    assert!(dispatch.is_draining());
+}
+
 proptest! {
     /// Tasks yield, end, or wait for a wake-up, in any order, while others are submitted.
     #[test]

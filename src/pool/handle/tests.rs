@@ -74,6 +74,30 @@ fn nothing_keeps_the_waker_of_a_caller_that_has_its_answer_or_has_left() {
     drop(first);
 }
 
+/// A waker that the application has kept keeps the task in memory.
+#[test]
+fn a_value_that_nobody_wants_any_more_is_dropped_at_once() {
+    let pool = pool();
+    let value = Arc::new(());
+    let (wakers, kept) = channel();
+    let task = |value: Arc<()>, wakers: Sender<std::task::Waker>| async move {
+        std::future::poll_fn(|cx| Poll::Ready(wakers.send(cx.waker().clone()))).await.expect("the test waits for it");
+        value
+    };
+    let [dropped, detached] = [(); 2].map(|()| submit(&pool, task(value.clone(), wakers.clone())));
+    let _kept = [(); 2].map(|()| kept.recv().expect("it begins"));
+    let begun = Instant::now();
+    while !(dropped.is_finished() && detached.is_finished()) {
+        assert!(begun.elapsed() < PATIENCE, "they end by themselves");
+        thread::yield_now();
+    }
+    assert_eq!(Arc::strong_count(&value), 3);
+    drop(dropped);
+    assert_eq!(Arc::strong_count(&value), 2);
+    drop(TaskHandle::pending(detached));
+    assert_eq!(Arc::strong_count(&value), 1);
+}
+
 /// The caller leaves before the queue has noticed the deadline.
 #[test]
 fn a_queued_task_that_was_said_to_be_too_late_counts_as_expired() {
