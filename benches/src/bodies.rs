@@ -11,7 +11,7 @@ use crate::body_server::{
 use crate::body_source::PERIOD;
 use crate::child::Process;
 use crate::client::{self, Load};
-use crate::harness::{Case, Column, Harness, OURS, Scenario, Target, quantile};
+use crate::harness::{Case, Column, Harness, OURS, SHORT_ROUNDS, SHORT_SPAN, Scenario, Target, quantile};
 use crate::health;
 use crate::http::port;
 use crate::kernel::Kernel;
@@ -22,8 +22,6 @@ use crate::ways::Speed;
 
 const WARM_UP: Duration = Duration::from_millis(300);
 const SPAN: Duration = Duration::from_secs(1);
-/// Rounds of less than half a second, because the speed of the machine changes within seconds.
-const SHORT_ROUNDS: usize = 25;
 const STREAMS: usize = 256;
 const READY_STREAMS: usize = 500;
 const GZIP_CLIENTS: usize = 8;
@@ -103,7 +101,7 @@ fn large_frames(harness: &mut Harness, speed: Speed) {
     if !harness.wants(name) {
         return;
     }
-    let span = harness.span(SPAN * 2 / 5);
+    let span = harness.span(SHORT_SPAN);
     let sample = move |server: &Server| {
         let readers = Readers::start(server.port, "/large", 4);
         vec![rate(|| readers.bytes(), span) / 1e6]

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ways::Speed;
 
@@ -14,7 +14,7 @@ pub struct Process {
     output: BufReader<ChildStdout>,
 }
 
-/// The processes that were started and have not ended, by their numbers.
+/// The processes that this one has started and not dropped, by their numbers.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 /// The argument that makes this program play a part instead of measuring.
@@ -31,7 +31,7 @@ impl Process {
             .spawn()
             .expect("this program can be started again");
         let output = BufReader::new(child.stdout.take().expect("its output is piped"));
-        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).push(child.id());
+        lock().push(child.id());
         Self { child, output }
     }
 
@@ -45,11 +45,6 @@ impl Process {
         let id = nix::unistd::Pid::from_raw(self.id().try_into().expect("the system gives smaller numbers"));
         nix::sys::signal::kill(id, nix::sys::signal::SIGTERM).expect("it has not ended yet");
         self.child.wait().expect("it was started by this process");
-        self.ended();
-    }
-
-    fn ended(&self) {
-        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).retain(|&other| other != self.id());
     }
 
     /// The next number that the process prints.
@@ -64,13 +59,17 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        self.ended();
+        lock().retain(|&other| other != self.id());
     }
 }
 
-/// The numbers of the processes that were started and have not ended.
+/// The numbers of the processes that this one has started. One that has ended may still be among them.
 pub fn running() -> Vec<u32> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    lock().clone()
+}
+
+fn lock() -> MutexGuard<'static, Vec<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Plays a part, by its name and kind, if this process was started for one.

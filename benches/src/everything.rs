@@ -16,7 +16,7 @@ use tower_offload::{Cpu, Dashboard, MetricsService, PoolLayer};
 
 use crate::child::Process;
 use crate::client::Load;
-use crate::harness::{Case, Column, Harness, Scenario, Target};
+use crate::harness::{Case, Column, Harness, SHORT_ROUNDS, SHORT_SPAN, Scenario, Target};
 use crate::http;
 use crate::kernel::{self, Kernel};
 use crate::server;
@@ -37,9 +37,6 @@ const KINDS: [&str; 8] = [ON, OFF, OBSERVE, TIMING, SPANS, REPORT, METRICS, DASH
 
 const CONNECTIONS: usize = 64;
 const WARM_UP: Duration = Duration::from_millis(200);
-const SPAN: Duration = Duration::from_millis(400);
-/// Many short rounds, because the speed of the machine changes within seconds.
-const ROUNDS: usize = 25;
 
 /// A browser and a Prometheus. Dropping the value ends both.
 struct Viewers {
@@ -52,7 +49,7 @@ pub fn run(harness: &mut Harness, speed: Speed) {
     if !harness.wants(name) {
         return;
     }
-    let span = harness.span(SPAN);
+    let span = harness.span(SHORT_SPAN);
     let servers = KINDS.map(|kind| {
         let mut server = Process::start(PART, kind, speed);
         let port = http::port(&mut server);
@@ -75,7 +72,7 @@ pub fn run(harness: &mut Harness, speed: Speed) {
             reached: |medians| medians.paired(ON, OFF) >= 0.95,
         }),
     };
-    harness.run_rounds(ROUNDS, scenario, Some(OFF));
+    harness.run_rounds(SHORT_ROUNDS, scenario, Some(OFF));
 }
 
 pub fn play(kind: &str, speed: Speed) {
@@ -87,7 +84,7 @@ pub fn play(kind: &str, speed: Speed) {
         layer = layer.server_timing();
     }
     if on(SPANS) {
-        tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::sink).init();
+        ways::subscribe();
         layer = layer.spans();
     }
     let (routes, observe, report) =

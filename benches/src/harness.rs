@@ -68,6 +68,10 @@ pub const OURS: &str = "ours";
 
 const ROUNDS: usize = 7;
 
+/// Rounds for ratios in each round, with samples of [`SHORT_SPAN`]: the speed of the machine changes within seconds.
+pub const SHORT_ROUNDS: usize = 25;
+pub const SHORT_SPAN: Duration = Duration::from_millis(400);
+
 /// One column of figures.
 #[derive(Clone, Debug, Default)]
 struct Figures {

@@ -50,7 +50,7 @@ pub fn play(kind: &str, speed: Speed) {
     let cpu = ways::default_cpu().queue_capacity(10_000);
     let pools = Pools::builder().pool(Cpu, cpu).verbose(kind == VERBOSE).build().expect("the settings are right");
     let _metrics = (![OFF, IN_PLACE_OFF].contains(&kind)).then(|| {
-        tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::sink).init();
+        ways::subscribe();
         MetricsService::install(&pools).expect("nobody else installs a recorder")
     });
     match kind {

@@ -223,6 +223,11 @@ pub fn runtime() -> Runtime {
         .expect("a runtime needs only threads")
 }
 
+/// Sets the subscriber of the process. It writes no colours, as one that writes to a file.
+pub fn subscribe() {
+    tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::sink).init();
+}
+
 pub fn rayon() -> Rayon {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(cores()).build().expect("a pool needs only threads");
     Rayon(Arc::new(pool))

@@ -31,6 +31,14 @@ where
     pool.submit_future(submission).map_err(|rejected| rejected.rejection).expect("there is room")
 }
 
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        thread::yield_now();
+    }
+}
+
 /// A task that has begun, and ends when the sender is used.
 fn hold(pool: &Pool) -> (Pending<()>, Sender<()>) {
     let (release, held) = channel();
@@ -62,15 +70,9 @@ fn nothing_keeps_the_waker_of_a_caller_that_has_its_answer_or_has_left() {
     drop(second);
     assert_eq!(Arc::strong_count(&other), 1, "the task is still queued");
     release.send(()).expect("it waits for this");
-    while !poll(&mut first, &caller) {
-        thread::yield_now();
-    }
+    until("it ends by itself", || poll(&mut first, &caller));
     // The worker may not have dropped the waker yet that it has just called.
-    let begun = Instant::now();
-    while Arc::strong_count(&caller) > 1 {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it has its answer");
-        thread::yield_now();
-    }
+    until("it has its answer", || Arc::strong_count(&caller) == 1);
     drop(first);
 }
 
@@ -86,11 +88,7 @@ fn a_value_that_nobody_wants_any_more_is_dropped_at_once() {
     };
     let [dropped, detached] = [(); 2].map(|()| submit(&pool, task(value.clone(), wakers.clone())));
     let _kept = [(); 2].map(|()| kept.recv().expect("it begins"));
-    let begun = Instant::now();
-    while !(dropped.is_finished() && detached.is_finished()) {
-        assert!(begun.elapsed() < PATIENCE, "they end by themselves");
-        thread::yield_now();
-    }
+    until("they end by themselves", || dropped.is_finished() && detached.is_finished());
     assert_eq!(Arc::strong_count(&value), 3);
     drop(dropped);
     assert_eq!(Arc::strong_count(&value), 2);
