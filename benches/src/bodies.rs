@@ -193,9 +193,10 @@ fn always_ready(harness: &mut Harness, speed: Speed) {
 fn beside_streams(harness: &mut Harness, speed: Speed, name: String, path: &'static str) {
     const ALONE: &str = "ours, without streams";
     const OUTSIDE: &str = "ours, a route outside of the pool";
+    const APART: &str = "ours, the streams on another server";
     let span = harness.span(health::SPAN);
-    let sample = move |server: &Server, route: &str, streams: usize| {
-        let readers = (streams > 0).then(|| Readers::start(server.port, path, streams));
+    let sample = move |server: &Server, route: &str, streaming: Option<&Server>| {
+        let readers = streaming.map(|server| Readers::start(server.port, path, READY_STREAMS));
         let begun = readers.as_ref().map_or(f64::NAN, Readers::wait_until_begun) * 100.0;
         thread::sleep(WARM_UP);
         let before = readers.as_ref().map_or(0, Readers::bytes);
@@ -206,11 +207,12 @@ fn beside_streams(harness: &mut Harness, speed: Speed, name: String, path: &'sta
         let throughput = bytes / began.elapsed().as_secs_f64() / 1e6;
         vec![quantile(&mut latencies, 0.5), quantile(&mut latencies, 0.99), throughput, begun]
     };
-    let mut all = cases(&[OURS, OURS_CONNECTION, BARE], speed, move |server| sample(server, "/0us", READY_STREAMS));
-    for (name, route, streams) in [(OUTSIDE, "/health", READY_STREAMS), (ALONE, "/0us", 0)] {
-        let server = Server::start(OURS, speed);
-        all.push(Case { name, sample: Box::new(move || sample(&server, route, streams)) });
-    }
+    let mut all = cases(&[OURS, OURS_CONNECTION, BARE], speed, move |server| sample(server, "/0us", Some(server)));
+    let start = || Server::start(OURS, speed);
+    let (server, apart, streaming, alone) = (start(), start(), start(), start());
+    all.push(Case { name: OUTSIDE, sample: Box::new(move || sample(&server, "/health", Some(&server))) });
+    all.push(Case { name: APART, sample: Box::new(move || sample(&apart, "/0us", Some(&streaming))) });
+    all.push(Case { name: ALONE, sample: Box::new(move || sample(&alone, "/0us", None)) });
     harness.run(Scenario {
         name,
         columns: &[
