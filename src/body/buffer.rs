@@ -13,6 +13,7 @@ use http_body::Frame;
 
 use super::error::{BodyError, BoxError};
 use super::frames::Frames;
+use super::reader_waker::ReaderWaker;
 use super::watch::{Look, Watch, Watched, look_at};
 use crate::pool::{CurrentTask, OpenStream};
 use crate::stall::StallSignal;
@@ -25,6 +26,7 @@ pub(crate) struct Buffer<D> {
     capacity: usize,
     stalled: StallSignal,
     timer: Earliest,
+    reader_waker: ReaderWaker,
     task: Option<CurrentTask>,
 }
 
@@ -92,6 +94,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
             capacity,
             stalled: StallSignal::new(stall_timeout),
             timer: Earliest::default(),
+            reader_waker: ReaderWaker::current(),
             task,
         })
     }
@@ -112,7 +115,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         let reader = state.reader.take();
         drop(state);
         look_at(look, self);
-        wake(reader);
+        self.wake_reader(reader);
     }
 
     /// Ends the body behind its frames. Only the first end counts.
@@ -124,7 +127,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         state.end = Some(end);
         let reader = state.reader.take();
         drop(state);
-        wake(reader);
+        self.wake_reader(reader);
     }
 
     /// Whether the producer may go on. Its waker is called when that may have changed.
@@ -232,6 +235,12 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         self.task.as_ref()
     }
 
+    fn wake_reader(&self, reader: Option<Waker>) {
+        if let Some(reader) = reader {
+            self.reader_waker.wake(reader);
+        }
+    }
+
     fn removed(&self, bytes: usize) {
         if let Some(task) = &self.task {
             task.bytes_removed(bytes);
@@ -256,7 +265,7 @@ impl<D: Buf + Send + 'static> Watched for Buffer<D> {
         let stream = state.stream.take();
         drop(state);
         drop(stream);
-        wake(wakers.0);
+        self.wake_reader(wakers.0);
         wake(wakers.1);
         None
     }
