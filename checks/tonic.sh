@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 
 source=${TONIC_SOURCE:-https://github.com/hyperium/tonic}
 commit=a55efae785d6628bfc832fdbe7ca7d024d000cdb
-command -v protoc >/dev/null || { echo "protoc is missing: apt-get install protobuf-compiler" >&2; exit 1; }
+command -v protoc >/dev/null || { echo "protoc is missing: apt-get install protobuf-compiler libprotobuf-dev" >&2; exit 1; }
 work=target/tonic-suite/source
 rm -rf "$work"
 members=(tonic tonic-build tonic-prost tonic-prost-build tonic-web tests/integration_tests tests/compression tests/web)
