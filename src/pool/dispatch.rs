@@ -341,9 +341,16 @@ impl<T> Dispatch<T> {
     }
 
     /// Adjusts the active limit to a sample of the workers. The result is the time until the next sample, if one is
-    /// needed. `sharing` is the number of runnable workers of all pools for each core.
-    pub(crate) fn observe(&self, now: Timestamp, sample: &[Sampled], sharing: usize) -> (Option<Duration>, Effects<T>) {
-        self.change(now, |state, _| state.workers.observe(now, sample, state.waiting(), sharing))
+    /// needed. `sharing` is the number of runnable workers of all pools for each core. The sampler took the sample, or, if
+    /// `for_tick`, a tick of the budget of cores.
+    pub(crate) fn observe(
+        &self,
+        now: Timestamp,
+        sample: &[Sampled],
+        sharing: usize,
+        for_tick: bool,
+    ) -> (Option<Duration>, Effects<T>) {
+        self.change(now, |state, _| state.workers.observe(now, sample, state.waiting(), sharing, for_tick))
     }
 
     /// Applies a message of the budget of cores.

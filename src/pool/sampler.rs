@@ -23,7 +23,7 @@ pub(super) fn start(pool: &Arc<Shared>, perform: Perform) {
     TIMER.set(Instant::now() + FIRST, move || {
         let pool = weak.upgrade()?;
         let begun = Instant::now();
-        let (next, effects) = sample(&pool);
+        let (next, effects) = sample(&pool, false);
         let took = begun.elapsed();
         // The pool starts no other sampler while this one runs, so a panic must not end it.
         shielded(|| perform(&pool, effects));
@@ -31,13 +31,14 @@ pub(super) fn start(pool: &Arc<Shared>, perform: Perform) {
     });
 }
 
-/// Takes a sample. The result is the time until the next one, if one is needed.
-pub(super) fn sample(pool: &Shared) -> (Option<Duration>, Effects<TaskRef>) {
+/// Takes a sample, for the sampler or, if `for_tick`, for a tick of the budget of cores. The result is the time until the
+/// sampler's next one, if one is needed.
+pub(super) fn sample(pool: &Shared, for_tick: bool) -> (Option<Duration>, Effects<TaskRef>) {
     let (workers, awake) = pool.dispatch.sample();
     let sampled = |(thread, since)| Sampled { runnable: thread_state::runs(thread), since };
     let sample: Vec<_> = workers.into_iter().map(sampled).collect();
     let sharing = pool.membership.sampled(runnable(&sample, awake));
-    let (next, effects) = pool.dispatch.observe(pool.now(), &sample, sharing);
+    let (next, effects) = pool.dispatch.observe(pool.now(), &sample, sharing, for_tick);
     if next.is_none() {
         pool.membership.sampled(0);
     }

@@ -227,7 +227,7 @@ impl Member for Shared {
         if !to_sample {
             return report;
         }
-        let (_, effects) = sampler::sample(&self);
+        let (_, effects) = sampler::sample(&self, true);
         perform(&self, Effects { report: None, ..effects });
         self.dispatch.status().0
     }

@@ -300,18 +300,22 @@ impl Workers {
         self.poll_time + polling.map(|since| now.since(since)).sum::<Duration>()
     }
 
-    /// Adjusts the active limit to a sample of the workers. The result is the time until the next sample, if one is
-    /// needed. `waiting` tasks wait for a worker. `sharing` is the number of runnable workers of all pools for each
-    /// core.
+    /// Adjusts the active limit to a sample of the workers, that the sampler took or, if `for_tick`, a tick of the budget.
+    /// The result is the time until the sampler's next sample, if one is needed. `waiting` tasks wait for a worker.
+    /// `sharing` is the number of runnable workers of all pools for each core.
     pub(super) fn observe(
         &mut self,
         now: Timestamp,
         sample: &[Sampled],
         waiting: usize,
         sharing: usize,
+        for_tick: bool,
     ) -> Option<Duration> {
         let next = self.limit.observe(now, sample, self.awake(), self.unattended(waiting), sharing);
-        self.sampled = next.is_some();
+        // A tick neither starts nor ends the sampler, which may run or not.
+        if !for_tick {
+            self.sampled = next.is_some();
+        }
         next
     }
 

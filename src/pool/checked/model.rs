@@ -475,7 +475,7 @@ impl Pool {
 
     /// Takes a sample that finds all workers runnable (`runs`), or none. The result is the time until the next sample.
     pub(super) fn sample(self: &Arc<Self>, runs: bool) -> Option<Duration> {
-        let (next, effects) = self.dispatch.observe(NOW, &[Sampled { runnable: runs, since: None }], 1);
+        let (next, effects) = self.dispatch.observe(NOW, &[Sampled { runnable: runs, since: None }], 1, false);
         self.perform(effects);
         next
     }

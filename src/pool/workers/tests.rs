@@ -164,12 +164,26 @@ fn the_sampler_starts_once_while_more_are_awake_than_cores_and_again_when_it_has
     assert_eq!([(); 2].map(|()| workers.starts_sampler(0)), [true, false]);
     workers.started(2);
     workers.leave(2);
-    while workers.observe(NOW, &[], 0, 1).is_some() {
+    while workers.observe(NOW, &[], 0, 1, false).is_some() {
         assert!(!workers.starts_sampler(1), "it runs already");
     }
     assert!(!workers.starts_sampler(0));
     assert_eq!(start(&mut workers, NOW, 1), Some(2));
     assert!(workers.starts_sampler(0));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sample_for_a_tick_of_the_budget_neither_starts_nor_ends_the_sampler() {
+    let mut workers = started(2, 8, 2);
+    assert!(workers.observe(NOW, &[], 0, 1, true).is_some());
+    assert_eq!(start(&mut workers, NOW, 1), Some(2));
+    assert!(workers.starts_sampler(0), "it did not run");
+    workers.started(2);
+    workers.leave(2);
+    while workers.observe(NOW, &[], 0, 1, true).is_some() {}
+    assert_eq!(start(&mut workers, NOW, 1), Some(2));
+    assert!(!workers.starts_sampler(0), "it still runs");
 }
 
 /// Each polls a task since the time of its number.
