@@ -52,10 +52,11 @@ const LARGEST_FRAME: usize = 64 * 1024;
 /// A body that the function writes, in blocking code.
 ///
 /// In a handler behind a [`PoolLayer`](crate::PoolLayer), the function runs on a worker of the handler's pool, after the
-/// response's head was sent. It holds the permit of the request until it returns. It begins even if nobody polls the
-/// body yet, and it is not called if the client has left before. A task that makes several writers runs the first one;
-/// the others run on threads of Tokio's blocking pool, and so does a writer that is made outside of a pool, from its
-/// body's first poll on.
+/// response's head was sent. It holds the permit of the request until it returns, and
+/// if the policy has `hold`, until the client has everything. It begins even if nobody polls the
+/// body yet, and it is not called if the client has left before, or if the handler drops the body and responds with
+/// another one. A task that makes several writers runs the first one; the others run on threads of Tokio's blocking pool,
+/// and so does a writer that is made outside of a pool, from its body's first poll on.
 ///
 /// If `write` returns an error or panics, the body ends with an error: the client sees that it is incomplete. The error is
 /// logged, unless the client has left or stalled.
@@ -68,8 +69,9 @@ where
     F: FnOnce(&mut Writer) -> Result<(), E> + Send + 'static,
     E: Into<BoxError>,
 {
-    let task = CurrentTask::get().filter(CurrentTask::can_continue);
+    let task = CurrentTask::get();
     let policy = task.as_ref().map_or_else(BodyPolicy::default, |task| task.policy().clone());
+    let task = task.filter(CurrentTask::can_continue);
     let buffer = Buffer::new(policy.buffer, policy.stall_timeout, task.clone());
     let reader = Reader::unbounded(buffer.clone());
     let writer = Writer { producer: Producer::new(buffer), frame: BytesMut::new(), failed: None };

@@ -13,7 +13,7 @@ use super::remaining::Remaining;
 use crate::pool::CurrentTask;
 
 /// Takes the frames of a body that a task produces. Dropping it before the end of the body cancels the task, unless the
-/// client expects no body.
+/// client expects no body, or the handler drops it and answers with something else.
 pub(crate) struct Reader<D: Buf + Send + 'static> {
     buffer: Arc<Buffer<D>>,
     remaining: Remaining,
@@ -64,8 +64,9 @@ impl<D: Buf + Send + 'static> Reader<D> {
 
 impl<D: Buf + Send + 'static> Drop for Reader<D> {
     fn drop(&mut self) {
-        let expects_no_body = self.buffer.task().is_some_and(CurrentTask::expects_no_body);
-        let complete = expects_no_body || self.remaining.is_complete() || self.buffer.is_end();
+        let is_unused = |task: &CurrentTask| task.expects_no_body() || task.gives_other_answer();
+        let unused = self.buffer.task().is_some_and(is_unused);
+        let complete = unused || self.remaining.is_complete() || self.buffer.is_end();
         // A task whose reader has stalled learns of that. A server drops the body then.
         if let (Some(task), false) = (self.buffer.task(), complete || self.buffer.has_stalled()) {
             // Before the writer finds that nobody reads, `checkpoint` says so.

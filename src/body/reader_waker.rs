@@ -4,6 +4,9 @@
 //! A thread with tasks in its own queue takes only one of the shared queue after every few of its own. Beside hundreds of
 //! streams, the shared queue would be full of their readers, and each response of a pool would wait behind them. A task
 //! of the runtime wakes readers into the queue of the thread that polls it.
+//!
+//! While all threads of the runtime are blocked, this task does not run. A reader that some other thread polls meanwhile,
+//! in a `block_on`, is woken when one of them is free again.
 
 use std::future::poll_fn;
 use std::sync::{Mutex, PoisonError};
@@ -12,8 +15,9 @@ use std::task::{Poll, Waker};
 use tokio::runtime::{Handle, Id, RuntimeFlavor};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, WeakUnboundedSender, unbounded_channel};
 
+use crate::shield::shielded;
+
 /// Wakes the readers of one runtime.
-#[derive(Clone)]
 pub(super) struct ReaderWaker(Option<UnboundedSender<Waker>>);
 
 /// The readers that are to be woken. Dropping this wakes all of them: the runtime of a reader need not be the one that
@@ -41,7 +45,7 @@ impl ReaderWaker {
             None => Some(reader),
         };
         if let Some(reader) = rejected {
-            reader.wake();
+            wake(reader);
         }
     }
 }
@@ -65,7 +69,7 @@ impl Readers {
     async fn wake(mut self) {
         let mut some = Vec::new();
         while self.0.recv_many(&mut some, AT_ONCE).await > 0 {
-            some.drain(..).for_each(Waker::wake);
+            some.drain(..).for_each(wake);
             let_others_run().await;
         }
     }
@@ -75,9 +79,14 @@ impl Drop for Readers {
     fn drop(&mut self) {
         self.0.close();
         while let Ok(reader) = self.0.try_recv() {
-            reader.wake();
+            wake(reader);
         }
     }
+}
+
+/// A waker that panics keeps no other reader waiting.
+fn wake(reader: Waker) {
+    shielded(|| reader.wake());
 }
 
 /// Returns after the tasks that the thread has in its queue. `tokio::task::yield_now` would wait for its timers and
@@ -197,6 +206,24 @@ mod tests {
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         waker.wake(count.clone().into());
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_waker_that_panics_keeps_no_other_reader_waiting() {
+        struct Panics;
+        impl Wake for Panics {
+            fn wake(self: Arc<Self>) {
+                panic!("in a waker");
+            }
+        }
+        let (sender, receiver) = unbounded_channel();
+        let count = Arc::new(Count::default());
+        let waker = ReaderWaker(Some(sender));
+        waker.wake(Arc::new(Panics).into());
+        waker.wake(count.clone().into());
+        let mut task = tokio_test::task::spawn(Readers(receiver).wake());
+        assert!(task.poll().is_pending());
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
     }
 
     #[test]

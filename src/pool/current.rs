@@ -109,6 +109,12 @@ impl CurrentTask {
         self.0.head().continuation.expects_no_body()
     }
 
+    /// Whether a body that is dropped now is not part of the answer: that is still to come, and the caller waits for it.
+    pub(crate) fn gives_other_answer(&self) -> bool {
+        let state = &self.0.head().state;
+        !state.has_answer() && !state.signals().0
+    }
+
     /// The task's waker.
     pub(crate) fn waker(&self) -> Waker {
         self.0.clone().waker()

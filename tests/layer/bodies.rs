@@ -788,6 +788,65 @@ async fn a_request_for_the_head_alone_of_what_a_writer_writes_is_not_cancelled()
 }
 
 #[tokio::test]
+async fn a_writer_whose_body_is_not_sent_does_not_run_and_its_request_is_not_cancelled() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let count = runs.clone();
+    let write = move || {
+        let count = count.clone();
+        writer(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, io::Error>(())
+        })
+    };
+    let (first, second) = (write.clone(), write);
+    let router =
+        axum::Router::new().route("/head", axum::routing::get(async move || axum::body::Body::new(first()))).route(
+            "/instead",
+            axum::routing::get(async move || {
+                drop(second());
+                tokio::task::yield_now().await;
+                "another body"
+            }),
+        );
+    for (method, path, expected) in [("HEAD", "/head", ""), ("GET", "/instead", "another body")] {
+        for policy in [BodyPolicy::default(), BodyPolicy::in_pool().hold()] {
+            let pools = pools_of(1, 5);
+            let service = PoolLayer::<Cpu>::new(&pools).body(policy).layer(router.clone());
+            let request = Request::builder().method(method).uri(path).body(axum::body::Body::empty()).unwrap();
+            let response = in_time(service.oneshot(request)).await.unwrap();
+            assert_eq!(response.status(), 200, "{path}");
+            assert_eq!(in_time(response.into_body().collect()).await.unwrap().to_bytes(), expected);
+            until("the permit is released", || in_flight(&pools) == 0).await;
+            let counts = stats_of(&pools, "cpu").counts;
+            assert_eq!((counts.ok, counts.cancelled, counts.error), (1, 0, 0), "{path}");
+        }
+    }
+    assert_eq!(runs.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn the_second_writer_of_a_task_has_the_policy_of_its_layer() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handler = service_fn(move |_: Request<String>| {
+        let tell = tell.clone();
+        let first = writer(|_| Ok::<_, io::Error>(()));
+        let second = writer(move |out| {
+            let failed = out.write_all(&[7; 1024 * 1024]);
+            tell.send(failed.map_err(|error| error.kind())).unwrap();
+            Ok::<_, io::Error>(())
+        });
+        drop(first);
+        async { Ok::<_, Infallible>(Response::new(second)) }
+    });
+    let pools = pools_of(1, 5);
+    let policy = BodyPolicy::default().stall_timeout(Duration::from_millis(50));
+    let service = PoolLayer::<Cpu>::new(&pools).body(policy).layer(handler);
+    let mut response = in_time(service.oneshot(request("GET", "/"))).await.unwrap();
+    assert!(next(response.body_mut()).await.unwrap().is_ok());
+    assert_eq!(in_time(told.recv()).await.unwrap(), Err(io::ErrorKind::TimedOut));
+}
+
+#[tokio::test]
 async fn a_writer_that_fails_or_panics_ends_its_body_with_an_error() {
     let pools = pools_of(2, 5);
     let lines = Arc::default();
