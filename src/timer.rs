@@ -248,11 +248,20 @@ impl Earliest {
     /// Calls `callback` at `at`, unless a callback is set to an earlier time. A callback that is set to a later time is
     /// cancelled.
     pub(crate) fn set(&self, at: Instant, callback: impl FnMut() + Send + 'static) {
-        let mut set = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_sooner = |Alarm((time, _)): &Alarm| *time <= at && Instant::now() < *time;
-        let later = if set.as_ref().is_some_and(is_sooner) { None } else { set.replace(alarm(at, callback)) };
+        let is_sooner = |Alarm((time, _)): &mut Alarm| *time <= at && Instant::now() < *time;
+        if self.lock().as_mut().is_some_and(is_sooner) {
+            return;
+        }
+        // Set without the lock: if the helper thread cannot be started, a subscriber of the application is called.
+        let alarm = alarm(at, callback);
+        let mut set = self.lock();
+        let other = if set.as_mut().is_some_and(is_sooner) { Some(alarm) } else { set.replace(alarm) };
         drop(set);
-        drop(later);
+        drop(other);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Alarm>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

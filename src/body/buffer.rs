@@ -130,6 +130,16 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         self.wake_reader(reader);
     }
 
+    /// Ends a body that has not ended with an error.
+    pub(crate) fn cut_off(&self) {
+        let state = lock(&self.state);
+        let has_ended = state.end.is_some() || state.progress == Progress::Done;
+        drop(state);
+        if !has_ended {
+            self.end(Err(BodyError::CutOff.into()));
+        }
+    }
+
     /// Whether the producer may go on. Its waker is called when that may have changed.
     pub(crate) fn poll_space(&self, cx: &Context<'_>) -> Space {
         self.poll_until(cx, |state| has_room(&state.frames, state.bytes, self.capacity))

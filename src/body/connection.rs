@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,7 @@ where
             Arc::new(Shared { state: Mutex::new(state), stalled: stalled.clone(), timer: Earliest::default() });
         if let Some(stalled) = stalled {
             let shared = shared.clone();
-            task.continue_with(Box::pin(async move { poll_fn(|cx| shared.poll_end(cx)).await }), true, stalled);
+            task.continue_with(Box::pin(poll_fn(move |cx| shared.poll_end(cx))), true, stalled);
         }
         Self {
             shared,
@@ -180,20 +180,24 @@ where
     B::Error: Into<BoxError>,
 {
     fn poll_frame(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
-        let mut held = lock(&self.state);
-        let state = &mut *held;
+        let mut state = lock(&self.state);
         if state.outcome == Some(Outcome::Stalled) {
             return Poll::Ready(Some(Err(BodyError::Stalled.into())));
         }
-        let Some(body) = &mut state.body else { return Poll::Ready(None) };
-        let Next { frame, end } = ready!(poll_next(body.as_mut(), cx));
-        if let Some(end) = end {
-            drop(held);
+        let Some(mut body) = state.body.take() else { return Poll::Ready(None) };
+        // The body is polled without the lock: it may block, and the task's worker and the timer need the lock.
+        drop(state);
+        let polled = poll_next(body.as_mut(), cx);
+        if let Poll::Ready(Next { frame, end: Some(end) }) = polled {
+            drop(body);
             self.end(outcome_of(&end));
             return Poll::Ready(frame.map(Ok).or(end.err().map(Err)));
         }
+        let mut state = lock(&self.state);
+        state.body = Some(body);
+        let Next { frame, .. } = ready!(polled);
         let look = self.stalled.as_ref().and_then(|stalled| state.watch.begin(stalled.timeout()));
-        drop(held);
+        drop(state);
         look_at(look, self);
         Poll::Ready(frame.map(Ok))
     }
@@ -207,12 +211,7 @@ impl<B: Body + Send + 'static> Watched for Shared<B> {
     fn look(&self) -> Option<Instant> {
         let stalled = self.stalled.as_ref()?;
         let timeout = stalled.timeout();
-        let mut state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(state)) => state.into_inner(),
-            // The reader polls the body right now.
-            Err(TryLockError::WouldBlock) => return Instant::now().checked_add(timeout),
-        };
+        let mut state = lock(&self.state);
         if let Look::Later(at) = state.watch.look(timeout) {
             return at;
         }

@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use http_body::Body;
 
 use super::buffer::{Buffer, Space};
-use super::error::{BodyError, BoxError};
+use super::error::BoxError;
 use super::farewell::Farewell;
 use super::frames::FRAMES_IN_A_ROW;
 use super::next::{Next, outcome_of, poll_next};
@@ -204,6 +204,6 @@ impl<D: Buf + Send + 'static> Producer<D> {
 
 impl<D: Buf + Send + 'static> Drop for Producer<D> {
     fn drop(&mut self) {
-        self.buffer.end(Err(BodyError::CutOff.into()));
+        self.buffer.cut_off();
     }
 }

@@ -73,6 +73,8 @@ pub fn is_cancelled() -> bool {
 
 /// Waits until the running task should stop; never ends outside of a pool's task.
 ///
+/// It refers to the task that calls it or, if it is called outside of a task, to the one that polls it first.
+///
 /// It lets a future end in good order at its deadline or at a shutdown, for example a stream that closes its
 /// connection. When its caller leaves, a future is dropped at its next await, and `cancelled` with it.
 ///

@@ -10,7 +10,7 @@ use crate::admission::Outcome;
 use crate::stall::StallSignal;
 use crate::sync::{AtomicU32, lock_std as lock};
 
-/// The work of a task after its answer. Its result is a part of the task's: the worse of the two counts.
+/// The work of a task after its answer. Its outcome is that of the task, unless it is [`Outcome::Ok`].
 pub(crate) type ContinuationFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// Keeps a task in flight after its answer. Most tasks need nothing of it, and no memory for it.
@@ -33,12 +33,13 @@ struct State {
 }
 
 impl Continuation {
-    /// Stores the future, unless there is one.
+    /// Stores the future of a task that has none.
     pub(super) fn set(&self, future: ContinuationFuture, keeps_permit: bool, stalled: StallSignal) {
         let state = self.state();
-        lock(&state.future).get_or_insert(future);
+        let before = lock(&state.future).replace(future);
+        debug_assert!(before.is_none(), "a task continues once");
         *lock(&state.stalled) = Some(stalled);
-        state.keeps_permit.fetch_or(keeps_permit, Ordering::Relaxed);
+        state.keeps_permit.store(keeps_permit, Ordering::Relaxed);
     }
 
     /// Whether the task keeps its permit after its answer.
@@ -101,7 +102,7 @@ impl Continuation {
 }
 
 /// The outcome of a task whose answer and continuation had these outcomes.
-pub(super) const fn worse(answer: Outcome, continuation: Outcome) -> Outcome {
+pub(super) const fn combined(answer: Outcome, continuation: Outcome) -> Outcome {
     match continuation {
         Outcome::Ok => answer,
         other => other,

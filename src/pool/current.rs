@@ -23,13 +23,15 @@ pub struct HeldPermit(Option<CurrentTask>);
 #[derive(Clone)]
 pub(crate) struct CurrentTask(TaskRef);
 
-/// Holds the permit of the running task beyond the task's end, until the result is dropped.
+/// Holds the permit of the running task beyond its response, until the result is dropped.
 ///
 /// A request usually releases its permit with its response. The handler of a WebSocket, or of another upgrade, moves
 /// the result into the task that serves the connection, so that the pool's limit bounds the open connections. Until
 /// then the request counts as in flight, and a shutdown waits for it.
 ///
-/// Outside of a pool's task the result holds nothing.
+/// Call this in the handler itself, not in the task or the callback that serves the connection: outside of a pool's task
+/// the result holds nothing. In a body whose permit was released with its head, the result keeps the request in flight,
+/// without a permit.
 ///
 /// ```
 /// use axum::extract::ws::{WebSocket, WebSocketUpgrade};
@@ -92,7 +94,7 @@ impl CurrentTask {
         if head.state.continues() { head.continuation.stalled() } else { None }
     }
 
-    /// Whether the task can poll a future after its answer: the answer is still to come, and there is none yet.
+    /// Whether the task can poll a future after its answer: it has neither answered nor such a future yet.
     pub(crate) fn can_continue(&self) -> bool {
         let head = self.0.head();
         let occupied = head.state.continues() && head.continuation.is_set();

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use futures_util::task::waker_ref;
 
-use super::super::continuation::worse;
+use super::super::continuation::combined;
 use super::super::shared::Polled;
 use super::super::task_future::TaskFuture;
 use super::super::worker;
@@ -71,7 +71,7 @@ where
             match polled.unwrap_or(Poll::Ready(Outcome::Panicked)) {
                 Poll::Pending => continuation.put_back(future),
                 Poll::Ready(end) => {
-                    outcome = worse(outcome, end);
+                    outcome = combined(outcome, end);
                     work.in_context(|| drop(future));
                 }
             }
