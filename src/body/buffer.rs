@@ -41,7 +41,7 @@ struct State<D> {
     watch: Watch,
     reader: Option<Waker>,
     producer: Option<Waker>,
-    /// Until the reader leaves or stalls, which a connection that takes no bytes finds out late.
+    /// `None` once the reader has left or stalled. A connection that can send nothing drops its body late.
     stream: Option<OpenStream>,
 }
 

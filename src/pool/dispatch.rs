@@ -189,7 +189,7 @@ impl<T> Dispatch<T> {
 
     /// Releases the permit of a task that ended outside of a worker's loop.
     pub(crate) fn finish(&self, now: Timestamp, ending: Ending) -> Effects<T> {
-        self.change(now, |state, _| state.admission.finish_as(now, ending.key, ending.finish)).1
+        self.finish_all(now, &[ending])
     }
 
     /// The same for several tasks under one hold of the lock, [`MAX_TAKEN`] of them at most.

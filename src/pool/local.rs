@@ -39,7 +39,7 @@ pub(super) fn enter(pool: u64, times: TaskTimes, waits: Arc<Histogram>) {
     }));
 }
 
-/// Ends that.
+/// Makes this thread an ordinary one again.
 pub(super) fn leave() {
     WORKER.set(None);
 }
@@ -103,11 +103,6 @@ pub(super) fn with_current<R>(f: impl FnOnce(&dyn Runnable) -> R) -> Option<R> {
 /// The task that this thread polls.
 pub(super) fn current() -> Option<TaskRef> {
     with(|local| local.polling.last().cloned()).flatten()
-}
-
-/// How many tasks of `pool` this thread is polling, one inside of the other.
-pub(super) fn polling_of(pool: u64) -> usize {
-    with(|local| local.polling.iter().filter(|task| task.head().pool.id == pool).count()).unwrap_or(0)
 }
 
 /// The keys of the tasks of `pool` that this thread is polling: the running one, and those that wait for it in place.

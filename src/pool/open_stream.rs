@@ -47,7 +47,7 @@ impl FrameTimes {
             Some(last) => times.record_frame_gap(now, now.since(last)),
             None => times.record_first_frame(now, now.since(self.submitted)),
         };
-        // This calls the application's recorder. No worker polls a body on its connection.
+        // This calls the application's recorder. A thread that is no worker uses the histograms that the pool shares.
         shielded(|| local::record(record).unwrap_or_else(|| record(&mut lock(&self.pool.stream_times))));
     }
 

@@ -112,7 +112,7 @@ pub(super) struct Head {
     pub(super) state: TaskState,
     pub(super) pool: Arc<Shared>,
     pub(super) submitted: Timestamp,
-    /// The options that a task inherits which this one submits.
+    /// The options that are inherited by tasks that this one submits.
     pub(super) options: TaskOptions,
     /// The task's key in the pool's admission, once it was admitted; 0 before. Other threads find the task under the
     /// pool's lock, after it was stored.

@@ -287,11 +287,6 @@ impl Pool {
         self.shared().has_room.notify_waiters();
     }
 
-    /// How many tasks of this pool the calling thread is polling, one inside of the other.
-    pub(crate) fn current_tasks(&self) -> usize {
-        local::polling_of(self.shared().id)
-    }
-
     /// Whether no task is queued, and at most `except` tasks are in flight. If not, `waker` is woken once that is so.
     pub(crate) fn poll_idle(&self, except: usize, waker: &Waker) -> bool {
         self.shared().dispatch.poll_idle(except, waker)

@@ -57,7 +57,7 @@ fn put_aside(task: TaskRef, event: WorkerEvent<TaskRef>) -> WorkerEvent<TaskRef>
     event
 }
 
-/// Records how long a task ran that has ended. The result is its end for admission.
+/// Records the run time of an ended task. The result is its end for admission.
 fn ending(task: &TaskRef, now: Timestamp, outcome: Outcome, began: Option<Timestamp>) -> Ending {
     let ran = began.map(|began| now.since(began));
     if let Some(ran) = ran {

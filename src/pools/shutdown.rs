@@ -100,7 +100,7 @@ impl PoolDraining {
     /// Rejects every further task.
     fn begin(pool: &Pool) -> Self {
         pool.drain();
-        let except = pool.current_tasks();
+        let except = pool.current_keys().map_or(0, |(_, waiting)| 1 + waiting.len());
         let stats = pool.numbers();
         let before = (stats.queued_tasks + stats.in_flight).saturating_sub(except);
         Self { pool: pool.clone(), except, before: before as u64 }
