@@ -211,7 +211,8 @@ impl<T> TaskHandle<T> {
     /// Async code must await the handle instead, because this would block its thread. A task may wait for another task
     /// of its pool: its worker polls the other task in place if no other worker does, so a pool of one worker does not
     /// deadlock. A cycle through two pools does deadlock: a task of pool A waits for a task of pool B, which waits for
-    /// a task of pool A.
+    /// a task of pool A. While pools are disabled, a task is one of the Tokio runtime, so this must not block the thread
+    /// that runs it.
     ///
     /// # Errors
     ///
@@ -239,7 +240,8 @@ impl<T> TaskHandle<T> {
     }
 
     /// Cancels the task. A queued task never starts, and the future of a task in flight is dropped at its next await.
-    /// Code that blocks or computes runs to its end, unless it calls [`checkpoint`](crate::checkpoint).
+    /// Code that blocks or computes runs to its end, unless it calls [`checkpoint`](crate::checkpoint). This does not wait
+    /// for that end: a shutdown of the pools does.
     pub fn cancel(mut self) {
         if let State::Spawned(task, _) = &self.state {
             task.abort();
