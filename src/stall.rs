@@ -11,7 +11,7 @@ use futures_util::task::AtomicWaker;
 /// Set when the client of a response has read nothing for the stall timeout; an extension of the response.
 ///
 /// A server that does not poll the body, because its connection takes no bytes, learns from this that it should close
-/// the connection.
+/// the connection. If the server finds first that the client takes nothing, it sets the signal itself.
 #[derive(Clone, Debug)]
 pub(crate) struct StallSignal(Arc<Signal>);
 
@@ -37,7 +37,6 @@ impl StallSignal {
         self.0.server.wake();
     }
 
-    #[cfg(feature = "server")]
     pub(crate) fn is_set(&self) -> bool {
         self.0.set.load(Ordering::Acquire)
     }

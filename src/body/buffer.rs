@@ -216,14 +216,18 @@ impl<D: Buf + Send + 'static> Buffer<D> {
     }
 
     pub(crate) fn has_stalled(&self) -> bool {
-        lock(&self.state).progress == Progress::Stalled
+        self.stalled.is_set() || lock(&self.state).progress == Progress::Stalled
     }
 
     /// The reader leaves; `complete` if it has all that it needs.
     pub(crate) fn leave(&self, complete: bool) {
         let mut state = lock(&self.state);
         if state.progress != Progress::Stalled {
-            state.progress = if complete { Progress::Done } else { Progress::Gone };
+            state.progress = match complete {
+                true => Progress::Done,
+                false if self.stalled.is_set() => Progress::Stalled,
+                false => Progress::Gone,
+            };
         }
         let (frames, bytes) = state.clear();
         let wakers = (state.reader.take(), state.producer.take());

@@ -132,8 +132,12 @@ where
 
 impl<B: Body> Drop for OnConnection<B> {
     fn drop(&mut self) {
-        let complete = self.remaining.is_complete();
-        self.shared.end(if complete { Outcome::Ok } else { Outcome::Cancelled });
+        let outcome = match &self.shared.stalled {
+            _ if self.remaining.is_complete() => Outcome::Ok,
+            Some(stalled) if stalled.is_set() => Outcome::Stalled,
+            _ => Outcome::Cancelled,
+        };
+        self.shared.end(outcome);
     }
 }
 

@@ -75,3 +75,30 @@ impl<D: Buf + Send + 'static> Drop for Reader<D> {
         self.buffer.leave(complete);
     }
 }
+
+#[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]
+mod tests {
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::super::pump::Producer;
+    use super::*;
+    use crate::admission::Outcome;
+
+    #[test]
+    fn a_server_that_drops_the_body_of_a_client_that_takes_nothing_has_found_a_stall() {
+        for (stalls, expected) in [(true, Outcome::Stalled), (false, Outcome::Cancelled)] {
+            let buffer = Buffer::<Bytes>::new(1024, Duration::from_secs(30), None);
+            let (reader, mut producer) = (Reader::unbounded(buffer.clone()), Producer::new(buffer.clone()));
+            buffer.push(Frame::data(Bytes::from_static(b"frame")));
+            if stalls {
+                buffer.stall_signal().set();
+            }
+            drop(reader);
+            let space = producer.poll_space(&Context::from_waker(Waker::noop()));
+            assert_eq!(space, Poll::Ready(Err(expected)));
+        }
+    }
+}

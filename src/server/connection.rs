@@ -372,14 +372,19 @@ mod tests {
         }
     }
 
-    /// The body has no stall timeout of its own.
+    /// Before the stall timeout of the body has ended.
     #[tokio::test]
     async fn a_client_that_takes_nothing_is_reset_after_the_time_for_writes() {
         let connections = Connections::default();
+        let signal = StallSignal::new(Duration::from_millis(200));
+        let inserted = signal.clone();
         let body =
             || StreamBody::new(repeat_with(|| Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[0; 1 << 14])))));
-        let service =
-            tower::service_fn(move |_: Request<Incoming>| async move { Ok::<_, Infallible>(Response::new(body())) });
+        let service = tower::service_fn(move |_: Request<Incoming>| {
+            let mut response = Response::new(body());
+            response.extensions_mut().insert(inserted.clone());
+            async { Ok::<_, Infallible>(response) }
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
@@ -389,6 +394,7 @@ mod tests {
         tokio::time::timeout(LONG, connections.none_open()).await.expect("closed soon");
         let end = client.read_to_end(&mut Vec::new()).await;
         assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert!(signal.is_set(), "the body learns of it");
     }
 
     #[tokio::test]

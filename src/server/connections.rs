@@ -185,6 +185,9 @@ impl Connection {
     /// The client has stopped to read, whatever its responses say.
     pub(super) fn set_stuck(&self) {
         self.stuck.store(true, Ordering::Relaxed);
+        if let Some(signal) = &*lock(&self.stall) {
+            signal.set();
+        }
     }
 
     /// Whether the client has stopped to read.
