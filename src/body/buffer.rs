@@ -13,7 +13,6 @@ use http_body::Frame;
 
 use super::error::{BodyError, BoxError};
 use super::frames::Frames;
-use super::reader_waker::ReaderWaker;
 use super::watch::{Look, Watch, Watched, look_at};
 use crate::pool::{CurrentTask, OpenStream};
 use crate::stall::StallSignal;
@@ -26,7 +25,6 @@ pub(crate) struct Buffer<D> {
     capacity: usize,
     stalled: StallSignal,
     timer: Earliest,
-    reader_waker: ReaderWaker,
     task: Option<CurrentTask>,
 }
 
@@ -94,7 +92,6 @@ impl<D: Buf + Send + 'static> Buffer<D> {
             capacity,
             stalled: StallSignal::new(stall_timeout),
             timer: Earliest::default(),
-            reader_waker: ReaderWaker::current(),
             task,
         })
     }
@@ -115,7 +112,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         let reader = state.reader.take();
         drop(state);
         look_at(look, self);
-        self.wake_reader(reader);
+        wake(reader);
     }
 
     /// Ends the body behind its frames. Only the first end counts.
@@ -127,7 +124,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         state.end = Some(end);
         let reader = state.reader.take();
         drop(state);
-        self.wake_reader(reader);
+        wake(reader);
     }
 
     /// Ends a body that has not ended with an error.
@@ -249,12 +246,6 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         self.task.as_ref()
     }
 
-    fn wake_reader(&self, reader: Option<Waker>) {
-        if let Some(reader) = reader {
-            self.reader_waker.wake(reader);
-        }
-    }
-
     fn removed(&self, bytes: usize) {
         if let Some(task) = &self.task {
             task.bytes_removed(bytes);
@@ -279,7 +270,7 @@ impl<D: Buf + Send + 'static> Watched for Buffer<D> {
         let stream = state.stream.take();
         drop(state);
         drop(stream);
-        self.wake_reader(wakers.0);
+        wake(wakers.0);
         wake(wakers.1);
         None
     }

@@ -7,7 +7,7 @@
 //! | `full`, `mark`, `error`, `grpc` | a complete body; the mark of a body that was read; errors; messages of gRPC |
 //! | `read` | request bodies that are read before their requests are handled |
 //! | `frames`, `next`, `remaining`, `farewell` | a queue of frames; the next frame of a body, or its end; what remains of it; its end at a drain |
-//! | `watch`, `reader_waker` | the watch for a reader that stalls; how a reader is woken |
+//! | `watch` | the watch for a reader that stalls |
 //! | `buffer`, `reader`, `pump` | frames that wait for the client; the connection's side; the worker's side |
 //! | `connection`, `response`, `context` | a body that the connection polls; all of these; the choice between them |
 
@@ -26,7 +26,6 @@ mod next;
 mod pump;
 mod read;
 mod reader;
-mod reader_waker;
 mod remaining;
 mod response;
 mod watch;
