@@ -91,7 +91,7 @@ fn in_pool<B>(
     remaining: Remaining,
     task: &CurrentTask,
     policy: &BodyPolicy,
-    farewell: Option<Farewell>,
+    mut farewell: Option<Farewell>,
 ) -> ResponseBody<B>
 where
     B: Body + Send + 'static,
@@ -100,7 +100,13 @@ where
 {
     let mut body = Box::pin(body);
     let mut frames = Frames::default();
-    let end = poll_first(&mut Context::from_waker(&task.waker()), body.as_mut(), &mut frames, policy.buffer);
+    let waker = task.waker();
+    let cx = &mut Context::from_waker(&waker);
+    // Before the client can have a frame: a drain that is announced from then on ends the body.
+    if let Some(farewell) = &mut farewell {
+        farewell.begin(cx);
+    }
+    let end = poll_first(cx, body.as_mut(), &mut frames, policy.buffer);
     if matches!(end, Some(Ok(()))) && !policy.hold {
         return ResponseBody::complete(frames, remaining);
     }

@@ -54,17 +54,22 @@ impl Farewell {
         Some(Self { draining: task.draining(), began: Began::NotYet, last, grpc, may_be_endless })
     }
 
-    /// Whether the body ends before its next frame. If not, the announcement of a drain wakes the task.
-    pub(super) fn comes_before_next(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.began == Began::WhileDraining {
-            return false;
-        }
-        let announced = self.draining.as_mut().poll(cx).is_ready();
+    /// The body is polled for the first time, unless it was before.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>) {
         if self.began == Began::NotYet {
+            let announced = self.draining.as_mut().poll(cx).is_ready();
             self.began = if announced { Began::WhileDraining } else { Began::BeforeDrain };
+        }
+    }
+
+    /// Whether the body ends before its next frame, which is not its first. If not, the announcement of a drain wakes the
+    /// task.
+    pub(super) fn comes_before_next(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.began == Began::NotYet {
+            self.begin(cx);
             return false;
         }
-        announced
+        self.began == Began::BeforeDrain && self.draining.as_mut().poll(cx).is_ready()
     }
 
     /// Whether the body ends because it has no frame ready.

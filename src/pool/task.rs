@@ -189,6 +189,12 @@ where
         }
     }
 
+    /// An error of code whose caller has left counts as cancelled: the code may have failed because it learned of that.
+    fn unless_cancelled(&self, outcome: Outcome) -> Outcome {
+        let (caller_left, _) = self.head.state.signals();
+        if caller_left && outcome == Outcome::Error { Outcome::Cancelled } else { outcome }
+    }
+
     /// Ends a poll after which the task is pending, or was woken.
     fn end_poll(&self, held: MutexGuard<'_, Work<F>>) -> Polled {
         let wakeup = self.head.state.end_poll();
@@ -295,6 +301,7 @@ where
         let Poll::Ready((result, outcome)) = self.poll_future(work, &mut Context::from_waker(&waker_ref(&self))) else {
             return self.end_poll(held);
         };
+        let outcome = self.unless_cancelled(outcome);
         if self.head.state.continues() {
             work.answered = Some(outcome);
             if result.is_err() {

@@ -7,8 +7,10 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use serde_json::json;
 
 use super::format::problem;
+use super::reason::{answer_to, reason_of};
 use super::retry_after::seconds;
 use crate::error::{BatchError, MakeError, ModelError, Panic, Reason, Rejection, SlotError, TaskError, UnknownPool};
+use crate::pool::Cancelled;
 
 /// The problem document that a [`PoolLayer`](crate::PoolLayer) would answer with.
 ///
@@ -60,6 +62,16 @@ impl IntoResponse for TaskError {
             Self::Panicked(panic) => panic.into_response(),
             Self::UnknownPool(unknown) => unknown.into_response(),
         }
+    }
+}
+
+/// A passed deadline is a status of 504. A client that has left does not see the response, and neither does most often one
+/// whose task a shutdown cuts off: it is a status of 500.
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl IntoResponse for Cancelled {
+    fn into_response(self) -> Response {
+        let reason = reason_of(self);
+        document(answer_to(reason).0, &self.to_string(), Some(reason.as_str()))
     }
 }
 

@@ -3,6 +3,8 @@
 use http::StatusCode;
 
 use crate::error::{Reason, Rejection};
+#[cfg(any(feature = "axum", feature = "tonic"))]
+use crate::pool::Cancelled;
 
 /// The gRPC codes of rejections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,15 @@ pub(super) const fn answer_to(reason: Reason) -> (StatusCode, GrpcCode) {
         Reason::UnknownPool | Reason::Panicked | Reason::CutOff => {
             (StatusCode::INTERNAL_SERVER_ERROR, GrpcCode::Internal)
         }
+    }
+}
+
+/// The reason that a [`PoolLayer`](crate::PoolLayer) would give for a task that stopped so.
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub(super) const fn reason_of(cancelled: Cancelled) -> Reason {
+    match cancelled {
+        Cancelled::DeadlinePassed => Reason::DeadlineExceeded,
+        Cancelled::CallerLeft | Cancelled::CutOff => Reason::CutOff,
     }
 }
 

@@ -3,9 +3,10 @@
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-use super::reason::{GrpcCode, answer_to};
+use super::reason::{GrpcCode, answer_to, reason_of};
 use super::retry_after::{GRPC_PUSHBACK, millis};
 use crate::error::{BatchError, MakeError, ModelError, Reason, Rejection, SlotError, TaskError, UnknownPool};
+use crate::pool::Cancelled;
 
 /// The status that a [`PoolLayer`](crate::PoolLayer) would answer with.
 ///
@@ -47,6 +48,14 @@ impl From<TaskError> for Status {
             TaskError::Panicked(_) => Self::internal("the task panicked"),
             TaskError::UnknownPool(unknown) => unknown.into(),
         }
+    }
+}
+
+/// A passed deadline is `DEADLINE_EXCEEDED`, anything else `INTERNAL`.
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+impl From<Cancelled> for Status {
+    fn from(cancelled: Cancelled) -> Self {
+        Self::new(code(answer_to(reason_of(cancelled)).1), cancelled.to_string())
     }
 }
 

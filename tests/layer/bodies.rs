@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -462,6 +462,27 @@ async fn a_drain_ends_open_bodies_with_the_farewell() {
         author.dropped().await;
         assert!(in_time(pools.shutdown(Duration::from_secs(5))).await.is_complete());
     }
+}
+
+#[tokio::test]
+async fn a_drain_that_is_announced_as_soon_as_the_response_is_there_ends_its_body() {
+    struct Announce(Pools, AtomicUsize);
+    impl Wake for Announce {
+        fn wake(self: Arc<Self>) {
+            self.0.announce_drain();
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let pools = pools_of(1, 5);
+    let (body, author) = script();
+    author.data("one");
+    let policy = BodyPolicy::in_pool().on_drain(OnDrain::EndWith(Bytes::from_static(b"the end")));
+    let mut response = Box::pin(respond(&pools, policy, body));
+    let announce = Arc::new(Announce(pools.clone(), AtomicUsize::new(0)));
+    assert_pending!(response.as_mut().poll(&mut Context::from_waker(&announce.clone().into())));
+    until("the worker has woken the caller", || announce.1.load(Ordering::Relaxed) > 0).await;
+    let body = in_time(response.await.into_body().collect()).await.unwrap().to_bytes();
+    assert_eq!(body, "onethe end");
 }
 
 /// While a drain is only announced, requests are still served.

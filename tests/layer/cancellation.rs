@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_offload::{Cpu, PoolLayer};
+use tower_offload::{Cancelled, Cpu, PoolLayer, checkpoint};
 
 use crate::fixtures::{
     Gate, TextService, get, http2_client, in_time, json, pools_of, request, serve, stats_of, until, whole,
@@ -65,6 +65,32 @@ async fn dropping_a_queued_request_frees_its_slot_at_once_and_its_handler_never_
     assert_eq!(calls.load(Ordering::SeqCst), 2, "the second and the third never ran");
     let counts = stats_of(&pools, "cpu").counts;
     assert_eq!((counts.submitted, counts.ok, counts.cancelled, counts.rejected), (4, 2, 1, 1));
+}
+
+#[tokio::test]
+async fn a_handler_that_fails_because_its_client_has_left_counts_as_cancelled() {
+    let pools = pools_of(1, 1);
+    let (begin, mut began) = mpsc::unbounded_channel();
+    let router = Router::new().route(
+        "/",
+        on_get(async move || {
+            begin.send(()).unwrap();
+            loop {
+                checkpoint()?;
+                std::thread::yield_now();
+            }
+            #[expect(unreachable_code, reason = "it gives the type of the result")]
+            Ok::<(), Cancelled>(())
+        }),
+    );
+    let service = PoolLayer::<Cpu>::new(&pools).layer(router);
+    let mut call = spawn(service.oneshot(Request::builder().uri("/").body(axum::body::Body::empty()).unwrap()));
+    assert_pending!(call.poll());
+    in_time(began.recv()).await.unwrap();
+    drop(call);
+    until(|| stats_of(&pools, "cpu").in_flight == 0).await;
+    let counts = stats_of(&pools, "cpu").counts;
+    assert_eq!((counts.cancelled, counts.error, counts.ok), (1, 0, 0));
 }
 
 /// Reports its drop, and the place of it.

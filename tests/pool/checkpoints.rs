@@ -96,6 +96,26 @@ fn tasks_in_flight_learn_that_a_shutdown_cuts_them_off() {
 }
 
 #[test]
+fn a_cancellation_is_a_response_and_a_status() {
+    use axum::response::IntoResponse;
+    use tonic::{Code, Status};
+    let cases = [
+        (Cancelled::DeadlinePassed, 504, Code::DeadlineExceeded),
+        (Cancelled::CallerLeft, 500, Code::Internal),
+        (Cancelled::CutOff, 500, Code::Internal),
+    ];
+    for (cancelled, status, code) in cases {
+        let response = cancelled.into_response();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["content-type"]),
+            (status, &http::HeaderValue::from_static("application/problem+json"))
+        );
+        let converted = Status::from(cancelled);
+        assert_eq!((converted.code(), converted.message()), (code, cancelled.to_string().as_str()));
+    }
+}
+
+#[test]
 fn a_cancellation_converts_into_the_errors_of_blocking_code() {
     fn reads() -> std::io::Result<()> {
         checkpoint()?;

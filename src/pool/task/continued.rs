@@ -71,7 +71,7 @@ where
             match polled.unwrap_or(Poll::Ready(Outcome::Panicked)) {
                 Poll::Pending => continuation.put_back(future),
                 Poll::Ready(end) => {
-                    outcome = combined(outcome, end);
+                    outcome = self.unless_cancelled(combined(outcome, end));
                     work.in_context(|| drop(future));
                 }
             }
