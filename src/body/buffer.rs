@@ -127,7 +127,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         wake(reader);
     }
 
-    /// Ends a body that has not ended with an error.
+    /// Ends the body with an error, unless it has ended.
     pub(crate) fn cut_off(&self) {
         let state = lock(&self.state);
         let has_ended = state.end.is_some() || state.progress == Progress::Done;

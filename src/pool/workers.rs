@@ -300,7 +300,7 @@ impl Workers {
         self.poll_time + polling.map(|since| now.since(since)).sum::<Duration>()
     }
 
-    /// Adjusts the active limit to a sample of the workers, that the sampler took or, if `for_tick`, a tick of the budget.
+    /// Adjusts the active limit to a sample of the workers. The sampler took it or, if `for_tick`, a tick of the budget.
     /// The result is the time until the sampler's next sample, if one is needed. `waiting` tasks wait for a worker.
     /// `sharing` is the number of runnable workers of all pools for each core.
     pub(super) fn observe(
