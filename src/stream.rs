@@ -52,10 +52,9 @@ const LARGEST_FRAME: usize = 64 * 1024;
 /// A body that the function writes, in blocking code.
 ///
 /// In a handler behind a [`PoolLayer`](crate::PoolLayer), the function runs on a worker of the handler's pool, after the
-/// response's head was sent. It holds the permit of the request until it returns, and
-/// if the policy has `hold`, until the client has everything. It begins even if nobody polls the
-/// body yet, and it is not called if the client has left before, or if the handler drops the body and responds with
-/// another one. A task that makes several writers runs the first one; the others run on threads of Tokio's blocking pool,
+/// response's head was sent. It holds the permit of the request until it returns, and if the policy has
+/// `hold`, until the client has everything. It begins even if nobody polls the body yet. It is not called if the client has
+/// left before, or if the handler drops the body and responds with another one. A task that makes several writers runs the first one; the others run on threads of Tokio's blocking pool,
 /// and so does a writer that is made outside of a pool, from its body's first poll on.
 ///
 /// If `write` returns an error or panics, the body ends with an error: the client sees that it is incomplete. The error is

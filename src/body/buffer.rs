@@ -213,7 +213,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
     }
 
     pub(crate) fn has_stalled(&self) -> bool {
-        self.stalled.is_set() || lock(&self.state).progress == Progress::Stalled
+        self.stalled.is_set()
     }
 
     /// The reader leaves; `complete` if it has all that it needs.
@@ -222,7 +222,7 @@ impl<D: Buf + Send + 'static> Buffer<D> {
         if state.progress != Progress::Stalled {
             state.progress = match complete {
                 true => Progress::Done,
-                false if self.stalled.is_set() => Progress::Stalled,
+                false if self.has_stalled() => Progress::Stalled,
                 false => Progress::Gone,
             };
         }

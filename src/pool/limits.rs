@@ -1,4 +1,4 @@
-//! A pool's limit, its running tasks and its workers, as slots, models and the dashboard see them.
+//! A pool's limit and its running tasks, as slots and models see them.
 
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
@@ -7,11 +7,7 @@ use super::submit::Pool;
 use super::{local, worker};
 use crate::admission::{Key, Limit};
 use crate::metrics::holdings::{Holding, HoldingStats};
-#[cfg(feature = "dashboard")]
-use crate::metrics::waits::WaitCounts;
 use crate::terms::Deadline;
-#[cfg(feature = "dashboard")]
-use crate::thread_state;
 
 /// The deadline of the task that this thread polls, if there is one.
 pub(crate) fn current_deadline() -> Option<Deadline> {
@@ -60,19 +56,6 @@ impl Pool {
     /// place. `None` if it polls none.
     pub(crate) fn current_keys(&self) -> Option<(Key, Vec<Key>)> {
         local::keys_of(self.shared().id)
-    }
-
-    /// The times for which started tasks were queued.
-    #[cfg(feature = "dashboard")]
-    pub(crate) fn waits(&self) -> WaitCounts {
-        self.shared().waits.total()
-    }
-
-    /// How many of the workers that poll a task are runnable; `None` if the kernel does not show that.
-    #[cfg(feature = "dashboard")]
-    pub(crate) fn runnable_workers(&self) -> Option<usize> {
-        let threads = || self.shared().dispatch.polling_threads();
-        thread_state::IS_KNOWN.then(|| threads().into_iter().filter(|thread| thread_state::runs(*thread)).count())
     }
 
     /// Adds slots or models to the pool's numbers.

@@ -18,7 +18,7 @@
 //! | `publish`, `sampler` | the pool's metrics; the sampler |
 //! | `worker`, `task`, `handle` | the worker loop; the allocation of a task; the caller's handle to it |
 //! | `rider` | a task that rides in the permit of another |
-//! | `submit`, `limits`, `checkpoint` | the handle to a pool; its limit, as slots and the dashboard see it; cancellation, as a task sees it |
+//! | `submit`, `limits`, `checkpoint`, `watch` | the handle to a pool; its limit, as slots see it; cancellation, as a task sees it; what a dashboard reads |
 //!
 //! The folder `checked` is for tests only: it has the models of the wake-up protocol.
 
@@ -47,6 +47,8 @@ mod task;
 mod task_future;
 mod task_log;
 mod task_state;
+#[cfg(feature = "dashboard")]
+mod watch;
 mod worker;
 mod workers;
 

@@ -65,8 +65,8 @@ impl IntoResponse for TaskError {
     }
 }
 
-/// A passed deadline is a status of 504. A client that has left does not see the response, and neither does most often one
-/// whose task a shutdown cuts off: it is a status of 500.
+/// A passed deadline is a status of 504. If the client has left or a shutdown cuts the task off, the status is 500, which the
+/// client rarely sees.
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl IntoResponse for Cancelled {
     fn into_response(self) -> Response {
