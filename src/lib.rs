@@ -99,6 +99,7 @@ mod cores;
 #[cfg(feature = "dashboard")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
 pub mod dashboard;
+mod dispatch;
 pub mod error;
 mod function_name;
 mod headers;
@@ -122,11 +123,13 @@ pub mod select;
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub mod server;
 mod shield;
+mod signal;
 pub mod slots;
 mod stall;
 pub mod stats;
 pub mod stream;
 mod sync;
+mod task;
 pub mod terms;
 mod thread_state;
 mod threads;

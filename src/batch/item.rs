@@ -6,9 +6,10 @@ use super::function::Function;
 use super::group::Group;
 use crate::admission::{Prediction, Timestamp};
 use crate::error::BatchError;
-use crate::pool::{BatchItem, Pending};
+use crate::pool::Pending;
 use crate::shield::shielded;
 use crate::sync::lock_std as lock;
+use crate::task::BatchItem;
 
 /// The result of an item.
 pub(super) type ItemResult<O, E> = Result<O, BatchError<E>>;

@@ -12,7 +12,8 @@ use super::run::{Ran, run};
 use crate::admission::Timestamp;
 use crate::error::{BatchError, TaskError};
 use crate::metrics::batches::BatchResult;
-use crate::pool::{BatchItem, CurrentTask, Rider, Riders, TaskFuture};
+use crate::pool::{CurrentTask, Rider, Riders};
+use crate::task::{BatchItem, TaskFuture};
 
 /// The future of the task of one item.
 pub(super) struct ItemTask<I, O, E> {

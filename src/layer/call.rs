@@ -11,8 +11,8 @@ use super::request_body::RequestBody;
 use super::trace::Trace;
 use crate::admission::Outcome;
 use crate::body::{ReadError, ResponseContext};
-use crate::pool::Boxed;
 use crate::reject::{OnReject, Protocol};
+use crate::task::Boxed;
 
 /// A ready service and its request. Polling it calls the service, polls the future that the service returned, and
 /// converts the response.

@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::continuation::ContinuationFuture;
 use super::local;
 use super::open_stream::{FrameTimes, OpenStream};
 use super::shared::TaskRef;
 use crate::config::BodyPolicy;
 use crate::stall::StallSignal;
+use crate::task::ContinuationFuture;
 use crate::workload::Workload;
 
 /// Keeps the permit of a task until this is dropped; made by [`hold_permit`].

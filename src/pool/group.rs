@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use super::signal::Signal;
 use crate::admission::Timestamp;
 use crate::budget::Budget;
 use crate::config::Cores;
 use crate::cores::{self, Allot, CoreBudget, MemberId, Report, TICK};
 use crate::load::{PoolLoad, Scale};
+use crate::signal::Signal;
 use crate::sync::lock_std as lock;
 use crate::thread_state;
 use crate::timer::TIMER;

@@ -8,31 +8,17 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `task_state`, `task_future` | the state of a task in one atomic word; the future that it polls |
-//! | `context` | the submitter's context |
-//! | `continuation`, `signal`, `item` | what a task does after its answer; a signal to many tasks; an item of a batch |
-//! | `workers`, `effects`, `dispatch` | awake and parked workers; deferred work; the lock |
-//! | `task_log` | the log of single tasks |
 //! | `group`, `plan`, `shared` | all pools; the settings of one pool; its state, and a task of any type |
 //! | `local`, `open_stream`, `current` | thread-local values of a worker; an open stream; the running task |
 //! | `publish`, `sampler` | the pool's metrics; the sampler |
 //! | `worker`, `task`, `handle` | the worker loop; the allocation of a task; the caller's handle to it |
 //! | `rider` | a task that rides in the permit of another |
 //! | `submit`, `limits`, `checkpoint`, `watch` | the handle to a pool; its limit, as slots see it; cancellation, as a task sees it; what a dashboard reads |
-//!
-//! The folder `checked` is for tests only: it has the models of the wake-up protocol.
 
-#[cfg(all(test, any(tower_offload_loom, tower_offload_shuttle)))]
-mod checked;
 mod checkpoint;
-mod context;
-mod continuation;
 mod current;
-mod dispatch;
-mod effects;
 mod group;
 mod handle;
-mod item;
 mod limits;
 mod local;
 mod open_stream;
@@ -41,16 +27,11 @@ mod publish;
 mod rider;
 mod sampler;
 mod shared;
-mod signal;
 mod submit;
 mod task;
-mod task_future;
-mod task_log;
-mod task_state;
 #[cfg(feature = "dashboard")]
 mod watch;
 mod worker;
-mod workers;
 
 pub use self::checkpoint::{Cancelled, cancelled, checkpoint, is_cancelled};
 pub use self::current::{HeldPermit, hold_permit};
@@ -62,17 +43,12 @@ pub use crate::metrics::holdings::{HoldingStats, LoadedModel, ModelsStats, Slots
 pub use crate::metrics::stats::{ActiveTask, PoolStats};
 pub use crate::options::TaskOptions;
 
-pub(crate) use self::context::Capture;
 pub(crate) use self::current::CurrentTask;
-pub(crate) use self::dispatch::Backlog;
 pub(crate) use self::group::Group;
 pub(crate) use self::handle::Pending;
-pub(crate) use self::item::BatchItem;
 pub(crate) use self::limits::{current_deadline, current_panicked};
 pub(crate) use self::local::is_worker;
 pub(crate) use self::open_stream::{FrameTimes, OpenStream};
 pub(crate) use self::plan::{Hooks, Plan};
 pub(crate) use self::rider::{Rider, Riders};
-pub(crate) use self::signal::Signal;
 pub(crate) use self::submit::{Rejected, Submission, always_ok};
-pub(crate) use self::task_future::{Boxed, TaskFuture};

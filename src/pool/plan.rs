@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::Capture;
 use super::group::Group;
 use crate::admission::Settings;
 use crate::config::{BatchSettings, BodyPolicy, Trust};
+use crate::task::Capture;
 use crate::workload::Workload;
 
 /// The settings of a pool.

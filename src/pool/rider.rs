@@ -4,16 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::current::CurrentTask;
-use super::dispatch::MAX_TAKEN;
-use super::item::{Batch, BatchItem};
 use super::shared::{Shared, TaskRef};
-use super::task_state::Wakeup;
 use super::{local, worker};
 use crate::admission::{BatchLimits, Growth, Join, SharedPermit, Timestamp};
+use crate::dispatch::MAX_TAKEN;
 use crate::error::{Reason, Rejection};
 use crate::metrics::batches::BatchResult;
 use crate::options::TaskOptions;
 use crate::shield::shielded;
+use crate::task::{Batch, BatchItem, Wakeup};
 
 /// A task that was taken out of the queue and joins the batch of another one.
 pub(crate) struct Rider(TaskRef);

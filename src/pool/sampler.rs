@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::effects::Effects;
 use super::shared::{Shared, TaskRef};
 use crate::cores::{Sampled, runnable};
+use crate::dispatch::Effects;
 use crate::shield::shielded;
 use crate::thread_state;
 use crate::timer::TIMER;

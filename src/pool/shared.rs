@@ -7,16 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::continuation::Continuation;
-use super::dispatch::{Admit, Dispatch, Instantaneous};
 use super::group::{Member, Membership};
-use super::item::{Batch, ItemHead};
 use super::plan::Plan;
-use super::signal::Signal;
-use super::task_log::{LogEntry, RunningTasks};
-use super::task_state::TaskState;
 use crate::admission::{Finish, Key, Outcome, Timestamp};
 use crate::config::BodyPolicy;
+use crate::dispatch::{Admit, Dispatch, Instantaneous};
 use crate::error::{Reason, Rejection};
 use crate::load::{LoadMeter, PoolLoad};
 use crate::metrics::batches::Batches;
@@ -25,6 +20,8 @@ use crate::metrics::stats::PoolStats;
 use crate::metrics::waits::Waits;
 use crate::metrics::{self, TaskTimes};
 use crate::options::TaskOptions;
+use crate::signal::Signal;
+use crate::task::{Batch, Continuation, ItemHead, LogEntry, RunningTasks, TaskState};
 use crate::terms::Deadline;
 use crate::timer::{Alarm, Earliest};
 use crate::workload::Workload;

@@ -6,27 +6,22 @@ use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::context::TaskContext;
-use super::continuation::Continuation;
-use super::dispatch::{Backlog, Offered, Refused};
 use super::handle::{Pending, TaskHandle};
-use super::item::{BatchItem, ItemHead};
 use super::plan::Plan;
 use super::shared::{Head, Runnable, Shared};
 use super::task::Task;
-use super::task_future::TaskFuture;
-use super::task_log::LogEntry;
-use super::task_state::TaskState;
-use super::{local, publish, task_log, worker};
+use super::{local, publish, worker};
 use crate::admission::{Offer, Outcome};
 use crate::budget::Budget;
 use crate::config::BodyPolicy;
+use crate::dispatch::{Backlog, Offered, Refused};
 use crate::error::{Reason, Rejection};
 use crate::load::PoolLoad;
 use crate::metrics::PublishGuard;
 use crate::metrics::stats::PoolStats;
 use crate::options::TaskOptions;
 use crate::shield::shielded;
+use crate::task::{self, BatchItem, Continuation, ItemHead, LogEntry, TaskContext, TaskFuture, TaskState};
 use crate::terms::Caller;
 use crate::workload::Workload;
 
@@ -216,7 +211,7 @@ impl Pool {
                     return Err(Rejected { future: task.into_future().map(Box::new), rejection });
                 }
                 if let Some(log) = &task.head().log {
-                    task_log::log_refusal(pool.name(), reason, &log.function);
+                    task::log_refusal(pool.name(), reason, &log.function);
                 }
                 Err(Rejected { future: None, rejection })
             }
@@ -277,7 +272,7 @@ impl Pool {
 
     fn log_refusal(&self, reason: Reason, function: impl FnOnce() -> String) {
         if self.plan().verbose {
-            shielded(|| task_log::log_refusal(self.name(), reason, &function()));
+            shielded(|| task::log_refusal(self.name(), reason, &function()));
         }
     }
 

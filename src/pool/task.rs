@@ -20,16 +20,14 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::task::{ArcWake, waker_ref};
 
-use super::context::TaskContext;
-use super::dispatch::Ending;
 use super::shared::{Head, Polled, Runnable};
-use super::task_future::TaskFuture;
-use super::task_state::{Begun, Wakeup};
 use super::{local, worker};
 use crate::admission::{Outcome, Timestamp};
+use crate::dispatch::Ending;
 use crate::error::{Panic, Reason, Rejection, TaskError};
 use crate::shield::{drop_payload, shielded};
 use crate::sync::lock_std as lock;
+use crate::task::{Begun, TaskContext, TaskFuture, Wakeup};
 
 /// A future in a pool.
 pub(super) struct Task<F: TaskFuture> {

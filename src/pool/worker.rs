@@ -9,16 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::dispatch::{Ending, MAX_TAKEN, WorkerEvent};
-use super::effects::Effects;
 use super::group::Member;
 use super::local;
 use super::publish;
 use super::sampler;
 use super::shared::{Polled, Shared, TaskRef};
-use super::workers::{Wake, WorkerId};
 use crate::admission::{Evicted, Outcome, Timestamp};
 use crate::cores::{Allot, Report};
+use crate::dispatch::{Effects, Ending, MAX_TAKEN, Wake, WorkerEvent, WorkerId};
 use crate::metrics::TaskTimes;
 use crate::shield::shielded;
 use crate::threads;

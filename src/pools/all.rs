@@ -12,7 +12,9 @@ use crate::budget::Budget;
 use crate::config::{Concurrency, Config, Performance, PoolConfig, Queue, Trust};
 use crate::error::UnknownPool;
 use crate::load::{Load, Scale};
-use crate::pool::{Capture, Group, Hooks, Plan, Pool, PoolStats, Signal};
+use crate::pool::{Group, Hooks, Plan, Pool, PoolStats};
+use crate::signal::Signal;
+use crate::task::Capture;
 use crate::threads;
 use crate::workload::{PoolName, Workload};
 

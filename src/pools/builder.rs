@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::Pools;
 use crate::config::{Config, ConfigError, Cores, PoolConfig, Route, Trust};
 use crate::error::UnknownPool;
-use crate::pool::{Capture, Hooks};
+use crate::pool::Hooks;
+use crate::task::Capture;
 use crate::workload::{PoolName, Workload};
 
 /// Builds [`Pools`]. It starts with the defaults: the five built-in pools and no routes.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use self::sealed::Sealed;
-use crate::pool::{Boxed, TaskFuture};
+use crate::task::{Boxed, TaskFuture};
 
 /// A closure or a future that can run in a pool.
 ///

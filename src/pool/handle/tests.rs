@@ -13,7 +13,8 @@ use crate::block_on::block_on;
 use crate::budget::Budget;
 use crate::config::Cores;
 use crate::load::Scale;
-use crate::pool::{Boxed, Group, Plan, Pool, Submission, TaskOptions, always_ok};
+use crate::pool::{Group, Plan, Pool, Submission, TaskOptions, always_ok};
+use crate::task::Boxed;
 
 /// How long a test waits for a task before it fails.
 const PATIENCE: Duration = Duration::from_secs(30);

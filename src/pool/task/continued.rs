@@ -7,14 +7,13 @@ use std::task::{Context, Poll};
 
 use futures_util::task::waker_ref;
 
-use super::super::continuation::combined;
 use super::super::shared::Polled;
-use super::super::task_future::TaskFuture;
 use super::super::worker;
 use super::{Task, Work, wake_caller};
 use crate::admission::Outcome;
 use crate::error::{Panic, TaskError};
 use crate::sync::lock_std as lock;
+use crate::task::{TaskFuture, combined};
 
 impl<F> Task<F>
 where

@@ -21,14 +21,11 @@
 //! task before it parks; a worker is waking; no further worker may be awake, or none exists that could be. If all awake
 //! workers block, the limit rises within milliseconds.
 
-mod state;
-
 use std::task::Waker;
 use std::time::Duration;
 
-use self::state::{IdleWatcher, State};
-pub(crate) use self::state::{Instantaneous, Offered};
 use super::effects::Effects;
+use super::state::{IdleWatcher, Instantaneous, Offered, State};
 use super::workers::WorkerId;
 use crate::admission::{Admitted, Demand, Finish, Join, Key, Offer, Outcome, Settings, Timestamp};
 use crate::cores::{Allot, Report, Sampled};
@@ -441,7 +438,7 @@ impl<T> Dispatch<T> {
 
     /// Lowers the limit, as if a sample had found every worker runnable.
     #[cfg(test)]
-    pub(super) fn lower_limit(&self) {
+    pub(crate) fn lower_limit(&self) {
         self.lock().workers.lower_limit();
     }
 

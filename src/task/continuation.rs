@@ -15,7 +15,7 @@ pub(crate) type ContinuationFuture = Pin<Box<dyn Future<Output = Outcome> + Send
 
 /// Keeps a task in flight after its answer. Most tasks need nothing of it, and no memory for it.
 #[derive(Default)]
-pub(super) struct Continuation(OnceLock<Box<State>>);
+pub(crate) struct Continuation(OnceLock<Box<State>>);
 
 #[derive(Default)]
 struct State {
@@ -34,7 +34,7 @@ struct State {
 
 impl Continuation {
     /// Stores the future of a task that has none.
-    pub(super) fn set(&self, future: ContinuationFuture, keeps_permit: bool, stalled: StallSignal) {
+    pub(crate) fn set(&self, future: ContinuationFuture, keeps_permit: bool, stalled: StallSignal) {
         let state = self.state();
         let before = lock(&state.future).replace(future);
         debug_assert!(before.is_none(), "a task continues once");
@@ -43,56 +43,56 @@ impl Continuation {
     }
 
     /// Whether the task keeps its permit after its answer.
-    pub(super) fn keeps_permit(&self) -> bool {
+    pub(crate) fn keeps_permit(&self) -> bool {
         self.0.get().is_some_and(|state| state.keeps_permit.load(Ordering::Relaxed)) || self.is_held()
     }
 
-    pub(super) fn stalled(&self) -> Option<StallSignal> {
+    pub(crate) fn stalled(&self) -> Option<StallSignal> {
         lock(&self.0.get()?.stalled).clone()
     }
 
     /// Notes that the client expects no body. A task without a continuation writes none.
-    pub(super) fn expect_no_body(&self) {
+    pub(crate) fn expect_no_body(&self) {
         if let Some(state) = self.0.get() {
             state.bodiless.store(true, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn expects_no_body(&self) -> bool {
+    pub(crate) fn expects_no_body(&self) -> bool {
         self.0.get().is_some_and(|state| state.bodiless.load(Ordering::Relaxed))
     }
 
-    pub(super) fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.0.get().is_some_and(|state| lock(&state.future).is_some())
     }
 
-    pub(super) fn take(&self) -> Option<ContinuationFuture> {
+    pub(crate) fn take(&self) -> Option<ContinuationFuture> {
         lock(&self.0.get()?.future).take()
     }
 
-    pub(super) fn put_back(&self, future: ContinuationFuture) {
+    pub(crate) fn put_back(&self, future: ContinuationFuture) {
         *lock(&self.state().future) = Some(future);
     }
 
-    pub(super) fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.state().held.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Releases one guard. Whether it was the last one.
-    pub(super) fn release(&self) -> bool {
+    pub(crate) fn release(&self) -> bool {
         self.state().held.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    pub(super) fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.0.get().is_some_and(|state| state.held.load(Ordering::Acquire) > 0)
     }
 
-    pub(super) fn waited_for_reader(&self, waited: Duration) {
+    pub(crate) fn waited_for_reader(&self, waited: Duration) {
         let nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
         self.state().reader.fetch_add(nanos, Ordering::Relaxed);
     }
 
-    pub(super) fn reader_time(&self) -> Duration {
+    pub(crate) fn reader_time(&self) -> Duration {
         Duration::from_nanos(self.0.get().map_or(0, |state| state.reader.load(Ordering::Relaxed)))
     }
 
@@ -102,7 +102,7 @@ impl Continuation {
 }
 
 /// The outcome of a task whose answer and continuation had these outcomes.
-pub(super) const fn combined(answer: Outcome, continuation: Outcome) -> Outcome {
+pub(crate) const fn combined(answer: Outcome, continuation: Outcome) -> Outcome {
     match continuation {
         Outcome::Ok => answer,
         other => other,

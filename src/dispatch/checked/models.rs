@@ -48,8 +48,8 @@ use super::model::{
     Body, LATE, NOW, Plan, Pool, Slot, TaskRef, awaits, blocks_on, ends, meets, notifies, waits_for, yields,
 };
 use crate::error::Reason;
-use crate::pool::continuation::Continuation;
-use crate::pool::task_state::{TaskState, Wakeup};
+use crate::task::Continuation;
+use crate::task::{TaskState, Wakeup};
 
 fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();

@@ -34,22 +34,22 @@ const ANSWERED: u32 = 1 << 8;
 /// The thread that moves a task from *scheduled* to *running* polls it. An entry in a list of ready tasks does not
 /// entitle to poll: a worker that waits for the task may have polled it in place meanwhile.
 #[derive(Debug)]
-pub(super) struct TaskState(AtomicU32);
+pub(crate) struct TaskState(AtomicU32);
 
 /// The signals that a worker finds as it begins a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Begun {
+pub(crate) struct Begun {
     /// This is the first poll.
-    pub(super) first: bool,
+    pub(crate) first: bool,
     /// The caller went away.
-    pub(super) caller_left: bool,
+    pub(crate) caller_left: bool,
     /// The deadline passed before the first poll, and the caller knows it: the task must not start.
-    pub(super) too_late: bool,
+    pub(crate) too_late: bool,
 }
 
 /// The next step of the thread that wakes a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wakeup {
+pub(crate) enum Wakeup {
     /// Nothing: the task will be polled anyway, or it has ended.
     Nothing,
     /// Put the task among the ready ones.
@@ -60,12 +60,12 @@ pub(super) enum Wakeup {
 
 impl TaskState {
     /// The state of a new task, which is scheduled.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(AtomicU32::new(SCHEDULED))
     }
 
     /// Claims the next poll. `None` if another thread has claimed it, or the task is idle or has ended.
-    pub(super) fn begin_poll(&self) -> Option<Begun> {
+    pub(crate) fn begin_poll(&self) -> Option<Begun> {
         let before = self.update(|state| {
             let starts = state & (CALLER_LEFT | LATE) == 0;
             let started = if starts { STARTED } else { 0 };
@@ -76,7 +76,7 @@ impl TaskState {
     }
 
     /// Ends a poll that returned `Pending`. The result is that of a wake-up during the poll, if there was one.
-    pub(super) fn end_poll(&self) -> Wakeup {
+    pub(crate) fn end_poll(&self) -> Wakeup {
         let before = self.update(|state| {
             let next = if state & WOKEN == 0 { IDLE } else { SCHEDULED };
             Some((state & !(PHASE | WOKEN)) | next)
@@ -88,12 +88,12 @@ impl TaskState {
     }
 
     /// Marks the task as ended. Called after its permit was released: from now on its answer can be read.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.update(|state| Some(state | ENDED));
     }
 
     /// Wakes the task.
-    pub(super) fn wake(&self) -> Wakeup {
+    pub(crate) fn wake(&self) -> Wakeup {
         let before = self.update(|state| match state & PHASE {
             IDLE => Some(state & !PHASE),
             RUNNING => Some(state | WOKEN),
@@ -109,55 +109,55 @@ impl TaskState {
     }
 
     /// Notes that the caller went away.
-    pub(super) fn caller_left(&self) {
+    pub(crate) fn caller_left(&self) {
         self.0.fetch_or(CALLER_LEFT, AcqRel);
     }
 
     /// Notes that the deadline has passed. Whether the task has started; if not, it never will.
-    pub(super) fn deadline_passed(&self) -> bool {
+    pub(crate) fn deadline_passed(&self) -> bool {
         self.0.fetch_or(LATE, AcqRel) & STARTED != 0
     }
 
     /// Notes that a worker of the task's pool waits for it.
-    pub(super) fn awaited_on_worker(&self) {
+    pub(crate) fn awaited_on_worker(&self) {
         self.0.fetch_or(AWAITED_ON_WORKER, AcqRel);
     }
 
     /// Notes that the task continues after its answer. Called by the thread that polls it.
-    pub(super) fn will_continue(&self) {
+    pub(crate) fn will_continue(&self) {
         self.0.fetch_or(CONTINUES, AcqRel);
     }
 
-    pub(super) fn continues(&self) -> bool {
+    pub(crate) fn continues(&self) -> bool {
         self.0.load(Relaxed) & CONTINUES != 0
     }
 
     /// Marks the answer as readable, although the task continues.
-    pub(super) fn answered(&self) {
+    pub(crate) fn answered(&self) {
         self.0.fetch_or(ANSWERED, AcqRel);
     }
 
     /// Whether the answer was marked as readable before. This writes, so that it sees the latest state.
-    pub(super) fn was_answered(&self) -> bool {
+    pub(crate) fn was_answered(&self) -> bool {
         self.0.fetch_or(0, AcqRel) & ANSWERED != 0
     }
 
     /// Whether the answer can be read.
-    pub(super) fn has_answer(&self) -> bool {
+    pub(crate) fn has_answer(&self) -> bool {
         let state = self.0.load(Acquire);
         state & ANSWERED != 0 || state & PHASE == ENDED
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.0.load(Acquire) & PHASE == ENDED
     }
 
-    pub(super) fn has_started(&self) -> bool {
+    pub(crate) fn has_started(&self) -> bool {
         self.0.load(Acquire) & STARTED != 0
     }
 
     /// Whether the caller went away, and whether the deadline has passed. Costs one relaxed load.
-    pub(super) fn signals(&self) -> (bool, bool) {
+    pub(crate) fn signals(&self) -> (bool, bool) {
         let state = self.0.load(Relaxed);
         (state & CALLER_LEFT != 0, state & LATE != 0)
     }

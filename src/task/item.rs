@@ -18,32 +18,32 @@ pub(crate) trait BatchItem: Any + Send + Sync {
 }
 
 /// The part of a task that only items of a batch have.
-pub(super) struct ItemHead {
-    pub(super) item: Arc<dyn BatchItem>,
+pub(crate) struct ItemHead {
+    pub(crate) item: Arc<dyn BatchItem>,
     /// Set when the batch starts. A task is in one batch.
-    pub(super) batch: OnceLock<Batch>,
+    pub(crate) batch: OnceLock<Batch>,
 }
 
 /// The batch of a task.
 #[derive(Clone, Copy)]
-pub(super) struct Batch {
-    pub(super) permit: SharedPermit,
+pub(crate) struct Batch {
+    pub(crate) permit: SharedPermit,
     /// The options that hold for all of its tasks.
-    pub(super) options: TaskOptions,
+    pub(crate) options: TaskOptions,
 }
 
 impl ItemHead {
-    pub(super) fn new(item: Arc<dyn BatchItem>) -> Box<Self> {
+    pub(crate) fn new(item: Arc<dyn BatchItem>) -> Box<Self> {
         Box::new(Self { item, batch: OnceLock::new() })
     }
 
     /// Its properties for a batch that grows.
-    pub(super) fn properties(&self, deadline: Option<Timestamp>) -> admission::BatchItem {
+    pub(crate) fn properties(&self, deadline: Option<Timestamp>) -> admission::BatchItem {
         admission::BatchItem { group: self.item.group(), weight: self.item.weight(), deadline }
     }
 
     /// Whether a task that starts now and runs alone would end after its deadline.
-    pub(super) fn is_late(&self, now: Timestamp, deadline: Timestamp) -> bool {
+    pub(crate) fn is_late(&self, now: Timestamp, deadline: Timestamp) -> bool {
         let prediction = self.item.prediction(now);
         prediction.is_some_and(|prediction| prediction.is_late(now, self.item.weight(), deadline))
     }

@@ -15,7 +15,7 @@ pub(crate) type Enter = Box<dyn Fn(&mut dyn FnMut()) + Send>;
 pub(crate) type Capture = Arc<dyn Fn() -> Enter + Send + Sync>;
 
 /// The context of one task.
-pub(super) struct TaskContext {
+pub(crate) struct TaskContext {
     tokio: Option<Handle>,
     span: Span,
     dispatch: Carried,
@@ -29,19 +29,19 @@ struct Carried {
 
 impl TaskContext {
     /// The context of the calling thread.
-    pub(super) fn capture(hooks: &[Capture]) -> Self {
+    pub(crate) fn capture(hooks: &[Capture]) -> Self {
         let dispatch = Carried::get();
         let captured = hooks.iter().map(|capture| capture()).collect();
         Self { tokio: Handle::try_current().ok(), span: Span::current(), dispatch, captured }
     }
 
     /// No context of the application, for a task of this crate that another thread of it submits.
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { tokio: None, span: Span::none(), dispatch: Carried::get(), captured: Vec::new() }
     }
 
     /// Calls `body` once in this context.
-    pub(super) fn run(&self, body: impl FnOnce()) {
+    pub(crate) fn run(&self, body: impl FnOnce()) {
         let _tokio = self.tokio.as_ref().map(Handle::enter);
         // The span is left before the dispatcher that knows it.
         let _dispatch = self.dispatch.enter();

@@ -4,10 +4,10 @@ use std::cell::Cell;
 
 use proptest::prelude::*;
 
-use super::state::MAX_READY_IN_A_ROW;
 use super::*;
 use crate::admission::{Finish, Priority};
-use crate::pool::workers::Wake;
+use crate::dispatch::state::MAX_READY_IN_A_ROW;
+use crate::dispatch::workers::Wake;
 
 const START: Timestamp = Timestamp::from_nanos(0);
 const SECOND: Duration = Duration::from_secs(1);

@@ -27,7 +27,7 @@ const LONG_BACKLOG: Duration = Duration::from_micros(100);
 const SAMPLE: usize = 64;
 
 /// The number of a worker in its pool, from zero.
-pub(super) type WorkerId = usize;
+pub(crate) type WorkerId = usize;
 
 /// The workers of a pool.
 #[derive(Debug)]

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use crate::admission::{Finish, Key, Offer, Outcome, Settings, Timestamp};
 use crate::cores::Sampled;
+use crate::dispatch::Effects;
+use crate::dispatch::{Admit, Dispatch, Ending, Offered, Refused, WorkerEvent};
+use crate::dispatch::{Wake as WakeWorker, WorkerId};
 use crate::error::Reason;
-use crate::pool::dispatch::{Admit, Dispatch, Ending, Offered, Refused, WorkerEvent};
-use crate::pool::effects::Effects;
-use crate::pool::task_state::{TaskState, Wakeup};
-use crate::pool::workers::{Wake as WakeWorker, WorkerId};
 use crate::sync::checked::{JoinHandle, Notify, spawn};
 use crate::sync::{self, lock};
+use crate::task::{TaskState, Wakeup};
 
 /// Models have no clock: the time is this one, unless a model passes another.
 pub(super) const NOW: Timestamp = Timestamp::from_nanos(1);

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::effects::Effects;
+use super::workers::{Wake, WorkerId, Workers};
 use crate::admission::{Admission, Evicted, Settings, Snapshot, Timestamp};
-use crate::pool::effects::Effects;
-use crate::pool::workers::{Wake, WorkerId, Workers};
 
 /// How many woken tasks are polled in a row while a queued task could start. Without a bound, futures that are always
 /// ready, such as streams of tokens, would keep queued tasks waiting for ever.

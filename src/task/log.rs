@@ -20,28 +20,28 @@ use crate::workload::Workload;
 
 /// The running tasks by their numbers, with the times of their first polls.
 #[derive(Default)]
-pub(super) struct RunningTasks(Mutex<BTreeMap<u64, (Timestamp, Arc<LogEntry>)>>);
+pub(crate) struct RunningTasks(Mutex<BTreeMap<u64, (Timestamp, Arc<LogEntry>)>>);
 
 /// How a task appears in the log.
-pub(super) struct LogEntry {
+pub(crate) struct LogEntry {
     /// The number of the task in its pool. The first one is 1.
-    pub(super) id: AtomicU64,
-    pub(super) function: String,
+    pub(crate) id: AtomicU64,
+    pub(crate) function: String,
     /// The thread that polls it; 0 while none does.
-    pub(super) thread: AtomicI32,
+    pub(crate) thread: AtomicI32,
 }
 
 impl RunningTasks {
-    pub(super) fn began(&self, task: &Arc<LogEntry>, now: Timestamp) {
+    pub(crate) fn began(&self, task: &Arc<LogEntry>, now: Timestamp) {
         lock(&self.0).insert(task.id(), (now, task.clone()));
     }
 
-    pub(super) fn ended(&self, task: &LogEntry) {
+    pub(crate) fn ended(&self, task: &LogEntry) {
         let _task = lock(&self.0).remove(&task.id());
     }
 
     /// Oldest first.
-    pub(super) fn list(&self, now: Timestamp) -> Vec<ActiveTask> {
+    pub(crate) fn list(&self, now: Timestamp) -> Vec<ActiveTask> {
         let active = |(&task_id, (began, task)): (&u64, &(Timestamp, Arc<LogEntry>))| ActiveTask {
             task_id,
             function: task.function.clone(),
@@ -53,7 +53,7 @@ impl RunningTasks {
 }
 
 impl LogEntry {
-    pub(super) fn new(function: String) -> Arc<Self> {
+    pub(crate) fn new(function: String) -> Arc<Self> {
         Arc::new(Self { id: AtomicU64::new(0), function, thread: AtomicI32::new(0) })
     }
 
@@ -61,18 +61,18 @@ impl LogEntry {
         self.id.load(Relaxed)
     }
 
-    pub(super) fn log_submission(&self, pool: &Workload, active: usize, queued: usize) {
+    pub(crate) fn log_submission(&self, pool: &Workload, active: usize, queued: usize) {
         let function = &self.function;
         self.info(pool, None, format_args!("Submitting '{function}' (active_threads={active}, queued={queued})"));
     }
 
     /// The pool rejected the task while it was queued.
-    pub(super) fn log_refusal(&self, pool: &Workload, reason: Reason) {
+    pub(crate) fn log_refusal(&self, pool: &Workload, reason: Reason) {
         self.warn(pool, None, Some(reason), format_args!("Rejected in the queue: {reason}"));
     }
 
     /// The task's caller left. `ran` is the time since the task's first poll, if there was one.
-    pub(super) fn log_cancellation(&self, pool: &Workload, ran: Option<Duration>) {
+    pub(crate) fn log_cancellation(&self, pool: &Workload, ran: Option<Duration>) {
         match ran.map(|ran| ran.as_secs_f64()) {
             Some(seconds) => self.info(pool, Some(seconds), format_args!("Cancelled after {seconds:.3}s")),
             None => self.info(pool, None, format_args!("Cancelled in the queue")),
@@ -80,7 +80,7 @@ impl LogEntry {
     }
 
     /// `ran` is the time since the task's first poll, and `failure` the message of a panic.
-    pub(super) fn log_end(&self, pool: &Workload, ran: Duration, outcome: Outcome, failure: Option<&str>) {
+    pub(crate) fn log_end(&self, pool: &Workload, ran: Duration, outcome: Outcome, failure: Option<&str>) {
         let seconds = ran.as_secs_f64();
         let warn = |what: fmt::Arguments<'_>| self.warn(pool, Some(seconds), None, what);
         match (outcome, failure) {
@@ -117,7 +117,7 @@ impl LogEntry {
 }
 
 /// Logs a task that the pool rejected at once, before the task had a number.
-pub(super) fn log_refusal(pool: &Workload, reason: Reason, function: &str) {
+pub(crate) fn log_refusal(pool: &Workload, reason: Reason, function: &str) {
     shielded(|| match reason {
         // Its client left.
         Reason::BodyError => tracing::info!(
