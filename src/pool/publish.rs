@@ -20,7 +20,7 @@ pub(super) fn publish(pool: &Shared, _guard: &PublishGuard) -> PoolStats {
     metrics::publish(&numbers);
     metrics::publish_holdings(pool.name(), &pool.holdings.reading());
     metrics::publish_bodies(&pool.plan.group.bodies);
-    pool.membership.keep_load(pool.load());
+    pool.plan.group.keep_load(pool.id, pool.load());
     metrics::publish_load(pool.plan.group.load_ratio());
     numbers
 }
@@ -40,7 +40,7 @@ pub(super) fn changed(pool: &Arc<Shared>) {
 }
 
 fn publish_due(pool: &Shared) -> Option<Instant> {
-    pool.plan.group.read_cores();
+    pool.plan.group.cores.read();
     // Stored before the numbers are read: a later change schedules another publication.
     pool.publication_due.store(false, Ordering::Release);
     // The guard is dropped before the last reference to the pool may be.
@@ -75,6 +75,7 @@ impl Drop for Shared {
             let numbers = publish(self, &publishing);
             metrics::end(&numbers, &self.holdings.reading());
         });
+        self.plan.group.remove_load(self.id);
     }
 }
 

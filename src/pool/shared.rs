@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::group::{Member, Membership};
 use super::plan::Plan;
 use crate::admission::{Finish, Key, Outcome, Timestamp};
 use crate::config::BodyPolicy;
+use crate::cores::{Member, Membership};
 use crate::dispatch::{Admit, Dispatch, Instantaneous};
 use crate::error::{Reason, Rejection};
 use crate::load::{LoadMeter, PoolLoad};
@@ -139,7 +139,7 @@ impl Shared {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Arc::new_cyclic(|this: &Weak<Self>| Self {
             dispatch: Dispatch::new(plan.admission, id, plan.workers),
-            membership: plan.group.join(plan.share, this.clone()),
+            membership: plan.group.cores.join(plan.share, this.clone()),
             load: LoadMeter::new(plan.group.now()),
             stream_times: Mutex::new(TaskTimes::of(&plan.name)),
             plan,
@@ -195,7 +195,7 @@ impl Shared {
     /// The pool's load.
     pub(super) fn load(&self) -> PoolLoad {
         let now = self.now();
-        let measured = self.load.read(now, self.plan.group.cores(), || self.dispatch.demand(now));
+        let measured = self.load.read(now, self.plan.group.cores.count(), || self.dispatch.demand(now));
         PoolLoad::new(self.name().clone(), measured)
     }
 

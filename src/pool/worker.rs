@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::group::Member;
 use super::local;
 use super::publish;
 use super::sampler;
 use super::shared::{Polled, Shared, TaskRef};
 use crate::admission::{Evicted, Outcome, Timestamp};
-use crate::cores::{Allot, Report};
+use crate::cores::{Allot, Member, Report};
 use crate::dispatch::{Effects, Ending, MAX_TAKEN, Wake, WorkerEvent, WorkerId};
 use crate::metrics::TaskTimes;
 use crate::shield::shielded;

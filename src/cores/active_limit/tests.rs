@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::cores::MemberId;
+use crate::cores::allotment::MemberId;
 
 const CORES: usize = 2;
 const MOST: usize = 30;

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use crate::admission::Timestamp;
-use crate::cores::{ActiveLimit, Allot, CoreBudget, MemberId, Report, Sampled, TICK};
+use crate::cores::allotment::MemberId;
+use crate::cores::core_budget::{CoreBudget, TICK};
+use crate::cores::{ActiveLimit, Allot, Report, Sampled};
 
 const WORKERS: usize = 8;
 

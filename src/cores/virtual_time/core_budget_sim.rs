@@ -7,7 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::admission::Timestamp;
-use crate::cores::{ActiveLimit, Allot, CoreBudget, MemberId, Report, Sampled, TICK, runnable};
+use crate::cores::allotment::MemberId;
+use crate::cores::core_budget::{CoreBudget, TICK};
+use crate::cores::{ActiveLimit, Allot, Report, Sampled, runnable};
 
 /// One step of the machine. All runnable threads have the cores in equal parts.
 const STEP: Duration = Duration::from_micros(100);
