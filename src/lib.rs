@@ -140,10 +140,10 @@ pub use crate::config::{Config, PoolConfig, Workers};
 #[cfg(feature = "dashboard")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
 pub use crate::dashboard::Dashboard;
-pub use crate::error::{Reason, Rejection, TaskError};
+pub use crate::error::{Cancelled, Reason, Rejection, TaskError};
 pub use crate::layer::PoolLayer;
-pub use crate::pool::{Cancelled, Pool, PoolStats, cancelled, checkpoint, hold_permit, is_cancelled};
-pub use crate::pools::Pools;
+pub use crate::pool::{Pool, PoolStats, cancelled, checkpoint, hold_permit, is_cancelled};
+pub use crate::pools::{Pools, TaskHandle};
 pub use crate::slots::Slots;
 #[cfg(feature = "prometheus")]
 #[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use tower_offload::pool::TaskHandle;
+use tower_offload::TaskHandle;
 use tower_offload::{Cpu, Pools};
 
 use crate::harness::{Case, Column, Harness, Scenario, Target};

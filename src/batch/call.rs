@@ -12,7 +12,7 @@ use super::leader::ItemTask;
 use super::run::run;
 use crate::admission::Outcome;
 use crate::error::{BatchError, TaskError};
-use crate::pool::{Pending, Pool, Submission, TaskOptions};
+use crate::pool::{CancelOnDrop, Pool, Submission, TaskOptions};
 
 /// The future of one item of a [`Batch`](super::Batch). Dropping it cancels the item.
 #[must_use = "futures do nothing unless polled"]
@@ -31,7 +31,7 @@ enum State<I, O, E> {
 /// An item in its pool. Dropping this cancels it.
 struct Submitted<I, O, E> {
     item: Arc<Item<I, O, E>>,
-    pending: Option<Pending<ItemResult<O, E>>>,
+    pending: Option<CancelOnDrop<ItemResult<O, E>>>,
 }
 
 // No part of it is pinned.

@@ -6,7 +6,7 @@ use super::function::Function;
 use super::group::Group;
 use crate::admission::{Prediction, Timestamp};
 use crate::error::BatchError;
-use crate::pool::Pending;
+use crate::pool::CancelOnDrop;
 use crate::shield::shielded;
 use crate::sync::lock_std as lock;
 use crate::task::BatchItem;
@@ -45,7 +45,7 @@ pub(super) enum Turn<I, O, E> {
 /// Kept by each item of a batch until its caller leaves. When all have left, the batch is cancelled.
 pub(super) struct Ride<O, E> {
     /// The leader's task, once the leader's caller has left. Dropping this cancels the task, and the batch with it.
-    leader: Mutex<Option<Pending<ItemResult<O, E>>>>,
+    leader: Mutex<Option<CancelOnDrop<ItemResult<O, E>>>>,
 }
 
 impl<I, O, E> Item<I, O, E> {
@@ -103,7 +103,7 @@ impl<I, O, E> Item<I, O, E> {
     }
 
     /// The caller has left. Its task, `pending`, is cancelled, unless it leads a batch that others wait for.
-    pub(super) fn caller_left(&self, pending: Option<Pending<ItemResult<O, E>>>) {
+    pub(super) fn caller_left(&self, pending: Option<CancelOnDrop<ItemResult<O, E>>>) {
         let stage = std::mem::replace(&mut *lock(&self.stage), Stage::Over);
         if let Stage::Leads(ride) = &stage {
             *lock(&ride.leader) = pending;

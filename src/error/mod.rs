@@ -8,6 +8,7 @@
 //! | [`SlotError`], [`MakeError`] | [`Slots`](crate::slots::Slots): closures that use a value, and why there is none |
 //! | [`ModelError`] | [`Models`](crate::slots::Models): closures that use a model, and why there is none |
 //! | [`BatchError`] | items of a [`Batch`](crate::batch::Batch) |
+//! | [`Cancelled`] | [`checkpoint`](crate::checkpoint), to the code of a task |
 //! | [`UnknownPool`] | everything that takes the name of a pool |
 //!
 //! [`Display`](std::fmt::Display) shows a sentence for people, [`Debug`](std::fmt::Debug) shows every field. A `main`
@@ -30,6 +31,7 @@
 //! ```
 
 mod batch;
+mod cancelled;
 mod model;
 mod offload;
 mod panic;
@@ -39,6 +41,7 @@ mod task;
 mod unknown_pool;
 
 pub use self::batch::BatchError;
+pub use self::cancelled::Cancelled;
 pub use self::model::ModelError;
 pub use self::offload::OffloadError;
 pub use self::panic::Panic;

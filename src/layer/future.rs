@@ -15,7 +15,7 @@ use super::request_body::{RequestBody, Unread};
 use super::trace::Trace;
 use crate::body::ResponseContext;
 use crate::error::{Reason, Rejection, TaskError};
-use crate::pool::{Pending, Pool, Submission, TaskOptions};
+use crate::pool::{CancelOnDrop, Pool, Submission, TaskOptions};
 use crate::reject::{Http, OnReject, Protocol};
 use crate::shield::shielded;
 use crate::timer::Sleep;
@@ -70,7 +70,7 @@ where
     Rejected { rejection: Option<Rejection> },
 }
 
-type PendingAnswer<Res, Err> = Pending<Answer<Res, Err>>;
+type PendingAnswer<Res, Err> = CancelOnDrop<Answer<Res, Err>>;
 
 /// How the request is submitted.
 #[derive(Default)]
@@ -185,7 +185,7 @@ where
 }
 
 fn poll_pending<T>(
-    pending: &mut Pending<T>,
+    pending: &mut CancelOnDrop<T>,
     late: Option<&mut Sleep>,
     options: &Options,
     cx: &mut Context<'_>,

@@ -1,28 +1,14 @@
 //! Cancellation as the code in a task sees it: `checkpoint`, `is_cancelled` and `cancelled`.
 
-use std::error::Error;
-use std::fmt;
 use std::future::{Future, pending, poll_fn};
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
 use super::local;
 use super::shared::{Runnable, TaskRef};
+use crate::error::Cancelled;
 use crate::timer::{self, alarm};
-
-/// Why a task should stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Cancelled {
-    /// The caller went away.
-    CallerLeft,
-    /// The task's deadline has passed.
-    DeadlinePassed,
-    /// A shutdown does not wait for the task any longer.
-    CutOff,
-}
 
 /// Returns an error once the running task should stop: its caller went away, its deadline has passed, or a shutdown
 /// cuts it off.
@@ -33,7 +19,7 @@ pub enum Cancelled {
 ///
 /// # Errors
 ///
-/// The reason to stop. It converts into [`io::Error`] and into boxed errors, so `?` works in most functions.
+/// The reason to stop. It converts into [`std::io::Error`] and into boxed errors, so `?` works in most functions.
 ///
 /// # Example
 ///
@@ -161,27 +147,4 @@ fn set_alarm() -> Result<(), Cancelled> {
     };
     let _ = task.head().deadline_alarm.set(alarm(deadline.moment(), note));
     if deadline.has_passed() { Err(Cancelled::DeadlinePassed) } else { Ok(()) }
-}
-
-impl fmt::Display for Cancelled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::CallerLeft => "the caller of the task went away",
-            Self::DeadlinePassed => "the deadline of the task has passed",
-            Self::CutOff => "a shutdown cut the task off",
-        })
-    }
-}
-
-impl Error for Cancelled {}
-
-impl From<Cancelled> for io::Error {
-    fn from(cancelled: Cancelled) -> Self {
-        // Not `Interrupted`, at which loops of the standard library try again.
-        let kind = match cancelled {
-            Cancelled::DeadlinePassed => io::ErrorKind::TimedOut,
-            Cancelled::CallerLeft | Cancelled::CutOff => io::ErrorKind::Other,
-        };
-        Self::new(kind, cancelled)
-    }
 }

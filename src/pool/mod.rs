@@ -33,9 +33,8 @@ mod task;
 mod watch;
 mod worker;
 
-pub use self::checkpoint::{Cancelled, cancelled, checkpoint, is_cancelled};
+pub use self::checkpoint::{cancelled, checkpoint, is_cancelled};
 pub use self::current::{HeldPermit, hold_permit};
-pub use self::handle::TaskHandle;
 pub use self::submit::Pool;
 pub use crate::admission::Counts;
 pub use crate::metrics::batches::BatchCounts;
@@ -45,7 +44,7 @@ pub use crate::options::TaskOptions;
 
 pub(crate) use self::current::CurrentTask;
 pub(crate) use self::group::Group;
-pub(crate) use self::handle::Pending;
+pub(crate) use self::handle::CancelOnDrop;
 pub(crate) use self::limits::{current_deadline, current_panicked};
 pub(crate) use self::local::is_worker;
 pub(crate) use self::open_stream::{FrameTimes, OpenStream};

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::handle::{Pending, TaskHandle};
+use super::handle::CancelOnDrop;
 use super::plan::Plan;
 use super::shared::{Head, Runnable, Shared};
 use super::task::Task;
@@ -137,7 +137,10 @@ impl Pool {
     ///
     /// If a task of this pool submits another one and the queue is full, the submitting thread polls the new task in
     /// place, up to its first await.
-    pub(crate) fn submit_future<F, L>(&self, submission: Submission<F, L>) -> Result<Pending<F::Output>, Rejected<F>>
+    pub(crate) fn submit_future<F, L>(
+        &self,
+        submission: Submission<F, L>,
+    ) -> Result<CancelOnDrop<F::Output>, Rejected<F>>
     where
         F: TaskFuture,
         F::Output: Send + 'static,
@@ -152,15 +155,14 @@ impl Pool {
     pub(crate) fn submit_own<F: TaskFuture<Output = ()>>(&self, future: F, options: TaskOptions, name: &str) -> bool {
         let function = || name.to_owned();
         let submission = Submission::new(future, options, function, always_ok);
-        // The handle that is dropped lets the task run on.
-        self.submit_in(TaskContext::none(), submission).map(TaskHandle::pending).is_ok()
+        self.submit_in(TaskContext::none(), submission).map(|mut task| task.detach()).is_ok()
     }
 
     fn submit_in<F, L>(
         &self,
         context: TaskContext,
         submission: Submission<F, L>,
-    ) -> Result<Pending<F::Output>, Rejected<F>>
+    ) -> Result<CancelOnDrop<F::Output>, Rejected<F>>
     where
         F: TaskFuture,
         F::Output: Send + 'static,
@@ -201,7 +203,7 @@ impl Pool {
                 if let Some(task) = in_place {
                     worker::run_in_place(pool, task);
                 }
-                Ok(Pending::new(task))
+                Ok(CancelOnDrop::new(task))
             }
             Err(Refused { reason, retry_after, .. }) => {
                 worker::perform(pool, effects);

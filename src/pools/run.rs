@@ -8,11 +8,11 @@ use std::task::Poll;
 use http::{Extensions, HeaderMap};
 use tokio::runtime::Handle;
 
-use super::{IntoTask, Pools};
+use super::{IntoTask, Pools, TaskHandle};
 use crate::block_on::block_on;
 use crate::error::{Panic, Reason, Rejection, TaskError, UnknownPool};
 use crate::function_name::function_name;
-use crate::pool::{Pending, Pool, Rejected, Submission, TaskHandle, TaskOptions, always_ok};
+use crate::pool::{CancelOnDrop, Pool, Rejected, Submission, TaskOptions, always_ok};
 use crate::terms::Terms;
 use crate::workload::PoolName;
 
@@ -208,7 +208,7 @@ impl Pool {
     where
         J: IntoTask<Kind>,
     {
-        Ok(TaskHandle::pending(submit(self, options, task, Location::caller())?))
+        Ok(TaskHandle::new(submit(self, options, task, Location::caller())?))
     }
 }
 
@@ -217,7 +217,7 @@ fn submit<J, Kind>(
     options: TaskOptions,
     task: J,
     submitted_at: &'static Location<'static>,
-) -> Result<Pending<J::Output>, Rejection>
+) -> Result<CancelOnDrop<J::Output>, Rejection>
 where
     J: IntoTask<Kind>,
 {

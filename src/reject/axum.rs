@@ -9,8 +9,9 @@ use serde_json::json;
 use super::format::problem;
 use super::reason::{answer_to, reason_of};
 use super::retry_after::seconds;
-use crate::error::{BatchError, MakeError, ModelError, Panic, Reason, Rejection, SlotError, TaskError, UnknownPool};
-use crate::pool::Cancelled;
+use crate::error::{
+    BatchError, Cancelled, MakeError, ModelError, Panic, Reason, Rejection, SlotError, TaskError, UnknownPool,
+};
 
 /// The problem document that a [`PoolLayer`](crate::PoolLayer) would answer with.
 ///

@@ -2,9 +2,8 @@
 
 use http::StatusCode;
 
-use crate::error::{Reason, Rejection};
 #[cfg(any(feature = "axum", feature = "tonic"))]
-use crate::pool::Cancelled;
+use crate::error::{Cancelled, Reason, Rejection};
 
 /// The gRPC codes of rejections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

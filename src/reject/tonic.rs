@@ -5,8 +5,9 @@ use tonic::{Code, Status};
 
 use super::reason::{GrpcCode, answer_to, reason_of};
 use super::retry_after::{GRPC_PUSHBACK, millis};
-use crate::error::{BatchError, MakeError, ModelError, Reason, Rejection, SlotError, TaskError, UnknownPool};
-use crate::pool::Cancelled;
+use crate::error::{
+    BatchError, Cancelled, MakeError, ModelError, Reason, Rejection, SlotError, TaskError, UnknownPool,
+};
 
 /// The status that a [`PoolLayer`](crate::PoolLayer) would answer with.
 ///

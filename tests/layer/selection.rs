@@ -249,7 +249,7 @@ async fn the_less_loaded_of_two_pools_is_selected() {
         };
         assert!(tasks("gpu0").abs_diff(tasks("gpu1")) <= 1);
     }
-    held.into_iter().for_each(tower_offload::pool::TaskHandle::cancel);
+    held.into_iter().for_each(tower_offload::TaskHandle::cancel);
 }
 
 #[tokio::test]

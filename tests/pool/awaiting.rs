@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 
 use tokio::sync::oneshot;
-use tower_offload::pool::TaskHandle;
+use tower_offload::TaskHandle;
 use tower_offload::{PoolConfig, Pools};
 
 use crate::support::{Gate, Held, PATIENCE, end_of, hold, pools, stats, until};

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 use tokio::sync::oneshot;
-use tower_offload::pool::TaskHandle;
+use tower_offload::TaskHandle;
 use tower_offload::{PoolConfig, Pools, Reason, TaskError};
 
 use crate::support::{check_numbers, end_of, pools, stats, until};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tower_offload::pool::TaskHandle;
+use tower_offload::TaskHandle;
 use tower_offload::{Deadline, PoolConfig, PoolStats, Pools, Reason, TaskError};
 use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;

@@ -4,6 +4,7 @@ use std::sync::Barrier;
 use std::sync::mpsc::{Sender, channel};
 use std::task::Wake;
 use std::thread;
+use std::time::Instant;
 
 use futures_util::future::{BoxFuture, join};
 
@@ -14,6 +15,7 @@ use crate::budget::Budget;
 use crate::config::Cores;
 use crate::load::Scale;
 use crate::pool::{Group, Plan, Pool, Submission, TaskOptions, always_ok};
+use crate::pools::TaskHandle;
 use crate::task::Boxed;
 
 /// How long a test waits for a task before it fails.
@@ -23,7 +25,7 @@ fn pool() -> Pool {
     Pool::new(Plan::of_one_worker())
 }
 
-fn submit<F>(pool: &Pool, future: F) -> Pending<F::Output>
+fn submit<F>(pool: &Pool, future: F) -> CancelOnDrop<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send,
@@ -41,7 +43,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A task that has begun, and ends when the sender is used.
-fn hold(pool: &Pool) -> (Pending<()>, Sender<()>) {
+fn hold(pool: &Pool) -> (CancelOnDrop<()>, Sender<()>) {
     let (release, held) = channel();
     let (begins, begun) = channel();
     let task = submit(pool, async move {
@@ -61,13 +63,13 @@ fn nothing_keeps_the_waker_of_a_caller_that_has_its_answer_or_has_left() {
     }
     let pool = pool();
     let (caller, other) = (Arc::new(Caller), Arc::new(Caller));
-    let poll = |pending: &mut Pending<()>, caller: &Arc<Caller>| {
+    let poll = |pending: &mut CancelOnDrop<()>, caller: &Arc<Caller>| {
         Pin::new(pending).poll(&mut Context::from_waker(&caller.clone().into())).is_ready()
     };
     let (mut first, release) = hold(&pool);
     let mut second = submit(&pool, async {});
     assert!(!poll(&mut first, &caller) && !poll(&mut second, &other));
-    let second = TaskHandle::pending(second);
+    let second = TaskHandle::new(second);
     drop(second);
     assert_eq!(Arc::strong_count(&other), 1, "the task is still queued");
     release.send(()).expect("it waits for this");
@@ -93,7 +95,7 @@ fn a_value_that_nobody_wants_any_more_is_dropped_at_once() {
     assert_eq!(Arc::strong_count(&value), 3);
     drop(dropped);
     assert_eq!(Arc::strong_count(&value), 2);
-    drop(TaskHandle::pending(detached));
+    drop(TaskHandle::new(detached));
     assert_eq!(Arc::strong_count(&value), 1);
 }
 
@@ -138,7 +140,7 @@ where
     });
     for round in 0..50 {
         pool.shared().dispatch.lower_limit();
-        let task = TaskHandle::pending(submit(&pool, task(pool.clone())));
+        let task = TaskHandle::new(submit(&pool, task(pool.clone())));
         let ended = task.wait_timeout(PATIENCE);
         ended.unwrap_or_else(|_| panic!("round {round} hangs: {:?}", pool.stats())).expect("it ends by itself");
     }
