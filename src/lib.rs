@@ -43,6 +43,7 @@
 //! | deadlines, priorities, callers | [`terms`], [`config::Trust`] |
 //! | closures, futures and batches without HTTP | [`Pools::run_in_pool`], [`Pools::submit_to_pool`], [`pools::BatchExecutor`] |
 //! | bodies: read before the queue, polled in the pool, written by blocking code | [`PoolLayer::read_body`], [`PoolLayer::body`], [`body`], [`stream`] |
+//! | what code in a task can do: learn that it should stop, keep its permit | [`current`] |
 //! | single items that run in batches | [`batch`] |
 //! | sessions and connections that belong to permits; many models under a budget | [`slots`] |
 //! | settings, from YAML or in code | [`Config`], [`PoolConfig`], [`Pools::builder`] |
@@ -96,6 +97,7 @@ pub mod body;
 mod budget;
 pub mod config;
 mod cores;
+pub mod current;
 #[cfg(feature = "dashboard")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
 pub mod dashboard;
@@ -137,12 +139,13 @@ mod timer;
 pub mod workload;
 
 pub use crate::config::{Config, PoolConfig, Workers};
+pub use crate::current::{cancelled, checkpoint, hold_permit, is_cancelled};
 #[cfg(feature = "dashboard")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
 pub use crate::dashboard::Dashboard;
 pub use crate::error::{Cancelled, Reason, Rejection, TaskError};
 pub use crate::layer::PoolLayer;
-pub use crate::pool::{Pool, PoolStats, cancelled, checkpoint, hold_permit, is_cancelled};
+pub use crate::pool::{Pool, PoolStats};
 pub use crate::pools::{Pools, TaskHandle};
 pub use crate::slots::Slots;
 #[cfg(feature = "prometheus")]

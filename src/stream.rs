@@ -40,7 +40,7 @@ use crate::admission::Outcome;
 use crate::block_on::block_on;
 use crate::body::{BodyError, BoxError, Buffer, Producer, Reader};
 use crate::config::BodyPolicy;
-use crate::pool::CurrentTask;
+use crate::current::CurrentTask;
 use crate::shield::shielded;
 use crate::threads;
 

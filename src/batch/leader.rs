@@ -10,9 +10,9 @@ use std::task::{Context, Poll, ready};
 use super::item::{Item, ItemResult, Ride, Turn};
 use super::run::{Ran, run};
 use crate::admission::Timestamp;
+use crate::current::{CurrentTask, Rider, Riders};
 use crate::error::{BatchError, TaskError};
 use crate::metrics::batches::BatchResult;
-use crate::pool::{CurrentTask, Rider, Riders};
 use crate::task::{BatchItem, TaskFuture};
 
 /// The future of the task of one item.

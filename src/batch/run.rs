@@ -7,9 +7,9 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use super::function::Function;
+use crate::current::checkpoint;
 use crate::error::{BatchError, Panic, TaskError};
 use crate::metrics::batches::BatchResult;
-use crate::pool::checkpoint;
 use crate::shield::shielded;
 
 /// The results of a batch, one for each item, and how the batch ended.

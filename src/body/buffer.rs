@@ -14,7 +14,7 @@ use http_body::Frame;
 use super::error::{BodyError, BoxError};
 use super::frames::Frames;
 use super::watch::{Look, Watch, Watched, look_at};
-use crate::pool::{CurrentTask, OpenStream};
+use crate::current::{CurrentTask, OpenStream};
 use crate::stall::StallSignal;
 use crate::sync::{Mutex, lock};
 use crate::timer::Earliest;

@@ -17,7 +17,7 @@ use super::next::{Next, outcome_of, poll_next};
 use super::remaining::Remaining;
 use super::watch::{Look, Watch, Watched, look_at};
 use crate::admission::Outcome;
-use crate::pool::{CurrentTask, FrameTimes, OpenStream};
+use crate::current::{CurrentTask, FrameTimes, OpenStream};
 use crate::stall::StallSignal;
 use crate::sync::lock_std as lock;
 use crate::timer::Earliest;

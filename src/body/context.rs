@@ -20,7 +20,7 @@ use super::reader::Reader;
 use super::remaining::Remaining;
 use super::response::ResponseBody;
 use crate::config::{BodyPolicy, RunBody};
-use crate::pool::CurrentTask;
+use crate::current::CurrentTask;
 
 /// The argument of [`OnReject::pass`](crate::reject::OnReject::pass), which applies the policy of the pool and the layer
 /// to the body of a response.

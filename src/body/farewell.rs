@@ -13,7 +13,7 @@ use http_body::Frame;
 
 use super::grpc::{is_event_stream, is_grpc};
 use crate::config::OnDrain;
-use crate::pool::CurrentTask;
+use crate::current::CurrentTask;
 
 /// Ends a body of unknown length when a drain is announced.
 pub(super) struct Farewell {

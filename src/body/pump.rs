@@ -15,7 +15,7 @@ use super::farewell::Farewell;
 use super::frames::FRAMES_IN_A_ROW;
 use super::next::{Next, outcome_of, poll_next};
 use crate::admission::Outcome;
-use crate::pool::FrameTimes;
+use crate::current::FrameTimes;
 
 /// Polls a body to its end, drops it, and then [finishes](Finish).
 pub(super) struct Pump<B: Body>

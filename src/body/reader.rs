@@ -10,7 +10,7 @@ use super::buffer::Buffer;
 use super::error::BoxError;
 use super::frames::FRAMES_IN_A_ROW;
 use super::remaining::Remaining;
-use crate::pool::CurrentTask;
+use crate::current::CurrentTask;
 
 /// Takes the frames of a body that a task produces. Dropping it before the end of the body cancels the task, unless the
 /// client expects no body, or the handler drops it and answers with something else.

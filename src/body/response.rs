@@ -14,7 +14,7 @@ use super::frames::Frames;
 use super::full::FullBody;
 use super::reader::Reader;
 use super::remaining::Remaining;
-use crate::pool::{CurrentTask, FrameTimes, OpenStream};
+use crate::current::{CurrentTask, FrameTimes, OpenStream};
 
 /// The response body of a service behind a [`PoolLayer`](crate::PoolLayer): frames, trailers and size are those of the
 /// service's own body, unless the pool rejected the request.

@@ -15,7 +15,7 @@ use crate::sync::lock_std as lock;
 /// The pools of one `Pools`.
 pub(crate) struct Group {
     /// Announces a drain.
-    pub(super) drain: Arc<Signal>,
+    pub(crate) drain: Arc<Signal>,
     /// The memory for request bodies that are read or queued.
     pub(super) bodies: Budget,
     pub(super) cores: Arc<SharedCores>,

@@ -1,23 +1,11 @@
 //! A pool's limit and its running tasks, as slots and models see them.
 
 use std::sync::Weak;
-use std::sync::atomic::Ordering;
 
 use super::submit::Pool;
 use super::{local, worker};
 use crate::admission::{Key, Limit};
 use crate::metrics::holdings::{Holding, HoldingStats};
-use crate::terms::Deadline;
-
-/// The deadline of the task that this thread polls, if there is one.
-pub(crate) fn current_deadline() -> Option<Deadline> {
-    local::with_current(|task| task.head().end_deadline()).flatten()
-}
-
-/// Whether the task that this thread polls, or whose future it drops, has panicked.
-pub(crate) fn current_panicked() -> bool {
-    local::with_current(|task| task.head().panicked.load(Ordering::Relaxed)).unwrap_or(false)
-}
 
 impl Pool {
     /// How many tasks may be in flight at once, now. It is fixed unless the pool's `concurrency` is adaptive.

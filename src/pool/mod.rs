@@ -9,32 +9,25 @@
 //! | file | contents |
 //! |---|---|
 //! | `group`, `plan`, `shared` | all pools; the settings of one pool; its state, and a task of any type |
-//! | `local`, `open_stream`, `current` | thread-local values of a worker; an open stream; the running task |
+//! | `local` | the thread-local values of a worker |
 //! | `publish`, `sampler` | the pool's metrics; the sampler |
 //! | `worker`, `task`, `handle` | the worker loop; the allocation of a task; the caller's handle to it |
-//! | `rider` | a task that rides in the permit of another |
-//! | `submit`, `limits`, `checkpoint`, `watch` | the handle to a pool; its limit, as slots see it; cancellation, as a task sees it; what a dashboard reads |
+//! | `submit`, `limits`, `watch` | the handle to a pool; its limit, as slots see it; what a dashboard reads |
 
-mod checkpoint;
-mod current;
 mod group;
 mod handle;
 mod limits;
-mod local;
-mod open_stream;
+pub(crate) mod local;
 mod plan;
 mod publish;
-mod rider;
 mod sampler;
 mod shared;
 mod submit;
 mod task;
 #[cfg(feature = "dashboard")]
 mod watch;
-mod worker;
+pub(crate) mod worker;
 
-pub use self::checkpoint::{cancelled, checkpoint, is_cancelled};
-pub use self::current::{HeldPermit, hold_permit};
 pub use self::submit::Pool;
 pub use crate::admission::Counts;
 pub use crate::metrics::batches::BatchCounts;
@@ -42,12 +35,8 @@ pub use crate::metrics::holdings::{HoldingStats, LoadedModel, ModelsStats, Slots
 pub use crate::metrics::stats::{ActiveTask, PoolStats};
 pub use crate::options::TaskOptions;
 
-pub(crate) use self::current::CurrentTask;
 pub(crate) use self::group::Group;
 pub(crate) use self::handle::CancelOnDrop;
-pub(crate) use self::limits::{current_deadline, current_panicked};
-pub(crate) use self::local::is_worker;
-pub(crate) use self::open_stream::{FrameTimes, OpenStream};
 pub(crate) use self::plan::{Hooks, Plan};
-pub(crate) use self::rider::{Rider, Riders};
+pub(crate) use self::shared::{Runnable, Shared, TaskRef};
 pub(crate) use self::submit::{Rejected, Submission, always_ok};

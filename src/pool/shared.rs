@@ -32,35 +32,35 @@ pub(crate) struct Shared {
     pub(crate) plan: Plan,
     /// Tells pools apart, also those of the same name.
     pub(crate) id: u64,
-    pub(super) membership: Membership,
-    pub(super) running: RunningTasks,
+    pub(crate) membership: Membership,
+    pub(crate) running: RunningTasks,
     /// The timer that rejects queued tasks at their deadline or queue timeout.
-    pub(super) expiry: Earliest,
+    pub(crate) expiry: Earliest,
     /// Wakes tasks that wait outside of the queue.
-    pub(super) has_room: Notify,
+    pub(crate) has_room: Notify,
     /// Notifies the tasks that a shutdown cuts them off.
-    pub(super) cut_off: Signal,
+    pub(crate) cut_off: Signal,
     /// The responses whose body is open after its head, and the bytes of their frames that wait for readers.
-    pub(super) streams: AtomicUsize,
-    pub(super) stream_bytes: AtomicUsize,
-    pub(super) batches: Batches,
-    pub(super) load: LoadMeter,
-    pub(super) holdings: Holdings,
-    pub(super) waits: Waits,
+    pub(crate) streams: AtomicUsize,
+    pub(crate) stream_bytes: AtomicUsize,
+    pub(crate) batches: Batches,
+    pub(crate) load: LoadMeter,
+    pub(crate) holdings: Holdings,
+    pub(crate) waits: Waits,
     /// The histograms of the streams that no worker polls.
-    pub(super) stream_times: Mutex<TaskTimes>,
-    pub(super) start_failed: AtomicBool,
+    pub(crate) stream_times: Mutex<TaskTimes>,
+    pub(crate) start_failed: AtomicBool,
     /// A publication of the metrics is due.
-    pub(super) publication_due: AtomicBool,
+    pub(crate) publication_due: AtomicBool,
     /// Whether the last publication found the pool overloaded.
-    pub(super) overloaded: AtomicBool,
+    pub(crate) overloaded: AtomicBool,
 }
 
 /// A task of any type.
-pub(super) type TaskRef = Arc<dyn Runnable>;
+pub(crate) type TaskRef = Arc<dyn Runnable>;
 
 /// A task that a worker can poll.
-pub(super) trait Runnable: Send + Sync {
+pub(crate) trait Runnable: Send + Sync {
     /// The part of the task that does not depend on its type.
     fn head(&self) -> &Head;
 
@@ -93,7 +93,7 @@ pub(super) trait Runnable: Send + Sync {
 
 /// The result of a poll.
 #[derive(Debug)]
-pub(super) enum Polled {
+pub(crate) enum Polled {
     /// The task ended with this outcome, and began at this time if it started. The worker releases its permit.
     Ended(Outcome, Option<Timestamp>),
     /// The task waits for a wake-up.
@@ -105,32 +105,32 @@ pub(super) enum Polled {
 }
 
 /// The part of a task that does not depend on its type.
-pub(super) struct Head {
-    pub(super) state: TaskState,
-    pub(super) pool: Arc<Shared>,
-    pub(super) submitted: Timestamp,
+pub(crate) struct Head {
+    pub(crate) state: TaskState,
+    pub(crate) pool: Arc<Shared>,
+    pub(crate) submitted: Timestamp,
     /// The options that are inherited by tasks that this one submits.
-    pub(super) options: TaskOptions,
+    pub(crate) options: TaskOptions,
     /// The task's key in the pool's admission, once it was admitted; 0 before. Other threads find the task under the
     /// pool's lock, after it was stored.
-    pub(super) key: AtomicU64,
+    pub(crate) key: AtomicU64,
     /// The alarm that marks the task late at its deadline. The first `checkpoint` sets it.
-    pub(super) deadline_alarm: OnceLock<Alarm>,
+    pub(crate) deadline_alarm: OnceLock<Alarm>,
     /// Present while tasks are logged.
-    pub(super) log: Option<Arc<LogEntry>>,
+    pub(crate) log: Option<Arc<LogEntry>>,
     /// The policy for the body of the response, if it is not the pool's.
-    pub(super) body: Option<Arc<BodyPolicy>>,
+    pub(crate) body: Option<Arc<BodyPolicy>>,
     /// Its answer is a response, which may open a stream.
-    pub(super) may_stream: bool,
-    pub(super) continuation: Continuation,
+    pub(crate) may_stream: bool,
+    pub(crate) continuation: Continuation,
     /// Whether the task has panicked: what its future holds is in a state that is not known.
-    pub(super) panicked: AtomicBool,
+    pub(crate) panicked: AtomicBool,
     /// Present in a task that can share its permit with others.
-    pub(super) item: Option<Box<ItemHead>>,
+    pub(crate) item: Option<Box<ItemHead>>,
 }
 
 impl Shared {
-    pub(super) fn new(plan: Plan) -> Arc<Self>
+    pub(crate) fn new(plan: Plan) -> Arc<Self>
     where
         Self: Member,
     {
@@ -168,12 +168,12 @@ impl Shared {
     }
 
     /// Whether as many streams are open as may be.
-    pub(super) fn is_full_of_streams(&self) -> bool {
+    pub(crate) fn is_full_of_streams(&self) -> bool {
         self.plan.max_streams > 0 && self.streams.load(Ordering::Relaxed) >= self.plan.max_streams
     }
 
     /// A rejection for `reason`. It says when to try again, if another attempt may succeed.
-    pub(super) fn rejection(&self, reason: Reason, retry_after: Duration) -> Rejection {
+    pub(crate) fn rejection(&self, reason: Reason, retry_after: Duration) -> Rejection {
         let helps = matches!(
             reason,
             Reason::QueueFull
@@ -187,20 +187,20 @@ impl Shared {
     }
 
     /// The pool's numbers, its running tasks, its slots and its models.
-    pub(super) fn stats(&self) -> PoolStats {
+    pub(crate) fn stats(&self) -> PoolStats {
         let now = self.now();
         PoolStats { active_tasks: self.running.list(now), holdings: self.holdings.read(), ..self.numbers() }
     }
 
     /// The pool's load.
-    pub(super) fn load(&self) -> PoolLoad {
+    pub(crate) fn load(&self) -> PoolLoad {
         let now = self.now();
         let measured = self.load.read(now, self.plan.group.cores.count(), || self.dispatch.demand(now));
         PoolLoad::new(self.name().clone(), measured)
     }
 
     /// The pool's numbers alone.
-    pub(super) fn numbers(&self) -> PoolStats {
+    pub(crate) fn numbers(&self) -> PoolStats {
         let Instantaneous { admission, overloaded, draining, workers, workers_max, active, oldest_wait, mean_run } =
             self.dispatch.instant(self.now());
         PoolStats {
@@ -233,34 +233,34 @@ impl Shared {
 
 impl Head {
     /// `None` before the task was admitted.
-    pub(super) fn key(&self) -> Option<Key> {
+    pub(crate) fn key(&self) -> Option<Key> {
         Key::of_bits(self.key.load(Ordering::Relaxed))
     }
 
     /// The deadline on the pool's clock.
-    pub(super) fn deadline(&self) -> Option<Timestamp> {
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
         self.options.deadline.map(|deadline| self.pool.plan.group.timestamp_of(deadline.moment()))
     }
 
     /// The end of the task, for admission.
-    pub(super) fn finish(&self, outcome: Outcome, ran: Option<Duration>) -> Finish {
+    pub(crate) fn finish(&self, outcome: Outcome, ran: Option<Duration>) -> Finish {
         let batch = self.batch().map(|batch| batch.permit);
         Finish { outcome, ran, reader: self.continuation.reader_time(), batch }
     }
 
     /// Whether a task that starts now would end after its deadline, as far as that is known.
-    pub(super) fn starts_too_late(&self, now: Timestamp) -> bool {
+    pub(crate) fn starts_too_late(&self, now: Timestamp) -> bool {
         let Some(deadline) = self.deadline() else { return false };
         deadline <= now || self.item.as_ref().is_some_and(|item| item.is_late(now, deadline))
     }
 
     /// The deadline after which its code should stop: that of its batch, if it is in one.
-    pub(super) fn end_deadline(&self) -> Option<Deadline> {
+    pub(crate) fn end_deadline(&self) -> Option<Deadline> {
         self.handed_on().deadline
     }
 
     /// The options that the tasks inherit which its code submits: those of its batch, if it is in one.
-    pub(super) fn handed_on(&self) -> TaskOptions {
+    pub(crate) fn handed_on(&self) -> TaskOptions {
         self.batch().map_or(self.options, |batch| batch.options)
     }
 

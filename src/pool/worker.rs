@@ -100,13 +100,13 @@ fn next(
 }
 
 /// Polls a task of this thread's pool in place, for the task that waits for it, and releases its permit if it ends.
-pub(super) fn run_in_place(pool: &Arc<Shared>, task: TaskRef) {
+pub(crate) fn run_in_place(pool: &Arc<Shared>, task: TaskRef) {
     in_place(pool, local::poll(&task, pool.now()), task);
     local::publish_ended();
 }
 
 /// Begins a task of this thread's pool that rides in the batch of another.
-pub(super) fn begin_in_place(pool: &Arc<Shared>, now: Timestamp, task: TaskRef) {
+pub(crate) fn begin_in_place(pool: &Arc<Shared>, now: Timestamp, task: TaskRef) {
     in_place(pool, local::begin(&task, now), task);
 }
 
@@ -120,7 +120,7 @@ fn in_place(pool: &Arc<Shared>, polled: Polled, task: TaskRef) {
 
 /// Polls tasks of this thread's pool in place, for the task that leads their batch. Those that end release their permits
 /// together. Their callers are woken once the worker knows what it does next.
-pub(super) fn end_in_place(pool: &Arc<Shared>, now: Timestamp, tasks: impl Iterator<Item = TaskRef>) {
+pub(crate) fn end_in_place(pool: &Arc<Shared>, now: Timestamp, tasks: impl Iterator<Item = TaskRef>) {
     let mut endings = Vec::new();
     for task in tasks {
         match local::poll(&task, now) {
@@ -140,7 +140,7 @@ pub(super) fn end_in_place(pool: &Arc<Shared>, now: Timestamp, tasks: impl Itera
 }
 
 /// Releases the permit of a task that ended outside of a worker's loop, and wakes its caller.
-pub(super) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Option<Timestamp>) {
+pub(crate) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Option<Timestamp>) {
     let now = pool.now();
     let effects = pool.dispatch.finish(now, ending(&task, now, outcome, began));
     task.publish();
@@ -149,13 +149,13 @@ pub(super) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Op
 }
 
 /// Puts a task that was woken among the ready tasks.
-pub(super) fn ready(pool: &Arc<Shared>, task: TaskRef) {
+pub(crate) fn ready(pool: &Arc<Shared>, task: TaskRef) {
     let effects = pool.dispatch.ready(pool.now(), task);
     perform(pool, effects);
 }
 
 /// Performs effects on a thread that is not a worker of the pool.
-pub(super) fn perform(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
+pub(crate) fn perform(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
     if effects.is_empty() {
         return;
     }
@@ -300,6 +300,6 @@ fn set_up(pool: &Arc<Shared>) {
 }
 
 /// Notes that the pool's numbers have changed, so that they are published.
-pub(super) fn changed(pool: &Arc<Shared>) {
+pub(crate) fn changed(pool: &Arc<Shared>) {
     shielded(|| publish::changed(pool));
 }

@@ -7,7 +7,7 @@ use std::thread;
 use super::inner::TaskId;
 use super::lender::Lender;
 use super::stack::Slot;
-use crate::pool::current_panicked;
+use crate::current;
 use crate::shield::shielded;
 
 /// A value of [`Slots`](super::Slots) that a task uses. Dropping it puts the value back.
@@ -64,7 +64,7 @@ impl<T: Send + 'static> Drop for SlotGuard<T> {
     fn drop(&mut self) {
         let Some(slot) = self.slot.take() else { return };
         // A future that has panicked is dropped later, when nothing panics any more.
-        let panicked = thread::panicking() || current_panicked();
+        let panicked = thread::panicking() || current::has_panicked();
         if self.spoiled || (panicked && !self.slots.keeps_on_panic()) {
             let generation = slot.generation;
             shielded(|| drop(slot));

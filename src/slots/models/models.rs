@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use super::inner::{Asked, Inner, Wanted};
 use super::lease::ModelLease;
+use crate::current;
 use crate::error::{ModelError, Reason, TaskError};
 use crate::function_name::function_name;
-use crate::pool::{ModelsStats, Submission, TaskOptions, always_ok, current_deadline};
+use crate::pool::{ModelsStats, Submission, TaskOptions, always_ok};
 use crate::pools::{IntoTask, call_here};
 use crate::timer;
 
@@ -164,7 +165,7 @@ impl<M: Send + Sync + 'static> Models<M> {
         wanted: Wanted,
     ) -> impl Future<Output = Result<ModelLease<M>, ModelError>> + Send + use<M> {
         let inner = self.inner.clone();
-        let deadline = options.deadline.or_else(current_deadline);
+        let deadline = options.deadline.or_else(current::deadline);
         async move {
             let key = checked?;
             match inner.ask(&key, wanted) {

@@ -5,9 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::local;
-use super::shared::{Runnable, TaskRef};
 use crate::error::Cancelled;
+use crate::pool::{Runnable, TaskRef, local};
 use crate::timer::{self, alarm};
 
 /// Returns an error once the running task should stop: its caller went away, its deadline has passed, or a shutdown

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::local;
-use super::shared::Shared;
 use crate::admission::Timestamp;
 use crate::metrics::TaskTimes;
+use crate::pool::{Shared, local};
 use crate::shield::shielded;
 use crate::sync::lock_std as lock;
 

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::current::CurrentTask;
-use super::shared::{Shared, TaskRef};
-use super::{local, worker};
+use super::task::CurrentTask;
 use crate::admission::{BatchLimits, Growth, Join, SharedPermit, Timestamp};
 use crate::dispatch::MAX_TAKEN;
 use crate::error::{Reason, Rejection};
 use crate::metrics::batches::BatchResult;
 use crate::options::TaskOptions;
+use crate::pool::{Shared, TaskRef, local, worker};
 use crate::shield::shielded;
 use crate::task::{Batch, BatchItem, Wakeup};
 
