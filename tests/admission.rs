@@ -119,17 +119,17 @@ fn starts_while_a_level_is_empty_do_not_bring_its_next_start_forward() {
 #[test]
 fn a_full_queue_sheds_the_newest_of_a_lower_level_and_rejects_a_task_of_the_same() {
     let (mut admission, _) = full(Settings::fixed(1).with_capacity(3));
-    let mut evicted = Vec::new();
+    let mut rejected = Vec::new();
     for (level, task) in [(Priority::Low, "old"), (Priority::Low, "new"), (Priority::Normal, "normal")] {
         queue(&mut admission, START, at(level), task).unwrap();
     }
     assert_eq!(queue(&mut admission, START, at(Priority::Low), "low"), Err(Reason::QueueFull));
-    let Ok(Admitted::Queued(key)) = admission.offer(START, at(Priority::High), &mut evicted) else {
+    let Ok(Admitted::Queued(key)) = admission.offer(START, at(Priority::High), &mut rejected) else {
         panic!("there is room")
     };
     admission.store(key, "high");
     assert_eq!(
-        evicted.iter().map(|evicted| (evicted.task, evicted.reason)).collect::<Vec<_>>(),
+        rejected.iter().map(|rejected| (rejected.task, rejected.reason)).collect::<Vec<_>>(),
         [("new", Reason::Shed)]
     );
     let counts = admission.snapshot().counts;
@@ -152,22 +152,22 @@ fn a_full_queue_sheds_a_task_of_the_caller_with_most_for_a_caller_with_none() {
 fn a_queued_task_expires_at_the_sooner_of_its_deadline_and_the_queue_timeout() {
     let settings = Settings { timeout: TIMEOUT, ..Settings::fixed(1) };
     let (mut admission, _) = full(settings);
-    let mut evicted = Vec::new();
+    let mut rejected = Vec::new();
     for (deadline, task) in [(None, "timeout"), (Some(50), "deadline"), (Some(500), "late deadline")] {
         let offer = Offer { deadline: deadline.map(after), ..Offer::default() };
         queue(&mut admission, START, offer, task).unwrap();
         assert_eq!(admission.expiry_of(START, offer), after(deadline.unwrap_or(100).min(100)));
     }
     assert_eq!(admission.next_expiry(), Some(after(50)));
-    admission.expire(after(50), &mut evicted);
-    admission.expire(after(99), &mut evicted);
+    admission.expire(after(50), &mut rejected);
+    admission.expire(after(99), &mut rejected);
     assert_eq!(admission.next_expiry(), Some(after(100)));
-    admission.expire(after(100), &mut evicted);
-    let ends: Vec<_> = evicted.iter().map(|evicted| (evicted.task, evicted.reason)).collect();
+    admission.expire(after(100), &mut rejected);
+    let ends: Vec<_> = rejected.iter().map(|rejected| (rejected.task, rejected.reason)).collect();
     let timeout = Reason::QueueTimeout;
     assert_eq!(ends, [("deadline", Reason::DeadlineExceeded), ("timeout", timeout), ("late deadline", timeout)]);
     let past = Offer { deadline: Some(after(100)), ..Offer::default() };
-    assert_eq!(admission.offer(after(100), past, &mut evicted), Err(Reason::DeadlineExceeded));
+    assert_eq!(admission.offer(after(100), past, &mut rejected), Err(Reason::DeadlineExceeded));
     assert_eq!(admission.snapshot().counts.expired, 4);
 }
 
@@ -261,7 +261,7 @@ fn a_call_costs_the_same_at_any_depth() {
 fn measure(depth: usize, deadlines: bool) -> [f64; 3] {
     let settings = Settings { timeout: Duration::from_secs(3600), ..Settings::fixed(1) };
     let (mut admission, mut key) = full(settings.with_capacity(depth + 10_000));
-    let (mut evicted, mut spent, mut chance) = (Vec::new(), [0.0; 3], 1_u64);
+    let (mut rejected, mut spent, mut chance) = (Vec::new(), [0.0; 3], 1_u64);
     let mut fill = |admission: &mut Admission<&'static str>, count: usize| {
         let keys = (0..count).map(|_| {
             chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -289,7 +289,7 @@ fn measure(depth: usize, deadlines: bool) -> [f64; 3] {
         let begun = std::time::Instant::now();
         for _ in 0..BATCH {
             admission.finish(START, key, Outcome::Ok, Some(Duration::from_micros(1)));
-            key = admission.take(START, &mut evicted).expect("tasks are queued").key;
+            key = admission.take(START, &mut rejected).expect("tasks are queued").key;
         }
         spent[1] += begun.elapsed().as_nanos() as f64;
     }
@@ -299,9 +299,9 @@ fn measure(depth: usize, deadlines: bool) -> [f64; 3] {
 #[test]
 fn queued_tasks_that_have_a_free_permit_do_not_count_towards_the_capacity() {
     let mut admission = Admission::new(Settings::fixed(3).with_capacity(1), 1);
-    let mut evicted = Vec::new();
+    let mut rejected = Vec::new();
     let mut offer = |admission: &mut Admission<_>, task| {
-        let Admitted::Queued(key) = admission.offer_to_wait(START, Offer::default(), &mut evicted)? else {
+        let Admitted::Queued(key) = admission.offer_to_wait(START, Offer::default(), &mut rejected)? else {
             panic!("`offer_to_wait` starts nothing")
         };
         admission.store(key, task);
@@ -324,13 +324,13 @@ fn a_wait_for_a_core_within_the_limit_is_not_late() {
     let overloaded = |limit: usize| {
         let settings = Settings { timeout: Duration::from_secs(60), ..Settings::fixed(limit) };
         let mut admission = Admission::new(settings, 1);
-        let mut evicted = Vec::new();
+        let mut rejected = Vec::new();
         let mut now = START;
         let mut running: Vec<Key> = Vec::new();
         for round in 0..2000 {
             // Forty tasks are queued. Two run, for ten milliseconds each.
             while admission.snapshot().queued < 40 {
-                let Ok(Admitted::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut evicted) else {
+                let Ok(Admitted::Queued(key)) = admission.offer_to_wait(now, Offer::default(), &mut rejected) else {
                     panic!("it is queued")
                 };
                 admission.store(key, round);
@@ -339,7 +339,7 @@ fn a_wait_for_a_core_within_the_limit_is_not_late() {
             for key in running.drain(..) {
                 admission.finish(now, key, Outcome::Ok, Some(Duration::from_millis(10)));
             }
-            running.extend((0..2).filter_map(|_| admission.take(now, &mut evicted)).map(|taken| taken.key));
+            running.extend((0..2).filter_map(|_| admission.take(now, &mut rejected)).map(|taken| taken.key));
         }
         admission.is_overloaded(now)
     };
@@ -355,9 +355,9 @@ fn a_take_evicts_at_most_a_batch_of_late_tasks() {
         queue(&mut admission, START, Offer::default(), "late").unwrap();
     }
     assert!(admission.finish(after(1), key, Outcome::Ok, None));
-    let mut evicted = Vec::new();
-    assert!(admission.take(after(200), &mut evicted).is_none());
-    assert!((1..=100).contains(&evicted.len()), "{}", evicted.len());
+    let mut rejected = Vec::new();
+    assert!(admission.take(after(200), &mut rejected).is_none());
+    assert!((1..=100).contains(&rejected.len()), "{}", rejected.len());
     assert!(admission.has_takeable(), "there is more");
 }
 
@@ -454,7 +454,7 @@ fn the_next_expiry_is_the_soonest_deadline_whichever_tasks_are_cancelled() {
     }
 }
 
-/// The first batch of late tasks is evicted before any task starts. The other late tasks are evicted when they are next.
+/// The first batch of late tasks is rejected before any task starts. The other late tasks are rejected when they are next.
 #[test]
 fn no_late_task_starts_although_there_are_more_than_a_batch() {
     for deadline in [None, Some(after(50))] {
@@ -464,13 +464,13 @@ fn no_late_task_starts_although_there_are_more_than_a_batch() {
         }
         queue(&mut admission, after(100), Offer::default(), "in time").unwrap();
         assert!(admission.finish(after(100), key, Outcome::Ok, None));
-        let mut evicted = Vec::new();
+        let mut rejected = Vec::new();
         let taken = std::iter::from_fn(|| {
-            admission.has_takeable().then(|| admission.take(after(100), &mut evicted).map(|taken| taken.task))
+            admission.has_takeable().then(|| admission.take(after(100), &mut rejected).map(|taken| taken.task))
         });
         assert_eq!(taken.flatten().collect::<Vec<_>>(), ["in time"]);
         let reason = if deadline.is_some() { Reason::DeadlineExceeded } else { Reason::QueueTimeout };
-        assert_eq!((evicted.len(), evicted.iter().all(|evicted| evicted.reason == reason)), (50, true));
+        assert_eq!((rejected.len(), rejected.iter().all(|rejected| rejected.reason == reason)), (50, true));
     }
 }
 
@@ -482,9 +482,9 @@ fn a_take_evicts_a_few_late_tasks_and_starts_the_next_in_time() {
     }
     queue(&mut admission, after(100), Offer::default(), "in time").unwrap();
     assert!(admission.finish(after(100), key, Outcome::Ok, None));
-    let mut evicted = Vec::new();
-    assert_eq!(admission.take(after(100), &mut evicted).map(|taken| taken.task), Some("in time"));
-    assert_eq!(evicted.len(), 5);
+    let mut rejected = Vec::new();
+    assert_eq!(admission.take(after(100), &mut rejected).map(|taken| taken.task), Some("in time"));
+    assert_eq!(rejected.len(), 5);
 }
 
 /// The code that makes a task's payload may panic, so that it is never stored.
@@ -494,9 +494,9 @@ fn a_queued_task_without_a_payload_is_skipped_and_counted_as_cancelled() {
     assert!(matches!(admission.offer(START, Offer::default(), &mut Vec::new()), Ok(Admitted::Queued(_))));
     queue(&mut admission, START, Offer::default(), "next").unwrap();
     assert!(admission.finish(START, key, Outcome::Ok, None));
-    let mut evicted = Vec::new();
-    assert_eq!(admission.take(START, &mut evicted).map(|taken| taken.task), Some("next"));
-    assert!(evicted.is_empty(), "a task without a payload has no caller to answer");
+    let mut rejected = Vec::new();
+    assert_eq!(admission.take(START, &mut rejected).map(|taken| taken.task), Some("next"));
+    assert!(rejected.is_empty(), "a task without a payload has no caller to answer");
     assert_eq!(admission.snapshot().counts.cancelled, 1);
 }
 
@@ -506,9 +506,9 @@ fn a_full_queue_evicts_late_tasks_before_it_sheds_any() {
     for task in ["late", "too"] {
         queue(&mut admission, START, at(Priority::Low), task).unwrap();
     }
-    let mut evicted = Vec::new();
-    assert!(matches!(admission.offer(after(100), at(Priority::High), &mut evicted), Ok(Admitted::Queued(_))));
-    let ends: Vec<_> = evicted.iter().map(|evicted| (evicted.task, evicted.reason)).collect();
+    let mut rejected = Vec::new();
+    assert!(matches!(admission.offer(after(100), at(Priority::High), &mut rejected), Ok(Admitted::Queued(_))));
+    let ends: Vec<_> = rejected.iter().map(|rejected| (rejected.task, rejected.reason)).collect();
     assert_eq!(ends, [("late", Reason::QueueTimeout), ("too", Reason::QueueTimeout)]);
     assert_eq!(admission.snapshot().queued, 1);
 }
@@ -523,13 +523,13 @@ fn flooded(discipline: Discipline, leave: bool) -> (u64, u64) {
 /// ends as ok.
 fn flooded_and_answered(discipline: Discipline, leave: bool, cancelled: bool) -> (u64, u64) {
     let mut admission = Admission::new(Settings { discipline, ..Settings::fixed(1) }, 1);
-    let (mut waiting, mut evicted) = (std::collections::VecDeque::new(), Vec::new());
+    let (mut waiting, mut rejected) = (std::collections::VecDeque::new(), Vec::new());
     let mut running: Option<(Key, u64)> = None;
     let mut last = 0;
     for step in 0..400 {
         let now = after(step * 10);
         for _ in 0..4 {
-            match admission.offer(now, Offer::default(), &mut evicted) {
+            match admission.offer(now, Offer::default(), &mut rejected) {
                 Ok(Admitted::Queued(key)) => {
                     admission.store(key, step);
                     waiting.push_back((step, key));
@@ -549,7 +549,7 @@ fn flooded_and_answered(discipline: Discipline, leave: bool, cancelled: bool) ->
         }
         let outcome = if left && cancelled { Outcome::Cancelled } else { Outcome::Ok };
         assert!(admission.finish(now, key, outcome, Some(Duration::from_millis(10))));
-        let started = admission.take(now, &mut evicted).expect("tasks are queued");
+        let started = admission.take(now, &mut rejected).expect("tasks are queued");
         (running, last) = (Some((started.key, started.task)), step - started.task);
     }
     (last, admission.snapshot().counts.shed)
@@ -683,9 +683,9 @@ fn a_patient_task_is_never_shed_and_has_no_queue_timeout_but_its_deadline_holds(
     assert_eq!(admission.next_expiry(), Some(after(300)), "its own deadline holds");
     assert!(!admission.has_room());
     assert_eq!(queue(&mut admission, START, at(Priority::Critical), "critical"), Err(Reason::QueueFull));
-    let mut evicted = Vec::new();
-    admission.expire(after(300), &mut evicted);
-    let ends: Vec<_> = evicted.iter().map(|evicted| (evicted.task, evicted.reason)).collect();
+    let mut rejected = Vec::new();
+    admission.expire(after(300), &mut rejected);
+    let ends: Vec<_> = rejected.iter().map(|rejected| (rejected.task, rejected.reason)).collect();
     assert_eq!(ends, [("with a deadline", Reason::DeadlineExceeded)]);
     assert!(admission.has_room() && admission.next_expiry().is_none());
     assert_eq!(start_next(&mut admission, &mut key, after(1_000_000)), "patient");
@@ -712,16 +712,16 @@ fn a_full_queue_has_no_room_even_if_it_would_shed_a_lower_task() {
     let low = Offer { level: Priority::Low, ..patient() };
     assert_eq!(queue(&mut admission, START, low, "low as well"), Err(Reason::QueueFull));
     queue(&mut admission, START, patient(), "patient").unwrap();
-    admission.evict_all(Reason::NoWorkers, &mut Vec::new());
+    admission.reject_all(Reason::NoWorkers, &mut Vec::new());
     assert!(admission.has_room());
 }
 
 /// So that a request whose body is not read yet is rejected when its upload would be in vain, and not otherwise.
 #[test]
-fn a_task_is_refused_early_for_the_reason_of_an_offer_and_counted_the_same() {
-    let refuse = |admission: &mut Admission<&'static str>, now, offer| {
+fn a_task_is_rejected_early_for_the_reason_of_an_offer_and_counted_the_same() {
+    let reject = |admission: &mut Admission<&'static str>, now, offer| {
         let before = admission.snapshot();
-        let reason = admission.refuse_early(now, offer, &mut Vec::new());
+        let reason = admission.reject_early(now, offer, &mut Vec::new());
         let after = admission.snapshot();
         let counted = (after.counts.submitted - before.counts.submitted, after.counts.ended() - before.counts.ended());
         assert_eq!(counted, if reason.is_some() { (1, 1) } else { (0, 0) });
@@ -729,17 +729,17 @@ fn a_task_is_refused_early_for_the_reason_of_an_offer_and_counted_the_same() {
         reason
     };
     let (mut admission, _) = full(Settings { capacity: 1, timeout: TIMEOUT, ..Settings::fixed(1) });
-    assert_eq!(refuse(&mut admission, START, Offer::default()), None, "the queue has room");
+    assert_eq!(reject(&mut admission, START, Offer::default()), None, "the queue has room");
     queue(&mut admission, START, Offer::default(), "queued").unwrap();
-    assert_eq!(refuse(&mut admission, START, Offer::default()), Some(Reason::QueueFull));
-    assert_eq!(refuse(&mut admission, START, at(Priority::High)), None, "a queued task would make room");
+    assert_eq!(reject(&mut admission, START, Offer::default()), Some(Reason::QueueFull));
+    assert_eq!(reject(&mut admission, START, at(Priority::High)), None, "a queued task would make room");
     let late = Offer { deadline: Some(after(1)), ..at(Priority::High) };
-    assert_eq!(refuse(&mut admission, after(1), late), Some(Reason::DeadlineExceeded));
+    assert_eq!(reject(&mut admission, after(1), late), Some(Reason::DeadlineExceeded));
     let mut expired = Vec::new();
-    assert_eq!(admission.refuse_early(after(100), Offer::default(), &mut expired), None, "what is due makes room");
+    assert_eq!(admission.reject_early(after(100), Offer::default(), &mut expired), None, "what is due makes room");
     assert_eq!(expired.len(), 1);
     admission.drain();
-    assert_eq!(refuse(&mut admission, after(100), at(Priority::High)), Some(Reason::Draining));
+    assert_eq!(reject(&mut admission, after(100), at(Priority::High)), Some(Reason::Draining));
     assert_all_counted(&admission);
 }
 
@@ -752,9 +752,9 @@ fn an_evicted_task_says_when_to_retry() {
     for step in 1..=10 {
         start_next(&mut admission, &mut key, after(step * 100));
     }
-    let mut evicted = Vec::new();
-    admission.evict_all(Reason::NoWorkers, &mut evicted);
-    let first = evicted[0].retry_after;
+    let mut rejected = Vec::new();
+    admission.reject_all(Reason::NoWorkers, &mut rejected);
+    let first = rejected[0].retry_after;
     assert!((900..1_650).contains(&first.as_millis()), "{first:?}: up to eleven tasks of 100 ms");
 }
 
@@ -770,21 +770,21 @@ fn extreme_times_and_settings_overflow_nothing_and_lose_no_task() {
             let bounds = tower_offload::admission::Bounds { min: low, max: high };
             let settings = Settings { limit, capacity: 3, timeout, discipline, target: bounds, interval: bounds };
             let mut admission = Admission::new(settings, 1);
-            let (mut evicted, mut running) = (Vec::new(), Vec::new());
+            let (mut rejected, mut running) = (Vec::new(), Vec::new());
             for now in [last, START, last, last, after(1), START, START, last] {
                 for caller in [None, Some(1)] {
                     let offer = Offer { caller, deadline: caller.map(|_| last), ..Offer::default() };
-                    match admission.offer_to_wait(now, offer, &mut evicted) {
+                    match admission.offer_to_wait(now, offer, &mut rejected) {
                         Ok(Admitted::Queued(key)) => admission.store(key, "task"),
                         Ok(Admitted::InFlight(_)) => panic!("`offer_to_wait` starts nothing"),
                         Err(_) => {}
                     }
                 }
-                running.extend(admission.take(now, &mut evicted).map(|started| started.key));
+                running.extend(admission.take(now, &mut rejected).map(|started| started.key));
                 if let Some(key) = running.pop() {
                     assert!(admission.finish(now, key, Outcome::Cancelled, Some(high)));
                 }
-                admission.expire(now, &mut evicted);
+                admission.expire(now, &mut rejected);
                 _ = (admission.is_overloaded(now), admission.retry_after(now), admission.next_expiry());
                 assert_all_counted(&admission);
             }

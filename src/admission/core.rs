@@ -23,10 +23,10 @@ use super::slab::{Key, Slab, State, UNSHARED};
 use super::timestamp::{Timestamp, nanos};
 use crate::error::Reason;
 
-/// How many late tasks one rule of a take evicts at most, so that a long queue of late tasks does not hold the lock.
+/// How many late tasks one rule of a take rejects at most, so that a long queue of late tasks does not hold the lock.
 const BATCH: usize = 32;
 
-/// The same for a call that only evicts late tasks.
+/// The same for a call that only rejects late tasks.
 const LARGE_BATCH: usize = 1024;
 
 /// How many tasks the mean execution time remembers. It adapts to a new workload within about that many tasks.
@@ -79,7 +79,7 @@ pub struct SharedPermit {
 
 /// A queued task that ended without being started.
 #[derive(Debug)]
-pub struct Evicted<T> {
+pub struct Rejected<T> {
     /// Its key, not valid any more: the end of this task is counted, and it needs no [`finish`](Admission::finish).
     pub key: Key,
     /// Its payload.
@@ -151,10 +151,10 @@ impl<T> Admission<T> {
     ///
     /// # Errors
     ///
-    /// The reason of a refusal; nothing is kept of the task but its count.
-    pub fn offer(&mut self, now: Timestamp, offer: Offer, evicted: &mut Vec<Evicted<T>>) -> Result<Admitted, Reason> {
+    /// The reason of a rejection; nothing is kept of the task but its count.
+    pub fn offer(&mut self, now: Timestamp, offer: Offer, rejected: &mut Vec<Rejected<T>>) -> Result<Admitted, Reason> {
         let may_start = self.queued == 0 && self.permits < self.limiter.current();
-        self.decide(now, offer, may_start, evicted)
+        self.decide(now, offer, may_start, rejected)
     }
 
     /// Like [`offer`](Self::offer) while no worker can start the task: it is queued even if a permit is free. A queued
@@ -162,38 +162,38 @@ impl<T> Admission<T> {
     ///
     /// # Errors
     ///
-    /// The reason of a refusal; nothing is kept of the task but its count.
+    /// The reason of a rejection; nothing is kept of the task but its count.
     pub fn offer_to_wait(
         &mut self,
         now: Timestamp,
         offer: Offer,
-        evicted: &mut Vec<Evicted<T>>,
+        rejected: &mut Vec<Rejected<T>>,
     ) -> Result<Admitted, Reason> {
-        self.decide(now, offer, false, evicted)
+        self.decide(now, offer, false, rejected)
     }
 
-    /// Refuses a task that is not offered yet, if it would be refused now. Such a refusal counts as that of an offer.
-    pub fn refuse_early(&mut self, now: Timestamp, offer: Offer, evicted: &mut Vec<Evicted<T>>) -> Option<Reason> {
+    /// Rejects a task that is not offered yet, if it would be rejected now. Such a rejection counts as that of an offer.
+    pub fn reject_early(&mut self, now: Timestamp, offer: Offer, rejected: &mut Vec<Rejected<T>>) -> Option<Reason> {
         self.pass(now);
-        let room = self.refusal(now, offer).and_then(|()| match self.is_full() {
-            true => self.find_room(now, offer, evicted).map(drop),
+        let room = self.check(now, offer).and_then(|()| match self.is_full() {
+            true => self.find_room(now, offer, rejected).map(drop),
             false => Ok(()),
         });
         let reason = room.err()?;
         self.counts.submitted += 1;
-        self.count_refused(reason);
+        self.count_unstarted(reason);
         Some(reason)
     }
 
     /// Counts a task that was rejected without having been offered.
     pub fn count_rejected(&mut self, reason: Reason) {
         self.counts.submitted += 1;
-        self.count_refused(reason);
+        self.count_unstarted(reason);
     }
 
     /// Counts a task that ended without having been started.
-    fn count_refused(&mut self, reason: Reason) {
-        self.counts.refused(reason);
+    fn count_unstarted(&mut self, reason: Reason) {
+        self.counts.unstarted(reason);
         self.occupancy.unstarted += 1;
     }
 
@@ -206,24 +206,24 @@ impl<T> Admission<T> {
 
     /// The next task to start, if a permit is free and one waits. Tasks that are found too late end on the way; after a
     /// batch of them the answer is `None`, so that others get the lock, although more tasks may wait.
-    pub fn take(&mut self, now: Timestamp, evicted: &mut Vec<Evicted<T>>) -> Option<Started<T>> {
+    pub fn take(&mut self, now: Timestamp, rejected: &mut Vec<Rejected<T>>) -> Option<Started<T>> {
         self.pass(now);
         if !self.has_takeable() {
             return None;
         }
-        let enough = evicted.len() + BATCH;
-        self.end_due(now, BATCH, evicted);
-        while evicted.len() <= enough {
+        let enough = rejected.len() + BATCH;
+        self.end_due(now, BATCH, rejected);
+        while rejected.len() <= enough {
             let work = self.work();
             let level = self.levels.turn(self.run.value())?;
             let index = self.levels.get(level).next(&self.slab, work)?;
             if let Some(reason) = self.reason_not_to_start(now, index) {
-                self.evict(index, reason, evicted);
+                self.reject(index, reason, rejected);
                 continue;
             }
             let started = self.start(now, level, index);
             if self.free_permits() == 0 {
-                self.shed_useless(now, level, evicted);
+                self.shed_useless(now, level, rejected);
             }
             return Some(started);
         }
@@ -323,7 +323,7 @@ impl<T> Admission<T> {
         }
     }
 
-    /// Refuses every further offer.
+    /// Rejects every further offer.
     pub fn drain(&mut self) {
         self.draining = true;
     }
@@ -340,14 +340,14 @@ impl<T> Admission<T> {
         now: Timestamp,
         offer: Offer,
         may_start: bool,
-        evicted: &mut Vec<Evicted<T>>,
+        rejected: &mut Vec<Rejected<T>>,
     ) -> Result<Admitted, Reason> {
         self.pass(now);
-        let admitted = self.refusal(now, offer).and_then(|()| {
+        let admitted = self.check(now, offer).and_then(|()| {
             if may_start {
                 Ok(Admitted::InFlight(self.start_at_once(now, offer)))
             } else {
-                self.enqueue(now, offer, evicted)
+                self.enqueue(now, offer, rejected)
             }
         });
         // A task that is offered again is counted then.
@@ -355,7 +355,7 @@ impl<T> Admission<T> {
             return admitted;
         }
         self.counts.submitted += 1;
-        admitted.inspect_err(|&reason| self.count_refused(reason))
+        admitted.inspect_err(|&reason| self.count_unstarted(reason))
     }
 
     /// Time passes: permits that are free while nothing waits make up for what was lost.
@@ -388,8 +388,8 @@ impl<T> Admission<T> {
         self.queued > 0 && self.free_permits() == 0
     }
 
-    /// Whether the task is refused however much room there is.
-    fn refusal(&self, now: Timestamp, offer: Offer) -> Result<(), Reason> {
+    /// Whether the task is rejected however much room there is.
+    fn check(&self, now: Timestamp, offer: Offer) -> Result<(), Reason> {
         if self.draining && !offer.accepted {
             return Err(Reason::Draining);
         }
@@ -425,9 +425,9 @@ impl<T> Admission<T> {
         key
     }
 
-    fn enqueue(&mut self, now: Timestamp, offer: Offer, evicted: &mut Vec<Evicted<T>>) -> Result<Admitted, Reason> {
+    fn enqueue(&mut self, now: Timestamp, offer: Offer, rejected: &mut Vec<Rejected<T>>) -> Result<Admitted, Reason> {
         if self.is_full() {
-            self.make_room(now, offer, evicted)?;
+            self.make_room(now, offer, rejected)?;
         }
         let key = self.slab.insert(State::Queued, now, offer.level as u8);
         let index = key.index();

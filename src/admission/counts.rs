@@ -100,11 +100,11 @@ impl Counts {
         } += 1;
     }
 
-    pub(super) fn refused(&mut self, reason: Reason) {
+    pub(super) fn unstarted(&mut self, reason: Reason) {
         *match reason {
             Reason::QueueTimeout | Reason::DeadlineExceeded => &mut self.expired,
             Reason::Shed => &mut self.shed,
-            // The client left, or sent what cannot be read: nobody refused it.
+            // The client left, or sent what cannot be read: nobody rejected it.
             Reason::CutOff | Reason::Panicked | Reason::BodyError => &mut self.cancelled,
             Reason::QueueFull
             | Reason::StreamsFull

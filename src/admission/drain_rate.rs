@@ -1,7 +1,7 @@
-//! How fast the queue drains now, and so when a refused caller should come again.
+//! How fast the queue drains now, and so when a rejected caller should come again.
 //!
 //! The answer is the number of tasks ahead times the mean time between two starts (Little's law), and up to half of that on
-//! top: without jitter, callers that were refused together come back together (Brooker, "Exponential Backoff And Jitter",
+//! top: without jitter, callers that were rejected together come back together (Brooker, "Exponential Backoff And Jitter",
 //! AWS Architecture Blog, 2015). It is what HTTP sends as `Retry-After` (RFC 9110, section 10.2.3).
 
 use std::time::Duration;
@@ -46,7 +46,7 @@ impl DrainRate {
         self.last = None;
     }
 
-    /// How long `ahead` tasks take to start, and up to half of that on top, so that callers refused together do not
+    /// How long `ahead` tasks take to start, and up to half of that on top, so that callers rejected together do not
     /// come back together. `run` is the mean execution time, if one is known.
     pub(super) fn retry_after(
         &self,

@@ -401,7 +401,7 @@ mod tests {
         let callers = callers_apart();
         let settings = Settings { timeout: Duration::from_secs(1 << 30), ..Settings::fixed(limit) };
         let mut admission = Admission::new(settings, 1);
-        let (mut evicted, mut running, mut had, mut worst) = (Vec::new(), Vec::new(), [0.0_f64; 2], 0.0_f64);
+        let (mut rejected, mut running, mut had, mut worst) = (Vec::new(), Vec::new(), [0.0_f64; 2], 0.0_f64);
         let mut waiting = [0_u64; 2];
         for step in 0..4000_u64 {
             let now = Timestamp::from_nanos(step * 1000);
@@ -409,7 +409,7 @@ mod tests {
                 // Each keeps far more waiting than one queue of its hand can give up at once.
                 while waiting[caller] < 200 {
                     let offer = Offer { caller: Some(callers[caller]), ..Offer::default() };
-                    match admission.offer(now, offer, &mut evicted).expect("there is room") {
+                    match admission.offer(now, offer, &mut rejected).expect("there is room") {
                         Admitted::Queued(key) => {
                             admission.store(key, caller);
                             waiting[caller] += 1;
@@ -426,7 +426,7 @@ mod tests {
                 }
                 end > step
             });
-            while let Some(taken) = admission.take(now, &mut evicted) {
+            while let Some(taken) = admission.take(now, &mut rejected) {
                 waiting[taken.task] -= 1;
                 running.push((step + run(taken.task as u64, step), taken.task, taken.key));
             }

@@ -17,7 +17,7 @@
 //! - Tasks that start while none waits tell nothing about the limit and are not looked at: no growth without need.
 //! - Tasks whose callers left while they ran count as no throughput.
 //!
-//! The limit begins at the upper bound, where it refuses nobody that a fixed limit there would not. It is put to the
+//! The limit begins at the upper bound, where it rejects nobody that a fixed limit there would not. It is put to the
 //! test only while the offered load is above the capacity, the first time at the geometric mean of its bounds: an
 //! experiment has its price, and below capacity it buys nothing. After an experiment that changes nothing the limit
 //! rests, twice as long each time. While tasks wait and none starts, the limit moves by time.

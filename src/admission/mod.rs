@@ -8,15 +8,15 @@
 //! use tower_offload::admission::{Admission, Timestamp, Offer, Outcome, Admitted, Settings};
 //!
 //! let mut admission = Admission::new(Settings::fixed(1).with_capacity(1), 42);
-//! let (now, mut evicted) = (Timestamp::default(), Vec::new());
+//! let (now, mut rejected) = (Timestamp::default(), Vec::new());
 //!
-//! let Ok(Admitted::InFlight(first)) = admission.offer(now, Offer::default(), &mut evicted) else { panic!() };
-//! let Ok(Admitted::Queued(second)) = admission.offer(now, Offer::default(), &mut evicted) else { panic!() };
+//! let Ok(Admitted::InFlight(first)) = admission.offer(now, Offer::default(), &mut rejected) else { panic!() };
+//! let Ok(Admitted::Queued(second)) = admission.offer(now, Offer::default(), &mut rejected) else { panic!() };
 //! admission.store(second, "second");
-//! assert_eq!(admission.offer(now, Offer::default(), &mut evicted), Err(Reason::QueueFull));
+//! assert_eq!(admission.offer(now, Offer::default(), &mut rejected), Err(Reason::QueueFull));
 //!
 //! assert!(admission.finish(now, first, Outcome::Ok, None));
-//! assert_eq!(admission.take(now, &mut evicted).map(|taken| taken.task), Some("second"));
+//! assert_eq!(admission.take(now, &mut rejected).map(|taken| taken.task), Some("second"));
 //! ```
 //!
 //! # The rules
@@ -37,7 +37,7 @@
 //! | **Overload is reported** while even the shortest waits of an interval are too long; no decision depends on it | `codel.rs` |
 //! | **Retry-After** is the time that the queue takes to drain at the present rate | `drain_rate.rs` |
 //!
-//! *First, do no harm*: below capacity an [`Adaptive`](Discipline::Adaptive) queue refuses fewer than one in a thousand of the
+//! *First, do no harm*: below capacity an [`Adaptive`](Discipline::Adaptive) queue rejects fewer than one in a thousand of the
 //! tasks that a [`Fifo`](Discipline::Fifo) one with the same settings serves. `tests/sim/harm.rs` compares the two, and
 //! `tests/sim/README.md` has the share that was measured.
 //!
@@ -64,7 +64,7 @@ mod slab;
 mod timestamp;
 
 pub use self::batch::{BatchItem, BatchLimits, BatchTime, Growth, Join, Prediction};
-pub use self::core::{Admission, Admitted, Evicted, Finish, SharedPermit, Started};
+pub use self::core::{Admission, Admitted, Finish, Rejected, SharedPermit, Started};
 pub use self::counts::{Counts, Outcome, Snapshot};
 pub use self::occupancy::Demand;
 pub(crate) use self::random::mix;

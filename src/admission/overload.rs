@@ -12,7 +12,7 @@
 //!    whose callers all stay, less the backlog there is.)
 //! 2. **Most of what is done is in vain.** Of the last [`MEMORY`] tasks that ended, more than half ended after their
 //!    caller had left or their deadline had passed, or in a batch that a deadline kept from growing. While this is not
-//!    so, the order does no harm, and a full queue, the queue timeout and deadlines refuse what is too much.
+//!    so, the order does no harm, and a full queue, the queue timeout and deadlines reject what is too much.
 //!
 //! Then the newest task of the level is next, because its caller will still be there ("adaptive LIFO", Maurer, "Fail at
 //! Scale", ACM Queue 2015), and tasks are shed that have waited for half of the time for which callers really did wait

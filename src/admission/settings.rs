@@ -69,7 +69,7 @@ pub struct Offer {
     /// Whether it waits however long it takes: it is never shed, makes room for no other, and has no queue timeout. Its
     /// own deadline holds.
     pub patient: bool,
-    /// Whether it belongs to a request that was accepted before: a drain does not refuse it.
+    /// Whether it belongs to a request that was accepted before: a drain does not reject it.
     pub accepted: bool,
     /// Whether its submitter runs it in place if the queue is full; see
     /// [`offer_riding`](super::Admission::offer_riding).

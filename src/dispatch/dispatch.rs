@@ -79,7 +79,7 @@ pub(crate) struct Backlog {
 
 /// A task that was not admitted.
 #[derive(Debug)]
-pub(crate) struct Refused<T> {
+pub(crate) struct RejectedOffer<T> {
     /// Dropped after the lock has been released.
     pub(crate) _task: T,
     pub(crate) reason: Reason,
@@ -92,15 +92,20 @@ impl<T> Dispatch<T> {
     }
 
     /// Offers a task to admission.
-    pub(crate) fn offer(&self, now: Timestamp, offer: Offer, task: T) -> (Result<Offered<T>, Refused<T>>, Effects<T>)
+    pub(crate) fn offer(
+        &self,
+        now: Timestamp,
+        offer: Offer,
+        task: T,
+    ) -> (Result<Offered<T>, RejectedOffer<T>>, Effects<T>)
     where
         T: Admit,
     {
         self.change(now, |state, effects| {
             let admitted = if state.workers.has_worker_for_another(state.ready.len()) {
-                state.admission.offer(now, offer, &mut effects.evicted)
+                state.admission.offer(now, offer, &mut effects.rejected)
             } else {
-                state.admission.offer_to_wait(now, offer, &mut effects.evicted)
+                state.admission.offer_to_wait(now, offer, &mut effects.rejected)
             };
             let runs_in_place = offer.rides && admitted == Err(Reason::QueueFull);
             let admitted =
@@ -122,7 +127,7 @@ impl<T> Dispatch<T> {
                     effects.expire_at = Some(state.admission.expiry_of(now, offer));
                 }
                 Err(reason) => {
-                    return Err(Refused { _task: task, reason, retry_after: state.admission.retry_after(now) });
+                    return Err(RejectedOffer { _task: task, reason, retry_after: state.admission.retry_after(now) });
                 }
             }
             let queued = state.admission.queued() - state.admission.takeable();
@@ -130,10 +135,10 @@ impl<T> Dispatch<T> {
         })
     }
 
-    /// Refuses a task that is not offered yet, if it would be refused now: the reason, and when to try again.
-    pub(crate) fn refuse_early(&self, now: Timestamp, offer: Offer) -> (Option<(Reason, Duration)>, Effects<T>) {
+    /// Rejects a task that is not offered yet, if it would be rejected now: the reason, and when to try again.
+    pub(crate) fn reject_early(&self, now: Timestamp, offer: Offer) -> (Option<(Reason, Duration)>, Effects<T>) {
         self.change(now, |state, effects| {
-            let reason = state.admission.refuse_early(now, offer, &mut effects.evicted)?;
+            let reason = state.admission.reject_early(now, offer, &mut effects.rejected)?;
             Some((reason, state.admission.retry_after(now)))
         })
     }
@@ -164,7 +169,7 @@ impl<T> Dispatch<T> {
     pub(crate) fn take_more(&self, now: Timestamp, join: impl FnMut(&T) -> Join, batch: &mut Vec<T>) -> Effects<T> {
         batch.reserve(MAX_TAKEN);
         let take = |state: &mut State<T>, effects: &mut Effects<T>| {
-            state.admission.take_more(now, MAX_TAKEN, join, batch, &mut effects.evicted);
+            state.admission.take_more(now, MAX_TAKEN, join, batch, &mut effects.rejected);
         };
         self.change(now, take).1
     }
@@ -216,8 +221,8 @@ impl<T> Dispatch<T> {
                     state.admission.finish_as(now, key, finish);
                 }
             }
-            let next = state.take(worker, now, &mut effects.evicted);
-            if effects.evicted.is_empty() && state.to_drop.is_empty() {
+            let next = state.take(worker, now, &mut effects.rejected);
+            if effects.rejected.is_empty() && state.to_drop.is_empty() {
                 // A worker beyond the limit takes no task when it looks once more.
                 if next.is_none() && !state.workers.exceeds_limit() {
                     state.workers.will_recheck(worker);
@@ -252,11 +257,11 @@ impl<T> Dispatch<T> {
         state.workers.rechecked(worker);
         loop {
             let mut effects = Effects::default();
-            let task = state.take(worker, at, &mut effects.evicted);
+            let task = state.take(worker, at, &mut effects.rejected);
             let idle = at.since(idle_since);
             effects.to_drop = std::mem::take(&mut state.to_drop);
             // If this found tasks that are too late, there may be more of them.
-            let found = task.is_some() || !effects.evicted.is_empty() || !effects.to_drop.is_empty();
+            let found = task.is_some() || !effects.rejected.is_empty() || !effects.to_drop.is_empty();
             let leaves = !found && (state.closed || idle >= keep_alive);
             if leaves {
                 state.workers.leave(worker);
@@ -311,7 +316,7 @@ impl<T> Dispatch<T> {
             if state.workers.present > 0 {
                 return Vec::new();
             }
-            state.admission.evict_all(Reason::NoWorkers, &mut effects.evicted);
+            state.admission.reject_all(Reason::NoWorkers, &mut effects.rejected);
             state.ready.drain(..).chain(state.to_drop.drain(..)).collect()
         })
     }
@@ -319,7 +324,7 @@ impl<T> Dispatch<T> {
     /// Rejects the queued tasks whose deadline or queue timeout has passed.
     pub(crate) fn expire(&self, now: Timestamp) -> Effects<T> {
         let expire = |state: &mut State<T>, effects: &mut Effects<T>| {
-            state.admission.expire(now, &mut effects.evicted);
+            state.admission.expire(now, &mut effects.rejected);
             state.expires_at = None;
             effects.expire_at = state.admission.next_expiry();
         };
@@ -376,8 +381,8 @@ impl<T> Dispatch<T> {
     }
 
     /// Rejects every queued task.
-    pub(crate) fn evict_all(&self, now: Timestamp, reason: Reason) -> Effects<T> {
-        self.change(now, |state, effects| state.admission.evict_all(reason, &mut effects.evicted)).1
+    pub(crate) fn reject_all(&self, now: Timestamp, reason: Reason) -> Effects<T> {
+        self.change(now, |state, effects| state.admission.reject_all(reason, &mut effects.rejected)).1
     }
 
     /// Makes the workers end as soon as they find no task. The caller unparks the threads that this returns.
@@ -449,7 +454,7 @@ impl<T> Dispatch<T> {
     }
 
     /// Changes the state. The result is that of `change`, and the effects that follow from the new state. `change` adds
-    /// the tasks that it evicts, and the time at which a queued task expires.
+    /// the tasks that it rejects, and the time at which a queued task expires.
     fn change<R>(&self, now: Timestamp, change: impl FnOnce(&mut State<T>, &mut Effects<T>) -> R) -> (R, Effects<T>) {
         let mut effects = Effects::default();
         let mut state = self.lock();

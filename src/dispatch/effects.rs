@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::workers::Wake;
-use crate::admission::{Evicted, Timestamp};
+use crate::admission::{Rejected, Timestamp};
 use crate::cores::Report;
 
 /// Work that is deferred until the pool's lock has been released, because it calls code of the application or may take
@@ -13,7 +13,7 @@ use crate::cores::Report;
 pub(crate) struct Effects<T> {
     pub(crate) wake: Wake,
     /// Queued tasks that were rejected. Their callers get the reason.
-    pub(crate) evicted: Vec<Evicted<T>>,
+    pub(crate) rejected: Vec<Rejected<T>>,
     /// Tasks that have ended, but still hold values of the application. A worker drops them.
     pub(crate) to_drop: Vec<T>,
     /// The wakers of drains that wait until the pool is idle, which it now is.
@@ -32,7 +32,7 @@ impl<T> Default for Effects<T> {
     fn default() -> Self {
         Self {
             wake: Wake::Nobody,
-            evicted: Vec::new(),
+            rejected: Vec::new(),
             to_drop: Vec::new(),
             idle: Vec::new(),
             expire_at: None,
@@ -45,9 +45,9 @@ impl<T> Default for Effects<T> {
 
 impl<T> Effects<T> {
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { wake, evicted, to_drop, idle, expire_at, sample, report, has_room } = self;
+        let Self { wake, rejected, to_drop, idle, expire_at, sample, report, has_room } = self;
         matches!(wake, Wake::Nobody)
-            && evicted.is_empty()
+            && rejected.is_empty()
             && to_drop.is_empty()
             && idle.is_empty()
             && expire_at.is_none()

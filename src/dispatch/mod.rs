@@ -18,7 +18,7 @@ mod effects;
 mod state;
 mod workers;
 
-pub(crate) use self::dispatch::{Admit, Backlog, Dispatch, Ending, MAX_TAKEN, Refused, WorkerEvent};
+pub(crate) use self::dispatch::{Admit, Backlog, Dispatch, Ending, MAX_TAKEN, RejectedOffer, WorkerEvent};
 pub(crate) use self::effects::Effects;
 pub(crate) use self::state::{Instantaneous, Offered};
 pub(crate) use self::workers::{Wake, WorkerId};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::effects::Effects;
 use super::workers::{Wake, WorkerId, Workers};
-use crate::admission::{Admission, Evicted, Settings, Snapshot, Timestamp};
+use crate::admission::{Admission, Rejected, Settings, Snapshot, Timestamp};
 
 /// How many woken tasks are polled in a row while a queued task could start. Without a bound, futures that are always
 /// ready, such as streams of tokens, would keep queued tasks waiting for ever.
@@ -76,7 +76,7 @@ impl<T> State<T> {
     }
 
     /// Takes the next task for `worker`, unless more workers are awake than the active limit allows.
-    pub(super) fn take(&mut self, worker: WorkerId, now: Timestamp, evicted: &mut Vec<Evicted<T>>) -> Option<T> {
+    pub(super) fn take(&mut self, worker: WorkerId, now: Timestamp, rejected: &mut Vec<Rejected<T>>) -> Option<T> {
         if self.workers.exceeds_limit() {
             return None;
         }
@@ -87,7 +87,7 @@ impl<T> State<T> {
             ready
         } else {
             self.ready_in_a_row = 0;
-            self.admission.take(now, evicted).map(|started| started.task).or_else(|| self.ready.pop_front())
+            self.admission.take(now, rejected).map(|started| started.task).or_else(|| self.ready.pop_front())
         };
         if task.is_some() {
             self.workers.begin_poll(worker, now);

@@ -120,7 +120,7 @@ impl<T> Drop for CancelOnDrop<T> {
                 head.state.end();
                 if let Some(log) = &head.log {
                     match late {
-                        true => log.log_refusal(pool.name(), Reason::DeadlineExceeded),
+                        true => log.log_rejection(pool.name(), Reason::DeadlineExceeded),
                         false => log.log_cancellation(pool.name(), None),
                     }
                 }

@@ -14,7 +14,7 @@ use super::{local, publish, worker};
 use crate::admission::{Offer, Outcome};
 use crate::budget::Budget;
 use crate::config::BodyPolicy;
-use crate::dispatch::{Backlog, Offered, Refused};
+use crate::dispatch::{Backlog, Offered, RejectedOffer};
 use crate::error::{Reason, Rejection};
 use crate::load::PoolLoad;
 use crate::metrics::PublishGuard;
@@ -205,7 +205,7 @@ impl Pool {
                 }
                 Ok(CancelOnDrop::new(task))
             }
-            Err(Refused { reason, retry_after, .. }) => {
+            Err(RejectedOffer { reason, retry_after, .. }) => {
                 worker::perform(pool, effects);
                 worker::changed(pool);
                 let rejection = pool.rejection(reason, retry_after);
@@ -213,7 +213,7 @@ impl Pool {
                     return Err(Rejected { future: task.into_future().map(Box::new), rejection });
                 }
                 if let Some(log) = &task.head().log {
-                    task::log_refusal(pool.name(), reason, &log.function);
+                    task::log_rejection(pool.name(), reason, &log.function);
                 }
                 Err(Rejected { future: None, rejection })
             }
@@ -227,11 +227,11 @@ impl Pool {
         }
         let pool = self.shared();
         let (_, offer) = self.offer_of(options, false);
-        let (refused, effects) = pool.dispatch.refuse_early(pool.now(), offer);
+        let (rejected, effects) = pool.dispatch.reject_early(pool.now(), offer);
         worker::perform(pool, effects);
-        let (reason, retry_after) = refused?;
+        let (reason, retry_after) = rejected?;
         worker::changed(pool);
-        self.log_refusal(reason, function);
+        self.log_rejection(reason, function);
         Some(pool.rejection(reason, retry_after))
     }
 
@@ -267,14 +267,14 @@ impl Pool {
     pub(crate) fn count_rejected(&self, reason: Reason, function: impl FnOnce() -> String) -> Rejection {
         let pool = self.shared();
         pool.dispatch.count_rejected(reason);
-        self.log_refusal(reason, function);
+        self.log_rejection(reason, function);
         worker::changed(pool);
         pool.rejection(reason, Duration::ZERO)
     }
 
-    fn log_refusal(&self, reason: Reason, function: impl FnOnce() -> String) {
+    fn log_rejection(&self, reason: Reason, function: impl FnOnce() -> String) {
         if self.plan().verbose {
-            shielded(|| task::log_refusal(self.name(), reason, &function()));
+            shielded(|| task::log_rejection(self.name(), reason, &function()));
         }
     }
 
@@ -294,8 +294,8 @@ impl Pool {
     pub(crate) fn cut_off(&self) -> u64 {
         let pool = self.shared();
         pool.cut_off.give();
-        let effects = pool.dispatch.evict_all(pool.now(), Reason::Draining);
-        let queued = effects.evicted.len() as u64;
+        let effects = pool.dispatch.reject_all(pool.now(), Reason::Draining);
+        let queued = effects.rejected.len() as u64;
         worker::perform(pool, effects);
         queued
     }

@@ -104,7 +104,7 @@ where
                     log.log_cancellation(self.head.pool.name(), Some(self.head.pool.now().since(began)));
                 }
                 (None, Reason::CutOff) => log.log_cancellation(self.head.pool.name(), None),
-                (None, reason) => log.log_refusal(self.head.pool.name(), reason),
+                (None, reason) => log.log_rejection(self.head.pool.name(), reason),
             }
         }
         Polled::Ended(outcome, work.began)
@@ -334,7 +334,7 @@ where
     fn reject(&self, rejection: Rejection) {
         // Logged before the caller can read its answer, as at every other end of a task.
         if let Some(log) = &self.head.log {
-            log.log_refusal(self.head.pool.name(), rejection.reason());
+            log.log_rejection(self.head.pool.name(), rejection.reason());
         }
         self.put(Err(TaskError::from(rejection)));
         self.head.state.end();

@@ -13,7 +13,7 @@ use super::local;
 use super::publish;
 use super::sampler;
 use super::shared::{Polled, Shared, TaskRef};
-use crate::admission::{Evicted, Outcome, Timestamp};
+use crate::admission::{Outcome, Rejected, Timestamp};
 use crate::cores::{Allot, Member, Report};
 use crate::dispatch::{Effects, Ending, MAX_TAKEN, Wake, WorkerEvent, WorkerId};
 use crate::metrics::TaskTimes;
@@ -159,12 +159,12 @@ pub(crate) fn perform(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
     if effects.is_empty() {
         return;
     }
-    let evicted = perform_all(pool, effects);
-    if evicted.is_empty() {
+    let rejected = perform_all(pool, effects);
+    if rejected.is_empty() {
         return;
     }
     // The pool's workers drop these tasks, because destructors may block.
-    let (too_many, effects) = pool.dispatch.discard(pool.now(), evicted);
+    let (too_many, effects) = pool.dispatch.discard(pool.now(), rejected);
     if !too_many.is_empty() {
         let name = format!("offload-drop-{}", pool.name());
         // If no thread can be started, the tasks are dropped here, with the closure.
@@ -182,7 +182,7 @@ fn perform_on_worker(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
 
 /// Performs the effects, and returns the tasks to discard.
 fn perform_all(pool: &Arc<Shared>, effects: Effects<TaskRef>) -> Vec<TaskRef> {
-    let Effects { wake, evicted, to_drop, idle, expire_at, sample, report, has_room } = effects;
+    let Effects { wake, rejected, to_drop, idle, expire_at, sample, report, has_room } = effects;
     match wake {
         Wake::Nobody => {}
         Wake::Unpark(thread) => thread.unpark(),
@@ -201,7 +201,7 @@ fn perform_all(pool: &Arc<Shared>, effects: Effects<TaskRef>) -> Vec<TaskRef> {
         pool.has_room.notify_one();
     }
     let mut discarded = to_drop;
-    for Evicted { task, reason, retry_after, .. } in evicted {
+    for Rejected { task, reason, retry_after, .. } in rejected {
         task.reject(pool.rejection(reason, retry_after));
         discarded.push(task);
     }

@@ -67,7 +67,7 @@ impl LogEntry {
     }
 
     /// The pool rejected the task while it was queued.
-    pub(crate) fn log_refusal(&self, pool: &Workload, reason: Reason) {
+    pub(crate) fn log_rejection(&self, pool: &Workload, reason: Reason) {
         self.warn(pool, None, Some(reason), format_args!("Rejected in the queue: {reason}"));
     }
 
@@ -117,7 +117,7 @@ impl LogEntry {
 }
 
 /// Logs a task that the pool rejected at once, before the task had a number.
-pub(crate) fn log_refusal(pool: &Workload, reason: Reason, function: &str) {
+pub(crate) fn log_rejection(pool: &Workload, reason: Reason, function: &str) {
     shielded(|| match reason {
         // Its client left.
         Reason::BodyError => tracing::info!(

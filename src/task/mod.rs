@@ -22,5 +22,5 @@ pub(crate) use self::context::{Capture, TaskContext};
 pub(crate) use self::continuation::{Continuation, ContinuationFuture, combined};
 pub(crate) use self::future::{Boxed, TaskFuture};
 pub(crate) use self::item::{Batch, BatchItem, ItemHead};
-pub(crate) use self::log::{LogEntry, RunningTasks, log_refusal};
+pub(crate) use self::log::{LogEntry, RunningTasks, log_rejection};
 pub(crate) use self::state::{Begun, TaskState, Wakeup};

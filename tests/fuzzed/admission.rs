@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tower_offload::Reason;
 use tower_offload::admission::{
-    Admission, Admitted, Bounds, Discipline, Evicted, Finish, Join, Key, Limit, Offer, Outcome, Priority, Settings,
+    Admission, Admitted, Bounds, Discipline, Finish, Join, Key, Limit, Offer, Outcome, Priority, Rejected, Settings,
     SharedPermit, Timestamp,
 };
 
@@ -44,7 +44,7 @@ pub(crate) enum Call {
     Back(u64),
     Limit(usize),
     Drain,
-    EvictAll(Reason),
+    RejectAll(Reason),
 }
 
 pub(crate) const OUTCOMES: [Outcome; 7] = [
@@ -75,13 +75,13 @@ pub(crate) type Extreme = (Timestamp, u8, Option<u64>, Option<Timestamp>, Durati
 #[allow(dead_code, reason = "libFuzzer does not use it")]
 pub(crate) fn check_extremes(settings: Settings, seed: u64, calls: Vec<Extreme>) {
     let mut admission = Admission::new(settings, seed);
-    let (mut evicted, mut keys) = (Vec::new(), Vec::new());
+    let (mut rejected, mut keys) = (Vec::new(), Vec::new());
     for (now, kind, caller, deadline, ran) in calls {
         let level = Priority::ALL[usize::from(kind) % 4];
         let offer = Offer { deadline, level, caller, patient: kind == 3, ..Offer::default() };
         let admitted = match kind {
-            0..4 => Some(admission.offer(now, offer, &mut evicted)),
-            4 | 5 => Some(admission.offer_to_wait(now, offer, &mut evicted)),
+            0..4 => Some(admission.offer(now, offer, &mut rejected)),
+            4 | 5 => Some(admission.offer_to_wait(now, offer, &mut rejected)),
             _ => None,
         };
         match admitted {
@@ -95,12 +95,12 @@ pub(crate) fn check_extremes(settings: Settings, seed: u64, calls: Vec<Extreme>)
         }
         let key = keys.get(ran.subsec_nanos() as usize % keys.len().max(1)).copied();
         match (kind, key) {
-            (6..8, _) => keys.extend(admission.take(now, &mut evicted).map(|started| started.key)),
+            (6..8, _) => keys.extend(admission.take(now, &mut rejected).map(|started| started.key)),
             (8..10, Some(key)) => {
                 _ = admission.finish(now, key, OUTCOMES[usize::from(kind) % OUTCOMES.len()], Some(ran));
             }
             (10, Some(key)) => _ = admission.cancel(now, key, Outcome::Cancelled),
-            (11, _) => admission.expire(now, &mut evicted),
+            (11, _) => admission.expire(now, &mut rejected),
             _ => {}
         }
         _ = (admission.is_overloaded(now), admission.next_expiry());
@@ -108,7 +108,7 @@ pub(crate) fn check_extremes(settings: Settings, seed: u64, calls: Vec<Extreme>)
         let seen = admission.snapshot();
         assert_eq!(seen.counts.submitted, seen.counts.ended() + (seen.queued + seen.in_flight) as u64);
     }
-    admission.evict_all(Reason::CutOff, &mut evicted);
+    admission.reject_all(Reason::CutOff, &mut rejected);
     for key in keys {
         admission.finish(Timestamp::default(), key, Outcome::Ok, Some(Duration::MAX));
     }
@@ -180,9 +180,9 @@ fn decode_call(kind: u8, next: &mut impl FnMut() -> usize) -> Call {
         29 => Call::Back(next() as u64 % 4),
         30 => Call::Limit(next() % 16),
         _ => match next() % 4 {
-            0 => Call::EvictAll(Reason::NoWorkers),
-            1 => Call::EvictAll(Reason::CutOff),
-            2 => Call::EvictAll(Reason::Draining),
+            0 => Call::RejectAll(Reason::NoWorkers),
+            1 => Call::RejectAll(Reason::CutOff),
+            2 => Call::RejectAll(Reason::Draining),
             _ => Call::Drain,
         },
     }
@@ -211,7 +211,7 @@ struct Model {
     most: usize,
     tasks: Vec<Known>,
     keys: HashMap<usize, Key>,
-    evicted: Vec<Evicted<usize>>,
+    rejected: Vec<Rejected<usize>>,
 }
 
 impl Model {
@@ -227,7 +227,7 @@ impl Model {
             most: 0,
             tasks: Vec::new(),
             keys: HashMap::new(),
-            evicted: Vec::new(),
+            rejected: Vec::new(),
         }
     }
 
@@ -263,7 +263,7 @@ impl Model {
             Call::Finish(which, outcome, ran) => self.finish(which, outcome, ran),
             Call::Expire => {
                 let now = self.timestamp();
-                self.admission.expire(now, &mut self.evicted);
+                self.admission.expire(now, &mut self.rejected);
                 assert!(self.admission.next_expiry().is_none_or(|next| next > now), "nothing that is due is left");
             }
             Call::Pass(millis) => {
@@ -284,9 +284,12 @@ impl Model {
                 self.draining = true;
                 self.admission.drain();
             }
-            Call::EvictAll(reason) => {
-                self.admission.evict_all(reason, &mut self.evicted);
-                assert!(self.evicted.iter().all(|evicted| evicted.reason == reason), "each is evicted for this reason");
+            Call::RejectAll(reason) => {
+                self.admission.reject_all(reason, &mut self.rejected);
+                assert!(
+                    self.rejected.iter().all(|rejected| rejected.reason == reason),
+                    "each is rejected for this reason"
+                );
                 self.answer_evicted();
                 assert!(
                     !self.tasks.iter().any(|task| matches!(task, Known::Queued { .. })),
@@ -305,9 +308,9 @@ impl Model {
         let before = self.admission.snapshot();
         self.shared |= caller.is_some();
         let offered = if waits {
-            self.admission.offer_to_wait(now, offer, &mut self.evicted)
+            self.admission.offer_to_wait(now, offer, &mut self.rejected)
         } else {
-            self.admission.offer(now, offer, &mut self.evicted)
+            self.admission.offer(now, offer, &mut self.rejected)
         };
         let known = match offered {
             Ok(Admitted::InFlight(key)) => {
@@ -400,10 +403,10 @@ impl Model {
         let before = self.admission.snapshot();
         let takeable = self.admission.has_takeable();
         assert_eq!(takeable, before.queued > 0 && before.permits < before.limit);
-        let taken = self.admission.take(now, &mut self.evicted);
-        let shed = self.evicted.iter().any(|evicted| evicted.reason == Reason::Shed);
+        let taken = self.admission.take(now, &mut self.rejected);
+        let shed = self.rejected.iter().any(|rejected| rejected.reason == Reason::Shed);
         assert!(!shed || self.admission.takeable() == 0, "no task is shed while a permit is free for it");
-        let given_up = !self.evicted.is_empty();
+        let given_up = !self.rejected.is_empty();
         self.answer_evicted();
         let Some(taken) = taken else {
             assert!(!takeable || given_up, "a queued task starts if a permit is free");
@@ -440,12 +443,12 @@ impl Model {
                 }
             }
         };
-        self.admission.take_more(now, most, join, &mut batch, &mut self.evicted);
+        self.admission.take_more(now, most, join, &mut batch, &mut self.rejected);
         assert!(batch.len() <= most);
         assert_eq!(self.admission.snapshot().permits, before.permits, "a batch takes no permit");
-        for evicted in self.evicted.extract_if(.., |evicted| expired.contains(&evicted.task)) {
-            assert_eq!(evicted.reason, Reason::DeadlineExceeded);
-            self.tasks[evicted.task] = Known::Answered;
+        for rejected in self.rejected.extract_if(.., |rejected| expired.contains(&rejected.task)) {
+            assert_eq!(rejected.reason, Reason::DeadlineExceeded);
+            self.tasks[rejected.task] = Known::Answered;
         }
         self.answer_evicted();
         let mut order = Vec::new();
@@ -504,12 +507,12 @@ impl Model {
     }
 
     fn answer_evicted(&mut self) {
-        for evicted in self.evicted.drain(..) {
-            let Known::Queued { until, .. } = self.tasks[evicted.task] else { panic!("a task is answered once") };
-            let late = matches!(evicted.reason, Reason::DeadlineExceeded | Reason::QueueTimeout);
+        for rejected in self.rejected.drain(..) {
+            let Known::Queued { until, .. } = self.tasks[rejected.task] else { panic!("a task is answered once") };
+            let late = matches!(rejected.reason, Reason::DeadlineExceeded | Reason::QueueTimeout);
             assert!(!late || until <= self.now, "no task expires early");
-            assert_eq!(self.keys[&evicted.task], evicted.key);
-            self.tasks[evicted.task] = Known::Answered;
+            assert_eq!(self.keys[&rejected.task], rejected.key);
+            self.tasks[rejected.task] = Known::Answered;
         }
     }
 
@@ -544,13 +547,13 @@ impl Model {
         assert!(self.admission.retry_after(self.timestamp()) <= Duration::from_secs(90));
     }
 
-    /// Lets time pass, evicts every queued task and finishes every task in flight. Then every task must have its answer.
+    /// Lets time pass, rejects every queued task and finishes every task in flight. Then every task must have its answer.
     fn finish_all(&mut self) {
         self.now = self.latest + self.timeout().min(60_000);
         self.latest = self.now;
         self.call(Call::Expire);
         // Patient tasks have no queue timeout.
-        self.call(Call::EvictAll(Reason::CutOff));
+        self.call(Call::RejectAll(Reason::CutOff));
         for id in 0..self.tasks.len() {
             self.finish(id, Outcome::Ok, Some(1));
         }

@@ -115,7 +115,7 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         1 => (0..3_u64).prop_map(Call::Back),
         1 => Just(Call::Pass(3_600_000)),
         5 => Just(Call::Drain),
-        10 => Just(Call::EvictAll(Reason::NoWorkers)),
+        10 => Just(Call::RejectAll(Reason::NoWorkers)),
     ];
     proptest::collection::vec(call, 1..400)
 }

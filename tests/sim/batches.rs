@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use tower_offload::admission::{
-    Admission, Admitted, BatchItem, BatchLimits, BatchTime, Evicted, Finish, Growth, Key, Offer, Outcome, Settings,
+    Admission, Admitted, BatchItem, BatchLimits, BatchTime, Finish, Growth, Key, Offer, Outcome, Rejected, Settings,
     SharedPermit, Timestamp,
 };
 
@@ -79,7 +79,7 @@ struct Pool {
     /// When each batch ends, and its items.
     ends: BinaryHeap<Reverse<(u64, usize)>>,
     running: Vec<(Vec<usize>, bool, u64)>,
-    evicted: Vec<Evicted<usize>>,
+    rejected: Vec<Rejected<usize>>,
     report: Report,
 }
 
@@ -96,7 +96,7 @@ impl Pool {
             patience,
             ends: BinaryHeap::new(),
             running: Vec::new(),
-            evicted: Vec::new(),
+            rejected: Vec::new(),
             report: Report::default(),
         }
     }
@@ -122,7 +122,7 @@ impl Pool {
         let deadline = self.patience.map_or(u64::MAX, |patience| now + patience);
         let offer = Offer { deadline: self.patience.map(|_| Timestamp::from_nanos(deadline)), ..Offer::default() };
         self.items.push(Item { key: None, arrived: now, deadline });
-        match self.admission.offer(Timestamp::from_nanos(now), offer, &mut self.evicted) {
+        match self.admission.offer(Timestamp::from_nanos(now), offer, &mut self.rejected) {
             Ok(Admitted::InFlight(key)) => {
                 self.items[index].key = Some(key);
                 self.lead(now, index);
@@ -156,7 +156,7 @@ impl Pool {
             let before = batch.len();
             let items = &self.items;
             let join = |&index: &usize| growth.join(Self::properties(items, index));
-            self.admission.take_more(at, 64, join, &mut batch, &mut self.evicted);
+            self.admission.take_more(at, 64, join, &mut batch, &mut self.rejected);
             if batch.len() < before + 64 {
                 break;
             }
@@ -191,10 +191,10 @@ impl Pool {
     }
 
     fn take(&mut self, now: u64) {
-        self.evicted.clear();
+        self.rejected.clear();
         let at = Timestamp::from_nanos(now);
-        self.admission.expire(at, &mut self.evicted);
-        while let Some(started) = self.admission.take(at, &mut self.evicted) {
+        self.admission.expire(at, &mut self.rejected);
+        while let Some(started) = self.admission.take(at, &mut self.rejected) {
             self.lead(now, started.task);
         }
     }

@@ -45,23 +45,23 @@ fn burst(at: f64, count: usize, work: f64) -> Vec<Request> {
 }
 
 #[test]
-fn nobody_is_refused_because_one_client_left_the_queue() {
+fn nobody_is_rejected_because_one_client_left_the_queue() {
     for seed in seeds(1) {
         let mut requests = loaded(0.7, 4, Work::Exponential(100.0 * MS), 10_000.0, seed);
         requests[1000].patience = Some((20.0 * MS) as u64);
         let [ours, fifo] = both(&requests, Settings::fixed(4), seed);
-        assert_eq!((ours.refused(), fifo.refused()), (0, 0));
+        assert_eq!((ours.rejected(), fifo.rejected()), (0, 0));
     }
 }
 
 #[test]
-fn nobody_is_refused_because_a_few_others_had_short_deadlines() {
+fn nobody_is_rejected_because_a_few_others_had_short_deadlines() {
     for seed in seeds(1) {
         let mut requests = loaded(0.7, 4, Work::Exponential(100.0 * MS), 10_000.0, seed);
         requests.iter_mut().step_by(1000).for_each(|request| request.deadline = Some((20.0 * MS) as u64));
         let [ours, fifo] = both(&requests, Settings::fixed(4), seed);
         assert_eq!(ours.fates, fifo.fates, "seed {seed}");
-        assert!(fifo.refused() > 0, "some expired");
+        assert!(fifo.rejected() > 0, "some expired");
     }
 }
 
@@ -72,13 +72,13 @@ fn long_tasks_are_not_shed_below_capacity() {
         for (seconds, limit, load) in [(10.0, 1, 0.5), (60.0, 2, 0.5), (60.0, 4, 0.7), (300.0, 4, 0.6)] {
             let requests = loaded(load, limit, Work::Constant(seconds * SECOND), 2_000.0, seed);
             let [ours, fifo] = both(&requests, settings(limit), seed);
-            assert_eq!((ours.refused(), fifo.refused()), (0, 0), "{seconds} s, seed {seed}");
+            assert_eq!((ours.rejected(), fifo.rejected()), (0, 0), "{seconds} s, seed {seed}");
             let shown = ours.overloaded as f64 / ours.span as f64;
             assert!(shown < 0.01, "nor does the pool show itself as overloaded: {shown:.3} of the time");
         }
         let requests = loaded(0.8, 4, Work::Constant(5.0 * SECOND), 20_000.0, seed);
         let [ours, fifo] = both(&requests, Settings::fixed(4), seed);
-        assert_eq!(ours.refused(), fifo.refused(), "the default timeout is six of them, seed {seed}");
+        assert_eq!(ours.rejected(), fifo.rejected(), "the default timeout is six of them, seed {seed}");
     }
 }
 
@@ -110,7 +110,7 @@ fn ten_long_tasks_at_once_are_all_served_within_an_hour() {
 fn a_burst_on_an_idle_pool_is_worked_off() {
     for limit in [1, 4] {
         let [ours, _] = both(&burst(1.0, 1000, MS), Settings::fixed(limit), 1);
-        assert_eq!((ours.served(), ours.refused()), (1000, 0), "all are done within a second, limit {limit}");
+        assert_eq!((ours.served(), ours.rejected()), (1000, 0), "all are done within a second, limit {limit}");
     }
 }
 
@@ -135,7 +135,7 @@ fn a_stall_of_all_workers_sheds_nobody() {
         let ordinary = loaded(0.5, 8, Work::Exponential(10.0 * MS), 20_000.0, seed);
         let requests = merged([ordinary, burst(10.0, 8, 2.0 * SECOND)]);
         let [ours, fifo] = both(&requests, Settings::fixed(8), seed);
-        assert_eq!((ours.refused(), fifo.refused()), (0, 0), "seed {seed}");
+        assert_eq!((ours.rejected(), fifo.rejected()), (0, 0), "seed {seed}");
     }
 }
 
@@ -194,7 +194,7 @@ fn a_caller_has_no_debt_from_when_nobody_else_wanted_the_pool() {
 }
 
 #[test]
-fn a_caller_below_its_share_is_not_refused_beside_a_flood() {
+fn a_caller_below_its_share_is_not_rejected_beside_a_flood() {
     for seed in seeds(1) {
         let random = &mut Random::new(seed);
         let flood = by(2, steady(0.0, 60.0, 1600.0, Work::Constant(10.0 * MS), random));
@@ -202,17 +202,17 @@ fn a_caller_below_its_share_is_not_refused_beside_a_flood() {
         let bursts = by(1, merged(few.map(|at| burst(at, 40, 10.0 * MS))));
         let requests = merged([flood, bursts]);
         let ours = run(&requests, Settings::fixed(4), seed);
-        let refused = ours.count(|at, fate| requests[at].caller == Some(1) && fate == Fate::Refused);
-        assert_eq!(refused, 0, "seed {seed}");
+        let rejected = ours.count(|at, fate| requests[at].caller == Some(1) && fate == Fate::Rejected);
+        assert_eq!(rejected, 0, "seed {seed}");
     }
 }
 
 /// The light caller asks for a twentieth of the pool, its share is a ninth, and there are eight that ask for half of it
 /// each.
 #[test]
-fn a_light_caller_among_heavy_ones_is_not_refused() {
+fn a_light_caller_among_heavy_ones_is_not_rejected() {
     for capacity in [1000, 32] {
-        let mut refused = Vec::new();
+        let mut rejected = Vec::new();
         for id in seeds(5).map(|seed| seed + 100) {
             let random = &mut Random::new(id + 1);
             let heavy =
@@ -222,14 +222,14 @@ fn a_light_caller_among_heavy_ones_is_not_refused() {
             let requests = merged([heavy, by(id, light)]);
             let ours = run(&requests, Settings::fixed(4).with_capacity(capacity), id);
             let of_light = |fate: fn(Fate) -> bool| ours.count(|at, had| requests[at].caller == Some(id) && fate(had));
-            refused.push(of_light(|fate| fate == Fate::Refused) as f64 / of_light(|_| true) as f64);
+            rejected.push(of_light(|fate| fate == Fate::Rejected) as f64 / of_light(|_| true) as f64);
         }
-        refused.sort_by(f64::total_cmp);
+        rejected.sort_by(f64::total_cmp);
         // In 32 places the share of each is four, which a light caller too reaches now and then.
         let (median, worst) = if capacity == 32 { (0.01, 0.06) } else { (0.0, 0.0) };
         assert!(
-            refused[refused.len() / 2] <= median && refused[refused.len() - 1] <= worst,
-            "of {capacity} places: {refused:.3?}"
+            rejected[rejected.len() / 2] <= median && rejected[rejected.len() - 1] <= worst,
+            "of {capacity} places: {rejected:.3?}"
         );
     }
 }
@@ -242,8 +242,8 @@ fn a_small_queue_is_fair_at_the_door() {
         let light = by(1, steady(0.0, 60.0, 20.0, Work::Constant(10.0 * MS), random));
         let requests = merged([heavy, light]);
         let ours = run(&requests, Settings::fixed(4).with_capacity(4), seed);
-        let refused = ours.count(|at, fate| requests[at].caller == Some(1) && fate == Fate::Refused);
-        assert!(refused <= 1, "{refused}, seed {seed}");
+        let rejected = ours.count(|at, fate| requests[at].caller == Some(1) && fate == Fate::Rejected);
+        assert!(rejected <= 1, "{rejected}, seed {seed}");
     }
 }
 
@@ -267,7 +267,7 @@ fn long_tasks_that_hold_permits_do_not_freeze_an_adaptive_limit() {
         let mix = Work::Bimodal(MS, 60.0 * SECOND, 0.001);
         let requests = loaded(0.3, 64, mix, 30_000.0, seed);
         let ours = run(&requests, adaptive(64), seed);
-        assert_eq!(ours.refused(), 0, "seed {seed}");
+        assert_eq!(ours.rejected(), 0, "seed {seed}");
     }
 }
 
@@ -278,14 +278,14 @@ fn an_adaptive_limit_begins_as_a_fixed_one_at_its_maximum() {
             let requests = loaded(0.5, 64, work, 20_000.0, seed);
             let fixed = run(&requests, Settings::fixed(64), seed);
             let ours = run(&requests, adaptive(64), seed);
-            let most = fixed.refused() as f64 + 0.01 * requests.len() as f64;
-            assert!((ours.refused() as f64) <= most, "{} and {}, seed {seed}", ours.refused(), fixed.refused());
+            let most = fixed.rejected() as f64 + 0.01 * requests.len() as f64;
+            assert!((ours.rejected() as f64) <= most, "{} and {}, seed {seed}", ours.rejected(), fixed.rejected());
         }
     }
 }
 
 #[test]
-fn one_long_task_does_not_change_what_refused_callers_are_told() {
+fn one_long_task_does_not_change_what_rejected_callers_are_told() {
     for seed in seeds(1) {
         let random = &mut Random::new(seed);
         let flood = steady(0.0, 650.0, 45.0, Work::Constant(100.0 * MS), random);
@@ -307,7 +307,7 @@ fn overload(limit: usize, random: &mut Random) -> Vec<Request> {
 
 /// When its free permits have made up for four run times each: after `4 / (1 - load)` of them in the mean.
 #[test]
-fn after_an_overload_nobody_is_refused_later_than_its_free_permits_allow() {
+fn after_an_overload_nobody_is_rejected_later_than_its_free_permits_allow() {
     for seed in seeds(1) {
         for limit in [1, 8] {
             for (load, runs) in [(0.3, 30.0), (0.5, 40.0), (0.8, 100.0), (0.9, 200.0)] {
@@ -319,9 +319,9 @@ fn after_an_overload_nobody_is_refused_later_than_its_free_permits_allow() {
                 let requests = merged([before, after]);
                 let ours = run(&requests, Settings::fixed(limit), seed);
                 let late = SECOND + runs * MS;
-                let refused = ours.count(|at, fate| fate == Fate::Refused && requests[at].at as f64 > late);
-                let early = ours.count(|at, fate| fate == Fate::Refused && requests[at].at as f64 <= late);
-                assert!(refused == 0 && early > 0, "{refused} at {load} of {limit}, seed {seed}");
+                let rejected = ours.count(|at, fate| fate == Fate::Rejected && requests[at].at as f64 > late);
+                let early = ours.count(|at, fate| fate == Fate::Rejected && requests[at].at as f64 <= late);
+                assert!(rejected == 0 && early > 0, "{rejected} at {load} of {limit}, seed {seed}");
             }
         }
     }

@@ -154,11 +154,11 @@ impl Scenario {
             }
         }
         let Verdict { harmed, ours, fifo } = self.verdict(count);
-        let (served, refused) = ((ours.served(), fifo.served()), (ours.refused(), fifo.refused()));
+        let (served, rejected) = ((ours.served(), fifo.served()), (ours.rejected(), fifo.rejected()));
         format!(
-            "SIM_SCENARIO={}: of the first {count} requests {harmed} are refused that FIFO serves; served {} and {}, \
-             refused {} and {}; {}",
-            self.seed, served.0, served.1, refused.0, refused.1, self.text
+            "SIM_SCENARIO={}: of the first {count} requests {harmed} are rejected that FIFO serves; served {} and {}, \
+             rejected {} and {}; {}",
+            self.seed, served.0, served.1, rejected.0, rejected.1, self.text
         )
     }
 }
@@ -175,7 +175,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn below_capacity_no_task_is_refused_that_a_fifo_queue_would_have_served() {
+fn below_capacity_no_task_is_rejected_that_a_fifo_queue_would_have_served() {
     let seeds = number("SIM_SCENARIO").map_or(0..number("SIM_SCENARIOS").unwrap_or(1000), |seed| seed..seed + 1);
     let (mut tasks, mut harmed, mut served, mut failures) = (0, 0, [0; 2], Vec::new());
     for seed in seeds {
@@ -279,7 +279,7 @@ fn policies(scenario: &Scenario) -> Vec<(&'static str, Box<dyn Policy>)> {
 #[test]
 #[ignore = "prints the tables of README.md"]
 fn tables() {
-    println!("\n| policy | refused below capacity |\n|---|---|");
+    println!("\n| policy | rejected below capacity |\n|---|---|");
     let mut harmed = Vec::new();
     let mut tasks = 0;
     for seed in 0..number("SIM_SCENARIOS").unwrap_or(1000) {

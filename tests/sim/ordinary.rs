@@ -10,7 +10,7 @@ use crate::world::{MS, SECOND, Stream, World};
 fn run(world: &World, workers: usize, discipline: Discipline, seed: u64) -> (f64, f64, f64, u64) {
     let settings = Settings { discipline, ..Settings::fixed(workers) };
     let score = world.run(&mut Ours::new(settings, seed), seed);
-    (score.goodput(), score.percentile(0.5), score.percentile(0.99), score.total().refused)
+    (score.goodput(), score.percentile(0.5), score.percentile(0.99), score.total().rejected)
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn an_unloaded_pool_serves_everyone_in_order() {
                 let world = world.with(Stream::steady(Priority::Normal, rate));
                 let ours = run(&world, workers, Discipline::Adaptive, seed);
                 assert_eq!(ours, run(&world, workers, Discipline::Fifo, seed), "{work:?} at {load}, seed {seed}");
-                assert_eq!(ours.3, 0, "nobody is refused: {work:?} at {load}, seed {seed}");
+                assert_eq!(ours.3, 0, "nobody is rejected: {work:?} at {load}, seed {seed}");
             }
         }
     }
@@ -38,6 +38,6 @@ fn bursts_that_the_pool_can_work_off_are_worked_off() {
         let world = World::new(Work::Exponential(MS), Crowding::None, 100.0 * MS, 2.0 * SECOND);
         let burst = Stream { batch: 50, ..Stream::steady(Priority::Normal, 0.5 * 8000.0) };
         let ours = run(&world.with(burst), 8, Discipline::Adaptive, seed);
-        assert_eq!(ours.3, 0, "nobody is refused, seed {seed}");
+        assert_eq!(ours.3, 0, "nobody is rejected, seed {seed}");
     }
 }

@@ -159,7 +159,7 @@ fn clients_that_send_their_deadline_need_not_leave_to_be_forgotten() {
 fn tables() {
     for factor in [0.8, 1.4, 2.0, 4.0] {
         println!("\n### {factor} of the capacity\n");
-        println!("| discipline | goodput of capacity | p50 ms | p99 ms | refused |\n|---|---|---|---|---|");
+        println!("| discipline | goodput of capacity | p50 ms | p99 ms | rejected |\n|---|---|---|---|---|");
         let work = Work::Exponential(MS);
         for (name, mut policy) in disciplines(work, 1) {
             row(name, &told(steady(work, factor, LONG), name).run(&mut *policy, 1), capacity(work));
@@ -204,6 +204,6 @@ fn row(name: &str, score: &Score, capacity: f64) {
         100.0 * score.goodput() / capacity,
         score.percentile(0.5) / MS,
         score.percentile(0.99) / MS,
-        100.0 * total.refused as f64 / total.asked.max(1) as f64,
+        100.0 * total.rejected as f64 / total.asked.max(1) as f64,
     );
 }

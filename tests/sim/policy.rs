@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_offload::admission::{Admission, Admitted, Evicted, Key, Limit, Offer, Outcome, Settings, Timestamp};
+use tower_offload::admission::{Admission, Admitted, Key, Limit, Offer, Outcome, Rejected, Settings, Timestamp};
 
 use crate::reference_limits::Rule;
 
@@ -10,7 +10,7 @@ use crate::reference_limits::Rule;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Verdict {
     Start(u32),
-    Refuse(u32),
+    Reject(u32),
 }
 
 /// A pool's admission, as the simulated world drives it.
@@ -27,7 +27,7 @@ pub(crate) trait Policy {
     fn is_overloaded(&self, _now: Timestamp) -> bool {
         false
     }
-    /// The answer to a caller that is refused now: when to come again.
+    /// The answer to a caller that is rejected now: when to come again.
     fn retry_after(&mut self, _now: Timestamp) -> Duration {
         Duration::ZERO
     }
@@ -39,7 +39,7 @@ pub(crate) trait Policy {
 pub(crate) struct Ours {
     pub(crate) admission: Admission<u32>,
     keys: Vec<Option<Key>>,
-    evicted: Vec<Evicted<u32>>,
+    rejected: Vec<Rejected<u32>>,
     rule: Option<Box<dyn Rule>>,
     most: usize,
 }
@@ -47,7 +47,7 @@ pub(crate) struct Ours {
 impl Ours {
     pub(crate) fn new(settings: Settings, seed: u64) -> Self {
         let admission = Admission::new(settings, seed);
-        Self { admission, keys: Vec::new(), evicted: Vec::new(), rule: None, most: settings.limit.most() }
+        Self { admission, keys: Vec::new(), rejected: Vec::new(), rule: None, most: settings.limit.most() }
     }
 
     /// Our queue, with the limit of another algorithm.
@@ -59,7 +59,7 @@ impl Ours {
     }
 
     fn tell(&mut self, verdicts: &mut Vec<Verdict>) {
-        verdicts.extend(self.evicted.drain(..).map(|evicted| Verdict::Refuse(evicted.task)));
+        verdicts.extend(self.rejected.drain(..).map(|rejected| Verdict::Reject(rejected.task)));
     }
 
     fn keep(&mut self, id: u32, key: Key) {
@@ -71,7 +71,7 @@ impl Ours {
 
 impl Policy for Ours {
     fn offer(&mut self, now: Timestamp, id: u32, offer: Offer, verdicts: &mut Vec<Verdict>) {
-        match self.admission.offer(now, offer, &mut self.evicted) {
+        match self.admission.offer(now, offer, &mut self.rejected) {
             Ok(Admitted::InFlight(key)) => {
                 self.keep(id, key);
                 verdicts.push(Verdict::Start(id));
@@ -80,14 +80,14 @@ impl Policy for Ours {
                 self.keep(id, key);
                 self.admission.store(key, id);
             }
-            Err(_) => verdicts.push(Verdict::Refuse(id)),
+            Err(_) => verdicts.push(Verdict::Reject(id)),
         }
         self.tell(verdicts);
     }
 
     fn take(&mut self, now: Timestamp, verdicts: &mut Vec<Verdict>) {
         while self.admission.has_takeable() {
-            let taken = self.admission.take(now, &mut self.evicted);
+            let taken = self.admission.take(now, &mut self.rejected);
             verdicts.extend(taken.map(|taken| Verdict::Start(taken.task)));
         }
         self.tell(verdicts);
@@ -115,7 +115,7 @@ impl Policy for Ours {
     }
 
     fn expire(&mut self, now: Timestamp, verdicts: &mut Vec<Verdict>) {
-        self.admission.expire(now, &mut self.evicted);
+        self.admission.expire(now, &mut self.rejected);
         self.tell(verdicts);
     }
 

@@ -50,7 +50,7 @@ impl<D: Discipline> Policy for Reference<D> {
         let in_system = self.queued + self.in_flight;
         let admits = self.discipline.admits(now, offer, id, wait, in_system);
         if !admits || self.queued >= self.capacity {
-            verdicts.push(Verdict::Refuse(id));
+            verdicts.push(Verdict::Reject(id));
         } else {
             self.queue.push_back((id, now));
             self.queued += 1;
@@ -69,7 +69,7 @@ impl<D: Discipline> Policy for Reference<D> {
                 self.in_flight += 1;
                 verdicts.push(Verdict::Start(id));
             } else {
-                verdicts.push(Verdict::Refuse(id));
+                verdicts.push(Verdict::Reject(id));
             }
         }
     }

@@ -34,7 +34,7 @@ pub(crate) enum Fate {
     /// Its client left the queue.
     Left,
     /// At the door, or it was shed, or expired.
-    Refused,
+    Rejected,
 }
 
 /// The result of a replay.
@@ -43,7 +43,7 @@ pub(crate) struct Replay {
     pub(crate) fates: Vec<Fate>,
     /// When each was answered, or its client left.
     pub(crate) ends: Vec<u64>,
-    /// The `retry_after` of each refused request, and when it was refused.
+    /// The `retry_after` of each rejected request, and when it was rejected.
     pub(crate) retry_after: Vec<(u64, Duration)>,
     /// For how much of the time the pool showed itself as overloaded, and of how much.
     pub(crate) overloaded: u64,
@@ -151,9 +151,9 @@ impl Run<'_> {
                     assert!(!started && !self.answered[id as usize], "no task starts twice, or after its answer");
                     self.ends.push(Reverse((self.now + self.requests[id as usize].work, id)));
                 }
-                Verdict::Refuse(id) => {
+                Verdict::Reject(id) => {
                     self.replay.retry_after.push((self.now, self.policy.retry_after(now)));
-                    self.answer(id, Fate::Refused);
+                    self.answer(id, Fate::Rejected);
                 }
             }
         }
@@ -197,13 +197,13 @@ impl Replay {
         self.count(|_, fate| fate == Fate::Served)
     }
 
-    pub(crate) fn refused(&self) -> usize {
-        self.count(|_, fate| fate == Fate::Refused)
+    pub(crate) fn rejected(&self) -> usize {
+        self.count(|_, fate| fate == Fate::Rejected)
     }
 
-    /// Refused, while the other served them.
+    /// How many this one rejected while the other served them.
     pub(crate) fn harmed(&self, other: &Self) -> usize {
-        self.count(|at, fate| fate == Fate::Refused && other.fates[at] == Fate::Served)
+        self.count(|at, fate| fate == Fate::Rejected && other.fates[at] == Fate::Served)
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Tally {
     pub(crate) asked: u64,
     pub(crate) good: u64,
     pub(crate) late: u64,
-    pub(crate) refused: u64,
+    pub(crate) rejected: u64,
     pub(crate) gave_up: u64,
 }
 
@@ -62,8 +62,8 @@ impl Score {
         self.count(kind, scheduled, |tally| tally.asked += 1);
     }
 
-    pub(crate) fn refused(&mut self, kind: &Stream, scheduled: u64) {
-        self.count(kind, scheduled, |tally| tally.refused += 1);
+    pub(crate) fn rejected(&mut self, kind: &Stream, scheduled: u64) {
+        self.count(kind, scheduled, |tally| tally.rejected += 1);
     }
 
     pub(crate) fn gave_up(&mut self, kind: &Stream, scheduled: u64, now: u64) {
@@ -93,7 +93,7 @@ impl Score {
             asked: sum.asked + next.asked,
             good: sum.good + next.good,
             late: sum.late + next.late,
-            refused: sum.refused + next.refused,
+            rejected: sum.rejected + next.rejected,
             gave_up: sum.gave_up + next.gave_up,
         })
     }
@@ -103,7 +103,7 @@ impl Score {
         self.total().good as f64 * SECOND / (self.until - self.from) as f64
     }
 
-    /// The latency that this share of the requests stayed within, refused ones left out.
+    /// The latency that this share of the requests stayed within, rejected ones left out.
     pub(crate) fn percentile(&self, share: f64) -> f64 {
         self.percentile_within(share, self.from, self.until)
     }

@@ -37,7 +37,7 @@ pub(crate) struct World {
     pub(crate) change: Option<(f64, Work, Crowding)>,
     /// After this a client leaves; an answer that comes later is worth nothing.
     pub(crate) patience: f64,
-    /// How often a client that was refused or gave up asks again.
+    /// How often a client that was rejected or gave up asks again.
     pub(crate) retries: u8,
     /// Whether clients send their patience as a deadline.
     pub(crate) deadlines: bool,
@@ -234,7 +234,7 @@ impl Run<'_> {
         for verdict in verdicts.drain(..) {
             match verdict {
                 Verdict::Start(id) => self.start(id),
-                Verdict::Refuse(id) => self.refuse(id),
+                Verdict::Reject(id) => self.reject(id),
             }
         }
         self.verdicts = verdicts;
@@ -250,12 +250,12 @@ impl Run<'_> {
         self.ends.push(Reverse(((self.done + request.work).to_bits(), id)));
     }
 
-    fn refuse(&mut self, id: u32) {
+    fn reject(&mut self, id: u32) {
         let request = &mut self.requests[id as usize];
         assert_eq!(request.stage, Stage::Waiting, "one answer each");
         request.stage = Stage::Answered;
         let (request, kind) = (*request, &self.world.streams[usize::from(request.stream)]);
-        self.score.refused(kind, request.scheduled);
+        self.score.rejected(kind, request.scheduled);
         if !request.left {
             self.retry(id);
         }

@@ -13,15 +13,15 @@
 
 use super::super::settings::Offer;
 use super::super::timestamp::Timestamp;
-use super::{Admission, BATCH, Evicted, LARGE_BATCH};
+use super::{Admission, BATCH, LARGE_BATCH, Rejected};
 use crate::error::Reason;
 
 impl<T> Admission<T> {
     /// Ends the waiting of tasks that waited too long: of all, or of one batch, so that others get the lock. Then
     /// [`next_expiry`](Self::next_expiry) is now or before.
-    pub fn expire(&mut self, now: Timestamp, evicted: &mut Vec<Evicted<T>>) {
+    pub fn expire(&mut self, now: Timestamp, rejected: &mut Vec<Rejected<T>>) {
         self.pass(now);
-        self.end_due(now, LARGE_BATCH, evicted);
+        self.end_due(now, LARGE_BATCH, rejected);
     }
 
     /// When [`expire`](Self::expire) is due next: a task's time is up, or an adaptive limit lets waiting tasks past
@@ -48,9 +48,9 @@ impl<T> Admission<T> {
     }
 
     /// Ends the waiting of every task, for `reason`.
-    pub fn evict_all(&mut self, reason: Reason, evicted: &mut Vec<Evicted<T>>) {
+    pub fn reject_all(&mut self, reason: Reason, rejected: &mut Vec<Rejected<T>>) {
         while let Some(index) = self.levels.any() {
-            self.evict(index, reason, evicted);
+            self.reject(index, reason, rejected);
         }
     }
 
@@ -59,10 +59,10 @@ impl<T> Admission<T> {
         &mut self,
         now: Timestamp,
         offer: Offer,
-        evicted: &mut Vec<Evicted<T>>,
+        rejected: &mut Vec<Rejected<T>>,
     ) -> Result<(), Reason> {
-        if let Some(index) = self.find_room(now, offer, evicted)? {
-            self.evict(index, Reason::Shed, evicted);
+        if let Some(index) = self.find_room(now, offer, rejected)? {
+            self.reject(index, Reason::Shed, rejected);
         }
         Ok(())
     }
@@ -73,9 +73,9 @@ impl<T> Admission<T> {
         &mut self,
         now: Timestamp,
         offer: Offer,
-        evicted: &mut Vec<Evicted<T>>,
+        rejected: &mut Vec<Rejected<T>>,
     ) -> Result<Option<u32>, Reason> {
-        self.end_due(now, BATCH, evicted);
+        self.end_due(now, BATCH, rejected);
         if !self.is_full() {
             return Ok(None);
         }
@@ -103,13 +103,13 @@ impl<T> Admission<T> {
     }
 
     /// Sheds tasks of this level that have waited for so long that they are useless, if they are known to be.
-    pub(super) fn shed_useless(&mut self, now: Timestamp, level: usize, evicted: &mut Vec<Evicted<T>>) {
+    pub(super) fn shed_useless(&mut self, now: Timestamp, level: usize, rejected: &mut Vec<Rejected<T>>) {
         let queue = self.levels.get(level);
         let Some(useless) = queue.overload.useless() else { return };
         for _ in 0..BATCH {
             match self.levels.get(level).oldest() {
                 Some(index) if now.nanos_since(self.slab.at(index).since) > useless => {
-                    self.evict(index, Reason::Shed, evicted);
+                    self.reject(index, Reason::Shed, rejected);
                 }
                 _ => break,
             }
@@ -117,10 +117,10 @@ impl<T> Admission<T> {
     }
 
     /// Ends up to `most` tasks whose time is up.
-    pub(super) fn end_due(&mut self, now: Timestamp, most: usize, evicted: &mut Vec<Evicted<T>>) {
+    pub(super) fn end_due(&mut self, now: Timestamp, most: usize, rejected: &mut Vec<Rejected<T>>) {
         for _ in 0..most {
             match self.next_due() {
-                Some((due, index, reason)) if due <= now => self.evict(index, reason, evicted),
+                Some((due, index, reason)) if due <= now => self.reject(index, reason, rejected),
                 _ => break,
             }
         }
@@ -152,7 +152,7 @@ impl<T> Admission<T> {
         if patient { Timestamp::MAX } else { since + self.settings.timeout }
     }
 
-    pub(super) fn evict(&mut self, index: u32, reason: Reason, evicted: &mut Vec<Evicted<T>>) {
+    pub(super) fn reject(&mut self, index: u32, reason: Reason, rejected: &mut Vec<Rejected<T>>) {
         let key = self.slab.key(index);
         match reason {
             Reason::DeadlineExceeded => self.count_lost(index, Some(self.slab.at(index).deadline)),
@@ -160,9 +160,9 @@ impl<T> Admission<T> {
             _ => {}
         }
         self.unlink(index);
-        self.count_refused(reason);
+        self.count_unstarted(reason);
         let retry_after = self.retry_after(self.clock);
         // A payload is missing only if its caller panicked before it stored one.
-        evicted.extend(self.slab.remove(index).map(|task| Evicted { key, task, reason, retry_after }));
+        rejected.extend(self.slab.remove(index).map(|task| Rejected { key, task, reason, retry_after }));
     }
 }

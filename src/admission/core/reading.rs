@@ -55,14 +55,14 @@ impl<T> Admission<T> {
         self.run.known().map(|nanos| Duration::from_nanos(nanos as u64))
     }
 
-    /// When a caller that was refused now should come again: how long the tasks that wait take to start at the present
+    /// When a caller that was rejected now should come again: how long the tasks that wait take to start at the present
     /// rate, and up to half of that on top.
     pub fn retry_after(&mut self, now: Timestamp) -> Duration {
         let (ahead, limit) = (self.queued + 1, self.limiter.current());
         self.drain_rate.retry_after(now, ahead, self.run.known(), limit, &mut self.random)
     }
 
-    /// Whether every further offer is refused.
+    /// Whether every further offer is rejected.
     #[must_use]
     pub const fn is_draining(&self) -> bool {
         self.draining

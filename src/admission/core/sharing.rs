@@ -9,7 +9,7 @@ use super::super::batch::Join;
 use super::super::settings::Offer;
 use super::super::slab::{Key, State, UNSHARED};
 use super::super::timestamp::Timestamp;
-use super::{Admission, Evicted, Finish, Started};
+use super::{Admission, Finish, Rejected, Started};
 use crate::error::Reason;
 
 /// How many queued tasks one call looks at, at most.
@@ -42,11 +42,11 @@ impl<T> Admission<T> {
     ///
     /// # Errors
     ///
-    /// The reason of a refusal: the pool is draining, or the deadline has passed.
+    /// The reason of a rejection: the pool is draining, or the deadline has passed.
     pub fn offer_riding(&mut self, now: Timestamp, offer: Offer) -> Result<Key, Reason> {
         self.pass(now);
         self.counts.submitted += 1;
-        self.refusal(now, offer).inspect_err(|&reason| self.count_refused(reason))?;
+        self.check(now, offer).inspect_err(|&reason| self.count_unstarted(reason))?;
         self.without_permit += 1;
         Ok(self.slab.insert(State::InFlight, now, offer.level as u8))
     }
@@ -60,7 +60,7 @@ impl<T> Admission<T> {
         most: usize,
         mut join: impl FnMut(&T) -> Join,
         batch: &mut Vec<T>,
-        evicted: &mut Vec<Evicted<T>>,
+        rejected: &mut Vec<Rejected<T>>,
     ) {
         self.pass(now);
         let (mut looks, enough) = (0, batch.len() + most);
@@ -71,11 +71,11 @@ impl<T> Admission<T> {
                 let Some(index) = self.levels.get(level).step(&self.slab, &mut walk, work) else { break };
                 looks += 1;
                 match self.reason_not_to_start(now, index) {
-                    Some(reason) => self.evict(index, reason, evicted),
+                    Some(reason) => self.reject(index, reason, rejected),
                     None => match self.slab.at(index).task.as_ref().map_or(Join::Skip, &mut join) {
                         Join::Take => batch.extend(self.start_shared(now, index)),
                         Join::Skip => {}
-                        Join::Expire => self.evict(index, Reason::DeadlineExceeded, evicted),
+                        Join::Expire => self.reject(index, Reason::DeadlineExceeded, rejected),
                         Join::Stop => return,
                     },
                 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::admission::{Finish, Key, Offer, Outcome, Settings, Timestamp};
 use crate::cores::Sampled;
 use crate::dispatch::Effects;
-use crate::dispatch::{Admit, Dispatch, Ending, Offered, Refused, WorkerEvent};
+use crate::dispatch::{Admit, Dispatch, Ending, Offered, RejectedOffer, WorkerEvent};
 use crate::dispatch::{Wake as WakeWorker, WorkerId};
 use crate::error::Reason;
 use crate::sync::checked::{JoinHandle, Notify, spawn};
@@ -74,10 +74,10 @@ pub(super) struct Pool {
     polling: AtomicUsize,
     pub(super) ended: AtomicUsize,
     given_up: AtomicUsize,
-    /// How many tasks were evicted, and how many of them a worker has dropped.
-    evicted: AtomicUsize,
+    /// How many tasks were rejected, and how many of them a worker has dropped.
+    rejected: AtomicUsize,
     discarded: AtomicUsize,
-    /// Notified when a worker has dropped evicted tasks.
+    /// Notified when a worker has dropped rejected tasks.
     dropped: Notify,
     /// Notified when the sampler must start.
     pub(super) sampler: Notify,
@@ -182,7 +182,7 @@ impl Pool {
             polling: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
             given_up: AtomicUsize::new(0),
-            evicted: AtomicUsize::new(0),
+            rejected: AtomicUsize::new(0),
             discarded: AtomicUsize::new(0),
             dropped: Notify::new(),
             sampler: Notify::new(),
@@ -227,7 +227,7 @@ impl Pool {
                 }
                 Ok(task)
             }
-            Err(Refused { reason, .. }) => Err(reason),
+            Err(RejectedOffer { reason, .. }) => Err(reason),
         }
     }
 
@@ -239,10 +239,10 @@ impl Pool {
 
     /// Performs effects on a thread that is not a worker.
     pub(super) fn perform(self: &Arc<Self>, effects: Effects<TaskRef>) {
-        let evicted = self.perform_all(effects);
-        if !evicted.is_empty() {
-            let (too_many, effects) = self.dispatch.discard(NOW, evicted);
-            assert!(too_many.is_empty(), "a model evicts few tasks");
+        let rejected = self.perform_all(effects);
+        if !rejected.is_empty() {
+            let (too_many, effects) = self.dispatch.discard(NOW, rejected);
+            assert!(too_many.is_empty(), "a model rejects few tasks");
             self.perform(effects);
         }
     }
@@ -256,7 +256,7 @@ impl Pool {
     }
 
     fn perform_all(self: &Arc<Self>, effects: Effects<TaskRef>) -> Vec<TaskRef> {
-        let Effects { wake, evicted, to_drop, idle, expire_at: _, sample, report: _, has_room } = effects;
+        let Effects { wake, rejected, to_drop, idle, expire_at: _, sample, report: _, has_room } = effects;
         match wake {
             WakeWorker::Nobody => {}
             WakeWorker::Unpark(thread) => thread.unpark(),
@@ -269,11 +269,11 @@ impl Pool {
             self.has_room.notify();
         }
         let mut discarded = to_drop;
-        for evicted in evicted {
-            evicted.task.reject();
-            self.evicted.fetch_add(1, Relaxed);
+        for rejected in rejected {
+            rejected.task.reject();
+            self.rejected.fetch_add(1, Relaxed);
             self.given_up.fetch_add(1, Relaxed);
-            discarded.push(evicted.task);
+            discarded.push(rejected.task);
         }
         idle.into_iter().for_each(Waker::wake);
         discarded
@@ -496,9 +496,9 @@ impl Pool {
         }
     }
 
-    /// Waits until workers have dropped every task that was evicted.
+    /// Waits until workers have dropped every task that was rejected.
     pub(super) fn wait_until_dropped(&self) {
-        while self.discarded.load(Relaxed) < self.evicted.load(Relaxed) {
+        while self.discarded.load(Relaxed) < self.rejected.load(Relaxed) {
             self.dropped.wait();
         }
     }
@@ -525,7 +525,7 @@ impl Pool {
         let admission = instant.admission;
         assert_eq!((admission.in_flight, admission.permits, admission.queued), (0, 0, 0), "in flight, permits, queued");
         assert_eq!(admission.counts.ended(), admission.counts.submitted);
-        assert_eq!(self.discarded.load(Relaxed), self.evicted.load(Relaxed), "each evicted task is dropped once");
+        assert_eq!(self.discarded.load(Relaxed), self.rejected.load(Relaxed), "each rejected task is dropped once");
         let (ended, given_up) = (self.ended.load(Relaxed), self.given_up.load(Relaxed));
         assert_eq!(ended + given_up, tasks, "{ended} tasks ran to their end, {given_up} were given up");
     }

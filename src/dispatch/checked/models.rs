@@ -21,7 +21,7 @@
 //! | the sampler is not started (rule 5) | `a_task_that_finds_no_worker_below_a_low_limit_…` |
 //! | a worker whose keep-alive ended stays on the stack, or stays present | `a_worker_whose_keep_alive_ends_leaves_no_task_behind` |
 //! | tasks to drop wake nobody | `a_late_task_is_taken_or_expired_and_a_worker_drops_it` |
-//! | without workers the queue is not evicted | `without_any_worker_every_task_is_answered` |
+//! | without workers the queue is not rejected | `without_any_worker_every_task_is_answered` |
 //! | `drain` does not reach admission; a watcher is forgotten | `a_drain_waits_for_every_task_that_was_admitted` |
 //! | a watcher's exception is ignored | `a_drain_inside_of_a_task_waits_for_all_tasks_but_that_one` |
 //! | workers of a closed pool stay | `a_pool_that_closes_finishes_what_it_has_and_its_workers_end` |
@@ -29,7 +29,7 @@
 //! | a task that runs in place stays in the queue; a stale entry leaves its worker active | `a_task_to_run_in_place_is_polled_by_one_of_two_workers` |
 //! | a task that is awaited is left to a worker that does not exist | `both_workers_may_block_for_inner_tasks_that_have_a_permit` |
 //! | a task that is awaited is not put among the ready tasks | `a_task_that_is_awaited_below_a_low_limit_gets_a_worker_of_its_own` |
-//! | a task that was evicted is polled in place | `a_task_to_run_in_place_is_polled_or_rejected_and_never_both` |
+//! | a task that was rejected is polled in place | `a_task_to_run_in_place_is_polled_or_rejected_and_never_both` |
 //! | the worker that waits is not woken with its task; or not by a wake-up during the poll | `the_only_worker_may_wait_for_a_task_that_is_woken`, `…_that_yields` |
 //! | a task that was woken during its poll is dropped | `a_task_that_yields_is_polled_again` |
 //! | `begin_poll` in any phase; `wake` notes nothing while the task is polled, or only reads while it is scheduled; `end_poll` ignores the wake-up; relaxed orderings | `a_wake_up_is_never_lost_and_two_threads_never_poll_at_once` |
@@ -307,7 +307,7 @@ fn a_queue_that_is_given_up_loses_no_task() {
             pool.submit(ends()).expect("there is room for three");
         }
         pool.drain();
-        pool.perform(pool.dispatch.evict_all(NOW, Reason::Draining));
+        pool.perform(pool.dispatch.reject_all(NOW, Reason::Draining));
         pool.wait_until_idle(0);
         pool.close_all(3);
     });
@@ -331,7 +331,7 @@ fn without_any_worker_every_task_is_answered() {
 
 // === drains, closing, and room ===
 
-/// A drain begins while a task is submitted: the task is refused, or the drain waits for it.
+/// A drain begins while a task is submitted: the task is rejected, or the drain waits for it.
 #[test]
 fn a_drain_waits_for_every_task_that_was_admitted() {
     explore(4, || {
@@ -342,7 +342,7 @@ fn a_drain_waits_for_every_task_that_was_admitted() {
         let ended = pool.ended.load(Relaxed);
         let admitted = join(submitter);
         assert_eq!(pool.submit(ends()).err(), Some(Reason::Draining));
-        assert_eq!(ended, usize::from(admitted), "the drain waits for the task, unless that was refused");
+        assert_eq!(ended, usize::from(admitted), "the drain waits for the task, unless that was rejected");
         pool.close(usize::from(admitted), 0);
     });
 }

@@ -57,7 +57,7 @@ fn a_worker_that_has_effects_to_perform_leaves_its_next_task_to_another() {
     drop_effects(offer(&dispatch, LATE, ("next", &keys[2])));
     let (next, effects) = dispatch.next(0, LATE, WorkerEvent::Ended(ended(&keys[0])));
     assert!(next.is_none());
-    assert_eq!(effects.evicted.iter().map(|evicted| evicted.task.0).collect::<Vec<_>>(), ["late"]);
+    assert_eq!(effects.rejected.iter().map(|rejected| rejected.task.0).collect::<Vec<_>>(), ["late"]);
     assert!(matches!(effects.wake, Wake::Start(1)), "another worker comes for it");
     let (next, _) = dispatch.next(1, LATE, WorkerEvent::Started);
     assert_eq!(next.map(|task| task.0), Some("next"));
@@ -81,8 +81,8 @@ fn a_worker_tells_late_tasks_before_it_parks_and_takes_what_was_submitted_meanwh
         SECOND,
         || LATE,
         |effects| {
-            for evicted in effects.evicted {
-                assert_eq!((evicted.task.0, evicted.reason), ("late", Reason::QueueTimeout));
+            for rejected in effects.rejected {
+                assert_eq!((rejected.task.0, rejected.reason), ("late", Reason::QueueTimeout));
                 told.set(told.get() + 1);
                 let effects = offer(&dispatch, LATE, ("third", &keys[2]));
                 assert!(matches!(effects.wake, Wake::Nobody), "the worker is awake, and will look again");
@@ -116,7 +116,7 @@ fn a_task_that_waits_for_a_core_is_late_and_is_outranked_like_any_that_is_queued
     assert_eq!(next.map(|task| task.0), Some("high"));
     assert!(effects.is_empty());
     let effects = dispatch.expire(START + SECOND);
-    assert_eq!(effects.evicted.iter().map(|evicted| evicted.task.0).collect::<Vec<_>>(), ["low"]);
+    assert_eq!(effects.rejected.iter().map(|rejected| rejected.task.0).collect::<Vec<_>>(), ["low"]);
     let seen = dispatch.instant(START).admission;
     assert_eq!((seen.in_flight, seen.queued), (1, 0));
 }
@@ -128,7 +128,7 @@ fn a_call_of_expire_at_its_very_time_is_followed_by_the_next() {
     let expire_at = |offer| dispatch.offer(START, offer, "task").1.expire_at;
     assert_eq!([Offer::default(), by(1), by(1), by(2)].map(expire_at), [None, Some(START + SECOND), None, None]);
     let effects = dispatch.expire(START + SECOND);
-    assert_eq!((effects.evicted.len(), effects.expire_at), (2, Some(START + SECOND * 2)));
+    assert_eq!((effects.rejected.len(), effects.expire_at), (2, Some(START + SECOND * 2)));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_task_in_place_is_taken_out_of_the_queue_once_and_not_after_its_end() {
     drop_effects(dispatch.finish(START, ended(&keys[1])));
     assert!(!runs_in_place(&keys[1]));
     drop_effects(offer(&dispatch, START, ("late", &keys[1])));
-    assert_eq!(dispatch.expire(LATE).evicted.len(), 1);
+    assert_eq!(dispatch.expire(LATE).rejected.len(), 1);
     assert!(!runs_in_place(&keys[1]), "it was rejected, whether or not its caller knows");
 }
 
