@@ -73,7 +73,7 @@ pub struct Offer {
     pub accepted: bool,
     /// Whether its submitter runs it in place if the queue is full; see
     /// [`offer_riding`](super::Admission::offer_riding).
-    pub rides: bool,
+    pub may_ride: bool,
 }
 
 // === impl Offer ===
@@ -81,7 +81,7 @@ pub struct Offer {
 impl Offer {
     /// Whether a task that finds the queue full is offered again, and so is not counted as rejected.
     pub(super) const fn is_offered_again(self) -> bool {
-        self.patient || self.rides
+        self.patient || self.may_ride
     }
 }
 

@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use crate::error::Cancelled;
 use crate::pool::{Runnable, TaskRef, local};
+use crate::task::Signals;
 use crate::timer::{self, alarm};
 
 /// Returns an error once the running task should stop: its caller went away, its deadline has passed, or a shutdown
@@ -120,8 +121,8 @@ async fn cancellation_of(task: TaskRef) -> Cancelled {
 
 fn reason(task: &dyn Runnable) -> Option<Cancelled> {
     match task.head().state.signals() {
-        (true, _) => Some(Cancelled::CallerLeft),
-        (_, true) => Some(Cancelled::DeadlinePassed),
+        Signals { caller_left: true, .. } => Some(Cancelled::CallerLeft),
+        Signals { late: true, .. } => Some(Cancelled::DeadlinePassed),
         _ => task.head().pool.cut_off.is_given().then_some(Cancelled::CutOff),
     }
 }

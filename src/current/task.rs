@@ -72,7 +72,7 @@ impl CurrentTask {
     /// Whether a body that is dropped now is not part of the answer: that is still to come, and the caller waits for it.
     pub(crate) fn gives_other_answer(&self) -> bool {
         let state = &self.0.head().state;
-        !state.has_answer() && !state.signals().0
+        !state.has_answer() && !state.signals().caller_left
     }
 
     /// The task's waker.

@@ -107,7 +107,7 @@ impl<T> Dispatch<T> {
             } else {
                 state.admission.offer_to_wait(now, offer, &mut effects.rejected)
             };
-            let runs_in_place = offer.rides && admitted == Err(Reason::QueueFull);
+            let runs_in_place = offer.may_ride && admitted == Err(Reason::QueueFull);
             let admitted =
                 if runs_in_place { state.admission.offer_riding(now, offer).map(Admitted::InFlight) } else { admitted };
             let id = state.admission.submitted();

@@ -112,18 +112,16 @@ impl<T> Drop for CancelOnDrop<T> {
         }
         head.state.caller_left();
         if let Some(key) = head.key() {
-            let (_, late) = head.state.signals();
+            let late = head.state.signals().late;
             let outcome = if late { Outcome::Expired } else { Outcome::Cancelled };
             let (queued, effects) = pool.dispatch.cancel(pool.now(), key, outcome);
             worker::perform(pool, effects);
             if let Some(queued) = queued {
                 head.state.end();
-                if let Some(log) = &head.log {
-                    match late {
-                        true => log.log_rejection(pool.name(), Reason::DeadlineExceeded),
-                        false => log.log_cancellation(pool.name(), None),
-                    }
-                }
+                head.log_end(None, |log, pool, _| match late {
+                    true => log.log_rejection(pool, Reason::DeadlineExceeded),
+                    false => log.log_cancellation(pool, None),
+                });
                 worker::changed(pool);
                 queued.discard();
                 return;

@@ -12,16 +12,16 @@
 //! | `local` | the thread-local values of a worker |
 //! | `publish`, `sampler` | the pool's metrics; the sampler |
 //! | `worker`, `task`, `handle` | the worker loop; the allocation of a task; the caller's handle to it |
-//! | `submit`, `limits`, `watch` | the handle to a pool; its limit, as slots see it; what a dashboard reads |
+//! | `submit`, `slots`, `watch` | the handle to a pool; a pool, as its slots see it; what a dashboard reads |
 
 mod group;
 mod handle;
-mod limits;
 pub(crate) mod local;
 mod plan;
 mod publish;
 mod sampler;
 mod shared;
+mod slots;
 mod submit;
 mod task;
 #[cfg(feature = "dashboard")]

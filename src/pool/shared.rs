@@ -264,6 +264,15 @@ impl Head {
         self.batch().map_or(self.options, |batch| batch.options)
     }
 
+    /// Calls `write` for the log entry of a task that ends, with the time that it has run if it has started.
+    pub(crate) fn log_end(&self, began: Option<Timestamp>, write: impl FnOnce(&LogEntry, &Workload, Option<Duration>)) {
+        let Some(log) = &self.log else { return };
+        if began.is_some() {
+            self.pool.running.ended(log);
+        }
+        write(log, self.pool.name(), began.map(|began| self.pool.now().since(began)));
+    }
+
     /// Its batch, once that has started.
     fn batch(&self) -> Option<&Batch> {
         self.item.as_ref()?.batch.get()

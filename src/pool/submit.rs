@@ -11,7 +11,7 @@ use super::plan::Plan;
 use super::shared::{Head, Runnable, Shared};
 use super::task::Task;
 use super::{local, publish, worker};
-use crate::admission::{Offer, Outcome};
+use crate::admission::{Limit, Offer, Outcome};
 use crate::budget::Budget;
 use crate::config::BodyPolicy;
 use crate::dispatch::{Backlog, Offered, RejectedOffer};
@@ -100,6 +100,26 @@ impl Pool {
     #[must_use]
     pub fn load(&self) -> PoolLoad {
         self.shared().load()
+    }
+
+    /// How many tasks may be in flight at once, now. It is fixed unless the pool's `concurrency` is adaptive.
+    ///
+    /// It sizes the connection pool of an async driver, which then never makes a task wait:
+    ///
+    /// ```
+    /// use tower_offload::{Db, Pools};
+    ///
+    /// let pools = Pools::default();
+    /// let max_connections = pools.get(Db)?.concurrency_limit();
+    /// assert_eq!(max_connections, 25);
+    /// # Ok::<(), tower_offload::error::UnknownPool>(())
+    /// ```
+    #[must_use]
+    pub fn concurrency_limit(&self) -> usize {
+        match self.shared().plan.admission.limit {
+            Limit::Fixed(limit) => limit,
+            Limit::Adaptive { .. } => self.backlog().limit,
+        }
     }
 
     /// The tasks that a new one would find before it.
@@ -249,7 +269,7 @@ impl Pool {
             caller: options.caller.map(Caller::id),
             patient,
             accepted: parent.is_some_and(|(is_of_group, _)| is_of_group),
-            rides: self.is_current(),
+            may_ride: self.is_current(),
         };
         (options, offer)
     }

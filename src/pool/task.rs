@@ -97,16 +97,10 @@ where
         self.drop_all(work);
         let rejection = self.head.pool.rejection(reason, std::time::Duration::ZERO);
         self.put(Err(TaskError::from(rejection)));
-        if let Some(log) = &self.head.log {
-            match (work.began, reason) {
-                (Some(began), _) => {
-                    self.head.pool.running.ended(log);
-                    log.log_cancellation(self.head.pool.name(), Some(self.head.pool.now().since(began)));
-                }
-                (None, Reason::CutOff) => log.log_cancellation(self.head.pool.name(), None),
-                (None, reason) => log.log_rejection(self.head.pool.name(), reason),
-            }
-        }
+        self.head.log_end(work.began, |log, pool, ran| match (ran, reason) {
+            (Some(_), _) | (None, Reason::CutOff) => log.log_cancellation(pool, ran),
+            (None, reason) => log.log_rejection(pool, reason),
+        });
         Polled::Ended(outcome, work.began)
     }
 
@@ -189,8 +183,7 @@ where
 
     /// An error of code whose caller has left counts as cancelled: the code may have failed because it learned of that.
     fn unless_cancelled(&self, outcome: Outcome) -> Outcome {
-        let (caller_left, _) = self.head.state.signals();
-        if caller_left && outcome == Outcome::Error { Outcome::Cancelled } else { outcome }
+        if self.head.state.signals().caller_left && outcome == Outcome::Error { Outcome::Cancelled } else { outcome }
     }
 
     /// Ends a poll after which the task is pending, or was woken.
@@ -204,19 +197,15 @@ where
     }
 
     fn log_end(&self, work: &Work<F>, outcome: Outcome, failure: Option<&str>) {
-        if let (Some(log), Some(began)) = (&self.head.log, work.began) {
-            self.head.pool.running.ended(log);
-            let ran = self.head.pool.now().since(began);
+        self.head.log_end(work.began, |log, pool, ran| {
             // In the task's context, because the subscriber may be a scoped one.
-            work.in_context(|| log.log_end(self.head.pool.name(), ran, outcome, failure));
-        }
+            work.in_context(|| log.log_end(pool, ran.unwrap_or_default(), outcome, failure));
+        });
     }
 
     /// Drops everything of the application that the task holds, in the task's context, and then the context.
     fn drop_all(&self, work: &mut Work<F>) {
-        if let Some(future) = self.head.state.continues().then(|| self.head.continuation.take()).flatten() {
-            work.in_context(|| drop(future));
-        }
+        work.drop_continuation(&self.head);
         work.drop_all();
     }
 
@@ -253,6 +242,12 @@ impl<F: TaskFuture> Work<F> {
             shielded(|| self.clear());
         }
         shielded(|| drop(context));
+    }
+
+    fn drop_continuation(&self, head: &Head) {
+        if let Some(future) = head.continuation.take() {
+            self.in_context(|| drop(future));
+        }
     }
 
     fn clear(&mut self) {
@@ -303,8 +298,7 @@ where
         if self.head.state.continues() {
             work.answered = Some(outcome);
             if result.is_err() {
-                let future = self.head.continuation.take();
-                work.in_context(|| drop(future));
+                work.drop_continuation(&self.head);
             }
             return self.answer_early(held, result);
         }
@@ -333,9 +327,7 @@ where
 
     fn reject(&self, rejection: Rejection) {
         // Logged before the caller can read its answer, as at every other end of a task.
-        if let Some(log) = &self.head.log {
-            log.log_rejection(self.head.pool.name(), rejection.reason());
-        }
+        self.head.log_end(None, |log, pool, _| log.log_rejection(pool, rejection.reason()));
         self.put(Err(TaskError::from(rejection)));
         self.head.state.end();
         wake_caller(self.take_waker());
@@ -387,18 +379,13 @@ where
 impl<F: TaskFuture> Drop for Task<F> {
     fn drop(&mut self) {
         let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(future) = self.head.continuation.take() {
-            work.in_context(|| drop(future));
-        }
+        work.drop_continuation(&self.head);
         work.drop_all();
         let began = work.began;
         if let Some(key) = self.head.key().filter(|_| !self.head.state.has_ended()) {
             let now = self.head.pool.now();
             let ran = began.map(|began| now.since(began));
-            if let Some(log) = &self.head.log {
-                self.head.pool.running.ended(log);
-                log.log_cancellation(self.head.pool.name(), ran);
-            }
+            self.head.log_end(began, |log, pool, ran| log.log_cancellation(pool, ran));
             let ending = Ending { key, finish: self.head.finish(Outcome::Cancelled, ran) };
             let effects = self.head.pool.dispatch.finish(now, ending);
             worker::perform(&self.head.pool, effects);

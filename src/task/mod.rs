@@ -23,4 +23,4 @@ pub(crate) use self::continuation::{Continuation, ContinuationFuture, combined};
 pub(crate) use self::future::{Boxed, TaskFuture};
 pub(crate) use self::item::{Batch, BatchItem, ItemHead};
 pub(crate) use self::log::{LogEntry, RunningTasks, log_rejection};
-pub(crate) use self::state::{Begun, TaskState, Wakeup};
+pub(crate) use self::state::{Begun, Signals, TaskState, Wakeup};

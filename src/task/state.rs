@@ -36,6 +36,15 @@ const ANSWERED: u32 = 1 << 8;
 #[derive(Debug)]
 pub(crate) struct TaskState(AtomicU32);
 
+/// What the code of a task can learn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Signals {
+    /// The caller went away.
+    pub(crate) caller_left: bool,
+    /// The deadline has passed.
+    pub(crate) late: bool,
+}
+
 /// The signals that a worker finds as it begins a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Begun {
@@ -156,10 +165,10 @@ impl TaskState {
         self.0.load(Acquire) & STARTED != 0
     }
 
-    /// Whether the caller went away, and whether the deadline has passed. Costs one relaxed load.
-    pub(crate) fn signals(&self) -> (bool, bool) {
+    /// Costs one relaxed load.
+    pub(crate) fn signals(&self) -> Signals {
         let state = self.0.load(Relaxed);
-        (state & CALLER_LEFT != 0, state & LATE != 0)
+        Signals { caller_left: state & CALLER_LEFT != 0, late: state & LATE != 0 }
     }
 
     /// Replaces the state by the result of `next`. Returns the state before, or `None` if `next` did.
@@ -222,6 +231,6 @@ mod tests {
         let state = TaskState::new();
         state.begin_poll().expect("it is scheduled");
         assert!(state.deadline_passed(), "it has started");
-        assert_eq!(state.signals(), (false, true));
+        assert_eq!(state.signals(), Signals { caller_left: false, late: true });
     }
 }

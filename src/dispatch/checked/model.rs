@@ -198,7 +198,7 @@ impl Pool {
 
     /// Submits a task from a task of this pool, whose thread runs it in place if the queue is full.
     pub(super) fn submit_from_task(self: &Arc<Self>, body: Body) -> TaskRef {
-        let offer = Offer { rides: true, accepted: true, ..Offer::default() };
+        let offer = Offer { may_ride: true, accepted: true, ..Offer::default() };
         self.offer(offer, Task::new(body)).expect("a task that runs in place needs no room")
     }
 

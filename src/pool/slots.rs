@@ -1,4 +1,4 @@
-//! A pool's limit and its running tasks, as slots and models see them.
+//! A pool, as its slots and models see it.
 
 use std::sync::Weak;
 
@@ -8,26 +8,6 @@ use crate::admission::{Key, Limit};
 use crate::metrics::holdings::{Holding, HoldingStats};
 
 impl Pool {
-    /// How many tasks may be in flight at once, now. It is fixed unless the pool's `concurrency` is adaptive.
-    ///
-    /// It sizes the connection pool of an async driver, which then never makes a task wait:
-    ///
-    /// ```
-    /// use tower_offload::{Db, Pools};
-    ///
-    /// let pools = Pools::default();
-    /// let max_connections = pools.get(Db)?.concurrency_limit();
-    /// assert_eq!(max_connections, 25);
-    /// # Ok::<(), tower_offload::error::UnknownPool>(())
-    /// ```
-    #[must_use]
-    pub fn concurrency_limit(&self) -> usize {
-        match self.shared().plan.admission.limit {
-            Limit::Fixed(limit) => limit,
-            Limit::Adaptive { .. } => self.backlog().limit,
-        }
-    }
-
     /// The highest limit that the pool can have.
     pub(crate) fn highest_limit(&self) -> usize {
         match self.shared().plan.admission.limit {
