@@ -54,6 +54,20 @@ fn a_task_that_submits_another_and_returns_does_not_wait_for_it() {
     end_of(fired).unwrap();
 }
 
+/// The shutdown waits for the inner task, and is woken by its end, on the worker that polls both.
+#[test]
+fn a_shutdown_inside_of_a_task_ends_with_a_task_that_runs_in_place() {
+    let pools = pools("inside", PoolConfig::new(1));
+    let inner = pools.clone();
+    let task = async move {
+        let nested = inner.submit_to_pool("inside", || 5).unwrap();
+        // The shutdown is polled first, while the inner task is queued.
+        let (report, nested) = futures_util::future::join(inner.shutdown(Duration::MAX), nested).await;
+        (report.finished(), nested.unwrap())
+    };
+    assert_eq!(end_of(pools.submit_to_pool("inside", task).unwrap()).unwrap(), (1, 5));
+}
+
 /// The inner task has a permit, awaits, and is woken while the only worker waits for it.
 #[test]
 fn a_worker_that_waits_for_a_woken_task_of_its_pool_polls_it() {
