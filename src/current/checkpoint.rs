@@ -88,10 +88,11 @@ pub fn is_cancelled() -> bool {
 /// # }
 /// ```
 pub fn cancelled() -> impl Future<Output = Cancelled> + Send {
-    let here = local::current();
+    // The task may keep this future, which must not keep the task.
+    let here = local::current().map(|task| Arc::downgrade(&task));
     async move {
         // The future may have been created outside of the task that awaits it.
-        match here.or_else(local::current) {
+        match here.map_or_else(local::current, |task| task.upgrade()) {
             Some(task) => cancellation_of(task).await,
             None => pending().await,
         }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_test::assert_pending;
-use tower_offload::PoolConfig;
 use tower_offload::config::Queue;
+use tower_offload::{PoolConfig, cancelled};
 
 use crate::support::{Gate, Held, end_of, hold, pools, stats, until, until_at_rest};
 
@@ -100,7 +100,7 @@ fn a_task_that_nobody_can_wake_is_cancelled_before_its_worker_parks() {
         let (begun, left, dropped) = (Gate::default(), Gate::default(), Gate::default());
         let (begins, leaves, value) = (begun.clone(), left.clone(), Dropped(dropped.clone()));
         let task = async move {
-            let _value = value;
+            let (_value, _never_polled) = (value, cancelled());
             begins.open();
             leaves.wait();
             pending::<()>().await;
