@@ -28,6 +28,7 @@ fn run(pool: &Arc<Shared>, worker: WorkerId) {
     let (mut now, mut event, mut ended) = (pool.now(), WorkerEvent::Started, None);
     while let Some((task, at)) = next(pool, worker, now, event, ended) {
         let polled = local::poll(&task, at);
+        // A task that leads a batch has woken the callers of the last one. Any other task must not make them wait longer.
         if !matches!(polled, Polled::Ended(_, Some(_))) {
             local::publish_ended();
         }

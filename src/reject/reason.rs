@@ -3,7 +3,8 @@
 use http::StatusCode;
 
 #[cfg(any(feature = "axum", feature = "tonic"))]
-use crate::error::{Cancelled, Reason, Rejection};
+use crate::error::Cancelled;
+use crate::error::{Reason, Rejection};
 
 /// The gRPC codes of rejections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
