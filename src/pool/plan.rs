@@ -36,10 +36,10 @@ pub(crate) struct Plan {
 pub(crate) struct Hooks {
     /// They capture a context for each task, in the order in which they were added.
     pub(crate) context: Vec<Capture>,
-    /// A worker calls it when its thread has started.
-    pub(crate) on_worker_start: Option<Arc<dyn Fn() + Send + Sync>>,
-    /// A worker calls it before its thread ends.
-    pub(crate) on_worker_stop: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// A worker calls them when its thread has started.
+    pub(crate) on_worker_start: Vec<Arc<dyn Fn() + Send + Sync>>,
+    /// A worker calls them before its thread ends.
+    pub(crate) on_worker_stop: Vec<Arc<dyn Fn() + Send + Sync>>,
 }
 
 #[cfg(all(test, not(any(tower_offload_loom, tower_offload_shuttle))))]

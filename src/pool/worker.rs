@@ -40,7 +40,7 @@ fn run(pool: &Arc<Shared>, worker: WorkerId) {
             Polled::Stale => (put_aside(task, WorkerEvent::Stale), None),
         };
     }
-    if let Some(hook) = &pool.plan.hooks.on_worker_stop {
+    for hook in &pool.plan.hooks.on_worker_stop {
         shielded(|| hook());
     }
     pool.load.worker_ends();
@@ -282,7 +282,7 @@ fn start_thread(pool: &Arc<Shared>, worker: WorkerId) -> io::Result<()> {
     threads::start(name, pool.plan.stack_size, move || run(&this, worker))
 }
 
-/// Sets the thread's `nice` value, and calls the hook for the start of a worker.
+/// Sets the thread's `nice` value, and calls the hooks for the start of a worker.
 fn set_up(pool: &Arc<Shared>) {
     if let Some(nice) = pool.plan.nice
         && let Err(error) = threads::renice(nice)
@@ -295,7 +295,7 @@ fn set_up(pool: &Arc<Shared>) {
             );
         });
     }
-    if let Some(hook) = &pool.plan.hooks.on_worker_start {
+    for hook in &pool.plan.hooks.on_worker_start {
         shielded(|| hook());
     }
 }

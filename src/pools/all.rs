@@ -77,6 +77,8 @@ struct All {
 impl Pools {
     /// Builds the pools of the settings. Threads start when tasks need them.
     ///
+    /// [`PoolsBuilder::config`] takes the same settings, together with hooks of the application.
+    ///
     /// # Errors
     ///
     /// If the settings are not valid, or the process may not set a pool's `nice` value.
@@ -113,7 +115,7 @@ impl Pools {
         Ok(Self { all: Arc::new(All { routes, verbose, drain, scale, ..All::of(pools) }) })
     }
 
-    /// A builder for pools whose settings are set in code.
+    /// A builder for pools with hooks of the application, and for pools whose settings are set in code.
     #[must_use]
     pub fn builder() -> PoolsBuilder {
         PoolsBuilder::default()

@@ -1,4 +1,4 @@
-//! `PoolsBuilder`: builds pools whose settings are set in code.
+//! `PoolsBuilder`: builds pools from settings and the hooks of the application.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -13,7 +13,8 @@ use crate::pool::Hooks;
 use crate::task::Capture;
 use crate::workload::{PoolName, Workload};
 
-/// Builds [`Pools`]. It starts with the defaults: the five built-in pools and no routes.
+/// Builds [`Pools`]. It starts with the defaults, the five built-in pools and no routes, or with the settings of a
+/// [`Config`].
 #[derive(Clone, Default)]
 pub struct PoolsBuilder {
     config: Config,
@@ -43,6 +44,27 @@ pub enum BuildError {
 // === impl PoolsBuilder ===
 
 impl PoolsBuilder {
+    /// Sets all settings, such as those of a file, in place of the defaults and of what was set before. The hooks stay.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_offload::{Config, Cpu, Pools};
+    ///
+    /// let config = Config::from_yaml("performance: { thread_pools: { cpu_workers: 8 } }")?;
+    /// let pools = Pools::builder()
+    ///     .config(config)
+    ///     .on_worker_start(Cpu, || tracing::debug!("a worker of `cpu` starts"))
+    ///     .build()?;
+    /// # drop(pools);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
     /// Adds a pool, or replaces the pool of this name.
     #[must_use]
     pub fn pool(mut self, name: impl PoolName, pool: PoolConfig) -> Self {
@@ -135,17 +157,18 @@ impl PoolsBuilder {
         self
     }
 
-    /// Calls `hook` on each worker thread of a pool, before its first task.
+    /// Calls `hook` on each worker thread of a pool, before its first task. A pool can have several hooks, which are called
+    /// in the order in which they were added.
     #[must_use]
     pub fn on_worker_start(mut self, pool: impl PoolName, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.workers.entry(pool.to_workload()).or_default().on_worker_start = Some(Arc::new(hook));
+        self.workers.entry(pool.to_workload()).or_default().on_worker_start.push(Arc::new(hook));
         self
     }
 
-    /// Calls `hook` on each worker thread of a pool, before it ends.
+    /// Calls `hook` on each worker thread of a pool, before it ends. A pool can have several hooks.
     #[must_use]
     pub fn on_worker_stop(mut self, pool: impl PoolName, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.workers.entry(pool.to_workload()).or_default().on_worker_stop = Some(Arc::new(hook));
+        self.workers.entry(pool.to_workload()).or_default().on_worker_stop.push(Arc::new(hook));
         self
     }
 
@@ -191,9 +214,9 @@ impl fmt::Display for BuildError {
 impl Error for BuildError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::UnknownPool(error) => Some(error),
+            // `Display` shows these errors already.
+            Self::UnknownPool(error) => error.source(),
             Self::Config(error) => error.source(),
-            // `Display` shows the error of the operating system already.
             Self::Nice { source, .. } => source.source(),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tower_offload::pools::BuildError;
-use tower_offload::{PoolConfig, Pools};
+use tower_offload::{Config, PoolConfig, Pools};
 
 use crate::support::{Held, end_of, hold, stats, until};
 
@@ -86,23 +86,29 @@ fn each_worker_calls_the_hooks_of_its_pool_when_it_starts_and_before_it_ends() {
         let counter = counter.clone();
         move || _ = counter.fetch_add(1, Ordering::Relaxed)
     };
-    let pools = Pools::builder()
+    let config = Config::default()
         .pool("hooks", PoolConfig::new(3).keep_alive(Duration::from_millis(5)))
-        .pool("plain", PoolConfig::new(1))
+        .pool("plain", PoolConfig::new(1));
+    // Each is called twice.
+    let pools = Pools::builder()
         .on_worker_start("hooks", count(&started))
+        .on_worker_start("hooks", count(&started))
+        .on_worker_stop("hooks", count(&stopped))
+        .config(config)
         .on_worker_stop("hooks", count(&stopped))
         .build()
         .unwrap();
     end_of(pools.submit_to_pool("plain", || ()).unwrap()).unwrap();
     assert_eq!(started.load(Ordering::Relaxed), 0);
     hold(&pools, "hooks", 3).into_iter().for_each(Held::release);
-    until("all have ended", || stopped.load(Ordering::Relaxed) == 3);
-    assert_eq!(started.load(Ordering::Relaxed), 3);
+    until("all have ended", || stopped.load(Ordering::Relaxed) == 6);
+    assert_eq!(started.load(Ordering::Relaxed), 6);
 }
 
 #[test]
 fn a_hook_for_a_pool_that_does_not_exist_is_an_error() {
     let error = Pools::builder().on_worker_start("thumbnail", || ()).build().unwrap_err();
+    assert!(std::error::Error::source(&error).is_none(), "its text shows the cause");
     assert!(matches!(&error, BuildError::UnknownPool(unknown) if unknown.name().as_str() == "thumbnail"), "{error}");
 }
 
