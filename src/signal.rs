@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
+use crate::shield::shielded;
+
 /// A signal that is given once, and stays given.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
@@ -14,7 +16,8 @@ pub(crate) struct Signal {
 impl Signal {
     pub(crate) fn give(&self) {
         self.is_given.store(true, Ordering::Release);
-        self.notify.notify_waiters();
+        // This calls wakers.
+        shielded(|| self.notify.notify_waiters());
     }
 
     pub(crate) fn is_given(&self) -> bool {

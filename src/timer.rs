@@ -194,6 +194,12 @@ impl Timer {
         }
     }
 
+    /// Whether this callback is set, and the thread runs that calls it.
+    fn will_call(&self, entry: Entry) -> bool {
+        let state = self.lock();
+        state.running && state.due.contains_key(&entry)
+    }
+
     /// Whether the thread runs. If it could not be started, no callback is called.
     pub(crate) fn is_running(&self) -> bool {
         self.lock().running
@@ -248,7 +254,7 @@ impl Earliest {
     /// Calls `callback` at `at`, unless a callback is set to an earlier time. A callback that is set to a later time is
     /// cancelled.
     pub(crate) fn set(&self, at: Instant, callback: impl FnMut() + Send + 'static) {
-        let is_sooner = |Alarm((time, _)): &mut Alarm| *time <= at && Instant::now() < *time;
+        let is_sooner = |Alarm(entry): &mut Alarm| entry.0 <= at && TIMER.will_call(*entry);
         if self.lock().as_mut().is_some_and(is_sooner) {
             return;
         }
@@ -296,6 +302,9 @@ impl Bell {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::sync::mpsc::channel;
+
     use super::*;
 
     #[test]
@@ -305,6 +314,25 @@ mod tests {
         assert!(TIMER.lock().due.contains_key(&entry));
         drop(sleep);
         assert!(!TIMER.lock().due.contains_key(&entry));
+    }
+
+    /// The thread is late, and the time of the callback has passed.
+    #[test]
+    fn a_callback_that_is_due_is_not_replaced_by_a_later_one() {
+        let (is_late, goes_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+        let (stops, starts) = (is_late.clone(), goes_on.clone());
+        TIMER.set(Instant::now(), move || {
+            stops.wait();
+            starts.wait();
+            None
+        });
+        is_late.wait();
+        let (timer, at) = (Earliest::default(), Instant::now());
+        let (sender, called) = channel();
+        timer.set(at, move || sender.send("the first").expect("the test waits for it"));
+        timer.set(at + Duration::from_secs(3600), || ());
+        goes_on.wait();
+        assert_eq!(called.recv_timeout(Duration::from_secs(30)), Ok("the first"));
     }
 
     #[test]

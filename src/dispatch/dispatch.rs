@@ -221,22 +221,12 @@ impl<T> Dispatch<T> {
                     state.admission.finish_as(now, key, finish);
                 }
             }
-            let next = state.take(worker, now, &mut effects.rejected);
-            if effects.rejected.is_empty() && state.to_drop.is_empty() {
-                // A worker beyond the limit takes no task when it looks once more.
-                if next.is_none() && !state.workers.exceeds_limit() {
-                    state.workers.will_recheck(worker);
-                }
-                return next;
+            let next = state.take_unless_detained(worker, now, effects);
+            // A worker beyond the limit takes no task when it looks once more.
+            if next.is_none() && !effects.detains() && !state.workers.exceeds_limit() {
+                state.workers.will_recheck(worker);
             }
-            // The effects call code of the application first. Meanwhile no other worker could take the task from this
-            // one.
-            if let Some(task) = next {
-                state.workers.abort_poll(worker);
-                state.ready.push_front(task);
-            }
-            effects.to_drop = std::mem::take(&mut state.to_drop);
-            None
+            next
         })
     }
 
@@ -257,24 +247,27 @@ impl<T> Dispatch<T> {
         state.workers.rechecked(worker);
         loop {
             let mut effects = Effects::default();
-            let task = state.take(worker, at, &mut effects.rejected);
+            let task = state.take_unless_detained(worker, at, &mut effects);
             let idle = at.since(idle_since);
-            effects.to_drop = std::mem::take(&mut state.to_drop);
-            // If this found tasks that are too late, there may be more of them.
-            let found = task.is_some() || !effects.rejected.is_empty() || !effects.to_drop.is_empty();
+            // Late tasks are rejected in portions, so there may be more of them.
+            let found = task.is_some() || effects.detains();
             let leaves = !found && (state.closed || idle >= keep_alive);
+            let stops = !found && !leaves;
+            // Before the report to the budget of cores, in which this worker is not awake any more.
             if leaves {
                 state.workers.leave(worker);
+            } else if stops {
+                state.workers.park(worker);
             }
             state.complete(at, &mut effects);
-            // If nothing was found, nothing has changed. The tasks that wait outside of the queue were woken before,
+            // A worker that found nothing has made no room. The tasks that wait outside of the queue were woken before,
             // and the worker would wake them again and again until one of them is polled.
             effects.has_room &= found;
             // Effects run code of the application, which may park this thread and so consume the token of an unpark. So
             // a worker parks only when there are none, with nothing in between.
-            let parks = !found && !leaves && effects.is_empty();
-            if parks {
-                state.workers.park(worker);
+            let parks = stops && effects.is_empty();
+            if stops && !parks {
+                state.workers.unparked(worker);
             }
             drop(state);
             if !parks {

@@ -44,6 +44,11 @@ impl<T> Default for Effects<T> {
 }
 
 impl<T> Effects<T> {
+    /// Whether a worker that performs this calls code of the application that may block.
+    pub(super) fn detains(&self) -> bool {
+        !self.rejected.is_empty() || !self.to_drop.is_empty()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         let Self { wake, rejected, to_drop, idle, expire_at, sample, report, has_room } = self;
         matches!(wake, Wake::Nobody)

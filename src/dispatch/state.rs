@@ -95,6 +95,26 @@ impl<T> State<T> {
         task
     }
 
+    /// Takes the next task for `worker`. If there are rejected tasks, or tasks to drop, the next task is left to another
+    /// worker: this one calls code of the application first, which may block.
+    pub(super) fn take_unless_detained(
+        &mut self,
+        worker: WorkerId,
+        now: Timestamp,
+        effects: &mut Effects<T>,
+    ) -> Option<T> {
+        let task = self.take(worker, now, &mut effects.rejected);
+        effects.to_drop = std::mem::take(&mut self.to_drop);
+        if !effects.detains() {
+            return task;
+        }
+        if let Some(task) = task {
+            self.workers.abort_poll(worker);
+            self.ready.push_front(task);
+        }
+        None
+    }
+
     /// How many tasks wait for a worker. The tasks to drop count as one.
     pub(super) fn waiting(&self) -> usize {
         self.ready.len() + self.admission.takeable() + usize::from(!self.to_drop.is_empty())

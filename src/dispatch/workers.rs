@@ -42,7 +42,10 @@ pub(super) struct Workers {
     /// The worker with which the next sample begins, if a sample cannot have all workers.
     sample_from: WorkerId,
     pub(super) present: usize,
+    /// How many workers are woken or started, and have not arrived yet.
     waking: usize,
+    /// How many of these are started. Before a thread arrives, it calls a hook of the application, which may take long.
+    starting: usize,
     /// How many workers found no task, and will look once more before they park.
     rechecking: usize,
     pub(super) active: usize,
@@ -86,6 +89,7 @@ impl Workers {
             sample_from: 0,
             present: 0,
             waking: 0,
+            starting: 0,
             rechecking: 0,
             active: 0,
             poll_time: Duration::ZERO,
@@ -96,7 +100,9 @@ impl Workers {
     /// Chooses a worker to wake or start for `waiting` tasks, unless enough workers are coming or no other may be
     /// awake.
     pub(super) fn wake(&mut self, now: Timestamp, waiting: usize) -> Wake {
-        if waiting <= self.waking + self.rechecking || self.waking >= self.max_waking(waiting) || !self.has_room() {
+        // A parked worker does not wait for a thread that starts.
+        let waking = if self.parked.is_empty() { self.waking } else { self.waking - self.starting };
+        if waiting <= waking + self.rechecking || waking >= self.max_waking(waiting) || !self.has_room() {
             return Wake::Nobody;
         }
         if let Some(thread) = self.pop_parked() {
@@ -113,6 +119,7 @@ impl Workers {
         self.workers[free].is_present = true;
         self.present += 1;
         self.waking += 1;
+        self.starting += 1;
         Wake::Start(free)
     }
 
@@ -138,6 +145,7 @@ impl Workers {
         let worker = &mut self.workers[worker];
         (worker.thread, worker.id) = (Some(current()), thread_state::current());
         self.waking -= 1;
+        self.starting -= 1;
     }
 
     /// The worker found no task. It wakes the caller of its last task, and then looks once more.
@@ -172,6 +180,7 @@ impl Workers {
     /// The worker's thread could not be started.
     pub(super) fn start_failed(&mut self, now: Timestamp, worker: WorkerId) {
         self.waking -= 1;
+        self.starting -= 1;
         self.start_blocked_until = now + START_BACKOFF;
         self.leave(worker);
     }

@@ -83,11 +83,11 @@ pub(crate) trait Runnable: Send + Sync {
     /// Ends a queued task without starting it. Its caller gets `rejection`, and is woken.
     fn reject(&self, rejection: Rejection);
 
-    /// Drops the future of a task that was rejected.
+    /// Drops the future of a task that was rejected, or cancelled while it was queued.
     fn discard(&self);
 
-    /// Ends a task in flight because the pool has no worker, and drops its future. `Stale` if the task has ended or
-    /// another thread polls it.
+    /// Ends a task in flight because the pool has no worker, and drops its future. `Stale` if the task is idle or has ended,
+    /// or another thread polls it.
     fn abandon(&self) -> Polled;
 }
 

@@ -279,7 +279,10 @@ impl Pool {
         let pool = self.shared();
         let notified = pool.has_room.notified();
         let waits = WaitsForRoom::begin(pool);
-        notified.await;
+        // A drain that began before `notified` was made has notified nobody here.
+        if !pool.dispatch.is_draining() {
+            notified.await;
+        }
         drop(waits);
     }
 
@@ -301,7 +304,7 @@ impl Pool {
     /// Rejects every further task. Tasks that are queued or in flight are finished.
     pub(crate) fn drain(&self) {
         self.shared().dispatch.drain();
-        self.shared().has_room.notify_waiters();
+        shielded(|| self.shared().has_room.notify_waiters());
     }
 
     /// Whether no task is queued, and at most `except` tasks are in flight. If not, `waker` is woken once that is so.

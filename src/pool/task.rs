@@ -95,8 +95,11 @@ where
     /// Ends a task that must not start, or must not be polled again.
     fn end_early(&self, work: &mut Work<F>, reason: Reason, outcome: Outcome) -> Polled {
         self.drop_all(work);
-        let rejection = self.head.pool.rejection(reason, std::time::Duration::ZERO);
-        self.put(Err(TaskError::from(rejection)));
+        // A task that continues has given its answer.
+        if work.answered.is_none() {
+            let rejection = self.head.pool.rejection(reason, std::time::Duration::ZERO);
+            self.put(Err(TaskError::from(rejection)));
+        }
         self.head.log_end(work.began, |log, pool, ran| match (ran, reason) {
             (Some(_), _) | (None, Reason::CutOff) => log.log_cancellation(pool, ran),
             (None, reason) => log.log_rejection(pool, reason),
@@ -233,26 +236,28 @@ fn wake_caller(waker: Option<Waker>) {
 }
 
 impl<F: TaskFuture> Work<F> {
-    /// Drops the content of the future in the task's context, and then the context. If a subscriber panics as the span
-    /// is entered, this drops the content without the context.
+    /// Drops the content of the future, and then the context.
     fn drop_all(&mut self) {
-        let Some(context) = self.context.take() else { return };
-        if self.live {
-            shielded(|| context.run(|| self.clear()));
-            shielded(|| self.clear());
-        }
-        shielded(|| drop(context));
+        self.drop_future();
+        shielded(|| drop(self.context.take()));
+    }
+
+    /// Drops the content of the future in the task's context. If a subscriber panics as the span is entered, this drops
+    /// the content without the context.
+    fn drop_future(&mut self) {
+        let Self { future: Some(future), live: live @ true, context: Some(context), .. } = self else { return };
+        let mut clear = || {
+            if std::mem::take(live) {
+                future.clear();
+            }
+        };
+        shielded(|| context.run(&mut clear));
+        shielded(clear);
     }
 
     fn drop_continuation(&self, head: &Head) {
         if let Some(future) = head.continuation.take() {
             self.in_context(|| drop(future));
-        }
-    }
-
-    fn clear(&mut self) {
-        if let (Some(future), true) = (&mut self.future, std::mem::take(&mut self.live)) {
-            future.clear();
         }
     }
 
@@ -299,6 +304,7 @@ where
             work.answered = Some(outcome);
             if result.is_err() {
                 work.drop_continuation(&self.head);
+                work.drop_future();
             }
             return self.answer_early(held, result);
         }
@@ -321,7 +327,7 @@ where
     fn publish(self: Arc<Self>) {
         self.head.state.end();
         let waker = self.take_waker();
-        drop(self);
+        shielded(|| drop(self));
         wake_caller(waker);
     }
 

@@ -199,7 +199,7 @@ fn perform_all(pool: &Arc<Shared>, effects: Effects<TaskRef>) -> Vec<TaskRef> {
         expire_at_instant(pool, at);
     }
     if has_room {
-        pool.has_room.notify_one();
+        shielded(|| pool.has_room.notify_one());
     }
     let mut discarded = to_drop;
     for Rejected { task, reason, retry_after, .. } in rejected {
@@ -261,7 +261,9 @@ fn start(pool: &Arc<Shared>, worker: WorkerId) {
         match task.abandon() {
             Polled::Ended(outcome, began) => end(pool, task, outcome, began),
             // It had ended already, and only waited to be dropped.
-            _ => task.discard(),
+            _ if task.head().state.has_ended() => task.discard(),
+            // It is idle: its waker lists it again.
+            _ => {}
         }
     }
     if !pool.start_failed.swap(true, Ordering::Relaxed) {

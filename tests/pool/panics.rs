@@ -2,12 +2,15 @@
 
 use std::future::Future;
 use std::panic::panic_any;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::sync::mpsc::{Sender, channel};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use tower_offload::{PoolConfig, Pools};
+use tower_offload::current::HeldPermit;
+use tower_offload::{PoolConfig, Pools, hold_permit};
 use tracing::subscriber::with_default;
 use tracing::{Event, Metadata, Subscriber, span};
 use tracing_subscriber::layer::{self, Layer, SubscriberExt};
@@ -104,14 +107,64 @@ fn the_value_of_a_panic_can_be_taken_and_resumed() {
     assert_eq!(*resumed.unwrap_err().downcast::<u8>().unwrap(), 7);
 }
 
+/// A waker that panics.
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("the waker panics");
+    }
+}
+
 #[test]
-fn a_drain_whose_waker_panics_loses_no_task() {
-    struct Panics;
-    impl Wake for Panics {
-        fn wake(self: Arc<Self>) {
-            panic!("the waker panics");
+fn a_task_that_waits_for_room_with_a_waker_that_panics_harms_no_worker() {
+    let pools = pools("room", PoolConfig::new(2).queue_capacity(1));
+    let held = hold(&pools, "room", 2);
+    let queued = pools.submit_to_pool("room", || ()).unwrap();
+    let batch = pools.batch_executor("room", 1).unwrap();
+    let mut waits = Box::pin(batch.run(|| ()));
+    let waker = Waker::from(Arc::new(Panics));
+    assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert_eq!(stats(&pools, "room").queued_tasks, 1, "it waits outside of the queue");
+    held.into_iter().for_each(Held::release);
+    end_of(queued).unwrap();
+    check(&pools, "room", 3);
+    tokio_test::block_on(waits).unwrap();
+}
+
+/// The future keeps its permit, and it panics again as it is dropped: in the context of the task, and on no other thread.
+#[test]
+fn a_task_that_holds_its_permit_and_panics_ends_although_its_future_panics_again() {
+    struct Fails(Option<HeldPermit>, Sender<Option<thread::ThreadId>>);
+    impl Future for Fails {
+        type Output = ();
+        fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            self.0 = Some(hold_permit());
+            panic!("the first panic")
         }
     }
+    impl Drop for Fails {
+        fn drop(&mut self) {
+            let inside = tokio::runtime::Handle::try_current().is_ok();
+            let _ = self.1.send(inside.then(|| thread::current().id()));
+            panic!("the second panic");
+        }
+    }
+    let pools = pools("twice", PoolConfig::new(2));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (sender, dropped) = channel();
+    let error = {
+        let _entered = runtime.enter();
+        end_of(pools.submit_to_pool("twice", Fails(None, sender)).unwrap()).unwrap_err()
+    };
+    assert_eq!(error.to_string(), "the task panicked: the first panic");
+    let thread = dropped.recv().unwrap();
+    assert!(thread.is_some_and(|thread| thread != std::thread::current().id()), "not in the context of the task");
+    check(&pools, "twice", 1);
+}
+
+#[test]
+fn a_drain_whose_waker_panics_loses_no_task() {
     let pools = pools("waker", PoolConfig::new(2).queue_timeout(Duration::from_millis(20)));
     let held = hold(&pools, "waker", 2);
     let mut shutdown = Box::pin(pools.shutdown(Duration::from_millis(10)));

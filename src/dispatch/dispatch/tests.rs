@@ -227,7 +227,7 @@ fn a_worker_that_finds_nothing_does_not_call_the_tasks_that_wait_for_room() {
 }
 
 #[test]
-fn evicted_tasks_beyond_what_the_queue_holds_come_back() {
+fn ended_tasks_beyond_what_the_queue_holds_come_back() {
     let dispatch = Dispatch::new(Settings::fixed(1).with_capacity(1), 0, 1);
     let (back, effects) = dispatch.discard(START, vec!["late"; MIN_DROP_CAPACITY]);
     assert!(back.is_empty() && matches!(effects.wake, Wake::Start(0)), "a worker drops them");
@@ -248,6 +248,61 @@ fn a_worker_drops_what_has_ended_before_its_next_task() {
     let (next, effects) = dispatch.next(0, START, WorkerEvent::Ended(ended(&keys[0])));
     assert!(next.is_none());
     assert_eq!(effects.to_drop.iter().map(|task| task.0).collect::<Vec<_>>(), ["ended"]);
+}
+
+/// As above, but the worker finds them when it looks once more.
+#[test]
+fn a_worker_that_drops_what_has_ended_before_it_parks_leaves_its_next_task_to_another() {
+    let keys = [(); 2].map(|()| Cell::new(None));
+    let dispatch = dispatch(Settings::fixed(2), 2, 2);
+    drop_effects(offer(&dispatch, START, ("first", &keys[0])));
+    assert!(dispatch.next(0, START, WorkerEvent::Started).0.is_some());
+    assert!(dispatch.next(0, START, WorkerEvent::Ended(ended(&keys[0]))).0.is_none());
+    drop_effects(dispatch.discard(START, vec![("ended", &keys[0])]).1);
+    let effects = offer(&dispatch, START, ("next", &keys[1]));
+    assert!(matches!(effects.wake, Wake::Start(1)), "two tasks wait, and one worker looks once more");
+    let taken = Cell::new(None);
+    let next = dispatch.wait(
+        0,
+        SECOND,
+        || START,
+        |effects| {
+            if effects.to_drop.is_empty() {
+                return;
+            }
+            taken.set(dispatch.next(1, START, WorkerEvent::Started).0);
+            drop(dispatch.close());
+        },
+    );
+    assert!(next.is_none(), "the other one has it");
+    assert_eq!(taken.get().map(|task| task.0), Some("next"));
+}
+
+/// Otherwise the pool would keep a core that other pools wait for until its next event.
+#[test]
+fn a_worker_that_parks_is_not_in_use_in_the_report_to_the_budget_of_cores() {
+    let keys = [(); 2].map(|()| Cell::new(None));
+    let dispatch = dispatch(Settings::fixed(2), 2, 1);
+    dispatch.lower_limit();
+    drop_effects(offer(&dispatch, START, ("first", &keys[0])));
+    let lacks = offer(&dispatch, START, ("second", &keys[1])).report.expect("it has one core");
+    assert_eq!((lacks.in_use, lacks.wanted), (1, 2));
+    assert!(dispatch.next(0, START, WorkerEvent::Started).0.is_some());
+    let (second, _) = dispatch.next(0, START, WorkerEvent::Ended(ended(&keys[0])));
+    assert!(second.is_some());
+    assert!(dispatch.next(0, START, WorkerEvent::Ended(ended(&keys[1]))).0.is_none());
+    let (looks, idle) = (Cell::new(0), Cell::new(None));
+    let now = || {
+        looks.set(looks.get() + 1);
+        if looks.get() < 3 { START } else { LATE }
+    };
+    let next = dispatch.wait(0, Duration::from_millis(1), now, |effects| {
+        if let Some(Report { in_use, wanted, .. }) = effects.report {
+            idle.set(Some((looks.get(), in_use, wanted)));
+        }
+    });
+    assert!(next.is_none(), "its keep-alive is over");
+    assert_eq!(idle.get(), Some((1, 0, 0)), "it is reported when the worker finds nothing, before it parks");
 }
 
 #[test]

@@ -210,7 +210,7 @@ enum Thread {
     Starts,
     Awake,
     Polls,
-    Returns,
+    Rechecks,
     Parked,
     Woken,
 }
@@ -246,7 +246,7 @@ proptest! {
                 }
                 (Awake, 2) => {
                     workers.will_recheck(worker);
-                    threads[worker] = Returns;
+                    threads[worker] = Rechecks;
                 }
                 (Awake, 3 | 4) => {
                     workers.park(worker);
@@ -265,7 +265,7 @@ proptest! {
                     workers.end_poll(worker, NOW);
                     threads[worker] = Awake;
                 }
-                (Returns, _) => {
+                (Rechecks, _) => {
                     workers.rechecked(worker);
                     threads[worker] = Awake;
                 }
@@ -279,7 +279,12 @@ proptest! {
                     threads[worker] = Awake;
                 }
                 _ => {
-                    let coming = threads.iter().filter(|thread| matches!(thread, Starts | Woken | Returns)).count();
+                    // A thread that starts counts as coming only while no worker is parked.
+                    let comes = |thread: &&Thread| match thread {
+                        Starts => stack.is_empty(),
+                        thread => matches!(thread, Woken | Rechecks),
+                    };
+                    let coming = threads.iter().filter(comes).count();
                     match workers.wake(NOW, waiting) {
                         Wake::Start(started) => {
                             prop_assert!(stack.is_empty() && waiting > coming);
@@ -299,7 +304,7 @@ proptest! {
             }
             let count = |of: &[Thread]| threads.iter().filter(|thread| of.contains(thread)).count();
             prop_assert_eq!(workers.present, max - count(&[None]));
-            prop_assert_eq!(workers.coming(), (count(&[Starts, Woken]), count(&[Returns])));
+            prop_assert_eq!(workers.coming(), (count(&[Starts, Woken]), count(&[Rechecks])));
             prop_assert_eq!(workers.active, count(&[Polls]));
             prop_assert_eq!(workers.awake(), workers.present - count(&[Parked]));
         }

@@ -127,6 +127,22 @@ fn a_task_that_was_said_not_to_have_started_never_does() {
     assert_eq!((rejection.reason(), rejection.started()), (Reason::DeadlineExceeded, false));
 }
 
+/// A drain may begin between a rejection for a full queue and the wait for room.
+#[test]
+fn a_task_does_not_wait_for_room_in_a_pool_that_drains() {
+    let pool = pool();
+    let (first, release) = hold(&pool);
+    let queued: Vec<_> = (0..pool.stats().queue_capacity).map(|_| submit(&pool, async {})).collect();
+    let mut waits = tokio_test::task::spawn(pool.room());
+    tokio_test::assert_pending!(waits.poll());
+    pool.drain();
+    assert!(waits.is_woken());
+    tokio_test::assert_ready!(tokio_test::task::spawn(pool.room()).poll());
+    release.send(()).expect("it waits for this");
+    block_on(first).expect("it ends by itself");
+    drop(queued);
+}
+
 /// Runs tasks in a pool of one core, 50 times. Each begins while the pool lets one worker be awake.
 fn often_with_a_low_limit<F>(workers: usize, mut task: impl FnMut(Pool) -> F)
 where

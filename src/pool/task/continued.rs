@@ -10,7 +10,7 @@ use futures_util::task::waker_ref;
 use super::super::shared::Polled;
 use super::super::worker;
 use super::{Task, Work, wake_caller};
-use crate::admission::Outcome;
+use crate::admission::{Outcome, Timestamp};
 use crate::error::{Panic, TaskError};
 use crate::sync::lock_std as lock;
 use crate::task::{TaskFuture, combined};
@@ -28,20 +28,21 @@ where
     ) -> Polled {
         // Its content was dropped, and the task may continue for long.
         work.future = None;
+        let began = work.began;
         self.put(answer);
         drop(work);
         if !self.head.continuation.keeps_permit() {
-            self.release_permit();
+            self.release_permit(began);
         }
         self.head.state.answered();
         wake_caller(self.take_waker());
         self.poll_continuation(false)
     }
 
-    fn release_permit(&self) {
+    fn release_permit(&self, began: Option<Timestamp>) {
         let Some(key) = self.head.key() else { return };
         let now = self.head.pool.now();
-        let ran = lock(&self.work).began.map(|began| now.since(began));
+        let ran = began.map(|began| now.since(began));
         let effects = self.head.pool.dispatch.release_permit(now, key, ran);
         worker::perform(&self.head.pool, effects);
         worker::changed(&self.head.pool);
@@ -55,19 +56,20 @@ where
         let mut outcome = work.answered.unwrap_or(Outcome::Ok);
         let mut panic = None;
         if let Some(mut future) = continuation.take() {
-            let mut polled = Some(Poll::Ready(Outcome::Cancelled));
-            if !caller_left {
-                polled = None;
-                let waker = waker_ref(self);
+            let polled = if caller_left {
+                Poll::Ready(Outcome::Cancelled)
+            } else {
+                let (waker, mut polled) = (waker_ref(self), None);
                 let poll = || polled = Some(future.as_mut().poll(&mut Context::from_waker(&waker)));
                 let run = AssertUnwindSafe(|| work.run_in_context(poll));
                 let caught = self.listed(|| catch_unwind(run)).map_err(Panic::new).err();
-                if polled.is_none() {
+                polled.unwrap_or_else(|| {
                     self.head.panicked.store(true, Ordering::Relaxed);
                     panic = caught.inspect(|panic| self.log_panic(work, panic));
-                }
-            }
-            match polled.unwrap_or(Poll::Ready(Outcome::Panicked)) {
+                    Poll::Ready(Outcome::Panicked)
+                })
+            };
+            match polled {
                 Poll::Pending => continuation.put_back(future),
                 Poll::Ready(end) => {
                     outcome = self.unless_cancelled(combined(outcome, end));
