@@ -193,9 +193,15 @@ fn poll_pending<T>(
     if let Poll::Ready(answer) = Pin::new(&mut *pending).poll(cx) {
         return Poll::Ready(answer.map_err(|error| rejection(pending.pool(), error, options)));
     }
-    // At the deadline the caller gets its response, and dropping the pending call cancels it.
-    let late = late.is_some_and(|late| Pin::new(late).poll(cx).is_ready());
-    if late { Poll::Ready(Err(pending.too_late())) } else { Poll::Pending }
+    if late.is_none_or(|late| Pin::new(late).poll(cx).is_pending()) {
+        return Poll::Pending;
+    }
+    // At the deadline the caller gets its response. Dropping the pending call cancels it, unless it is detached.
+    let rejection = pending.too_late();
+    if options.detach && rejection.started() {
+        pending.detach();
+    }
+    Poll::Ready(Err(rejection))
 }
 
 /// The reason why a submitted request has no response.
@@ -253,7 +259,7 @@ where
         let Self { call, begun, .. } = self;
         let function = || task.function.clone().unwrap_or_default();
         let mut request = call.as_mut().and_then(BoxedCall::as_pin_mut).expect("a body is read once");
-        let would_reject = || if pool.is_current() { None } else { pool.reject_early(task.options, function) };
+        let would_reject = || if pool.is_current() { None } else { pool.reject_early(task.options, true, function) };
         let is_new = !mem::replace(begun, true);
         let ask_last = is_new && request.is_brief();
         if is_new

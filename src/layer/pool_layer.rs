@@ -609,7 +609,8 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     /// Cancels a handler that is in flight when its request's [`Deadline`](crate::Deadline) passes.
     ///
     /// The caller gets a status of 504 at that moment. An async handler is dropped at its next await; a handler that
-    /// blocks runs to its end, and its result is dropped.
+    /// blocks runs to its end, and its result is dropped. With [`detach`](Self::detach), the caller gets the same status,
+    /// and a handler that has begun runs to its end.
     ///
     /// Without this, a deadline only keeps late requests from starting.
     #[must_use]
@@ -670,7 +671,7 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     }
 
     /// Runs a handler to its end although its client has left, for example to make a payment whose response nobody
-    /// reads. A queued handler keeps its position.
+    /// reads. A queued handler keeps its position, but does not start after its deadline.
     ///
     /// Without this, a queued request leaves the queue when its client leaves, and an async handler is dropped at its
     /// next await.

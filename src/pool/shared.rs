@@ -26,6 +26,10 @@ use crate::terms::Deadline;
 use crate::timer::{Alarm, Earliest};
 use crate::workload::Workload;
 
+/// When a caller should come again that was rejected because too many streams are open: nobody knows when one of them
+/// ends.
+const STREAM: Duration = Duration::from_secs(1);
+
 /// The state of one pool.
 pub(crate) struct Shared {
     pub(crate) dispatch: Dispatch<TaskRef>,
@@ -183,6 +187,7 @@ impl Shared {
                 | Reason::Draining
                 | Reason::NoWorkers
         );
+        let retry_after = if reason == Reason::StreamsFull { retry_after.max(STREAM) } else { retry_after };
         Rejection::new(self.name().clone(), reason, helps.then_some(retry_after))
     }
 

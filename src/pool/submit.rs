@@ -240,12 +240,18 @@ impl Pool {
         }
     }
 
-    /// Rejects a request that is not submitted yet, if its pool would reject it now: it would be read in vain.
-    pub(crate) fn reject_early(&self, options: TaskOptions, function: impl FnOnce() -> String) -> Option<Rejection> {
-        if self.shared().is_full_of_streams() {
+    /// Rejects a task that is not submitted yet, if its pool would reject it now: its request would be read in vain, or its
+    /// model loaded.
+    pub(crate) fn reject_early(
+        &self,
+        options: TaskOptions,
+        may_stream: bool,
+        function: impl FnOnce() -> String,
+    ) -> Option<Rejection> {
+        let pool = self.shared();
+        if may_stream && pool.is_full_of_streams() {
             return Some(self.count_rejected(Reason::StreamsFull, function));
         }
-        let pool = self.shared();
         let (_, offer) = self.offer_of(options, false);
         let (rejected, effects) = pool.dispatch.reject_early(pool.now(), offer);
         worker::perform(pool, effects);

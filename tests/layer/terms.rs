@@ -206,6 +206,39 @@ async fn a_handler_in_flight_is_cancelled_at_its_deadline_if_the_layer_says_so()
     assert_eq!(stats_of(&pools, "cpu").counts.cancelled, 1);
 }
 
+/// Whether its client still waits, or has left before, makes no difference.
+#[tokio::test]
+async fn a_detached_handler_runs_to_its_end_although_its_deadline_passes() {
+    let pools = one_worker(10, Trust::default());
+    let (gate, notes) = (Gate::new(), Arc::default());
+    let service = PoolLayer::<Cpu>::new(&pools).cancel_late().detach().layer(noting(&gate, &notes));
+    let mut time = Duration::from_millis(50);
+    let told = loop {
+        let mut held = request("GET", "/held");
+        held.extensions_mut().insert(Deadline::after(time));
+        let told = in_time(spawn(&service, held)).await.unwrap();
+        assert_eq!(told.status(), StatusCode::GATEWAY_TIMEOUT);
+        if gate.waiting() > 0 {
+            break told;
+        }
+        // On a slow machine, the deadline may pass before the handler begins.
+        time *= 2;
+    };
+    assert_eq!(json(&told)["started"], true);
+    gate.open(1);
+    until(|| stats_of(&pools, "cpu").in_flight == 0).await;
+    // Nothing is cancelled, either, if the client leaves.
+    let left = spawn(&service, request("GET", "/held"));
+    gate.arrived(1).await;
+    left.abort();
+    assert!(left.await.unwrap_err().is_cancelled());
+    assert_eq!(stats_of(&pools, "cpu").in_flight, 1);
+    gate.open(1);
+    until(|| stats_of(&pools, "cpu").in_flight == 0).await;
+    let counts = stats_of(&pools, "cpu").counts;
+    assert_eq!((counts.ok, counts.cancelled), (2, 0));
+}
+
 /// The layer and the pool both notice the deadline, and either may be first.
 #[tokio::test]
 async fn a_queued_request_that_is_rejected_at_its_deadline_counts_as_expired() {

@@ -1,13 +1,19 @@
 //! Many models under a budget: one load for all who wait, the least recently used one goes, and bad input is refused.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tower::{Layer, ServiceExt};
+use tower_offload::body::BodyPolicy;
 use tower_offload::pool::TaskOptions;
 use tower_offload::slots::{ModelError, Models, ModelsBuilder};
-use tower_offload::{Deadline, PoolConfig, Pools, Reason, TaskError};
+use tower_offload::{Deadline, PoolConfig, PoolLayer, Pools, Reason, TaskError};
 
 use crate::support::{Gate, Held, PATIENCE, end_of, hold, pools, until};
 use crate::tally::{Tally, Value};
@@ -42,6 +48,21 @@ async fn a_hundred_callers_of_one_cold_model_cause_one_load() {
         assert_eq!(caller.await.unwrap().unwrap(), 1);
     }
     assert_eq!((tally.made(), models.stats().loads_ok), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cold_model_is_loaded_and_used_while_the_pool_has_as_many_streams_as_it_may_have() {
+    let (pools, tally) = (pools("full", PoolConfig::new(2).max_streams(1)), Tally::default());
+    let models = models(&pools, "full", KEPT, &tally).build().unwrap();
+    let endless = tower::service_fn(|_: http::Request<()>| async {
+        let frames = futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+        Ok::<_, Infallible>(http::Response::new(StreamBody::new(frames)))
+    });
+    let layer = PoolLayer::for_pool(pools.get("full").unwrap()).body(BodyPolicy::in_pool());
+    let stream = layer.layer(endless).oneshot(http::Request::new(())).await.unwrap();
+    assert_eq!(pools.get("full").unwrap().stats().streams, 1);
+    assert_eq!(models.run("a", |model| model.number).await.unwrap(), 1);
+    drop(stream);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

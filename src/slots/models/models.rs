@@ -81,7 +81,7 @@ impl<M: Send + Sync + 'static> Models<M> {
             let function = move || function_name::<F>(false, submitted_at);
             if let (Some(pool), Some(key)) = (&pool, cold)
                 && !inner.has(&key)
-                && let Some(rejection) = pool.reject_early(options, function)
+                && let Some(rejection) = pool.reject_early(options, false, function)
             {
                 return Err(rejection.into());
             }
