@@ -228,8 +228,9 @@ async fn a_detached_handler_runs_to_its_end_although_its_deadline_passes() {
     gate.open(1);
     until(|| stats_of(&pools, "cpu").in_flight == 0).await;
     // Nothing is cancelled, either, if the client leaves.
+    let before = stats_of(&pools, "cpu").counts.submitted;
     let left = spawn(&service, request("GET", "/held"));
-    gate.arrived(1).await;
+    until(|| stats_of(&pools, "cpu").counts.submitted == 1 + before).await;
     left.abort();
     assert!(left.await.unwrap_err().is_cancelled());
     assert_eq!(stats_of(&pools, "cpu").in_flight, 1);
