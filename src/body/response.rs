@@ -96,6 +96,16 @@ where
     }
 }
 
+/// A body that no pool polls, such as that of a response of your own to a rejected request.
+impl<B: Body> From<B> for ResponseBody<B>
+where
+    B::Data: Send + 'static,
+{
+    fn from(body: B) -> Self {
+        Self::inner(body)
+    }
+}
+
 impl<B> Body for ResponseBody<B>
 where
     B: Body + Send + 'static,

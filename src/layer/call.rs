@@ -26,9 +26,10 @@ pub(super) struct Call<S: Service<B::Request>, B: RequestBody<Req>, Req, R, P> {
     #[pin]
     state: State<S, S::Future, B::Request, B::Reading>,
     reject: R,
+    protocol: P,
     expects_body: bool,
     trace: Option<Trace>,
-    protocol: PhantomData<fn(Req) -> P>,
+    of: PhantomData<fn(Req)>,
 }
 
 #[pin_project(project = StateProj)]
@@ -62,11 +63,12 @@ where
         service: S,
         request: B::Request,
         reject: R,
+        protocol: P,
         expects_body: bool,
         trace: Option<Trace>,
     ) -> BoxedCall<S, B, Req, R, P> {
         let state = State::Ready { call: Some((service, request)) };
-        Boxed::new(Self { state, reject, expects_body, trace, protocol: PhantomData })
+        Boxed::new(Self { state, reject, protocol, expects_body, trace, of: PhantomData })
     }
 
     /// A call whose request has a body that must be [read](Self::poll_read) first.
@@ -74,10 +76,11 @@ where
         service: S,
         request: B::Reading,
         reject: R,
+        protocol: P,
         expects_body: bool,
     ) -> BoxedCall<S, B, Req, R, P> {
         let state = State::Reading { service: Some(service), request };
-        Boxed::new(Self { state, reject, expects_body, trace: None, protocol: PhantomData })
+        Boxed::new(Self { state, reject, protocol, expects_body, trace: None, of: PhantomData })
     }
 
     /// Whether all of the body may have arrived with the head of the request.
@@ -131,9 +134,9 @@ where
         if let Ok(response) = &mut result
             && let Some((queued, ran)) = this.trace.take().and_then(|trace| trace.times())
         {
-            P::timed(response, queued, ran);
+            this.protocol.timed(response, queued, ran);
         }
-        let outcome = if P::failed(&result) { Outcome::Error } else { Outcome::Ok };
+        let outcome = if this.protocol.failed(&result) { Outcome::Error } else { Outcome::Ok };
         let context = if in_pool { ResponseContext::in_pool(*this.expects_body) } else { ResponseContext::inline() };
         let result = result.map(|response| this.reject.pass(response, &context));
         Poll::Ready(Answer { result, outcome })

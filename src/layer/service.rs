@@ -102,7 +102,7 @@ impl<S, W, R, P, B> PoolService<S, W, R, P, B> {
         P: Protocol<Req, S::Response, S::Error>,
     {
         let task = Task { options, function: pool.plan().verbose.then(|| self.protocol.describe(&request)) };
-        let expects_body = self.reject.expects_body(&request);
+        let expects_body = self.protocol.expects_body(&request);
         // The service that was made ready goes with the request. A fresh clone stays, to be made ready anew.
         let clone = self.inner.clone();
         let service = mem::replace(&mut self.inner, clone);
@@ -110,12 +110,13 @@ impl<S, W, R, P, B> PoolService<S, W, R, P, B> {
         let look = |request: &Req| self.reject.hint(request);
         match self.body.read(request, look, pool.body_budget(), deadline) {
             Ok((request, hint)) => {
-                let call = Call::reading(service, request, self.reject.clone(), expects_body);
+                let call = Call::reading(service, request, self.reject.clone(), self.protocol.clone(), expects_body);
                 State::Reading { pool, reading: Reading::new(call, hint), task }
             }
             Err(request) => {
                 let trace = Trace::begin(layer, pool.name());
-                let call = Call::boxed(service, request, self.reject.clone(), expects_body, trace);
+                let call =
+                    Call::boxed(service, request, self.reject.clone(), self.protocol.clone(), expects_body, trace);
                 State::Chosen { pool, call: Some(call), task }
             }
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 
 use super::{OnReject, ResponseFormat};
@@ -45,10 +45,6 @@ where
 
     fn pass(&self, response: Response<RB>, context: &ResponseContext) -> Self::Response {
         context.wrap(response)
-    }
-
-    fn expects_body(&self, request: &Request<B>) -> bool {
-        request.method() != Method::HEAD
     }
 
     fn fail(&self, error: E) -> E {

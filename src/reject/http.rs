@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 
 use super::Protocol;
 use crate::body::is_grpc;
@@ -36,7 +36,7 @@ impl<B, RB, E> Protocol<Request<B>, Response<RB>, E> for Http {
         Terms::of_request(request, trust)
     }
 
-    fn failed(result: &Result<Response<RB>, E>) -> bool {
+    fn failed(&self, result: &Result<Response<RB>, E>) -> bool {
         failed(result)
     }
 
@@ -44,7 +44,11 @@ impl<B, RB, E> Protocol<Request<B>, Response<RB>, E> for Http {
         describe(request)
     }
 
-    fn timed(response: &mut Response<RB>, queued: Duration, ran: Duration) {
+    fn expects_body(&self, request: &Request<B>) -> bool {
+        request.method() != Method::HEAD
+    }
+
+    fn timed(&self, response: &mut Response<RB>, queued: Duration, ran: Duration) {
         let mut value = FromEnd::new();
         value.put_millis(ran);
         value.put(b", run;dur=");

@@ -17,7 +17,7 @@
 //! ```
 //! use http::header::CONTENT_TYPE;
 //! use http::{HeaderValue, Request, Response};
-//! use tower_offload::reject::{OnReject, ResponseContext, ResponseFormat};
+//! use tower_offload::reject::{OnReject, ResponseBody, ResponseContext, ResponseFormat};
 //! use tower_offload::{Cpu, PoolLayer, Pools, Rejection};
 //!
 //! /// Browsers get a page, every other client the default response.
@@ -26,7 +26,7 @@
 //!
 //! impl<B, E> OnReject<Request<B>, Response<String>, E> for Pages {
 //!     type Hint = (bool, ResponseFormat);
-//!     type Response = Response<String>;
+//!     type Response = Response<ResponseBody<String>>;
 //!     type Error = E;
 //!
 //!     fn hint(&self, request: &Request<B>) -> Self::Hint {
@@ -34,17 +34,18 @@
 //!         (accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/html")), ResponseFormat::of(request))
 //!     }
 //!
-//!     fn reject(&self, (html, format): Self::Hint, rejection: Rejection) -> Result<Response<String>, E> {
+//!     fn reject(&self, (html, format): Self::Hint, rejection: Rejection) -> Result<Self::Response, E> {
 //!         let mut response = format.respond(&rejection).map(|body| body.into_string());
 //!         if html {
 //!             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
 //!             *response.body_mut() = "<h1>Too many requests, please try again</h1>".to_owned();
 //!         }
-//!         Ok(response)
+//!         Ok(response.map(ResponseBody::from))
 //!     }
 //!
-//!     fn pass(&self, response: Response<String>, _context: &ResponseContext) -> Response<String> {
-//!         response
+//!     // Without `wrap`, a policy for bodies has no effect.
+//!     fn pass(&self, response: Response<String>, context: &ResponseContext) -> Self::Response {
+//!         context.wrap(response)
 //!     }
 //!
 //!     fn fail(&self, error: E) -> E {

@@ -30,12 +30,6 @@ pub trait OnReject<Req, Res, Err>: Clone + Send + Sync + 'static {
     /// as it is has its body polled on the connection, and holds no permit.
     fn pass(&self, response: Res, context: &ResponseContext) -> Self::Response;
 
-    /// Whether the client expects the body of the response. It does, unless the request was a `HEAD`.
-    fn expects_body(&self, request: &Req) -> bool {
-        let _ = request;
-        true
-    }
-
     /// Converts an error of the inner service.
     fn fail(&self, error: Err) -> Self::Error;
 }

@@ -52,7 +52,7 @@ pub trait Protocol<Req, Res, Err>: Clone + Send + Sync + 'static {
     }
 
     /// Whether the result of the inner service counts as `error` in the metrics. By default `Err` does.
-    fn failed(result: &Result<Res, Err>) -> bool {
+    fn failed(&self, result: &Result<Res, Err>) -> bool {
         result.is_err()
     }
 
@@ -64,8 +64,15 @@ pub trait Protocol<Req, Res, Err>: Clone + Send + Sync + 'static {
 
     /// Adds to the response how long its request was queued and how long it ran. Called if the layer has
     /// [`PoolLayer::server_timing`](crate::PoolLayer::server_timing). By default it adds nothing.
-    fn timed(response: &mut Res, queued: Duration, ran: Duration) {
+    fn timed(&self, response: &mut Res, queued: Duration, ran: Duration) {
         let _ = (response, queued, ran);
+    }
+
+    /// Whether the client expects the body of the response. By default it does. With [`Http`](super::Http) it does not after
+    /// a `HEAD`: the server drops the body then, and its task has not been cancelled.
+    fn expects_body(&self, request: &Req) -> bool {
+        let _ = request;
+        true
     }
 
     /// Whether the request always runs inline, as a health check should. By default no request does.

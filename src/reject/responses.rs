@@ -1,7 +1,7 @@
 //! Rejections as HTTP responses.
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 
 use super::{OnReject, ResponseFormat};
@@ -37,10 +37,6 @@ where
 
     fn pass(&self, response: Response<RB>, context: &ResponseContext) -> Self::Response {
         context.wrap(response)
-    }
-
-    fn expects_body(&self, request: &Request<B>) -> bool {
-        request.method() != Method::HEAD
     }
 
     fn fail(&self, error: E) -> E {

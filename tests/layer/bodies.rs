@@ -18,8 +18,9 @@ use tokio_test::assert_pending;
 use tower::{ServiceExt, service_fn};
 use tower_layer::Layer;
 use tower_offload::body::{BodyError, BodyPolicy, OnDrain, ResponseBody};
+use tower_offload::reject::{OnReject, ResponseContext};
 use tower_offload::stream::{WriterBody, writer};
-use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools, Reason, checkpoint, hold_permit};
+use tower_offload::{Cpu, PoolConfig, PoolLayer, Pools, Reason, Rejection, checkpoint, hold_permit};
 
 use crate::fixtures::{Gate, answer, in_time, json, log_of, place, pools_of, request, stats_of};
 
@@ -247,9 +248,8 @@ async fn a_buffer_holds_as_much_as_is_documented_and_no_more() {
     for (buffer, length) in [(1024, 1), (1024, 4096), (65_536, 16_384), (65_536, 65_536), (300_000, 65_536)] {
         let pools = pools_of(1, 5);
         let (body, author) = script();
-        for _ in 0..40 {
-            author.send(Frame::data(Bytes::from(vec![b'x'; length])));
-        }
+        let more = || author.send(Frame::data(Bytes::from(vec![b'x'; length])));
+        (0..40).for_each(|_| more());
         let mut response = respond(&pools, BodyPolicy::in_pool().buffer(buffer), body).await;
         let frame = length + 128;
         let buffered = || stats_of(&pools, "cpu").stream_buffered_bytes;
@@ -260,6 +260,7 @@ async fn a_buffer_holds_as_much_as_is_documented_and_no_more() {
             // The worker goes on when the buffer is half empty, or empty.
             while buffered() > buffer / 2 {
                 text(response.body_mut()).await;
+                more();
             }
         }
     }
@@ -508,7 +509,7 @@ async fn a_body_that_begins_after_the_announcement_stays_whole_and_a_stream_of_e
                 async move { Ok::<_, Infallible>(Response::builder().header("content-type", media).body(body).unwrap()) }
             });
             let layer = PoolLayer::<Cpu>::new(&pools).body(policy.clone().on_drain(farewell.clone()));
-            let response = in_time(layer.layer(handler).oneshot(request("GET", "/"))).await.unwrap();
+            let response = in_time(layer.layer(handler.clone()).oneshot(request("GET", "/"))).await.unwrap();
             let mut rest = tokio_test::task::spawn(response.into_body().collect());
             let mut author = Some(author);
             if media == "text/csv" {
@@ -576,6 +577,54 @@ async fn no_body_is_polled_for_a_head_request_or_a_status_without_a_body() {
         assert_eq!((in_flight(&pools), response.status().as_u16()), (0, status));
     }
     assert_eq!(polls.load(Ordering::Relaxed), 0);
+}
+
+/// Which client expects a body is a matter of the protocol.
+#[tokio::test]
+async fn a_response_of_the_application_to_rejections_keeps_the_policy_for_bodies() {
+    #[derive(Clone)]
+    struct Own;
+    impl<B, E> OnReject<Request<B>, Response<Script>, E> for Own {
+        type Hint = ();
+        type Response = Response<ResponseBody<Script>>;
+        type Error = E;
+
+        fn hint(&self, _: &Request<B>) {}
+
+        fn reject(&self, (): (), rejection: Rejection) -> Result<Self::Response, E> {
+            let (body, mut author) = script();
+            author.data(rejection.reason().as_str());
+            author.end();
+            Ok(Response::new(ResponseBody::from(body)))
+        }
+
+        fn pass(&self, response: Response<Script>, context: &ResponseContext) -> Self::Response {
+            context.wrap(response)
+        }
+
+        fn fail(&self, error: E) -> E {
+            error
+        }
+    }
+    let pools = pools_of(1, 0);
+    let authors = Arc::new(Mutex::new(Vec::new()));
+    let handler = service_fn(move |_: Request<String>| {
+        let (body, author) = script();
+        author.data("one");
+        authors.lock().unwrap().push(author);
+        async { Ok::<_, Infallible>(Response::new(body)) }
+    });
+    let layer = PoolLayer::<Cpu>::new(&pools).body(BodyPolicy::in_pool().hold()).reject_by(Own);
+    let service = layer.layer(handler);
+    let ask = |method| in_time(service.clone().oneshot(request(method, "/")));
+    drop(ask("HEAD").await.unwrap());
+    let counts = stats_of(&pools, "cpu").counts;
+    assert_eq!((counts.ok, counts.cancelled), (1, 0), "nobody has left");
+    let open = ask("GET").await.unwrap();
+    assert_eq!(in_flight(&pools), 1, "the body holds the permit");
+    let rejected = ask("GET").await.unwrap();
+    assert_eq!(rejected.into_body().collect().await.unwrap().to_bytes(), "queue_full");
+    drop(open);
 }
 
 #[tokio::test]

@@ -137,7 +137,7 @@ async fn requests_of_another_type_have_the_terms_that_their_protocol_reads() {
             Ok(terms)
         }
 
-        fn failed(result: &Result<Result<(), ()>, Err>) -> bool {
+        fn failed(&self, result: &Result<Result<(), ()>, Err>) -> bool {
             !matches!(result, Ok(Ok(())))
         }
 
