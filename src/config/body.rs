@@ -114,7 +114,8 @@ impl BodyPolicy {
         self
     }
 
-    pub(super) fn check(&self, note: &mut impl FnMut(&str, Result<(), String>)) {
+    /// Passes each setting, by its name, to `note`, with the error if it makes no sense.
+    pub(crate) fn check(&self, note: &mut impl FnMut(&str, Result<(), String>)) {
         note("body.buffer", byte_size::BUFFER.check(self.buffer));
         note("body.stall_timeout", rules::check_time(self.stall_timeout));
     }

@@ -143,11 +143,7 @@ impl<M: Marker> PoolLayer<M> {
     ///
     /// If there is no such pool: the error lists the pools that exist.
     pub fn try_new(pools: &Pools) -> Result<PoolLayer<Fixed>, UnknownPool> {
-        let target = match pools.is_disabled() {
-            true => Target::Inline,
-            false => Target::Pool(pools.get(M::POOL)?.clone()),
-        };
-        Ok(PoolLayer::make(Fixed::new(target)))
+        Ok(PoolLayer::make(Fixed::new(pools.target(M::POOL)?)))
     }
 }
 
@@ -340,7 +336,8 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     /// Asks `other` for the pool of each request that this layer would run inline.
     ///
     /// Each layer keeps its own priorities, callers and options for the requests that it chooses a pool for. The
-    /// response to rejections, the protocol, and whether bodies are read are those of this layer.
+    /// response to rejections, the protocol, and whether bodies are read are those of this layer, so `other` has none of
+    /// these: set them on the result.
     ///
     /// ```
     /// use tower_offload::{Io, PoolLayer, Pools};
@@ -356,7 +353,7 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     /// [`same_body`](Self::same_body)) and `other` has a policy for [bodies](Self::body), at the line of the caller.
     #[must_use]
     #[track_caller]
-    pub fn or<V, S, Q, C>(self, other: PoolLayer<V, S, Q, C>) -> PoolLayer<Or<W, V>, R, P, B> {
+    pub fn or<V>(self, other: PoolLayer<V>) -> PoolLayer<Or<W, V>, R, P, B> {
         let options = self.options.clone();
         let kept = Options {
             keeps_responses: options.keeps_responses,
@@ -639,11 +636,15 @@ impl<W, R, P, B> PoolLayer<W, R, P, B> {
     ///
     /// # Panics
     ///
-    /// With [`errors`](Self::errors), [`any_request`](Self::any_request) or [`same_body`](Self::same_body), at the line of
-    /// the caller: their responses keep their type, so bodies are polled on the connection and hold no permit.
+    /// At the line of the caller: if a value of the policy makes no sense, such as a `stall_timeout` of 0; and with
+    /// [`errors`](Self::errors), [`any_request`](Self::any_request) or [`same_body`](Self::same_body), because their
+    /// responses keep their type, so bodies are polled on the connection and hold no permit.
     #[must_use]
     #[track_caller]
     pub fn body(mut self, policy: BodyPolicy) -> Self {
+        let mut mistakes = Vec::new();
+        policy.check(&mut |name, checked| mistakes.extend(checked.err().map(|error| format!("{name}: {error}"))));
+        assert!(mistakes.is_empty(), "{}", mistakes.join("; "));
         self.options.body = Some(Arc::new(policy));
         self.checked()
     }

@@ -154,8 +154,8 @@ mod tests {
     fn the_times_of_a_response_are_milliseconds_with_three_digits() {
         let mut response = Response::new(());
         let time = Duration::from_nanos;
-        <Http as Protocol<Request<()>, _, ()>>::timed(&mut response, time(12_300_400), time(999_999_500));
-        <Http as Protocol<Request<()>, _, ()>>::timed(&mut response, time(499), Duration::MAX);
+        <Http as Protocol<Request<()>, _, ()>>::timed(&Http, &mut response, time(12_300_400), time(999_999_500));
+        <Http as Protocol<Request<()>, _, ()>>::timed(&Http, &mut response, time(499), Duration::MAX);
         let shown: Vec<_> = response.headers().get_all(SERVER_TIMING).into_iter().collect();
         assert_eq!(shown, ["queue;dur=12.300, run;dur=1000.000", "queue;dur=0.000, run;dur=18446744073709551.615"]);
     }

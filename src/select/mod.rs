@@ -28,8 +28,9 @@
 //! }
 //!
 //! let pools = Pools::default();
-//! let layer = PoolLayer::with(BySize { large: pools.target("io"), threshold: 1 << 20 });
+//! let layer = PoolLayer::with(BySize { large: pools.target("io")?, threshold: 1 << 20 });
 //! # let _ = layer;
+//! # Ok::<(), tower_offload::error::UnknownPool>(())
 //! ```
 
 mod extension;
@@ -45,6 +46,7 @@ mod target;
 
 use std::sync::Arc;
 
+use crate::error::UnknownPool;
 use crate::pools::Pools;
 use crate::workload::PoolName;
 
@@ -87,10 +89,12 @@ impl<W: Select<Req> + ?Sized, Req> Select<Req> for Arc<W> {
 impl Pools {
     /// The target for requests to the pool of this name: resolve it once, and clone it for each request.
     ///
-    /// It is [`Target::Unknown`] if no pool has this name, and [`Target::Inline`] if the pools are
-    /// [disabled](Self::disabled).
-    #[must_use]
-    pub fn target(&self, name: impl PoolName) -> Target {
-        Target::resolve(self, name)
+    /// It is [`Target::Inline`] if the pools are [disabled](Self::disabled).
+    ///
+    /// # Errors
+    ///
+    /// If there is no such pool: the error lists the pools that exist.
+    pub fn target(&self, name: impl PoolName) -> Result<Target, UnknownPool> {
+        Ok(self.choose(name)?.map_or(Target::Inline, Target::Pool))
     }
 }

@@ -13,8 +13,9 @@ use crate::terms::{Caller, Priority};
 /// use tower_offload::{Caller, Pools, Priority};
 ///
 /// let pools = Pools::default();
-/// let selection = Selection::new(pools.target("db")).priority(Priority::High).caller(Caller::of("tenant-7"));
+/// let selection = Selection::new(pools.target("db")?).priority(Priority::High).caller(Caller::of("tenant-7"));
 /// # let _ = selection;
+/// # Ok::<(), tower_offload::error::UnknownPool>(())
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -52,9 +52,8 @@ impl<T: Send + 'static> Slots<T> {
 
 impl<T: Send + 'static> SlotsBuilder<T> {
     pub(super) fn new(pools: &Pools, pool: impl PoolName) -> Self {
-        let pool = if pools.is_disabled() { Ok(None) } else { pools.get(pool).cloned().map(Some) };
         let hooks = Hooks { warm_up: None, recycle: None, keep_alive: None, max_lifetime: None, keep_on_panic: false };
-        Self { pool, name: short_type_name::<T>(), make: None, hooks, nice: NICE }
+        Self { pool: pools.choose(pool), name: short_type_name::<T>(), make: None, hooks, nice: NICE }
     }
 
     /// Sets the name in the stats and the log; by default the name of the values' type.

@@ -159,8 +159,8 @@ async fn a_request_has_the_caller_of_the_branch_that_chose_it() {
 
     let pools = one_place();
     let select = selections(
-        Named(pools.target(Cpu), "/first", "tenant of the first"),
-        Named(pools.target(Io), "/second", "tenant of the second"),
+        Named(pools.target(Cpu).unwrap(), "/first", "tenant of the first"),
+        Named(pools.target(Io).unwrap(), "/second", "tenant of the second"),
     );
     assert_eq!(select(request("GET", "/first")).caller, Some(Caller::of("tenant of the first")));
     assert_eq!(select(request("GET", "/second")).caller, Some(Caller::of("tenant of the second")));

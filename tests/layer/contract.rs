@@ -301,3 +301,12 @@ fn a_policy_for_bodies_that_can_have_no_effect_panics_when_the_layer_is_built() 
     assert!(!panics(|layer| layer.body(BodyPolicy::in_pool())));
     assert!(!panics(|layer| layer.errors().reject_by(Responses).body(BodyPolicy::in_pool())));
 }
+
+#[test]
+fn a_policy_for_bodies_that_makes_no_sense_panics_and_says_what_is_wrong_with_it() {
+    let policy = BodyPolicy::in_pool().stall_timeout(std::time::Duration::ZERO).buffer(0);
+    let build = || drop(PoolLayer::<Cpu>::new(&Pools::default()).body(policy));
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(build)).unwrap_err();
+    let text = panic.downcast_ref::<String>().unwrap();
+    assert!(text.contains("body.stall_timeout: 0 is no time at all; ") && text.contains("body.buffer: "), "{text}");
+}

@@ -195,7 +195,7 @@ async fn a_selector_of_the_application_returns_a_selection() {
         }
     }
     let pools = Pools::default();
-    let layer = PoolLayer::with(Arc::new(Long(pools.target(Cpu))));
+    let layer = PoolLayer::with(Arc::new(Long(pools.target(Cpu).unwrap())));
     assert_eq!(place(&layer, request("GET", "/").map(|_| "long".to_owned())).await, "cpu");
     assert_eq!(place(&layer, request("GET", "/")).await, "inline");
 }

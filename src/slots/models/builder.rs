@@ -32,7 +32,7 @@ impl<M: Send + Sync + 'static> Models<M> {
     /// A builder for the models of a pool.
     pub fn builder(pools: &Pools, pool: impl PoolName) -> ModelsBuilder<M> {
         ModelsBuilder {
-            pool: if pools.is_disabled() { Ok(None) } else { pools.get(pool).cloned().map(Some) },
+            pool: pools.choose(pool),
             name: short_type_name::<M>(),
             load: None,
             weigh: None,
