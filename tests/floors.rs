@@ -164,7 +164,7 @@ fn floors(text: &str) -> BTreeMap<String, usize> {
 
 /// The names in the first column of a table of files, in their order.
 fn table(text: &str) -> Vec<String> {
-    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | "));
+    let rows = text.lines().filter_map(|line| line.strip_prefix("// | "));
     let columns = rows.filter_map(|row| row.split('|').next());
     columns.flat_map(|column| column.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
 }

@@ -1,15 +1,25 @@
 //! Bodies of requests and responses.
 //!
-//! A file imports only from files that stand before it in this table:
-//!
-//! | file | contents |
+//! | type | for |
 //! |---|---|
-//! | `full`, `mark`, `error`, `grpc` | a complete body; the mark of a body that was read; errors; messages of gRPC |
-//! | `read` | request bodies that are read before their requests are handled |
-//! | `frames`, `next`, `remaining`, `farewell` | a queue of frames; the next frame of a body, or its end; what remains of it; its end at a drain |
-//! | `watch` | the watch for a reader that stalls |
-//! | `buffer`, `reader`, `pump` | frames that wait for the client; the connection's side; the worker's side |
-//! | `connection`, `response`, `context` | a body that the connection polls; all of these; the choice between them |
+//! | [`ReadBody`] | reads the bodies of requests before they are handled: limited in size, time and rate |
+//! | [`StreamBody`] | bounds how long a handler waits for a body that must stream |
+//! | [`Budget`] | the memory of all bodies that are read |
+//! | [`BodyPolicy`], [`OnDrain`] | where the bodies of responses are polled, whether they hold the permit, how they end |
+//! | [`ResponseBody`], [`ResponseContext`] | the body of a response behind a layer, and how an [`OnReject`](crate::reject::OnReject) makes one |
+//!
+//! [Request bodies](crate::docs::bodies) and [response bodies](crate::docs::response_bodies) have a page each.
+
+// A file imports only from files that stand before it in this table:
+//
+// | file | contents |
+// |---|---|
+// | `full`, `mark`, `error`, `grpc` | a complete body; the mark of a body that was read; errors; messages of gRPC |
+// | `read` | request bodies that are read before their requests are handled |
+// | `frames`, `next`, `remaining`, `farewell` | a queue of frames; the next frame of a body, or its end; what remains of it; its end at a drain |
+// | `watch` | the watch for a reader that stalls |
+// | `buffer`, `reader`, `pump` | frames that wait for the client; the connection's side; the worker's side |
+// | `connection`, `response`, `context` | a body that the connection polls; all of these; the choice between them |
 
 mod buffer;
 mod connection;

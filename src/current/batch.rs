@@ -9,7 +9,7 @@ use crate::dispatch::MAX_TAKEN;
 use crate::error::{Reason, Rejection};
 use crate::metrics::batches::BatchResult;
 use crate::options::TaskOptions;
-use crate::pool::{Shared, TaskRef, local, worker};
+use crate::pool::{Shared, TaskRef, begin_in_place, end_in_place, perform, publish_ended, record_times};
 use crate::shield::shielded;
 use crate::task::{Batch, BatchItem, Wakeup};
 
@@ -60,20 +60,20 @@ impl CurrentTask {
         let tasks = u32::try_from(heads().count()).unwrap_or(u32::MAX);
         let batch = Batch { permit: SharedPermit { tasks, cut: riders.cut }, options };
         heads().filter_map(|head| head.item.as_ref()).for_each(|item| _ = item.batch.set(batch));
-        local::publish_ended();
+        publish_ended();
     }
 
     /// Records the end of a batch.
     pub(crate) fn batch_ended(&self, result: BatchResult, items: usize, took: Duration) {
         let pool = &self.task().head().pool;
         pool.batches.ended(result);
-        shielded(|| local::record(|times| times.record_batch(pool.now(), items, took)));
+        shielded(|| record_times(|times| times.record_batch(pool.now(), items, took)));
     }
 
     /// Polls riders once more, in place: their results are there.
     pub(crate) fn end_riders(&self, now: Timestamp, riders: impl Iterator<Item = Rider>) {
         let woken = riders.map(|rider| rider.0).filter(|task| task.head().state.wake() != Wakeup::Nothing);
-        worker::end_in_place(&self.task().head().pool, now, woken);
+        end_in_place(&self.task().head().pool, now, woken);
     }
 
     /// The rejection for a task of a batch that does not end.
@@ -89,7 +89,7 @@ impl Rider {
 
     /// Begins it, unless its caller has left or its deadline has passed.
     pub(crate) fn begin(&self, now: Timestamp) {
-        worker::begin_in_place(&self.0.head().pool, now, self.0.clone());
+        begin_in_place(&self.0.head().pool, now, self.0.clone());
     }
 
     /// Lets a worker poll it.
@@ -105,5 +105,5 @@ fn take_more(pool: &Arc<Shared>, growth: &mut Growth, batch: &mut Vec<TaskRef>) 
         head.item.as_ref().map_or(Join::Skip, |item| growth.join(item.properties(head.deadline())))
     };
     let effects = pool.dispatch.take_more(pool.now(), join, batch);
-    worker::perform(pool, effects);
+    perform(pool, effects);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use crate::error::Cancelled;
-use crate::pool::{Runnable, TaskRef, local};
+use crate::pool::{Runnable, TaskRef, current_task, with_current_task};
 use crate::task::Signals;
 use crate::timer::{self, alarm};
 
@@ -44,7 +44,7 @@ use crate::timer::{self, alarm};
 /// # }
 /// ```
 pub fn checkpoint() -> Result<(), Cancelled> {
-    match local::with_current(|task| (reason(task), needs_alarm(task))) {
+    match with_current_task(|task| (reason(task), needs_alarm(task))) {
         Some((Some(reason), _)) => Err(reason),
         Some((None, true)) => set_alarm(),
         _ => Ok(()),
@@ -89,10 +89,10 @@ pub fn is_cancelled() -> bool {
 /// ```
 pub fn cancelled() -> impl Future<Output = Cancelled> + Send {
     // The task may keep this future, which must not keep the task.
-    let here = local::current().map(|task| Arc::downgrade(&task));
+    let here = current_task().map(|task| Arc::downgrade(&task));
     async move {
         // The future may have been created outside of the task that awaits it.
-        match here.map_or_else(local::current, |task| task.upgrade()) {
+        match here.map_or_else(current_task, |task| task.upgrade()) {
             Some(task) => cancellation_of(task).await,
             None => pending().await,
         }
@@ -138,7 +138,7 @@ fn needs_alarm(task: &dyn Runnable) -> bool {
 /// most tasks never call one.
 #[cold]
 fn set_alarm() -> Result<(), Cancelled> {
-    let Some(task) = local::current() else { return Ok(()) };
+    let Some(task) = current_task() else { return Ok(()) };
     let Some(deadline) = task.head().end_deadline() else { return Ok(()) };
     let weak = Arc::downgrade(&task);
     let note = move || {

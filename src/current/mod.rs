@@ -8,6 +8,9 @@
 //!
 //! Outside of a task, nothing says stop, and there is no permit to keep.
 
+// `task` is the running task as the body of its response sees it, `stream` one stream of the pool, and `batch` the batch
+// that a task leads.
+
 mod batch;
 mod checkpoint;
 mod held_permit;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::admission::Timestamp;
 use crate::metrics::TaskTimes;
-use crate::pool::{Shared, local};
+use crate::pool::{Shared, record_times};
 use crate::shield::shielded;
 use crate::sync::lock_std as lock;
 
@@ -47,7 +47,7 @@ impl FrameTimes {
             None => times.record_first_frame(now, now.since(self.submitted)),
         };
         // This calls the application's recorder. A thread that is no worker uses the histograms that the pool shares.
-        shielded(|| local::record(record).unwrap_or_else(|| record(&mut lock(&self.pool.stream_times))));
+        shielded(|| record_times(record).unwrap_or_else(|| record(&mut lock(&self.pool.stream_times))));
     }
 
     /// The client is no longer behind: the time until now is not the producer's.

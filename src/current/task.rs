@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::stream::{FrameTimes, OpenStream};
 use crate::config::BodyPolicy;
-use crate::pool::{TaskRef, local};
+use crate::pool::{TaskRef, current_task, with_current_task};
 use crate::stall::StallSignal;
 use crate::task::ContinuationFuture;
 use crate::terms::Deadline;
@@ -20,12 +20,12 @@ pub(crate) struct CurrentTask(TaskRef);
 
 /// The deadline of the task that this thread polls, if there is one.
 pub(crate) fn deadline() -> Option<Deadline> {
-    local::with_current(|task| task.head().end_deadline()).flatten()
+    with_current_task(|task| task.head().end_deadline()).flatten()
 }
 
 /// Whether the task that this thread polls, or whose future it drops, has panicked.
 pub(crate) fn has_panicked() -> bool {
-    local::with_current(|task| task.head().panicked.load(Ordering::Relaxed)).unwrap_or(false)
+    with_current_task(|task| task.head().panicked.load(Ordering::Relaxed)).unwrap_or(false)
 }
 
 impl CurrentTask {
@@ -35,7 +35,7 @@ impl CurrentTask {
 
     /// The task that this thread polls.
     pub(crate) fn get() -> Option<Self> {
-        local::current().map(Self)
+        current_task().map(Self)
     }
 
     /// Lets the task poll `future` after its answer, inside its permit or without one. `stalled` is set if the reader of

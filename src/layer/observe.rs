@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::run_delay;
 use crate::inner_service::inner_service;
-use crate::pool::local::is_worker;
+use crate::pool::is_worker;
 use crate::pools::Pools;
 use crate::select::ByRoute;
 

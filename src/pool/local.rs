@@ -28,7 +28,7 @@ struct Local {
 }
 
 /// Makes this thread a worker of `pool`.
-pub(crate) fn enter(pool: u64, times: TaskTimes, waits: Arc<Histogram>) {
+pub(super) fn enter(pool: u64, times: TaskTimes, waits: Arc<Histogram>) {
     WORKER.set(Some(Local {
         pool,
         times,
@@ -40,17 +40,17 @@ pub(crate) fn enter(pool: u64, times: TaskTimes, waits: Arc<Histogram>) {
 }
 
 /// Makes this thread an ordinary one again.
-pub(crate) fn leave() {
+pub(super) fn leave() {
     WORKER.set(None);
 }
 
 /// Whether this thread is a worker of `pool`.
-pub(crate) fn is_worker_of(pool: u64) -> bool {
+pub(super) fn is_worker_of(pool: u64) -> bool {
     with(|local| local.pool == pool).unwrap_or(false)
 }
 
 /// The number of this worker's thread, if the kernel shows its state.
-pub(crate) fn thread() -> Option<ThreadId> {
+pub(super) fn thread() -> Option<ThreadId> {
     with(|local| local.thread).flatten()
 }
 
@@ -60,12 +60,12 @@ pub(crate) fn is_worker() -> bool {
 }
 
 /// Polls a task once, as the current one of this thread.
-pub(crate) fn poll(task: &TaskRef, now: Timestamp) -> Polled {
+pub(super) fn poll(task: &TaskRef, now: Timestamp) -> Polled {
     as_current(task, || task.clone().poll(now))
 }
 
 /// Begins a task that rides in a batch.
-pub(crate) fn begin(task: &TaskRef, now: Timestamp) -> Polled {
+pub(super) fn begin(task: &TaskRef, now: Timestamp) -> Polled {
     as_current(task, || task.begin(now))
 }
 
@@ -78,7 +78,7 @@ fn as_current(task: &TaskRef, poll: impl FnOnce() -> Polled) -> Polled {
 }
 
 /// Keeps a task that has ended until [`publish_ended`].
-pub(crate) fn publish_later(task: TaskRef) {
+pub(super) fn publish_later(task: TaskRef) {
     let mut task = Some(task);
     with(|local| local.ended.extend(task.take()));
     // This thread is no worker.
@@ -96,18 +96,18 @@ pub(crate) fn publish_ended() {
 }
 
 /// Calls `f` with the task that this thread polls. `f` must call no code of the application.
-pub(crate) fn with_current<R>(f: impl FnOnce(&dyn Runnable) -> R) -> Option<R> {
+pub(crate) fn with_current_task<R>(f: impl FnOnce(&dyn Runnable) -> R) -> Option<R> {
     with(|local| local.polling.last().map(|task| f(&**task))).flatten()
 }
 
 /// The task that this thread polls.
-pub(crate) fn current() -> Option<TaskRef> {
+pub(crate) fn current_task() -> Option<TaskRef> {
     with(|local| local.polling.last().cloned()).flatten()
 }
 
 /// The keys of the tasks of `pool` that this thread is polling: the running one, and those that wait for it in place.
 /// `None` if it polls none.
-pub(crate) fn keys_of(pool: u64) -> Option<(Key, Vec<Key>)> {
+pub(super) fn keys_of(pool: u64) -> Option<(Key, Vec<Key>)> {
     with(|local| {
         let mut keys =
             local.polling.iter().rev().filter(|task| task.head().pool.id == pool).map(|task| task.head().key());
@@ -117,7 +117,7 @@ pub(crate) fn keys_of(pool: u64) -> Option<(Key, Vec<Key>)> {
 }
 
 /// Records how long a task waited.
-pub(crate) fn record_wait(now: Timestamp, waited: Duration) {
+pub(super) fn record_wait(now: Timestamp, waited: Duration) {
     let record = |local: &mut Local| {
         local.waits.count(waited);
         local.times.record_wait(now, waited);
@@ -126,12 +126,12 @@ pub(crate) fn record_wait(now: Timestamp, waited: Duration) {
 }
 
 /// Records how long a task ran.
-pub(crate) fn record_run(now: Timestamp, ran: Duration) {
-    shielded(|| record(|times| times.record_run(now, ran)));
+pub(super) fn record_run(now: Timestamp, ran: Duration) {
+    shielded(|| record_times(|times| times.record_run(now, ran)));
 }
 
 /// Calls `f` with this worker's histograms. They call the application's recorder. `None` if this thread is no worker.
-pub(crate) fn record(f: impl FnOnce(&mut TaskTimes)) -> Option<()> {
+pub(crate) fn record_times(f: impl FnOnce(&mut TaskTimes)) -> Option<()> {
     with(|local| f(&mut local.times))
 }
 

@@ -35,29 +35,29 @@ pub(crate) struct Shared {
     pub(crate) dispatch: Dispatch<TaskRef>,
     pub(crate) plan: Plan,
     /// Tells pools apart, also those of the same name.
-    pub(crate) id: u64,
-    pub(crate) membership: Membership,
-    pub(crate) running: RunningTasks,
+    pub(super) id: u64,
+    pub(super) membership: Membership,
+    pub(super) running: RunningTasks,
     /// The timer that rejects queued tasks at their deadline or queue timeout.
-    pub(crate) expiry: Earliest,
+    pub(super) expiry: Earliest,
     /// Wakes tasks that wait outside of the queue.
-    pub(crate) has_room: Notify,
+    pub(super) has_room: Notify,
     /// Notifies the tasks that a shutdown cuts them off.
     pub(crate) cut_off: Signal,
     /// The responses whose body is open after its head, and the bytes of their frames that wait for readers.
     pub(crate) streams: AtomicUsize,
     pub(crate) stream_bytes: AtomicUsize,
     pub(crate) batches: Batches,
-    pub(crate) load: LoadMeter,
-    pub(crate) holdings: Holdings,
-    pub(crate) waits: Waits,
+    pub(super) load: LoadMeter,
+    pub(super) holdings: Holdings,
+    pub(super) waits: Waits,
     /// The histograms of the streams that no worker polls.
     pub(crate) stream_times: Mutex<TaskTimes>,
-    pub(crate) start_failed: AtomicBool,
+    pub(super) start_failed: AtomicBool,
     /// A publication of the metrics is due.
-    pub(crate) publication_due: AtomicBool,
+    pub(super) publication_due: AtomicBool,
     /// Whether the last publication found the pool overloaded.
-    pub(crate) overloaded: AtomicBool,
+    pub(super) overloaded: AtomicBool,
 }
 
 /// A task of any type.
@@ -117,15 +117,15 @@ pub(crate) struct Head {
     pub(crate) options: TaskOptions,
     /// The task's key in the pool's admission, once it was admitted; 0 before. Other threads find the task under the
     /// pool's lock, after it was stored.
-    pub(crate) key: AtomicU64,
+    pub(super) key: AtomicU64,
     /// The alarm that marks the task late at its deadline. The first `checkpoint` sets it.
     pub(crate) deadline_alarm: OnceLock<Alarm>,
     /// Present while tasks are logged.
-    pub(crate) log: Option<Arc<LogEntry>>,
+    pub(super) log: Option<Arc<LogEntry>>,
     /// The policy for the body of the response, if it is not the pool's.
     pub(crate) body: Option<Arc<BodyPolicy>>,
     /// Its answer is a response, which may open a stream.
-    pub(crate) may_stream: bool,
+    pub(super) may_stream: bool,
     pub(crate) continuation: Continuation,
     /// Whether the task has panicked: what its future holds is in a state that is not known.
     pub(crate) panicked: AtomicBool,
@@ -134,7 +134,7 @@ pub(crate) struct Head {
 }
 
 impl Shared {
-    pub(crate) fn new(plan: Plan) -> Arc<Self>
+    pub(super) fn new(plan: Plan) -> Arc<Self>
     where
         Self: Member,
     {
@@ -172,12 +172,12 @@ impl Shared {
     }
 
     /// Whether as many streams are open as may be.
-    pub(crate) fn is_full_of_streams(&self) -> bool {
+    pub(super) fn is_full_of_streams(&self) -> bool {
         self.plan.max_streams > 0 && self.streams.load(Ordering::Relaxed) >= self.plan.max_streams
     }
 
     /// A rejection for `reason`. It says when to try again, if another attempt may succeed.
-    pub(crate) fn rejection(&self, reason: Reason, retry_after: Duration) -> Rejection {
+    pub(super) fn rejection(&self, reason: Reason, retry_after: Duration) -> Rejection {
         let helps = matches!(
             reason,
             Reason::QueueFull
@@ -192,20 +192,20 @@ impl Shared {
     }
 
     /// The pool's numbers, its running tasks, its slots and its models.
-    pub(crate) fn stats(&self) -> PoolStats {
+    pub(super) fn stats(&self) -> PoolStats {
         let now = self.now();
         PoolStats { active_tasks: self.running.list(now), holdings: self.holdings.read(), ..self.numbers() }
     }
 
     /// The pool's load.
-    pub(crate) fn load(&self) -> PoolLoad {
+    pub(super) fn load(&self) -> PoolLoad {
         let now = self.now();
         let measured = self.load.read(now, self.plan.group.cores.count(), || self.dispatch.demand(now));
         PoolLoad::new(self.name().clone(), measured)
     }
 
     /// The pool's numbers alone.
-    pub(crate) fn numbers(&self) -> PoolStats {
+    pub(super) fn numbers(&self) -> PoolStats {
         let Instantaneous { admission, overloaded, draining, workers, workers_max, active, oldest_wait, mean_run } =
             self.dispatch.instant(self.now());
         PoolStats {
@@ -238,7 +238,7 @@ impl Shared {
 
 impl Head {
     /// `None` before the task was admitted.
-    pub(crate) fn key(&self) -> Option<Key> {
+    pub(super) fn key(&self) -> Option<Key> {
         Key::of_bits(self.key.load(Ordering::Relaxed))
     }
 
@@ -248,13 +248,13 @@ impl Head {
     }
 
     /// The end of the task, for admission.
-    pub(crate) fn finish(&self, outcome: Outcome, ran: Option<Duration>) -> Finish {
+    pub(super) fn finish(&self, outcome: Outcome, ran: Option<Duration>) -> Finish {
         let batch = self.batch().map(|batch| batch.permit);
         Finish { outcome, ran, reader: self.continuation.reader_time(), batch }
     }
 
     /// Whether a task that starts now would end after its deadline, as far as that is known.
-    pub(crate) fn starts_too_late(&self, now: Timestamp) -> bool {
+    pub(super) fn starts_too_late(&self, now: Timestamp) -> bool {
         let Some(deadline) = self.deadline() else { return false };
         deadline <= now || self.item.as_ref().is_some_and(|item| item.is_late(now, deadline))
     }
@@ -265,12 +265,12 @@ impl Head {
     }
 
     /// The options that the tasks inherit which its code submits: those of its batch, if it is in one.
-    pub(crate) fn handed_on(&self) -> TaskOptions {
+    pub(super) fn handed_on(&self) -> TaskOptions {
         self.batch().map_or(self.options, |batch| batch.options)
     }
 
     /// Calls `write` for the log entry of a task that ends, with the time that it has run if it has started.
-    pub(crate) fn log_end(&self, began: Option<Timestamp>, write: impl FnOnce(&LogEntry, &Workload, Option<Duration>)) {
+    pub(super) fn log_end(&self, began: Option<Timestamp>, write: impl FnOnce(&LogEntry, &Workload, Option<Duration>)) {
         let Some(log) = &self.log else { return };
         if began.is_some() {
             self.pool.running.ended(log);

@@ -264,7 +264,7 @@ impl Pool {
     /// The options of a task that is submitted here, and what admission is offered.
     fn offer_of(&self, asked: TaskOptions, patient: bool) -> (TaskOptions, Offer) {
         let group = &self.shared().plan.group;
-        let parent = local::with_current(|task| {
+        let parent = local::with_current_task(|task| {
             let head = task.head();
             (Arc::ptr_eq(&head.pool.plan.group, group), head.handed_on())
         });

@@ -101,7 +101,7 @@ fn next(
 }
 
 /// Polls a task of this thread's pool in place, for the task that waits for it, and releases its permit if it ends.
-pub(crate) fn run_in_place(pool: &Arc<Shared>, task: TaskRef) {
+pub(super) fn run_in_place(pool: &Arc<Shared>, task: TaskRef) {
     in_place(pool, local::poll(&task, pool.now()), task);
     local::publish_ended();
 }
@@ -141,7 +141,7 @@ pub(crate) fn end_in_place(pool: &Arc<Shared>, now: Timestamp, tasks: impl Itera
 }
 
 /// Releases the permit of a task that ended outside of a worker's loop, and wakes its caller.
-pub(crate) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Option<Timestamp>) {
+pub(super) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Option<Timestamp>) {
     let now = pool.now();
     let effects = pool.dispatch.finish(now, ending(&task, now, outcome, began));
     task.publish();
@@ -150,7 +150,7 @@ pub(crate) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Op
 }
 
 /// Puts a task that was woken among the ready tasks.
-pub(crate) fn ready(pool: &Arc<Shared>, task: TaskRef) {
+pub(super) fn ready(pool: &Arc<Shared>, task: TaskRef) {
     let effects = pool.dispatch.ready(pool.now(), task);
     perform(pool, effects);
 }
@@ -303,6 +303,6 @@ fn set_up(pool: &Arc<Shared>) {
 }
 
 /// Notes that the pool's numbers have changed, so that they are published.
-pub(crate) fn changed(pool: &Arc<Shared>) {
+pub(super) fn changed(pool: &Arc<Shared>) {
     shielded(|| publish::changed(pool));
 }

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use super::{Select, Selection, Target};
 use crate::admission::mix;
-use crate::dispatch::Backlog;
 use crate::error::UnknownPool;
-use crate::pool::Pool;
+use crate::pool::{Backlog, Pool};
 use crate::pools::Pools;
 use crate::workload::PoolName;
 
