@@ -70,8 +70,8 @@ mod imp {
 
 pub(crate) use self::imp::*;
 
-/// Locks a mutex, and ignores poisoning. Under these locks, no code of the application runs that could panic in the middle
-/// of a change: at most a waker or a service is cloned, or the key of a group is hashed.
+/// Locks a mutex, and ignores poisoning: what the mutex protects is whole whenever code of the application may panic under
+/// it. Under the lock of a pool no such code runs.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

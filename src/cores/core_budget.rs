@@ -17,20 +17,20 @@
 //!
 //! # When to call what
 //! The budget has its own lock, which is never held together with a pool's. Each pool has an
-//! [`ActiveLimit`](super::active_limit::ActiveLimit) under its lock.
+//! [`AwakeLimit`](super::awake_limit::AwakeLimit) under its lock.
 //!
-//! 1. Before a pool's lock is released, `ActiveLimit::report` says whether the budget must know something: the pool has
+//! 1. Before a pool's lock is released, `AwakeLimit::report` says whether the budget must know something: the pool has
 //!    run out of cores with work left, it has parked a worker whose core was taken away, or it has become idle. Nearly
 //!    always it returns `None`, and no other lock is taken.
 //! 2. After the pool's lock is released, its report is passed to [`CoreBudget::report`]. The result is a list of
 //!    allotments.
 //! 3. After the budget's lock is released, each allotment is applied under its own pool's lock with
-//!    `ActiveLimit::apply`, and workers are woken up to the new limit. If that returns a report, go to 2.
-//! 4. While [`CoreBudget::is_contended`], the sampler calls [`CoreBudget::tick`] every [`TICK`] with
-//!    `ActiveLimit::status` of each pool, and continues with 3. Before, it samples each pool that
+//!    `AwakeLimit::apply`, and workers are woken up to the new limit. If that returns a report, go to 2.
+//! 4. While [`CoreBudget::is_contended`], the timer calls [`CoreBudget::tick`] every [`TICK`] with
+//!    `AwakeLimit::status` of each pool, and continues with 3. Before, it samples each pool that
 //!    `may_hold_unused_cores`, unless the sampler has to rest. Contention can begin at 2 and at 6.
 //! 5. After each sample of a pool's workers, the sampler passes the number of runnable ones to [`CoreBudget::sampled`],
-//!    and the result to `ActiveLimit::observe`. When `observe` returns `None`, it passes 0.
+//!    and the result to `AwakeLimit::observe`. When `observe` returns `None`, it passes 0.
 //! 6. When the number of cores of the machine has changed: [`CoreBudget::set_cores`], and 3.
 //! 7. When all workers of a pool have ended: [`CoreBudget::remove`], and 3.
 

@@ -9,7 +9,7 @@ use crate::dispatch::MAX_TAKEN;
 use crate::error::{Reason, Rejection};
 use crate::metrics::batches::BatchResult;
 use crate::options::TaskOptions;
-use crate::pool::{Shared, TaskRef, begin_in_place, end_in_place, perform, publish_ended, record_times};
+use crate::pool::{Shared, TaskRef, begin_in_place, end_in_place, give_answers, perform, record_times};
 use crate::shield::shielded;
 use crate::task::{Batch, BatchItem, Wakeup};
 
@@ -60,7 +60,7 @@ impl CurrentTask {
         let tasks = u32::try_from(heads().count()).unwrap_or(u32::MAX);
         let batch = Batch { permit: SharedPermit { tasks, cut: riders.cut }, options };
         heads().filter_map(|head| head.item.as_ref()).for_each(|item| _ = item.batch.set(batch));
-        publish_ended();
+        give_answers();
     }
 
     /// Records the end of a batch.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use crate::error::Cancelled;
-use crate::pool::{Runnable, TaskRef, current_task, with_current_task};
+use crate::pool::{AnyTask, TaskRef, current_task, with_current_task};
 use crate::task::Signals;
 use crate::timer::{self, alarm};
 
@@ -120,7 +120,7 @@ async fn cancellation_of(task: TaskRef) -> Cancelled {
     .await
 }
 
-fn reason(task: &dyn Runnable) -> Option<Cancelled> {
+fn reason(task: &dyn AnyTask) -> Option<Cancelled> {
     match task.head().state.signals() {
         Signals { caller_left: true, .. } => Some(Cancelled::CallerLeft),
         Signals { late: true, .. } => Some(Cancelled::DeadlinePassed),
@@ -129,7 +129,7 @@ fn reason(task: &dyn Runnable) -> Option<Cancelled> {
 }
 
 /// Whether the task has a deadline, but no alarm that marks it late.
-fn needs_alarm(task: &dyn Runnable) -> bool {
+fn needs_alarm(task: &dyn AnyTask) -> bool {
     let head = task.head();
     head.options.deadline.is_some() && head.deadline_alarm.get().is_none() && head.end_deadline().is_some()
 }

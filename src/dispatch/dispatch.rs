@@ -13,13 +13,14 @@
 //! 4. A worker whose task ended takes its next task under the same lock that releases the permit. If it has effects to
 //!    perform first that may take long, it leaves that task to another worker. It parks only after it has looked for a
 //!    task once more and found none.
-//! 5. A worker parks although tasks wait if more workers are awake than the active limit allows, and no worker is woken
+//! 5. A worker parks although tasks wait if more workers are awake than the awake limit allows, and no worker is woken
 //!    beyond that limit. A thread that leaves tasks waiting starts the sampler, unless it runs already. The sampler
 //!    runs while tasks wait, and wakes workers when the limit has risen.
 //!
 //! So whenever the lock is free and a task can be taken, one of these is true: a worker is awake, and will look for a
-//! task before it parks; a worker is waking; no further worker may be awake, or none exists that could be. If all awake
-//! workers block, the limit rises within milliseconds.
+//! task before it parks; a worker is waking; as many workers are awake as may be; or the pool has all its workers, and
+//! all of them poll. If all awake workers block, the limit rises within some samples. If no worker may be awake, the pool
+//! has asked the budget of cores for one, and the budget's message wakes a worker.
 
 use std::task::Waker;
 use std::time::Duration;
@@ -335,17 +336,17 @@ impl<T> Dispatch<T> {
         self.lock().workers.sample()
     }
 
-    /// Adjusts the active limit to a sample of the workers. The result is the time until the next sample, if one is
-    /// needed. `sharing` is the number of runnable workers of all pools for each core. The sampler took the sample, or, if
+    /// Adjusts the awake limit to a sample of the workers. The result is the time until the next sample, if one is
+    /// needed. `runnable_per_core` is the number of runnable workers of all pools for each core. The sampler took the sample, or, if
     /// `for_tick`, a tick of the budget of cores.
     pub(crate) fn observe(
         &self,
         now: Timestamp,
         sample: &[Sampled],
-        sharing: usize,
+        runnable_per_core: usize,
         for_tick: bool,
     ) -> (Option<Duration>, Effects<T>) {
-        self.change(now, |state, _| state.workers.observe(now, sample, state.waiting(), sharing, for_tick))
+        self.change(now, |state, _| state.workers.observe(now, sample, state.waiting(), runnable_per_core, for_tick))
     }
 
     /// Applies a message of the budget of cores.

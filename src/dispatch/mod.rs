@@ -7,7 +7,7 @@
 //! | `workers` | which workers exist, park and poll, and which of them is woken next |
 //! | `effects` | work that is deferred until the lock has been released |
 //!
-//! All of it is generic over the task, and calls no code of the application. The folder `checked` is for tests only: it
+//! All of it is generic over the task, and calls no code of the application under the lock. The folder `checked` is for tests only: it
 //! has the models of the protocol.
 
 #[cfg(all(test, any(tower_offload_loom, tower_offload_shuttle)))]

@@ -8,8 +8,8 @@ use super::effects::Effects;
 use super::workers::{Wake, WorkerId, Workers};
 use crate::admission::{Admission, Rejected, Settings, Snapshot, Timestamp};
 
-/// How many woken tasks are polled in a row while a queued task could start. Without a bound, futures that are always
-/// ready, such as streams of tokens, would keep queued tasks waiting for ever.
+/// How many ready tasks are polled in a row while a queued task could start. Without a bound, futures that are always
+/// woken again, such as streams of tokens, would keep queued tasks waiting for ever.
 pub(super) const MAX_READY_IN_A_ROW: u8 = 8;
 
 /// The state of a pool, behind the lock of `dispatch.rs`.
@@ -75,7 +75,7 @@ impl<T> State<T> {
         }
     }
 
-    /// Takes the next task for `worker`, unless more workers are awake than the active limit allows.
+    /// Takes the next task for `worker`, unless more workers are awake than the awake limit allows.
     pub(super) fn take(&mut self, worker: WorkerId, now: Timestamp, rejected: &mut Vec<Rejected<T>>) -> Option<T> {
         if self.workers.exceeds_limit() {
             return None;

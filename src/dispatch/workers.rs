@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use crate::admission::Timestamp;
-use crate::cores::{ActiveLimit, Allot, Report, Sampled};
+use crate::cores::{Allot, AwakeLimit, Report, Sampled};
 use crate::sync::{Thread, current};
 use crate::thread_state::{self, ThreadId};
 use crate::threads::START_BACKOFF;
@@ -36,7 +36,7 @@ pub(super) struct Workers {
     /// The stack of parked workers. The last one to park is woken first, so a light load touches few threads.
     parked: Vec<WorkerId>,
     pub(super) max: usize,
-    limit: ActiveLimit,
+    limit: AwakeLimit,
     /// Whether the sampler runs.
     sampled: bool,
     /// The worker with which the next sample begins, if a sample cannot have all workers.
@@ -84,7 +84,7 @@ impl Workers {
             workers: Vec::new(),
             parked: Vec::new(),
             max,
-            limit: ActiveLimit::new(max),
+            limit: AwakeLimit::new(max),
             sampled: false,
             sample_from: 0,
             present: 0,
@@ -102,7 +102,7 @@ impl Workers {
     pub(super) fn wake(&mut self, now: Timestamp, waiting: usize) -> Wake {
         // A parked worker does not wait for a thread that starts.
         let waking = if self.parked.is_empty() { self.waking } else { self.waking - self.starting };
-        if waiting <= waking + self.rechecking || waking >= self.max_waking(waiting) || !self.has_room() {
+        if waiting <= waking + self.rechecking || waking >= self.max_waking(waiting) || !self.may_wake_another() {
             return Wake::Nobody;
         }
         if let Some(thread) = self.pop_parked() {
@@ -217,17 +217,17 @@ impl Workers {
         self.workers[worker].polling_since = None;
     }
 
-    /// Whether the active limit allows a worker for one more task than those that are polled and those that are `ready`.
+    /// Whether the awake limit allows a worker for one more task than those that are polled and those that are `ready`.
     pub(super) fn has_worker_for_another(&self, ready: usize) -> bool {
         self.active + ready < self.limit.current()
     }
 
     /// Whether one more worker may be awake.
-    fn has_room(&self) -> bool {
+    fn may_wake_another(&self) -> bool {
         self.awake() < self.limit.current()
     }
 
-    /// Whether more workers are awake than the active limit allows. A worker that asks for a task then gets none.
+    /// Whether more workers are awake than the awake limit allows. A worker that asks for a task then gets none.
     pub(super) fn exceeds_limit(&self) -> bool {
         self.awake() > self.limit.current()
     }
@@ -309,18 +309,18 @@ impl Workers {
         self.poll_time + polling.map(|since| now.since(since)).sum::<Duration>()
     }
 
-    /// Adjusts the active limit to a sample of the workers. The sampler took it or, if `for_tick`, a tick of the budget.
+    /// Adjusts the awake limit to a sample of the workers. The sampler took it or, if `for_tick`, a tick of the budget.
     /// The result is the time until the sampler's next sample, if one is needed. `waiting` tasks wait for a worker.
-    /// `sharing` is the number of runnable workers of all pools for each core.
+    /// `runnable_per_core` is the number of runnable workers of all pools for each core.
     pub(super) fn observe(
         &mut self,
         now: Timestamp,
         sample: &[Sampled],
         waiting: usize,
-        sharing: usize,
+        runnable_per_core: usize,
         for_tick: bool,
     ) -> Option<Duration> {
-        let next = self.limit.observe(now, sample, self.awake(), self.unattended(waiting), sharing);
+        let next = self.limit.observe(now, sample, self.awake(), self.unattended(waiting), runnable_per_core);
         // A tick neither starts nor ends the sampler, which may run or not.
         if !for_tick {
             self.sampled = next.is_some();

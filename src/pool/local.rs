@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shared::{Polled, Runnable, TaskRef};
+use super::shared::{AnyTask, Polled, TaskRef};
 use crate::admission::{Key, Timestamp};
 use crate::metrics::TaskTimes;
 use crate::metrics::waits::Histogram;
@@ -77,26 +77,26 @@ fn as_current(task: &TaskRef, poll: impl FnOnce() -> Polled) -> Polled {
     polled
 }
 
-/// Keeps a task that has ended until [`publish_ended`].
-pub(super) fn publish_later(task: TaskRef) {
+/// Keeps a task that has ended until [`give_answers`].
+pub(super) fn give_answer_later(task: TaskRef) {
     let mut task = Some(task);
     with(|local| local.ended.extend(task.take()));
     // This thread is no worker.
     if let Some(task) = task {
-        task.publish();
+        task.give_answer();
     }
 }
 
 /// Makes the answers of the tasks readable that were kept, and wakes their callers.
-pub(crate) fn publish_ended() {
+pub(crate) fn give_answers() {
     let ended = with(|local| std::mem::take(&mut local.ended)).unwrap_or_default();
     for task in ended {
-        task.publish();
+        task.give_answer();
     }
 }
 
 /// Calls `f` with the task that this thread polls. `f` must call no code of the application.
-pub(crate) fn with_current_task<R>(f: impl FnOnce(&dyn Runnable) -> R) -> Option<R> {
+pub(crate) fn with_current_task<R>(f: impl FnOnce(&dyn AnyTask) -> R) -> Option<R> {
     with(|local| local.polling.last().map(|task| f(&**task))).flatten()
 }
 

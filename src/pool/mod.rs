@@ -60,9 +60,9 @@ pub use crate::options::TaskOptions;
 
 pub(crate) use self::group::Group;
 pub(crate) use self::handle::CancelOnDrop;
-pub(crate) use self::local::{current_task, is_worker, publish_ended, record_times, with_current_task};
+pub(crate) use self::local::{current_task, give_answers, is_worker, record_times, with_current_task};
 pub(crate) use self::plan::{Hooks, Plan};
-pub(crate) use self::shared::{Runnable, Shared, TaskRef};
+pub(crate) use self::shared::{AnyTask, Shared, TaskRef};
 pub(crate) use self::submit::{Rejected, Submission, always_ok};
 pub(crate) use self::worker::{begin_in_place, end_in_place, perform};
 pub(crate) use crate::dispatch::Backlog;

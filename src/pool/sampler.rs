@@ -37,8 +37,8 @@ pub(super) fn sample(pool: &Shared, for_tick: bool) -> (Option<Duration>, Effect
     let (workers, awake) = pool.dispatch.sample();
     let sampled = |(thread, since)| Sampled { runnable: thread_state::runs(thread), since };
     let sample: Vec<_> = workers.into_iter().map(sampled).collect();
-    let sharing = pool.membership.sampled(runnable(&sample, awake));
-    let (next, effects) = pool.dispatch.observe(pool.now(), &sample, sharing, for_tick);
+    let runnable_per_core = pool.membership.sampled(runnable(&sample, awake));
+    let (next, effects) = pool.dispatch.observe(pool.now(), &sample, runnable_per_core, for_tick);
     if next.is_none() {
         pool.membership.sampled(0);
     }

@@ -61,10 +61,10 @@ pub(crate) struct Shared {
 }
 
 /// A task of any type.
-pub(crate) type TaskRef = Arc<dyn Runnable>;
+pub(crate) type TaskRef = Arc<dyn AnyTask>;
 
 /// A task that a worker can poll.
-pub(crate) trait Runnable: Send + Sync {
+pub(crate) trait AnyTask: Send + Sync {
     /// The part of the task that does not depend on its type.
     fn head(&self) -> &Head;
 
@@ -82,7 +82,7 @@ pub(crate) trait Runnable: Send + Sync {
     /// Makes the answer of a task that ended readable, and wakes the caller. Called after the permit was released.
     ///
     /// This drops the reference before it wakes the caller, so that the caller usually has the last one.
-    fn publish(self: Arc<Self>);
+    fn give_answer(self: Arc<Self>);
 
     /// Ends a queued task without starting it. Its caller gets `rejection`, and is woken.
     fn reject(&self, rejection: Rejection);

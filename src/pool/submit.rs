@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::handle::CancelOnDrop;
 use super::plan::Plan;
-use super::shared::{Head, Runnable, Shared};
+use super::shared::{AnyTask, Head, Shared};
 use super::task::Task;
 use super::{local, publish, worker};
 use crate::admission::{Limit, Offer, Outcome};

@@ -6,7 +6,7 @@
 //! that has its answer finds the permit released. A value for which no caller waits is dropped while the task still
 //! counts as in flight.
 //!
-//! A task with a continuation gives its answer before its end (`task/continued.rs`): the caller reads the head of a
+//! A task with a continuation gives its answer before its end (`pool/task/continued.rs`): the caller reads the head of a
 //! response while the task polls the body. It keeps its permit until the continuation has ended and all guards of the
 //! permit are dropped, unless the continuation needs none: then the permit is released before the answer is given.
 
@@ -20,14 +20,14 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::task::{ArcWake, waker_ref};
 
-use super::shared::{Head, Polled, Runnable};
+use super::shared::{AnyTask, Head, Polled};
 use super::{local, worker};
 use crate::admission::{Outcome, Timestamp};
 use crate::dispatch::Ending;
 use crate::error::{Panic, Reason, Rejection, TaskError};
 use crate::shield::{drop_payload, shielded};
 use crate::sync::lock_std as lock;
-use crate::task::{Begun, TaskContext, TaskFuture, Wakeup};
+use crate::task::{Begun, LogEntry, TaskContext, TaskFuture, Wakeup};
 
 /// A future in a pool.
 pub(super) struct Task<F: TaskFuture> {
@@ -61,7 +61,7 @@ pub(super) struct Answer<T> {
 }
 
 /// A task as its caller sees it.
-pub(super) trait Awaited<T>: Runnable {
+pub(super) trait Awaited<T>: AnyTask {
     fn answer(&self) -> &Mutex<Answer<T>>;
 }
 
@@ -272,7 +272,7 @@ impl<F: TaskFuture> Work<F> {
     }
 }
 
-impl<F> Runnable for Task<F>
+impl<F> AnyTask for Task<F>
 where
     F: TaskFuture,
     F::Output: Send + 'static,
@@ -324,7 +324,7 @@ where
         self.start(&mut held, begun, now).unwrap_or_else(|| self.end_poll(held))
     }
 
-    fn publish(self: Arc<Self>) {
+    fn give_answer(self: Arc<Self>) {
         self.head.state.end();
         let waker = self.take_waker();
         shielded(|| drop(self));
@@ -391,7 +391,7 @@ impl<F: TaskFuture> Drop for Task<F> {
         if let Some(key) = self.head.key().filter(|_| !self.head.state.has_ended()) {
             let now = self.head.pool.now();
             let ran = began.map(|began| now.since(began));
-            self.head.log_end(began, |log, pool, ran| log.log_cancellation(pool, ran));
+            self.head.log_end(began, LogEntry::log_cancellation);
             let ending = Ending { key, finish: self.head.finish(Outcome::Cancelled, ran) };
             let effects = self.head.pool.dispatch.finish(now, ending);
             worker::perform(&self.head.pool, effects);

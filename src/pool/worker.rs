@@ -30,14 +30,18 @@ fn run(pool: &Arc<Shared>, worker: WorkerId) {
         let polled = local::poll(&task, at);
         // A task that leads a batch has woken the callers of the last one. Any other task must not make them wait longer.
         if !matches!(polled, Polled::Ended(_, Some(_))) {
-            local::publish_ended();
+            local::give_answers();
         }
         now = pool.now();
         (event, ended) = match polled {
             Polled::Ended(outcome, began) => (WorkerEvent::Ended(ending(&task, now, outcome, began)), Some(task)),
             Polled::Woken => (WorkerEvent::Woken(task), None),
-            Polled::Pending => (put_aside(task, WorkerEvent::Pending), None),
-            Polled::Stale => (put_aside(task, WorkerEvent::Stale), None),
+            Polled::Pending | Polled::Stale => {
+                // If this is the last reference, nobody can wake the task, and dropping it releases its permit. That must
+                // not wait until the worker has parked and found another task.
+                shielded(|| drop(task));
+                (if matches!(polled, Polled::Stale) { WorkerEvent::Stale } else { WorkerEvent::Pending }, None)
+            }
         };
     }
     for hook in &pool.plan.hooks.on_worker_stop {
@@ -45,14 +49,6 @@ fn run(pool: &Arc<Shared>, worker: WorkerId) {
     }
     pool.load.worker_ends();
     local::leave();
-}
-
-/// Drops the worker's reference to a task that it is done with for now.
-fn put_aside(task: TaskRef, event: WorkerEvent<TaskRef>) -> WorkerEvent<TaskRef> {
-    // If this is the last reference, nobody can wake the task, and dropping it releases its permit. That must not wait
-    // until the worker has parked and found another task.
-    shielded(|| drop(task));
-    event
 }
 
 /// Records the run time of an ended task. The result is its end for admission.
@@ -82,28 +78,28 @@ fn next(
     let begins_batch = effects.is_empty() && next.as_ref().is_some_and(|task| task.head().item.is_some());
     if let Some(task) = ended {
         if begins_batch {
-            local::publish_later(task);
+            local::give_answer_later(task);
         } else {
-            task.publish();
+            task.give_answer();
         }
         changed(pool);
     }
     if !begins_batch {
-        local::publish_ended();
+        local::give_answers();
     }
-    perform_on_worker(pool, effects);
+    perform_and_drop(pool, effects);
     if let Some(task) = next {
         return Some((task, now));
     }
     let now = || pool.now();
-    let task = pool.dispatch.wait(worker, pool.plan.keep_alive, now, |effects| perform_on_worker(pool, effects))?;
+    let task = pool.dispatch.wait(worker, pool.plan.keep_alive, now, |effects| perform_and_drop(pool, effects))?;
     Some((task, now()))
 }
 
 /// Polls a task of this thread's pool in place, for the task that waits for it, and releases its permit if it ends.
 pub(super) fn run_in_place(pool: &Arc<Shared>, task: TaskRef) {
     in_place(pool, local::poll(&task, pool.now()), task);
-    local::publish_ended();
+    local::give_answers();
 }
 
 /// Begins a task of this thread's pool that rides in the batch of another.
@@ -127,7 +123,7 @@ pub(crate) fn end_in_place(pool: &Arc<Shared>, now: Timestamp, tasks: impl Itera
         match local::poll(&task, now) {
             Polled::Ended(outcome, began) => {
                 endings.push(ending(&task, now, outcome, began));
-                local::publish_later(task);
+                local::give_answer_later(task);
             }
             Polled::Woken => ready(pool, task),
             Polled::Pending | Polled::Stale => {}
@@ -144,7 +140,7 @@ pub(crate) fn end_in_place(pool: &Arc<Shared>, now: Timestamp, tasks: impl Itera
 pub(super) fn end(pool: &Arc<Shared>, task: TaskRef, outcome: Outcome, began: Option<Timestamp>) {
     let now = pool.now();
     let effects = pool.dispatch.finish(now, ending(&task, now, outcome, began));
-    task.publish();
+    task.give_answer();
     perform(pool, effects);
     changed(pool);
 }
@@ -155,7 +151,8 @@ pub(super) fn ready(pool: &Arc<Shared>, task: TaskRef) {
     perform(pool, effects);
 }
 
-/// Performs effects on a thread that is not a worker of the pool.
+/// Performs effects anywhere but between two polls of a worker. Tasks that have ended are left to the workers, because
+/// destructors may block.
 pub(crate) fn perform(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
     if effects.is_empty() {
         return;
@@ -164,7 +161,6 @@ pub(crate) fn perform(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
     if rejected.is_empty() {
         return;
     }
-    // The pool's workers drop these tasks, because destructors may block.
     let (too_many, effects) = pool.dispatch.discard(pool.now(), rejected);
     if !too_many.is_empty() {
         let name = format!("offload-drop-{}", pool.name());
@@ -174,8 +170,8 @@ pub(crate) fn perform(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
     perform(pool, effects);
 }
 
-/// Performs effects on a worker of the pool, which also drops the tasks that have ended.
-fn perform_on_worker(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
+/// Performs effects where destructors may block: on a worker between two polls, or where no worker is left.
+fn perform_and_drop(pool: &Arc<Shared>, effects: Effects<TaskRef>) {
     if !effects.is_empty() {
         discard(perform_all(pool, effects));
     }
@@ -256,7 +252,7 @@ fn discard(tasks: Vec<TaskRef>) {
 fn start(pool: &Arc<Shared>, worker: WorkerId) {
     let Err(error) = start_thread(pool, worker) else { return };
     let (tasks, effects) = pool.dispatch.start_failed(pool.now(), worker);
-    perform_on_worker(pool, effects);
+    perform_and_drop(pool, effects);
     for task in tasks {
         match task.abandon() {
             Polled::Ended(outcome, began) => end(pool, task, outcome, began),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tracing::Span;
-use tracing::dispatcher::{self, Dispatch};
+use tracing::dispatcher::{self, Dispatch as Dispatcher};
 use tracing::subscriber::DefaultGuard;
 
 /// Enters a captured context, and calls its argument inside.
@@ -18,33 +18,33 @@ pub(crate) type Capture = Arc<dyn Fn() -> Enter + Send + Sync>;
 pub(crate) struct TaskContext {
     tokio: Option<Handle>,
     span: Span,
-    dispatch: Carried,
+    dispatcher: Carried,
     captured: Vec<Enter>,
 }
 
 struct Carried {
-    dispatch: Dispatch,
+    dispatcher: Dispatcher,
     address: usize,
 }
 
 impl TaskContext {
     /// The context of the calling thread.
     pub(crate) fn capture(hooks: &[Capture]) -> Self {
-        let dispatch = Carried::get();
+        let dispatcher = Carried::get();
         let captured = hooks.iter().map(|capture| capture()).collect();
-        Self { tokio: Handle::try_current().ok(), span: Span::current(), dispatch, captured }
+        Self { tokio: Handle::try_current().ok(), span: Span::current(), dispatcher, captured }
     }
 
     /// No context of the application, for a task of this crate that another thread of it submits.
     pub(crate) fn none() -> Self {
-        Self { tokio: None, span: Span::none(), dispatch: Carried::get(), captured: Vec::new() }
+        Self { tokio: None, span: Span::none(), dispatcher: Carried::get(), captured: Vec::new() }
     }
 
     /// Calls `body` once in this context.
     pub(crate) fn run(&self, body: impl FnOnce()) {
         let _tokio = self.tokio.as_ref().map(Handle::enter);
         // The span is left before the dispatcher that knows it.
-        let _dispatch = self.dispatch.enter();
+        let _dispatcher = self.dispatcher.enter();
         let _span = self.span.enter();
         if self.captured.is_empty() {
             return body();
@@ -72,7 +72,7 @@ fn nest(captured: &[Enter], body: &mut dyn FnMut()) {
 thread_local! {
     /// The address at which this thread keeps every scoped dispatcher.
     static SCOPED: usize = {
-        let _none = dispatcher::set_default(&Dispatch::none());
+        let _none = dispatcher::set_default(&Dispatcher::none());
         dispatcher::get_default(address_of)
     };
 }
@@ -80,7 +80,7 @@ thread_local! {
 impl Carried {
     /// The dispatcher of this thread.
     fn get() -> Self {
-        dispatcher::get_default(|current| Self { dispatch: current.clone(), address: address_of(current) })
+        dispatcher::get_default(|current| Self { dispatcher: current.clone(), address: address_of(current) })
     }
 
     /// Sets the dispatcher on this thread, unless it is the global one and this thread has no other.
@@ -93,10 +93,10 @@ impl Carried {
     fn enter(&self) -> Option<DefaultGuard> {
         let here = dispatcher::get_default(address_of);
         let is_global = here == self.address && here != SCOPED.with(|scoped| *scoped);
-        (!is_global).then(|| dispatcher::set_default(&self.dispatch))
+        (!is_global).then(|| dispatcher::set_default(&self.dispatcher))
     }
 }
 
-fn address_of(dispatch: &Dispatch) -> usize {
-    std::ptr::from_ref(dispatch).addr()
+fn address_of(dispatcher: &Dispatcher) -> usize {
+    std::ptr::from_ref(dispatcher).addr()
 }

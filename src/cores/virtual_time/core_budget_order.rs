@@ -5,14 +5,14 @@ use proptest::prelude::*;
 use crate::admission::Timestamp;
 use crate::cores::allotment::MemberId;
 use crate::cores::core_budget::{CoreBudget, TICK};
-use crate::cores::{ActiveLimit, Allot, Report, Sampled};
+use crate::cores::{Allot, AwakeLimit, Report, Sampled};
 
 const WORKERS: usize = 8;
 
 /// A pool whose tasks compute.
 struct Pool {
     member: MemberId,
-    limit: ActiveLimit,
+    limit: AwakeLimit,
     awake: usize,
     waiting: usize,
 }
@@ -34,7 +34,7 @@ impl System {
     fn new(cores: usize, pools: usize) -> Self {
         let mut budget = CoreBudget::new(cores);
         let pool = |_| {
-            let mut limit = ActiveLimit::new(WORKERS);
+            let mut limit = AwakeLimit::new(WORKERS);
             let computes = Sampled { runnable: true, since: None };
             limit.observe(Timestamp::default(), &[computes], 1, 1, 1);
             Pool { member: budget.add(1), limit, awake: 0, waiting: 0 }

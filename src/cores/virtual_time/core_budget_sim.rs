@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::admission::Timestamp;
 use crate::cores::allotment::MemberId;
 use crate::cores::core_budget::{CoreBudget, TICK};
-use crate::cores::{ActiveLimit, Allot, Report, Sampled, runnable};
+use crate::cores::{Allot, AwakeLimit, Report, Sampled, runnable};
 
 /// One step of the machine. All runnable threads have the cores in equal parts.
 const STEP: Duration = Duration::from_micros(100);
@@ -72,7 +72,7 @@ struct Worker {
 
 struct Pool {
     member: MemberId,
-    limit: ActiveLimit,
+    limit: AwakeLimit,
     most: usize,
     arrivals: Arrivals,
     queue: VecDeque<(Timestamp, Task)>,
@@ -197,7 +197,7 @@ impl Machine {
     fn pool(&mut self, share: u32, workers: usize, arrivals: Arrivals) -> &mut Self {
         self.pools.push(Pool {
             member: self.budget.add(share),
-            limit: ActiveLimit::new(workers),
+            limit: AwakeLimit::new(workers),
             most: workers,
             arrivals,
             queue: VecDeque::new(),

@@ -123,7 +123,7 @@ impl Task {
         lock(&self.answer).given = true;
     }
 
-    fn publish(self: Arc<Self>) {
+    fn give_answer(self: Arc<Self>) {
         self.state.end();
         let caller = lock(&self.answer).caller.take();
         drop(self);
@@ -330,7 +330,7 @@ impl Pool {
     ) -> Option<TaskRef> {
         let (next, effects) = self.dispatch.next(worker, NOW, event);
         if let Some(task) = ended {
-            task.publish();
+            task.give_answer();
         }
         self.perform_on_worker(effects);
         next.or_else(|| {
@@ -375,7 +375,7 @@ impl Pool {
     /// Releases the permit of a task that ended outside of a worker's loop.
     fn end(self: &Arc<Self>, task: TaskRef, outcome: Outcome) {
         let effects = self.dispatch.finish(NOW, self.ending(&task, outcome));
-        task.publish();
+        task.give_answer();
         self.perform(effects);
     }
 
@@ -449,14 +449,12 @@ impl Pool {
             return;
         }
         task.state.caller_left();
-        if !task.state.has_started() {
-            let (queued, effects) = self.dispatch.cancel(NOW, task.key(), Outcome::Cancelled);
-            self.perform(effects);
-            if let Some(queued) = queued {
-                queued.state.end();
-                self.given_up.fetch_add(1, Relaxed);
-                return;
-            }
+        let (queued, effects) = self.dispatch.cancel(NOW, task.key(), Outcome::Cancelled);
+        self.perform(effects);
+        if let Some(queued) = queued {
+            queued.state.end();
+            self.given_up.fetch_add(1, Relaxed);
+            return;
         }
         self.wake(task);
     }
@@ -521,7 +519,7 @@ impl Pool {
         }
         let instant = self.dispatch.instant(Timestamp::default());
         assert_eq!((instant.workers, instant.active), (0, 0), "workers, active");
-        assert_eq!(self.dispatch.coming(), (0, 0), "waking, returning");
+        assert_eq!(self.dispatch.coming(), (0, 0), "waking, rechecking");
         let admission = instant.admission;
         assert_eq!((admission.in_flight, admission.permits, admission.queued), (0, 0, 0), "in flight, permits, queued");
         assert_eq!(admission.counts.ended(), admission.counts.submitted);

@@ -17,7 +17,7 @@
 //! | the permit of a task that ended is not released (rule 4) | `a_queued_task_starts_when_the_permit_is_released` |
 //! | `rechecked` is not called (rule 4) | `a_task_submitted_by_the_caller_of_the_last_one_…` |
 //! | a worker that looks once more counts as two (rule 4) | `a_worker_that_looks_once_more_stands_for_one_task_alone` |
-//! | `ActiveLimit::observe` does not raise the limit; `Dispatch::observe` wakes nobody (rule 5) | `schedules::a_limit_that_is_too_low_for_tasks_that_block_rises_and_wakes_workers` |
+//! | `AwakeLimit::observe` does not raise the limit; `Dispatch::observe` wakes nobody (rule 5) | `schedules::a_limit_that_is_too_low_for_tasks_that_block_rises_and_wakes_workers` |
 //! | the sampler is not started (rule 5) | `a_task_that_finds_no_worker_below_a_low_limit_…` |
 //! | a worker whose keep-alive ended stays on the stack, or stays present | `a_worker_whose_keep_alive_ends_leaves_no_task_behind` |
 //! | tasks to drop wake nobody | `a_late_task_is_taken_or_expired_and_a_worker_drops_it` |
@@ -269,7 +269,7 @@ fn a_task_whose_caller_leaves_is_taken_or_cancelled_and_never_both() {
 }
 
 #[test]
-fn a_queued_task_that_is_cancelled_and_evicted_at_once_is_counted_once() {
+fn a_queued_task_that_is_cancelled_and_rejected_at_once_is_counted_once() {
     explore(4, || {
         let pool = one(1);
         pool.submit(ends()).expect("a permit is free");

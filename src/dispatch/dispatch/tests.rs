@@ -92,7 +92,7 @@ fn a_worker_tells_late_tasks_before_it_parks_and_takes_what_was_submitted_meanwh
     assert_eq!((next.map(|task| task.0), told.get()), (Some("third"), 1));
 }
 
-/// Two of three are within the limit, and the active limit has no worker for them.
+/// Two of three are within the limit, and the awake limit has no worker for them.
 #[test]
 fn a_task_that_waits_for_a_core_is_late_and_is_outranked_like_any_that_is_queued() {
     let first = Cell::new(None);

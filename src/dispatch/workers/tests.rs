@@ -58,7 +58,7 @@ fn no_worker_wakes_for_a_task_that_one_is_coming_for() {
     assert_eq!([1, 2].map(|waiting| start(&mut workers, NOW, waiting)), [None, Some(4)]);
     workers.started(4);
     (0..2).for_each(|_| workers.rechecked(0));
-    assert_eq!(workers.coming(), (0, 0), "it returned once");
+    assert_eq!(workers.coming(), (0, 0), "it rechecked once");
     assert_eq!(start(&mut workers, NOW, 1), Some(5));
 }
 
@@ -121,7 +121,7 @@ fn without_any_worker_a_start_is_tried_in_any_case() {
 }
 
 #[test]
-fn the_active_limit_says_how_many_may_be_awake_and_poll() {
+fn the_awake_limit_says_how_many_may_be_awake_and_poll() {
     let mut workers = started(3, 8, 2);
     assert!(!workers.exceeds_limit() && workers.has_worker_for_another(7) && !workers.has_worker_for_another(8));
     (0..3).for_each(|worker| workers.begin_poll(worker, NOW));

@@ -1,4 +1,4 @@
-//! The active limit: how many workers of a pool may be awake, that is, not parked. It is one worker for each core of
+//! The awake limit: how many workers of a pool may be awake, that is, not parked. It is one worker for each core of
 //! the pool's allotment, and one more for each worker that is blocked.
 //!
 //! More computing threads than cores gain nothing: they take turns, they delay the server's own threads, and each
@@ -50,7 +50,7 @@ const POLL_TIME_WINDOW: u64 = 16;
 
 /// How many workers of one pool may be awake. It lives under the pool's lock.
 #[derive(Debug)]
-pub(crate) struct ActiveLimit {
+pub(crate) struct AwakeLimit {
     allotment: Allotment,
     /// The pool's number of workers.
     most: usize,
@@ -84,7 +84,7 @@ fn scale(count: usize, sample: &[Sampled], awake: usize) -> usize {
     (count * awake + sample.len() / 2).checked_div(sample.len()).unwrap_or(0)
 }
 
-impl ActiveLimit {
+impl AwakeLimit {
     /// The limit of a pool with at most `most` workers. It has no core until the budget allots it one.
     pub(crate) fn new(most: usize) -> Self {
         let zero = Duration::ZERO;
@@ -187,7 +187,7 @@ impl ActiveLimit {
         self.mean_poll_nanos = self.mean_poll_nanos - self.mean_poll_nanos / POLL_TIME_WINDOW + time / POLL_TIME_WINDOW;
     }
 
-    /// Adjusts the limit to a sample of the awake workers. `sharing` is the number of runnable workers of all pools for
+    /// Adjusts the limit to a sample of the awake workers. `runnable_per_core` is the number of runnable workers of all pools for
     /// each core, as [`CoreBudget::sampled`](super::core_budget::CoreBudget::sampled) returns it. The result is the
     /// time until the next sample, or `None` if none is needed until sampling [is worth it](Self::is_worth_sampling)
     /// again.
@@ -197,7 +197,7 @@ impl ActiveLimit {
         sample: &[Sampled],
         awake: usize,
         waiting: usize,
-        sharing: usize,
+        runnable_per_core: usize,
     ) -> Option<Duration> {
         let worth = self.is_worth_sampling(awake, waiting);
         self.quiet = if worth { Duration::ZERO } else { self.quiet + self.interval };
@@ -206,7 +206,7 @@ impl ActiveLimit {
             return None;
         }
         let cores = self.allotment.cores();
-        let computing = self.computing(now, sample, awake, sharing);
+        let computing = self.computing(now, sample, awake, runnable_per_core);
         self.last_blocked = awake.saturating_sub(computing);
         // Samples show how many workers are needed only while tasks wait because of the limit.
         let waits_at_limit = waiting > 0 && awake > 0 && awake >= self.current;
@@ -240,9 +240,9 @@ impl ActiveLimit {
     }
 
     /// Estimates from a sample how many awake workers are runnable, and their polls not long.
-    fn computing(&self, now: Timestamp, sample: &[Sampled], awake: usize, sharing: usize) -> usize {
+    fn computing(&self, now: Timestamp, sample: &[Sampled], awake: usize, runnable_per_core: usize) -> usize {
         // Polls take longer if several workers share each core.
-        let sharing = u32::try_from(sharing).unwrap_or(u32::MAX).max(1);
+        let sharing = u32::try_from(runnable_per_core).unwrap_or(u32::MAX).max(1);
         let long = Duration::from_nanos(self.mean_poll_nanos.saturating_mul(LONG_POLL_FACTOR))
             .max(MIN_LONG_POLL)
             .saturating_mul(sharing);

@@ -1,4 +1,4 @@
-//! Unit tests of the active limit.
+//! Unit tests of the awake limit.
 
 use proptest::prelude::*;
 
@@ -9,14 +9,14 @@ const CORES: usize = 2;
 const MOST: usize = 30;
 const NOW: Timestamp = Timestamp::from_nanos(0);
 
-fn limit(cores: usize, most: usize) -> ActiveLimit {
-    let mut limit = ActiveLimit::new(most);
+fn limit(cores: usize, most: usize) -> AwakeLimit {
+    let mut limit = AwakeLimit::new(most);
     limit.set_cores(cores);
     limit
 }
 
 /// A limit whose pool was seen to compute.
-fn lowered(cores: usize, most: usize) -> ActiveLimit {
+fn lowered(cores: usize, most: usize) -> AwakeLimit {
     let mut limit = limit(cores, most);
     limit.observe(NOW, &workers(most, 0), most, 1, 1);
     assert_eq!(limit.current(), cores.min(most));
@@ -29,7 +29,7 @@ fn workers(runnable: usize, blocked: usize) -> Vec<Sampled> {
 }
 
 /// Learns from a sample of all awake workers while tasks wait.
-fn sample(limit: &mut ActiveLimit, awake: usize, runnable: usize) -> Option<Duration> {
+fn sample(limit: &mut AwakeLimit, awake: usize, runnable: usize) -> Option<Duration> {
     limit.observe(NOW, &workers(runnable, awake - runnable), awake, 1, 1)
 }
 
@@ -252,7 +252,7 @@ proptest! {
         most in 1..64_usize,
         samples in proptest::collection::vec((0..64_usize, 0..64_usize, 0..64_usize, 0..2_usize, 0..u64::MAX), 0..200),
     ) {
-        let mut limit = ActiveLimit::new(most);
+        let mut limit = AwakeLimit::new(most);
         for (cores, awake, runnable, waiting, nanos) in samples {
             limit.set_cores(cores);
             limit.record_poll(Duration::from_nanos(nanos));
