@@ -94,7 +94,7 @@ where
     let submission = Submission { item: Some(item.clone()), ..task };
     match pool.submit_future(submission) {
         Ok(pending) => Ok(Submitted { item, pending: Some(pending) }),
-        Err(rejected) => Err(BatchError::Task(TaskError::Rejected(rejected.rejection))),
+        Err(rejected) => Err(BatchError::Task(rejected.rejection.into())),
     }
 }
 

@@ -16,6 +16,23 @@ pub enum OffloadError<E> {
     Inner(E),
 }
 
+impl<E> OffloadError<E> {
+    /// Whether the pool rejected the request.
+    #[must_use]
+    pub const fn is_rejected(&self) -> bool {
+        matches!(self, Self::Rejected(_))
+    }
+
+    /// The rejection, if the pool rejected the request.
+    #[must_use]
+    pub const fn rejection(&self) -> Option<&Rejection> {
+        match self {
+            Self::Rejected(rejection) => Some(rejection),
+            Self::Inner(_) => None,
+        }
+    }
+}
+
 impl<E: Into<Box<dyn Error + Send + Sync>>> OffloadError<E> {
     /// The [`Rejection`] or the service's own error in a box: the error type of many layers of tower.
     ///

@@ -154,11 +154,15 @@ impl Rejection {
         Self { detail: Some(detail.to_string().into()), ..self }
     }
 
-    pub(crate) fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
+    /// The same rejection with this time to wait before another attempt.
+    #[must_use]
+    pub fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
         Self { retry_after, ..self }
     }
 
-    pub(crate) fn with_started(self, started: bool) -> Self {
+    /// The same rejection of a task that has started, or has not.
+    #[must_use]
+    pub fn with_started(self, started: bool) -> Self {
         Self { started, ..self }
     }
 }

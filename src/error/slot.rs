@@ -105,7 +105,9 @@ impl From<MakeError> for SlotError {
 // === impl MakeError ===
 
 impl MakeError {
-    pub(crate) fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    /// The error of a value that could not be made. For tests of code that handles one.
+    #[must_use]
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { source: Arc::from(error.into()), retry_after: None }
     }
 

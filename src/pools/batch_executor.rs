@@ -95,21 +95,25 @@ impl BatchExecutor {
     /// The iterator is asked for its next task only when the batch can run it. Dropping the future cancels the tasks
     /// that have not ended.
     #[track_caller]
-    pub fn run_all<J, Kind, I>(&self, tasks: I) -> impl Future<Output = Vec<Result<J::Output, TaskError>>>
+    pub fn run_all<J, Kind, I>(
+        &self,
+        tasks: I,
+    ) -> impl Future<Output = Vec<Result<J::Output, TaskError>>> + use<J, Kind, I>
     where
         J: IntoTask<Kind>,
         I: IntoIterator<Item = J>,
     {
-        self.run_all_from(tasks, Location::caller())
+        self.clone().run_all_from(tasks, Location::caller())
     }
 
-    async fn run_all_from<J, Kind>(
-        &self,
-        tasks: impl IntoIterator<Item = J>,
+    async fn run_all_from<J, Kind, I>(
+        self,
+        tasks: I,
         submitted_at: &'static Location<'static>,
     ) -> Vec<Result<J::Output, TaskError>>
     where
         J: IntoTask<Kind>,
+        I: IntoIterator<Item = J>,
     {
         let numbered = tasks.into_iter().enumerate();
         let run = |(index, task)| {

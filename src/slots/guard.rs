@@ -31,14 +31,18 @@ impl<T: Send + 'static> SlotGuard<T> {
     }
 
     /// The version of the value: 1 at first, and one more after each swap.
+    ///
+    /// This is called as `SlotGuard::generation(&guard)`: a method of this name is one of the value.
     #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.slot().generation
+    pub fn generation(this: &Self) -> u64 {
+        this.slot().generation
     }
 
     /// Drops the value in place of putting it back, because it is of no use any more. The next task makes a new one.
-    pub fn discard(mut self) {
-        self.spoiled = true;
+    ///
+    /// This is called as `SlotGuard::discard(guard)`: a method of this name is one of the value.
+    pub fn discard(mut this: Self) {
+        this.spoiled = true;
     }
 
     fn slot(&self) -> &Slot<T> {

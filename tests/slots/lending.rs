@@ -146,7 +146,7 @@ async fn a_future_keeps_its_value_across_awaits_and_a_second_task_uses_another()
         receiver.await.unwrap();
         let nested = inside.run(|_value| ()).await;
         assert!(matches!(nested, Err(SlotError::Nested(_))), "{nested:?}");
-        (value.number, value.uses, value.generation())
+        (value.number, value.uses, SlotGuard::generation(&value))
     }));
     tokio::task::spawn_blocking(move || begun.wait()).await.unwrap();
     assert_eq!(slots.run(|value| value.number).await.unwrap(), 2);
@@ -242,7 +242,7 @@ async fn a_value_that_a_guard_discards_is_not_used_again() {
     let (pools, tally) = (pools("discard", PoolConfig::new(1)), Tally::default());
     let slots = slots(&pools, "discard", &tally);
     let inside = slots.clone();
-    pools.run_in_pool("discard", move || inside.take().unwrap().discard()).await.unwrap();
+    pools.run_in_pool("discard", move || SlotGuard::discard(inside.take().unwrap())).await.unwrap();
     assert_eq!((tally.live(), slots.stats().idle), (0, 0));
     assert_eq!(slots.run(|value| value.number).await.unwrap(), 2);
 }

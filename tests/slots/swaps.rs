@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tower_offload::slots::{SlotError, Slots, Swapped};
+use tower_offload::slots::{SlotError, SlotGuard, Slots, Swapped};
 use tower_offload::{PoolConfig, Pools};
 
 use crate::support::{Gate, PATIENCE, pools, until};
@@ -317,7 +317,7 @@ async fn a_new_version_that_fails_is_not_tried_again_by_each_task_while_the_vers
         let versions = (0..100).map(|_| {
             let guard = inside.take()?;
             let version = *guard;
-            guard.discard();
+            SlotGuard::discard(guard);
             Ok(version)
         });
         versions.collect::<Result<Vec<u32>, SlotError>>()

@@ -8,15 +8,17 @@ use crate::budget::Budget;
 /// Reads the bodies of requests before the requests are handled; see [request bodies](crate::docs::bodies#request-bodies).
 ///
 /// With [`PoolLayer::read_body`](crate::PoolLayer::read_body), a body is read before its request takes a place in the
-/// pool. The same settings are also a Tower layer:
+/// pool, and all bodies have their place in the budget of the pools. The same settings are also a Tower layer. That has no
+/// budget unless [`budget`](Self::budget) sets one:
 ///
 /// ```
 /// use std::time::Duration;
 ///
 /// use axum::{Router, routing::post};
-/// use tower_offload::body::ReadBody;
+/// use tower_offload::body::{Budget, ReadBody};
 ///
-/// let read_body = ReadBody::new(1 << 20).within(Duration::from_secs(10)).min_rate(240, Duration::from_secs(5));
+/// let budget = Budget::new(256 << 20);
+/// let read_body = ReadBody::new(1 << 20).within(Duration::from_secs(10)).budget(&budget);
 /// let app: Router = Router::new().route("/", post(async |body: String| body)).layer(read_body);
 /// ```
 #[derive(Clone, Debug)]
@@ -33,7 +35,7 @@ impl ReadBody {
     /// Reads bodies of up to `limit` bytes. They must arrive within 30 seconds, and after the first five of these at
     /// 240 bytes a second or more on average.
     ///
-    /// A larger body is refused with a status of 413: unread, if its length is announced.
+    /// A larger body is rejected with a status of 413: unread, if its length is announced.
     ///
     /// Of a request of gRPC, or of a stream of Connect, the first message is read, and `limit` is that of this message. The
     /// rest of the body follows to the handler as it arrives. Where no client streams, read such requests
@@ -44,13 +46,13 @@ impl ReadBody {
         Self { limit, whole: false, pace: Pace { within: Duration::from_secs(30), rate }, budget: None }
     }
 
-    /// Refuses a body with a status of 408 if it has not arrived within this time.
+    /// Rejects a body with a status of 408 if it has not arrived within this time.
     pub const fn within(mut self, time: Duration) -> Self {
         self.pace.within = time;
         self
     }
 
-    /// Refuses a body with a status of 408 if fewer bytes a second arrive on average. The client gets `grace` in
+    /// Rejects a body with a status of 408 if fewer bytes a second arrive on average. The client gets `grace` in
     /// advance. A rate of 0 allows any pace.
     pub const fn min_rate(mut self, bytes_per_second: u32, grace: Duration) -> Self {
         self.pace.rate = Rate { bytes_per_second: bytes_per_second as u64, grace };
@@ -68,7 +70,7 @@ impl ReadBody {
         self
     }
 
-    /// Refuses a body with a status of 503 if this budget has no room for it: unread, if its length is announced.
+    /// Rejects a body with a status of 503 if this budget has no room for it: unread, if its length is announced.
     ///
     /// Bodies count from the time at which they are read until the handler takes their bytes, or drops them.
     pub fn budget(mut self, budget: &Budget) -> Self {

@@ -28,15 +28,19 @@ impl<M: Send + Sync + 'static> ModelLease<M> {
     }
 
     /// The model's key.
+    ///
+    /// This is called as `ModelLease::key(&lease)`: a method of this name is one of the model.
     #[must_use]
-    pub fn key(&self) -> &str {
-        &self.key
+    pub fn key(this: &Self) -> &str {
+        &this.key
     }
 
     /// The number of the load that gave the model.
+    ///
+    /// This is called as `ModelLease::version(&lease)`: a method of this name is one of the model.
     #[must_use]
-    pub const fn version(&self) -> u64 {
-        self.version
+    pub const fn version(this: &Self) -> u64 {
+        this.version
     }
 }
 
