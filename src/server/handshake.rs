@@ -125,6 +125,19 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for HandshakeIo<Io> {
         ready!(self.poll_io(cx))?.poll_write(cx, buf)
     }
 
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_io(cx))?.poll_write_vectored(cx, bufs)
+    }
+
+    /// hyper asks before the handshake has ended. A connection without this takes the first slice alone.
+    fn is_write_vectored(&self) -> bool {
+        self.io.as_ref().is_none_or(AsyncWrite::is_write_vectored)
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_io(cx))?.poll_flush(cx)
     }
