@@ -115,7 +115,7 @@ impl Driver<'_> {
         match self.order(cx) {
             Order::End => return Poll::Ready(()),
             Order::Finish if self.stage == Stage::Open => self.stage = Stage::Draining,
-            Order::Finish | Order::Serve => {}
+            Order::Finish | Order::Announce | Order::Serve => {}
         }
         let mut probed = false;
         loop {

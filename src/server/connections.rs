@@ -18,6 +18,8 @@ use crate::sync::lock_std as lock;
 pub(super) enum Order {
     /// Serve.
     Serve,
+    /// Serve, and announce in each HTTP/1 response that its connection closes.
+    Announce,
     /// Finish what is in flight, then close.
     Finish,
     /// Close at once.
@@ -134,7 +136,8 @@ impl Connection {
     pub(super) fn order(&self) -> Order {
         match self.shared.order.load(Ordering::SeqCst) {
             0 => Order::Serve,
-            1 => Order::Finish,
+            1 => Order::Announce,
+            2 => Order::Finish,
             _ => Order::End,
         }
     }

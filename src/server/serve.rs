@@ -164,6 +164,7 @@ impl<L: Listener> Server<L> {
             first = triggers.first() => first,
             never = accept(&mut listener, &serve) => never,
         };
+        connections.give(Order::Announce);
         pools.announce_drain();
         let (delay, limit) = match first.at_once {
             true => (Duration::ZERO, Duration::ZERO),
@@ -172,7 +173,8 @@ impl<L: Listener> Server<L> {
         log_begin(&first, delay, limit, &connections);
         let mut out_of_time = pin!(out_of_time(&mut triggers, &first, first.begun + limit));
 
-        // 1. All is served as before, until balancers have noticed that the server is not ready.
+        // 1. All is served, until balancers have noticed that the server is not ready. HTTP/1 connections that are used
+        //    meanwhile close after their response, so that fewer are left whose close can meet a request.
         let mut in_time = tokio::select! {
             biased;
             () = &mut out_of_time => false,

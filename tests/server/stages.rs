@@ -71,23 +71,37 @@ async fn settled() {
 async fn readiness_fails_from_the_signal_on_and_everything_is_served_until_the_delay_is_over() {
     let pools = Pools::default();
     let Stages { memory, stop, cut_off: _cut_off, served } = start(&pools, DELAY);
-    let mut kept = memory.connect();
-    assert!(ready(&mut kept).await);
+    assert!(ready(&mut memory.connect()).await);
+    let mut idle = memory.connect();
+    assert!(!exchange(&mut idle).await.contains("connection: close"));
     let signalled = Instant::now();
     stop.send(()).unwrap();
     settled().await;
     while signalled.elapsed() < DELAY - Duration::from_millis(1) {
-        assert!(!ready(&mut kept).await);
-        assert!(!exchange(&mut kept).await.contains("connection: close"));
-        let mut new = memory.connect();
-        assert!(!ready(&mut new).await);
-        exchange(&mut new).await;
+        assert!(!ready(&mut memory.connect()).await);
+        exchange(&mut memory.connect()).await;
         tokio::time::sleep(DELAY / 20).await;
     }
-    closed(&mut kept).await;
+    closed(&mut idle).await;
     let report = served.await.unwrap();
     assert!(report.is_complete(), "{report}");
     assert!((DELAY..DELAY + Duration::from_millis(100)).contains(&report.took), "{report}");
+}
+
+/// A proxy that keeps a connection must not choose it for a request at the moment at which the delay is over.
+#[tokio::test(start_paused = true)]
+async fn an_http1_connection_that_is_used_during_the_delay_announces_its_close_and_closes() {
+    let Stages { memory, stop, cut_off: _cut_off, served } = start(&Pools::default(), DELAY);
+    let mut kept = memory.connect();
+    assert!(!exchange(&mut kept).await.contains("connection: close"));
+    let signalled = Instant::now();
+    stop.send(()).unwrap();
+    settled().await;
+    let answer = exchange(&mut kept).await;
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    closed(&mut kept).await;
+    assert_eq!(signalled.elapsed(), Duration::ZERO);
+    assert!(served.await.unwrap().is_complete());
 }
 
 #[tokio::test(start_paused = true)]
