@@ -8,7 +8,8 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 /// Why the body of a response ended before its end.
 ///
 /// It is the source of the error that the connection finds. A body that ends with it is never taken for complete:
-/// HTTP/1 closes the connection without the last chunk, and HTTP/2 resets the stream.
+/// HTTP/1.1 closes the connection without the last chunk, and HTTP/2 resets the stream. HTTP/1.0 has no last chunk, so
+/// `server::serve` resets the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BodyError {

@@ -53,6 +53,8 @@ pub(super) struct Connection {
     measured: AtomicBool,
     /// The client takes nothing.
     stuck: AtomicBool,
+    /// The end of the server's stream is the end of the body in flight: the response is of HTTP/1.0, and has no length.
+    delimits: AtomicBool,
     /// A request was answered, and hyper has to look at its body before it gets the response.
     answered: AtomicBool,
     /// One for each [`Side`].
@@ -88,6 +90,7 @@ impl Connections {
             stall: Mutex::new(None),
             measured: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
+            delimits: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             wakers: Default::default(),
         });
@@ -191,6 +194,16 @@ impl Connection {
         if let Some(signal) = &*lock(&self.stall) {
             signal.set();
         }
+    }
+
+    /// Says whether the end of the server's stream is the end of the body in flight.
+    pub(super) fn set_delimits_body(&self, delimits: bool) {
+        self.delimits.store(delimits, Ordering::Relaxed);
+    }
+
+    /// Whether the end of the server's stream is the end of the body in flight.
+    pub(super) fn delimits_body(&self) -> bool {
+        self.delimits.load(Ordering::Relaxed)
     }
 
     /// Whether the client has stopped to read.

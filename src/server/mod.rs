@@ -87,9 +87,9 @@
 //!    `server.shutdown_delay` the server accepts connections and serves all requests. HTTP/1 responses carry
 //!    `connection: close` from now on. The delay is 0 by default.
 //! 2. The server accepts the connections that clients have already made, and closes its listener.
-//! 3. Requests in flight are answered, and their connections end. HTTP/2 gets a GOAWAY. Idle
-//!    connections are closed at once. A connection that is younger than a second and has sent nothing yet may bring its
-//!    first request until that second is over.
+//! 3. Requests in flight are answered, and their connections end. HTTP/2 gets a GOAWAY. Idle connections are closed at
+//!    once. A connection that is younger than a second and has sent nothing yet may bring its first request until that
+//!    second is over.
 //! 4. When the last connection is closed, the pools drain: they finish the tasks that no request waits for.
 //!
 //! `server.shutdown_timeout` limits all of this together. It counts from the signal and is 25 s by default; then the

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -122,6 +122,8 @@ pub(super) struct CountedFuture<F, B> {
     has_body: bool,
     /// The client asked for a tunnel with `CONNECT`.
     connect: bool,
+    /// The request is of HTTP/1.0, which has no chunks.
+    http10: bool,
 }
 
 #[pin_project(project = StateProj)]
@@ -177,6 +179,7 @@ where
             in_flight: http1.then(|| InFlight::new(&self.connection, has_body)),
             has_body: http1 && has_body,
             connect: request.method() == Method::CONNECT,
+            http10: request.version() == Version::HTTP_10,
             state: if !http1 && is_too_large(request.headers()) {
                 State::TooLarge
             } else {
@@ -229,6 +232,7 @@ impl<F: Future> Future for CountedTask<F> {
 impl<F, B, E> Future for CountedFuture<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
 {
     type Output = Result<Response<CountedBody<B>>, E>;
 
@@ -257,6 +261,7 @@ where
         let stall = response.extensions_mut().remove::<StallSignal>();
         if let Some(InFlight { connection }) = &in_flight {
             connection.watch_stall(stall);
+            connection.set_delimits_body(*this.http10 && !has_length(&response));
             let tunnel = *this.connect && response.status().is_success();
             if tunnel || response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 connection.upgrade();
@@ -269,6 +274,10 @@ where
         }
         Poll::Ready(Ok(response.map(|body| CountedBody { body: Some(body), _in_flight: in_flight })))
     }
+}
+
+fn has_length<B: Body>(response: &Response<B>) -> bool {
+    response.headers().contains_key(CONTENT_LENGTH) || response.body().size_hint().exact().is_some()
 }
 
 // === impl CountedBody ===

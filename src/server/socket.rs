@@ -116,11 +116,13 @@ fn has_unread(io: &dyn Any) -> bool {
 }
 
 /// Resets the connection of a client that has stopped to read: its response must not look complete, and the kernel must
-/// not keep what it does not read.
+/// not keep what it does not read. A body that ends with the connection must not look complete either, unless hyper has
+/// ended the stream behind it.
 impl<Io: 'static> Drop for Socket<Io> {
     fn drop(&mut self) {
+        let cut_short = !self.ended && self.connection().delimits_body();
         let socket = (self.socket)(&self.io).downcast_ref::<TcpStream>();
-        if let Some(socket) = socket.filter(|_| self.connection().is_stalled()) {
+        if let Some(socket) = socket.filter(|_| cut_short || self.connection().is_stalled()) {
             // The close then resets. If this fails, the connection has ended.
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }

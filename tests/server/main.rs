@@ -11,6 +11,7 @@ mod fork;
 mod hang_up;
 mod harness;
 mod header_timeout;
+mod http10;
 mod idle;
 mod linger;
 mod listeners;
