@@ -1,6 +1,7 @@
 //! A body that the connection polls, and that holds the permit of its task or ends at a drain.
 
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
@@ -185,13 +186,18 @@ where
 {
     fn poll_frame(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut state = lock(&self.state);
-        if state.outcome == Some(Outcome::Stalled) {
-            return Poll::Ready(Some(Err(BodyError::Stalled.into())));
+        match state.outcome {
+            Some(Outcome::Stalled) => return Poll::Ready(Some(Err(BodyError::Stalled.into()))),
+            Some(Outcome::Panicked) => return Poll::Ready(Some(Err(BodyError::CutOff.into()))),
+            _ => {}
         }
         let Some(mut body) = state.body.take() else { return Poll::Ready(None) };
         // The body is polled without the lock: it may block, and the task's worker and the timer need the lock.
         drop(state);
-        let polled = poll_next(body.as_mut(), cx);
+        let polled = catch_unwind(AssertUnwindSafe(|| poll_next(body.as_mut(), cx))).unwrap_or_else(|panic| {
+            self.end(Outcome::Panicked);
+            resume_unwind(panic)
+        });
         if let Poll::Ready(Next { frame, end: Some(end) }) = polled {
             drop(body);
             self.end(outcome_of(&end));

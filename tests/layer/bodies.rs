@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::io::{self, Write};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,6 +11,7 @@ use std::task::{Context, Poll, Wake};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
@@ -440,6 +442,20 @@ async fn a_body_that_panics_in_the_pool_ends_with_an_error_and_the_worker_lives(
     assert_eq!(String::from_utf8_lossy(&lines.lock().unwrap()), line);
     assert_eq!(stats_of(&pools, "cpu").counts.panicked, 1);
     assert_eq!(pools.run_in_pool("cpu", || 7).await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn one_that_panics_on_the_connection_counts_as_panicked_and_never_as_complete() {
+    let pools = pools_of(1, 5);
+    let mut response = respond(&pools, BodyPolicy::on_connection().hold(), Panics(false)).await;
+    let panicked = AssertUnwindSafe(next(response.body_mut())).catch_unwind().await;
+    assert_eq!(panicked.expect_err("the panic goes on").downcast_ref(), Some(&"in the body"));
+    until("the permit is released", || in_flight(&pools) == 0).await;
+    let counts = stats_of(&pools, "cpu").counts;
+    assert_eq!((counts.panicked, counts.cancelled), (1, 0));
+    assert!(!response.body().is_end_stream());
+    let error = next(response.body_mut()).await.unwrap().unwrap_err();
+    assert_eq!(error.downcast_ref(), Some(&BodyError::CutOff));
 }
 
 #[tokio::test]
