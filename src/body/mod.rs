@@ -15,6 +15,7 @@
 // | file | contents |
 // |---|---|
 // | `full`, `mark`, `error`, `grpc` | a complete body; the mark of a body that was read; errors; messages of gRPC |
+// | `pause` | pauses of the process, after which a timeout begins anew |
 // | `read` | request bodies that are read before their requests are handled |
 // | `frames`, `next`, `remaining`, `farewell` | a queue of frames; the next frame of a body, or its end; what remains of it; its end at a drain |
 // | `watch` | the watch for a reader that stalls |
@@ -33,6 +34,7 @@ mod mark;
 #[cfg(all(test, tower_offload_loom))]
 mod models;
 mod next;
+mod pause;
 mod pump;
 mod read;
 mod reader;
@@ -52,6 +54,8 @@ pub use crate::config::{BodyPolicy, OnDrain, RunBody};
 pub(crate) use self::buffer::Buffer;
 pub(crate) use self::error::BoxError;
 pub(crate) use self::grpc::is_grpc;
+#[cfg(feature = "server")]
+pub(crate) use self::pause::{PAUSE, was_paused};
 pub(crate) use self::pump::Producer;
 pub(crate) use self::read::RequestReading;
 pub(crate) use self::reader::Reader;

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::pause::was_paused;
 use crate::timer::Earliest;
 
 /// Since when the reader is behind. This is a part of the state that the reader and the timer lock.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     since: Option<Instant>,
-    /// Whether the timer will look.
-    set: bool,
+    /// When the timer will look.
+    set: Option<Instant>,
 }
 
 /// The result of a look of the timer.
@@ -28,8 +29,8 @@ impl Watch {
         let now = Instant::now();
         self.since = Some(now);
         // Models have no clock.
-        let at = now.checked_add(timeout).filter(|_| !self.set && !cfg!(tower_offload_loom));
-        self.set |= at.is_some();
+        let at = now.checked_add(timeout).filter(|_| self.set.is_none() && !cfg!(tower_offload_loom));
+        self.set = self.set.or(at);
         at
     }
 
@@ -45,10 +46,16 @@ impl Watch {
 
     /// Looks for a stall.
     pub(super) fn look(&mut self, timeout: Duration) -> Look {
-        let due = self.since.and_then(|since| since.checked_add(timeout));
-        self.set = due.is_some();
-        match due {
-            Some(due) if due <= Instant::now() => Look::Stalled,
+        self.look_at(timeout, Instant::now())
+    }
+
+    fn look_at(&mut self, timeout: Duration, now: Instant) -> Look {
+        if self.since.is_some() && self.set.is_some_and(|at| was_paused(at, now)) {
+            self.since = Some(now);
+        }
+        self.set = self.since.and_then(|since| since.checked_add(timeout));
+        match self.set {
+            Some(due) if due <= now => Look::Stalled,
             due => Look::Later(due),
         }
     }
@@ -72,4 +79,35 @@ pub(super) fn look_at<T: Watched>(at: Option<Instant>, watched: &Arc<T>) {
             look_at(watched.look(), &watched);
         }
     });
+}
+
+#[cfg(test)]
+#[cfg(not(tower_offload_loom))]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_reader_that_takes_nothing_until_the_look_has_stalled() {
+        let mut watch = Watch::default();
+        let at = watch.begin(TIMEOUT).expect("it has to be set");
+        assert_eq!(watch.look_at(TIMEOUT, at), Look::Stalled);
+    }
+
+    #[test]
+    fn after_a_pause_of_the_process_the_reader_has_its_time_again_and_no_more() {
+        let mut watch = Watch::default();
+        let paused = watch.begin(TIMEOUT).expect("it has to be set") + Duration::from_secs(5);
+        assert_eq!(watch.look_at(TIMEOUT, paused), Look::Later(Some(paused + TIMEOUT)));
+        assert_eq!(watch.look_at(TIMEOUT, paused + TIMEOUT), Look::Stalled);
+    }
+
+    #[test]
+    fn a_look_that_is_late_finds_no_stall_of_a_reader_that_is_not_behind() {
+        let mut watch = Watch::default();
+        let at = watch.begin(TIMEOUT).expect("it has to be set");
+        watch.end();
+        assert_eq!(watch.look_at(TIMEOUT, at + TIMEOUT), Look::Later(None));
+    }
 }

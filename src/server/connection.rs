@@ -21,6 +21,7 @@ use super::activity::{Action, Due, PING_INTERVAL, PING_TIMEOUT, Stage, Timeouts}
 use super::connections::{Connection, Order, Registration, Side};
 use super::requests::{HttpService, MAX_HEADER_LIST, Requests, Tasks};
 use super::socket::Socket;
+use crate::body::{PAUSE, was_paused};
 
 /// How many requests a client may have in flight on one HTTP/2 connection.
 const MAX_CONCURRENT_STREAMS: u32 = 200;
@@ -46,6 +47,8 @@ struct Driver<'a> {
     retires: Option<Instant>,
     stage: Stage,
     timer: Pin<&'a mut Sleep>,
+    /// The process was paused. Until the timer fires, the runtime notices what the client did meanwhile.
+    resumes: bool,
     watched: Option<Order>,
 }
 
@@ -72,7 +75,8 @@ pub(super) async fn serve<Io, A, S>(
     let retires = timeouts.max_age.map(|age| now + spread(age));
     let header = now + timeouts.header_read;
     let timer = pin!(sleep_until(retires.map_or(header, |retires| retires.min(header))));
-    let mut driver = Driver { connection: &connection, timeouts, retires, stage: Stage::Open, timer, watched: None };
+    let mut driver =
+        Driver { connection: &connection, timeouts, retires, stage: Stage::Open, timer, resumes: false, watched: None };
     poll_fn(|cx| driver.poll(http.as_mut(), cx)).await;
 }
 
@@ -190,7 +194,9 @@ impl Driver<'_> {
             let due = self.connection.activity.due(self.stage, &self.timeouts);
             match due {
                 Due::Now(action) => return Some(action),
-                Due::At(at, _) if at < self.timer.deadline() => self.timer.as_mut().reset(at),
+                Due::At(at, _) if at < self.timer.deadline() && !self.resumes => {
+                    self.timer.as_mut().reset(at.max(Instant::now()));
+                }
                 _ => {}
             }
             // Only the timer's own firing moves it to a later time, so a request costs no timer operation.
@@ -198,6 +204,11 @@ impl Driver<'_> {
                 return None;
             }
             let now = Instant::now();
+            self.resumes = was_paused(self.timer.deadline().into_std(), now.into_std());
+            if self.resumes {
+                self.timer.as_mut().reset(now + PAUSE);
+                continue;
+            }
             let next = match due {
                 Due::At(at, action) if at <= now => return Some(action),
                 Due::At(at, _) => at,
@@ -310,6 +321,34 @@ mod tests {
         std::thread::sleep(2 * keep_alive);
         assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
         answer(&mut client).await.unwrap();
+    }
+
+    /// A connection that has sent half of its first header.
+    async fn half_a_header() -> (Connections, tokio::io::DuplexStream) {
+        let connections = Connections::default();
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        start(&connections, NO_TIMEOUTS, server);
+        client.write_all(&REQUEST[..10]).await.unwrap();
+        tokio::time::sleep(LONG / 2).await;
+        (connections, client)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_pause_of_the_process_a_header_may_be_there_that_the_runtime_has_not_seen() {
+        let (_connections, mut client) = half_a_header().await;
+        tokio::time::advance(LONG).await;
+        tokio::task::yield_now().await;
+        client.write_all(&REQUEST[10..]).await.unwrap();
+        answer(&mut client).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_that_is_not_there_after_a_pause_ends_its_connection_soon() {
+        let (connections, _client) = half_a_header().await;
+        tokio::time::advance(LONG).await;
+        let resumed = Instant::now();
+        connections.none_open().await;
+        assert!((PAUSE..2 * PAUSE).contains(&resumed.elapsed()), "{:?}", resumed.elapsed());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod idle;
 mod linger;
 mod listeners;
 mod load;
+mod paused;
 mod peers;
 mod process;
 mod protocols;

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -20,9 +20,9 @@ use super::pace::Pace;
 use super::settings::ReadBody;
 use crate::body::error::BoxError;
 use crate::body::grpc::{FirstMessage, is_framed};
+use crate::body::pause::Timeout;
 use crate::budget::{Budget, Reservation};
 use crate::shield::shielded;
-use crate::timer::{Sleep, sleep_until};
 
 /// How many frames are taken in a row from a body that always has one, before other tasks of the thread have a turn.
 const FRAMES_IN_A_ROW: usize = 64;
@@ -62,7 +62,7 @@ struct Wait {
     since: Option<Instant>,
     /// The body was polled once more although it is too late.
     asked_at_last: bool,
-    sleep: Option<Sleep>,
+    timeout: Option<Timeout>,
 }
 
 /// The time at which a body counts as too late, and why.
@@ -251,9 +251,15 @@ where
 
     fn poll_wait<T>(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, ReadError>> {
         loop {
+            let wait = self.as_mut().project().wait;
+            if let Some(timeout) = &mut wait.timeout {
+                let anew = ready!(timeout.poll(cx));
+                wait.since = anew.or(wait.since);
+                wait.timeout = None;
+            }
             let now = Instant::now();
-            let first = self.wait.since.is_none();
-            let since = *self.as_mut().project().wait.since.get_or_insert(now);
+            let first = wait.since.is_none();
+            let since = *wait.since.get_or_insert(now);
             let Some((at, error)) = self.due(since) else { return Poll::Pending };
             let wait = self.as_mut().project().wait;
             if at <= now && std::mem::replace(&mut wait.asked_at_last, true) {
@@ -265,12 +271,8 @@ where
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let sleep = wait.sleep.get_or_insert_with(|| sleep_until(at));
-            if Pin::new(sleep).poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            // It was set when fewer bytes had arrived.
-            wait.sleep = None;
+            // When it fires, more bytes may have arrived, and the body be due later.
+            wait.timeout = Some(Timeout::at(at));
         }
     }
 }

@@ -1,10 +1,9 @@
 //! `StreamBody`: bounds how long the handler of a streaming request waits for its client.
 
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
@@ -15,8 +14,8 @@ use pin_project::pin_project;
 use super::error::ReadError;
 use super::pace::Rate;
 use crate::body::error::BoxError;
+use crate::body::pause::Timeout;
 use crate::sync::lock_std as lock;
-use crate::timer::{Sleep, sleep_until};
 
 /// Bounds how long a handler that reads the body of its request as it arrives waits for its client.
 ///
@@ -70,7 +69,7 @@ pub struct Streamed<B> {
     waits_since: Option<Instant>,
     arrival: Arc<Arrival>,
     /// Set to a time that may have moved since.
-    sleep: Option<Sleep>,
+    timeout: Option<Timeout>,
     ended: bool,
 }
 
@@ -104,7 +103,7 @@ impl StreamBody {
             waited: Duration::ZERO,
             waits_since: None,
             arrival: Arc::default(),
-            sleep: None,
+            timeout: None,
             ended: false,
         }
     }
@@ -143,18 +142,21 @@ where
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let since = *this.waits_since.get_or_insert_with(Instant::now);
         let (time, error) = this.limits.allowed(*this.received, *this.waited);
-        let Some(due) = since.checked_add(time) else { return Poll::Pending };
-        while due > Instant::now() {
-            let sleep = this.sleep.get_or_insert_with(|| sleep_until(due));
-            if Pin::new(sleep).poll(cx).is_pending() {
-                return Poll::Pending;
+        loop {
+            if let Some(timeout) = this.timeout {
+                let anew = ready!(timeout.poll(cx));
+                *this.waits_since = anew.or(*this.waits_since);
+                *this.timeout = None;
             }
-            *this.sleep = None;
+            let since = *this.waits_since.get_or_insert_with(Instant::now);
+            let Some(due) = since.checked_add(time) else { return Poll::Pending };
+            if due <= Instant::now() {
+                *this.ended = true;
+                return Poll::Ready(Some(Err(error.into())));
+            }
+            *this.timeout = Some(Timeout::at(due));
         }
-        *this.ended = true;
-        Poll::Ready(Some(Err(error.into())))
     }
 
     fn is_end_stream(&self) -> bool {
