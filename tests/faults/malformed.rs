@@ -29,6 +29,17 @@ fn with_headers(headers: &str) -> String {
     format!("GET /health HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n")
 }
 
+/// `SECURITY.md` says so.
+#[tokio::test]
+async fn the_host_of_a_request_is_not_checked() {
+    let folder = Folder::new();
+    let server = Example::start(&folder).await;
+    for hosts in ["", "host: a\r\nhost: b\r\n", "host: a b/c@d\r\n"] {
+        let request = format!("GET /health HTTP/1.1\r\n{hosts}\r\n");
+        assert_eq!(answers(&server, request.as_bytes()).await, [200], "{hosts:?}");
+    }
+}
+
 /// A request that writes a note, with these headers instead of a `content-length`.
 fn note(headers: &str, body: &str) -> String {
     format!("POST /v1/notes HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}\r\n{body}")
