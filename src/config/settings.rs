@@ -80,7 +80,8 @@ pub struct ServerConfig {
     /// The port to listen on; 3000 by default. With 0, the system picks a free one.
     pub port: u16,
     /// How long the server still accepts connections and serves requests after the shutdown signal; 0 by default. Its
-    /// readiness fails meanwhile, so balancers stop sending requests. It must be shorter than `shutdown_timeout`.
+    /// readiness fails meanwhile, so balancers stop sending requests, and each HTTP/1 response closes its connection. It
+    /// must be shorter than `shutdown_timeout`.
     pub shutdown_delay: Duration,
     /// The longest time from the shutdown signal to the end, `shutdown_delay` included; 25 s by default, because
     /// Kubernetes kills a process after 30 s. Requests that have not ended by then are cut off.
