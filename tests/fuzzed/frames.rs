@@ -35,6 +35,7 @@ pub(crate) struct Script {
     pub(crate) exact: bool,
     pub(crate) in_pool: bool,
     pub(crate) hold: bool,
+    /// In addition to the smallest one.
     pub(crate) buffer: u16,
     /// The reader leaves after this many frames.
     pub(crate) leaves_after: Option<u8>,
@@ -115,6 +116,9 @@ pub(crate) fn decode(input: &[u8]) -> Script {
     }
 }
 
+/// The smallest buffer that a policy may have.
+const MIN_BUFFER: usize = 1 << 10;
+
 static POOLS: LazyLock<Pools> = LazyLock::new(|| {
     Pools::builder().pool("cpu", PoolConfig::new(2).concurrency(64)).build().expect("the settings are valid")
 });
@@ -146,7 +150,7 @@ pub(crate) fn check(script: &Script) {
         async { Ok::<_, Infallible>(Response::new(body)) }
     });
     let policy = if script.in_pool { BodyPolicy::in_pool() } else { BodyPolicy::on_connection() };
-    let policy = if script.hold { policy.hold() } else { policy }.buffer(script.buffer.into());
+    let policy = if script.hold { policy.hold() } else { policy }.buffer(MIN_BUFFER + usize::from(script.buffer));
     let service = PoolLayer::for_pool(POOLS.get("cpu").expect("it is built in")).body(policy).layer(handler);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let (received, end) = runtime.block_on(async {
