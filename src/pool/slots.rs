@@ -4,15 +4,13 @@ use std::sync::Weak;
 
 use super::submit::Pool;
 use super::{local, worker};
-use crate::admission::{Key, Limit};
+use crate::admission::Key;
 use crate::metrics::holdings::{Holding, HoldingStats};
 
 impl Pool {
     /// The highest limit that the pool can have.
     pub(crate) fn highest_limit(&self) -> usize {
-        match self.shared().plan.admission.limit {
-            Limit::Fixed(limit) | Limit::Adaptive { max: limit, .. } => limit,
-        }
+        self.shared().plan.admission.limit.most()
     }
 
     /// Whether the pool rejects every new task.

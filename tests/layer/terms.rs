@@ -184,16 +184,13 @@ async fn a_full_queue_makes_room_for_what_is_more_important() {
     assert_eq!(*notes.lock().unwrap(), ["/held", "/critical"]);
 }
 
-#[tokio::test]
-async fn a_handler_in_flight_is_cancelled_at_its_deadline_if_the_layer_says_so() {
-    let pools = one_worker(10, Trust::default());
-    let (gate, notes) = (Gate::new(), Arc::default());
-    let service = PoolLayer::<Cpu>::new(&pools).cancel_late().layer(noting(&gate, &notes));
+/// Sends a request whose handler waits for the gate until its deadline passes, and checks its response.
+async fn late_in_flight(gate: &Gate, send: impl Fn(Request<String>) -> JoinHandle<Response<String>>) {
     let mut time = Duration::from_millis(50);
     let told = loop {
         let mut held = request("GET", "/held");
         held.extensions_mut().insert(Deadline::after(time));
-        let told = in_time(spawn(&service, held)).await.unwrap();
+        let told = in_time(send(held)).await.unwrap();
         assert_eq!(told.status(), StatusCode::GATEWAY_TIMEOUT);
         if gate.waiting() > 0 {
             break told;
@@ -202,6 +199,14 @@ async fn a_handler_in_flight_is_cancelled_at_its_deadline_if_the_layer_says_so()
         time *= 2;
     };
     assert_eq!(json(&told)["started"], true);
+}
+
+#[tokio::test]
+async fn a_handler_in_flight_is_cancelled_at_its_deadline_if_the_layer_says_so() {
+    let pools = one_worker(10, Trust::default());
+    let (gate, notes) = (Gate::new(), Arc::default());
+    let service = PoolLayer::<Cpu>::new(&pools).cancel_late().layer(noting(&gate, &notes));
+    late_in_flight(&gate, |request| spawn(&service, request)).await;
     until(|| stats_of(&pools, "cpu").in_flight == 0).await;
     assert_eq!(stats_of(&pools, "cpu").counts.cancelled, 1);
 }
@@ -212,19 +217,7 @@ async fn a_detached_handler_runs_to_its_end_although_its_deadline_passes() {
     let pools = one_worker(10, Trust::default());
     let (gate, notes) = (Gate::new(), Arc::default());
     let service = PoolLayer::<Cpu>::new(&pools).cancel_late().detach().layer(noting(&gate, &notes));
-    let mut time = Duration::from_millis(50);
-    let told = loop {
-        let mut held = request("GET", "/held");
-        held.extensions_mut().insert(Deadline::after(time));
-        let told = in_time(spawn(&service, held)).await.unwrap();
-        assert_eq!(told.status(), StatusCode::GATEWAY_TIMEOUT);
-        if gate.waiting() > 0 {
-            break told;
-        }
-        // On a slow machine, the deadline may pass before the handler begins.
-        time *= 2;
-    };
-    assert_eq!(json(&told)["started"], true);
+    late_in_flight(&gate, |request| spawn(&service, request)).await;
     gate.open(1);
     until(|| stats_of(&pools, "cpu").in_flight == 0).await;
     // Nothing is cancelled, either, if the client leaves.
